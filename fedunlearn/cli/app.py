@@ -1,0 +1,303 @@
+"""The commands. Exit status: 0 done, 1 held back by the gate or failed at a site, 2 wrong input."""
+
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from safetensors.torch import save
+
+from fedunlearn.cli.console import err, out, print_json, progress
+from fedunlearn.cli.say import say_family, say_plan, say_record
+from fedunlearn.cli.state import cost, state
+from fedunlearn.errors import FedUnlearnError, InputError, unknown
+from fedunlearn.lineage import Request, discover
+from fedunlearn.methods import make
+from fedunlearn.runtime import Family, InProcess, Record, score_all, settle
+from fedunlearn.runtime import rollback as roll_back
+from fedunlearn.runtime import unlearn as run_unlearn
+from fedunlearn.scenario import Scenario, find_topology, load, of_family, reference, workers
+from fedunlearn.scenario import train as run_train
+from fedunlearn.store import write_atomically
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Unlearning for families of models that inherit from one another.",
+)
+
+Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
+Classes = Annotated[str, typer.Option(help="classes to forget, with commas")]
+Samples = Annotated[str, typer.Option(help="samples to forget: site/shard/key, with commas")]
+Sites = Annotated[str, typer.Option(help="only what these sites contributed, with commas")]
+Since = Annotated[str | None, typer.Option(help="only what entered training from this model on")]
+Named = Annotated[str | None, typer.Option("--request", help="a request that the scenario names")]
+MethodName = Annotated[str, typer.Option(help="name of a method, or their.module:Class")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]
+
+
+def main() -> None:
+    """Entry point: run a command, turn our errors into one message and an exit status."""
+    sys.path.insert(0, str(Path.cwd()))  # factories and methods of the user's own
+    try:
+        app()
+    except FedUnlearnError as error:
+        err.print(f"[bold red]error:[/bold red] {escape(str(error))}")
+        sys.exit(error.exit_status)
+
+
+@app.command()
+def train(
+    topology: Annotated[str, typer.Argument(help="a topology file, or the name of one that comes with fedunlearn")],
+    folder: Annotated[Path | None, typer.Option("--out", help="where to keep the family; runs/<name> by default")] = None,
+    seed: Annotated[int | None, typer.Option(help="replaces the file's seeds")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train every model of a topology and keep the family."""
+    scenario = _seeded(load(find_topology(topology)), seed)
+    folder = folder or Path("runs") / scenario.name
+    with progress() as say:
+        family = run_train(scenario, folder, progress=say)
+    if as_json:
+        print_json({"folder": str(folder), **state(family)})
+    else:
+        say_family(family)
+        out.print(f"\nkept in {folder}", markup=False)
+
+
+@app.command()
+def show(folder: Folder, as_json: Json = False) -> None:
+    """The lineage, current versions, and what happened so far."""
+    family = _open(folder)
+    if as_json:
+        print_json(state(family))
+    else:
+        say_family(family)
+
+
+@app.command()
+def plan(
+    folder: Folder,
+    classes: Classes = "",
+    samples: Samples = "",
+    sites: Sites = "",
+    since: Since = None,
+    request: Named = None,
+    as_json: Json = False,
+) -> None:
+    """What a request would touch and why. Changes nothing."""
+    family = _open(folder)
+    scenario = of_family(family)
+    found = discover(family.lineage, _request(scenario, classes, samples, sites, since, request))
+    price = cost(family, found)
+    if as_json:
+        print_json({**found.to_json(), "cost": price})
+    else:
+        say_plan(found, price)
+
+
+@app.command()
+def unlearn(
+    folder: Folder,
+    classes: Classes = "",
+    samples: Samples = "",
+    sites: Sites = "",
+    since: Since = None,
+    request: Named = None,
+    method: MethodName = "fiun",
+    settings: Settings = None,
+    no_reference: Annotated[bool, typer.Option("--no-reference", help="do not retrain a family to compare with")] = False,
+    atomic: Annotated[bool, typer.Option("--atomic", help="hold back all models when one is held back")] = False,
+    accept_untested: Annotated[str | None, typer.Option(help="commit what could not be tested, for this reason")] = None,
+    reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
+    due: Annotated[str | None, typer.Option(help="date by which it must be done")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make every heir of some data forget it."""
+    family = _open(folder)
+    asked = _request(of_family(family), classes, samples, sites, since, request, due)
+    record = _unlearn(family, asked, method, settings, no_reference, atomic, accept_untested, reason)
+    if as_json:
+        print_json(record.to_json())
+    else:
+        say_record(record)
+    raise typer.Exit(0 if record.accepted else 1)
+
+
+@app.command()
+def rollback(
+    folder: Folder,
+    lift: Annotated[
+        bool | None,
+        typer.Option("--lift-exclusion/--keep-exclusion", help="may the forgotten data be trained on again? asked, or kept"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Back to the versions before the last unlearning in force, by one more ledger line."""
+    family = _open(folder)
+    undone = family.ledger.last_undoable()
+    if lift is None:
+        lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
+    line = roll_back(family, InProcess(workers(of_family(family), family)), lift_exclusion=lift)
+    if as_json:
+        print_json({"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift})
+        return
+    say_family(family)
+    kept = "may be trained on again" if lift else "still may not be trained on"
+    out.print(f"\nrolled back request {undone.body['request']}; its data {kept}", markup=False)
+
+
+@app.command()
+def export(
+    folder: Folder,
+    model: Annotated[str, typer.Argument(help="name of a model")],
+    file: Annotated[Path, typer.Argument(help="where to write: a safetensors file")],
+    version: Annotated[str | None, typer.Option(help="another version than the current one, for example a candidate")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace the file if it exists")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model's weights for serving; plain safetensors and torch read them."""
+    family = _open(folder)
+    node = family.lineage[model]
+    heads = family.heads
+    if model not in heads:
+        raise InputError(f"model {model!r} is retired: its weights are gone; kept are: {', '.join(heads)}")
+    store = family.store(node.home)
+    name = heads[model]
+    if version is not None:
+        fits = [v for v in store.versions() if v.startswith(version)]
+        if len(fits) != 1:
+            raise unknown(f"version at {node.home}", version, (v[:12] for v in store.versions()))
+        name = fits[0]
+    if file.exists() and not force:
+        raise InputError(f"{file}: exists already; choose another name, or --force")
+    found = store.read(name)
+    meta = {"fedunlearn_model": model, "fedunlearn_version": name, "classes": ",".join(found.head.classes)}
+    write_atomically(file, save(found.weights, metadata=meta))
+    if as_json:
+        print_json({"model": model, "version": name, "file": str(file), "classes": list(found.head.classes)})
+    else:
+        out.print(f"{model} {name[:12]} -> {file}", markup=False)
+
+
+@app.command("settle")
+def settle_(folder: Folder) -> None:
+    """Bring every place in line with the ledger, after a place or a command failed half-way."""
+    family = _open(folder)
+    settle(family, InProcess(workers(of_family(family), family)))
+    out.print(f"every place holds ledger line {family.ledger.lines[-1].number}")
+
+
+@app.command()
+def demo(
+    classes: Classes = "0",
+    method: MethodName = "fiun",
+    settings: Settings = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="where to keep the family; runs/demo by default")] = None,
+    seed: Annotated[int | None, typer.Option(help="replaces the file's seeds")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train four kinds of heirs on handwritten digits and make them forget one."""
+    scenario = _seeded(load(find_topology("hospitals")), seed)
+    folder = folder or _fresh(Path("runs") / "demo")
+    with progress() as say:
+        family = run_train(scenario, folder, progress=say)
+    asked = _request(scenario, classes)
+    if not as_json:
+        say_family(family)
+        found = discover(family.lineage, asked)
+        say_plan(found, cost(family, found))
+    record = _unlearn(family, asked, method, settings)
+    if as_json:
+        print_json({"folder": str(folder), **record.to_json()})
+        return
+    say_record(record)
+    again = next(c for c in family.lineage.classes if c not in asked.classes)
+    out.print(
+        f"\nnext:\n  fedunlearn show {folder}\n  fedunlearn plan {folder} --classes {again}\n  fedunlearn rollback {folder}",
+        markup=False,
+    )
+
+
+def _open(folder: Path) -> Family:
+    family = Family.open(folder)
+    if family.ledger.torn:
+        err.print(
+            f"[yellow]note:[/yellow] {escape(str(family.ledger.path))}: the last line is torn (a command was cut off "
+            f"while writing it); it was never committed and is passed over"
+        )
+    return family
+
+
+def _seeded(scenario: Scenario, seed: int | None) -> Scenario:
+    if seed is None:
+        return scenario
+    return scenario.model_copy(update={"seed": seed, "data": scenario.data.model_copy(update={"seed": seed})})
+
+
+def _fresh(folder: Path) -> Path:
+    names = [folder, *(folder.with_name(f"{folder.name}-{i}") for i in range(2, 10_000))]
+    return next(f for f in names if not f.exists())
+
+
+def _request(
+    scenario: Scenario,
+    classes: str = "",
+    samples: str = "",
+    sites: str = "",
+    since: str | None = None,
+    named: str | None = None,
+    due: str | None = None,
+) -> Request:
+    if named is not None:
+        if classes or samples or sites or since:
+            raise InputError(f"--request {named}: stands alone; leave out --classes, --samples, --sites and --since")
+        if named not in scenario.requests:
+            raise unknown("request", named, scenario.requests)
+        return scenario.requests[named].request(named)
+
+    def listed(text: str) -> tuple[str, ...]:
+        return tuple(v.strip() for v in text.split(",") if v.strip())
+
+    return Request(listed(classes), listed(samples), listed(sites), since, received=date.today().isoformat(), due=due)
+
+
+def _unlearn(
+    family: Family,
+    asked: Request,
+    method: str,
+    settings: list[str] | None,
+    no_reference: bool = False,
+    atomic: bool = False,
+    accept_untested: str | None = None,
+    reason: str | None = None,
+) -> Record:
+    scenario = of_family(family)
+    pairs = [s.partition("=") for s in settings or []]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise InputError(f"--set {key}: expected key=value, for example --set alpha=auto")
+    chosen = make(method, {key: value for key, _, value in pairs})
+    backend = InProcess(workers(scenario, family))
+    found = discover(family.lineage, asked)
+    with progress() as say:
+        retrained = None
+        if found.heirs and not no_reference:
+            twin = reference(family, scenario, asked, say)
+            retrained = score_all(twin, found, InProcess(workers(scenario, twin)))
+        return run_unlearn(
+            family,
+            asked,
+            chosen,
+            backend,
+            scenario.gate.gate,
+            retrained=retrained,
+            atomic=atomic,
+            accept_untested=accept_untested,
+            reason=reason,
+            progress=say,
+        )

@@ -1,0 +1,31 @@
+"""Where text goes: results to standard output, progress and errors to standard error."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+WIDE = 130  # columns where the output is not a terminal
+
+out = Console(width=None if Console().is_terminal else WIDE, highlight=False)
+err = Console(stderr=True, width=None if Console(stderr=True).is_terminal else WIDE, highlight=False)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Says what is being done: a spinner on a terminal, a line each elsewhere."""
+    with err.status("starting") as status:
+
+        def say(text: str) -> None:
+            status.update(text)
+            if not err.is_terminal:
+                err.print(text, markup=False)
+
+        yield say
+
+
+def print_json(plain: Any) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(plain, indent=1))

@@ -1,0 +1,60 @@
+"""What is printed for people."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fedunlearn.cli.console import out
+from fedunlearn.cli.draw import lineage_tree, plan_table, record_table
+from fedunlearn.cli.state import behind, due, pending
+from fedunlearn.lineage import Plan, Request
+from fedunlearn.runtime import Family, Record
+
+
+def say_plan(found: Plan, cost: dict[str, Any]) -> None:
+    """A plan, and what it would cost."""
+    if not found.heirs:
+        out.print(f"nothing to forget: no model was trained on {found.request.words()}", markup=False)
+        return
+    out.print()
+    out.print(plan_table(found))
+    out.print(
+        f"{len(found.affected)} models affected, {len(found.heirs)} of them kept; {cost['rows']} rows to read, "
+        f"{cost['bytes'] / 1e6:.1f} MB of evidence to send, about {cost['seconds']} s of measuring",
+        markup=False,
+    )
+    if found.untested:
+        out.print(f"cannot be tested: {', '.join(found.untested)}", markup=False)
+
+
+def say_record(record: Record) -> None:
+    """What was done and what it did."""
+    if record.nothing:
+        words = Request.from_json(record.facts["request"]).words()
+        out.print(f"nothing to forget: no kept model was trained on {words}", markup=False)
+        return
+    out.print()
+    out.print(record_table(record.facts["models"]))
+    for objection in record.facts["objections"]:
+        out.print(f"held back: {objection['model']}: {objection['text']}", markup=False)
+    verdict = "every heir was accepted" if record.accepted else "not every heir was accepted; the old versions stay in force"
+    out.print(f"{verdict}; {record.cost['seconds']} s, {record.cost['bytes_up'] / 1e6:.2f} MB of evidence", markup=False)
+
+
+def say_family(family: Family) -> None:
+    """The lineage, what happened so far, what is open."""
+    notes = {m: f"pending: candidate {v[:12]}" for m, v in pending(family).items()}
+    out.print(lineage_tree(family.lineage, family.heads, notes))
+    for line in family.ledger.lines:
+        when = datetime.fromisoformat(line.time).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+        body = line.body
+        what = {
+            "trained": f"{len(body.get('heads', {}))} models",
+            "unlearned": f"{body.get('request')}: {len(body.get('heads', {}))} committed, "
+            f"{len(body.get('pending', {}))} pending, {len(body.get('untouched', []))} untouched",
+            "rolled back": f"{body.get('request')}, line {body.get('undoes')}",
+        }[line.kind]
+        out.print(f"{line.number:>3}  {when}  {line.kind}: {what}", markup=False)
+    for one in due(family):
+        out.print(f"open: {one['id']}: {one['what']}" + (f", due {one['due']}" if one["due"] else ""), markup=False)
+    if late := behind(family):
+        out.print(f"not yet at {', '.join(late)}: run fedunlearn settle", markup=False)

@@ -1,0 +1,76 @@
+"""What must not be trained on any more. Every loader honours it; the training loop refuses what slips by."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from fedunlearn.data.rows import Rows
+from fedunlearn.errors import ExcludedError, StoreError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of one site, by description: `shard/key` samples, or all rows of some classes, or (both empty) all rows."""
+
+    classes: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
+
+    def picks(self, shard: str, rows: Rows) -> list[int]:
+        """Positions of the rows of a shard that are described.
+
+        Args:
+            shard: the shard's name at its site.
+            rows: its rows.
+        """
+        if self.samples:
+            wanted = set(self.samples)
+            return [i for i, key in enumerate(rows.keys) if f"{shard}/{key}" in wanted]
+        return [i for i, label in enumerate(rows.labels) if not self.classes or label in self.classes]
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """What a site must not train on, by the request that said so."""
+
+    by_request: Mapping[str, Selection]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a site's file; none is no exclusions.
+
+        Raises:
+            StoreError: the file is not what `write` makes.
+        """
+        if not path.exists():
+            return cls({})
+        try:
+            plain: dict[str, Any] = json.loads(path.read_text())
+            return cls({k: Selection(tuple(v["classes"]), tuple(v["samples"])) for k, v in plain.items()})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{path}: not a file of exclusions ({error}); restore it before training here") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, as `read` takes it."""
+        return {k: {"classes": list(s.classes), "samples": list(s.samples)} for k, s in self.by_request.items()}
+
+    def keep(self, shard: str, rows: Rows) -> Rows:
+        """The rows of a shard that may still be trained on."""
+        gone = {i for s in self.by_request.values() for i in s.picks(shard, rows)}
+        return rows.take([i for i in range(len(rows)) if i not in gone]) if gone else rows
+
+    def check(self, shard: str, rows: Rows) -> None:
+        """Refuse rows that are excluded.
+
+        Raises:
+            ExcludedError: says how many, the first, and which request excluded it.
+        """
+        for request, selection in self.by_request.items():
+            hit = selection.picks(shard, rows)
+            if hit:
+                raise ExcludedError(
+                    f"training on {len(hit)} excluded rows of shard {shard!r} (first: "
+                    f"{rows.keys[hit[0]]!r}): request {request} had them forgotten; load rows through "
+                    f"the site, or roll the request back and lift its exclusion"
+                )

@@ -1,0 +1,95 @@
+"""Labelled rows, each with a key that stays the same whatever is done with them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fedunlearn.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Inputs, labels, keys and the names of the classes.
+
+    Args:
+        x: inputs [N, ...], float.
+        y: labels [N], int64, indices into `classes`.
+        keys: N names, unique; with site and shard in front they name a sample everywhere.
+        classes: names of the classes.
+
+    Raises:
+        InputError: lengths differ, keys repeat, labels fall outside the classes, or an input is NaN.
+    """
+
+    x: Tensor
+    y: Tensor
+    keys: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.y)
+        if len(self.x) != n or len(self.keys) != n:
+            raise InputError(f"data: {len(self.x)} inputs, {n} labels and {len(self.keys)} keys; expected as many of each")
+        if len(set(self.keys)) != n:
+            raise InputError("data: sample keys repeat; every row needs a key of its own")
+        if n and not (int(self.y.min()) >= 0 and int(self.y.max()) < len(self.classes)):
+            raise InputError(
+                f"data: labels run from {int(self.y.min())} to {int(self.y.max())}, but there are {len(self.classes)} classes"
+            )
+        if self.x.is_floating_point() and not bool(torch.isfinite(self.x).all()):
+            raise InputError("data: some inputs are NaN or infinite")
+
+    @classmethod
+    def empty(cls, classes: Sequence[str]) -> "Rows":
+        """No rows."""
+        return cls(torch.empty(0), torch.empty(0, dtype=torch.int64), (), tuple(classes))
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The class name of every row."""
+        return tuple(self.classes[i] for i in self.y.tolist())
+
+    def take(self, rows: Sequence[int]) -> "Rows":
+        """These rows, in this order."""
+        index = torch.as_tensor(list(rows), dtype=torch.int64)
+        return Rows(self.x[index], self.y[index], tuple(self.keys[i] for i in rows), self.classes)
+
+    def of(self, classes: Collection[str]) -> "Rows":
+        """Only the rows of these classes."""
+        return self.take([i for i, label in enumerate(self.labels) if label in classes])
+
+    def without(self, classes: Collection[str]) -> "Rows":
+        """Only the rows of other classes."""
+        return self.of(set(self.classes) - set(classes))
+
+    def counts(self) -> dict[str, int]:
+        """How many rows of each class there are; classes without a row are left out."""
+        found = {c: self.labels.count(c) for c in self.classes}
+        return {c: n for c, n in found.items() if n}
+
+    def for_head(self, head: Sequence[str]) -> "Rows":
+        """The rows that a head can name, their labels as indices of its outputs."""
+        here = self.of(head)
+        index = {c: i for i, c in enumerate(head)}
+        y = torch.tensor([index[label] for label in here.labels], dtype=torch.int64)
+        return Rows(here.x, y, here.keys, tuple(head))
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Several sets of rows of the same classes, one after another.
+
+    Raises:
+        InputError: there is nothing to join, or the classes differ.
+    """
+    if not parts:
+        raise InputError("data: nothing to join")
+    if len({p.classes for p in parts}) > 1:
+        raise InputError(f"data: sets of different classes cannot be joined: {sorted({p.classes for p in parts})}")
+    keys = tuple(k for p in parts for k in p.keys)
+    return Rows(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]), keys, parts[0].classes)

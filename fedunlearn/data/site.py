@@ -1,0 +1,56 @@
+"""What one place holds: shards to train on, held-out rows, and what it must not train on any more."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from fedunlearn.data.exclusions import Exclusions, Selection
+from fedunlearn.data.rows import Rows
+from fedunlearn.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """The rows of one place. All training goes through `training`, which leaves out what is excluded.
+
+    Args:
+        site: its name.
+        shards: shard name -> rows.
+        held_out: "calibration" and "test" -> rows that nobody trained on; places without any lack the entry.
+        exclusions: what committed requests have excluded here.
+    """
+
+    site: str
+    shards: Mapping[str, Rows] = field(default_factory=dict)
+    held_out: Mapping[str, Rows] = field(default_factory=dict)
+    exclusions: Exclusions = field(default_factory=lambda: Exclusions({}))
+
+    def training(self, shard: str, classes: Collection[str] | None = None) -> Rows:
+        """Rows of a shard that may be trained on, of these classes only if any are given."""
+        rows = self.exclusions.keep(shard, self.all(shard))
+        return rows if classes is None else rows.of(classes)
+
+    def all(self, shard: str) -> Rows:
+        """All rows of a shard, excluded ones included: for measuring, never for training.
+
+        Raises:
+            InputError: there is no such shard here.
+        """
+        if shard not in self.shards:
+            raise unknown("shard", shard, self.shards, where=f"site {self.site!r}")
+        return self.shards[shard]
+
+    def selected(self, shard: str, selection: Selection) -> Rows:
+        """The rows of a shard that a selection describes.
+
+        Raises:
+            InputError: a sample is named that the shard does not hold.
+        """
+        rows = self.all(shard)
+        here = [s for s in selection.samples if s.split("/", 1)[0] == shard]
+        known = {f"{shard}/{key}" for key in rows.keys}
+        for sample in here:
+            if sample not in known:
+                raise unknown("sample", f"{self.site}/{sample}", (f"{self.site}/{k}" for k in known), where="request")
+        if selection.samples and not here:
+            raise InputError(f"site {self.site!r}: no sample of shard {shard!r} was named")
+        return rows.take(selection.picks(shard, rows))

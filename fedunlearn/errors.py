@@ -1,0 +1,52 @@
+"""The kinds of error a user can meet. Each message says the thing, its value, what was expected and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FedUnlearnError(Exception):
+    """Base of every error this package raises on purpose; the command line exits with `exit_status`."""
+
+    exit_status = 1
+
+
+class InputError(FedUnlearnError):
+    """Something the user wrote is wrong: a name, a key, a value, a file."""
+
+    exit_status = 2
+
+
+class StoreError(InputError):
+    """A file of a family's folder is missing, damaged, or not ours."""
+
+
+class ShapeError(FedUnlearnError):
+    """Names, shapes or values of tensors that should agree do not."""
+
+
+class ExcludedError(FedUnlearnError):
+    """Rows that a committed request has excluded were about to be trained on."""
+
+
+class SiteError(FedUnlearnError):
+    """One or more sites failed or refused; nothing was committed."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> InputError:
+    """The error for a name that is not in a menu: says the nearest right name and lists the menu.
+
+    Args:
+        kind: what the name names, for example "class" or "method".
+        name: the name that was asked for.
+        known: every right name.
+        where: where the name stood, for example "topologies/x.yaml: models.triage.from".
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    menu = sorted({str(k) for k in known})
+    close = difflib.get_close_matches(str(name), menu, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    shown = ", ".join(menu[:20]) + (f", ... ({len(menu)} in all)" if len(menu) > 20 else "")
+    place = f"{where}: " if where else ""
+    return InputError(f"{place}unknown {kind} {str(name)!r}; {hint}known: {shown or 'none'}")

@@ -1,0 +1,6 @@
+"""What weights matter to which data, measured exactly and so that it adds up across batches, sites and ranks."""
+
+from fedunlearn.importance.fisher import measure as measure
+from fedunlearn.importance.importance import Importance as Importance
+from fedunlearn.importance.importance import merge as merge
+from fedunlearn.importance.importance import pool as pool

@@ -1,0 +1,116 @@
+"""What a request touches: roots, heirs, where to measure, and what each heir should look like after."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedunlearn.lineage.model import Shard
+from fedunlearn.lineage.request import Request
+
+ABSENT, AS_RETRAINED, NOT_EXPRESSIBLE = "absent", "as_retrained", "not_expressible"
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where evidence is measured: a kept model, on what is to be forgotten of one shard, at the shard's site.
+
+    Args:
+        model: the kept model to measure.
+        site: who holds the shard.
+        shard: `site/name`.
+        classes: the classes to measure; empty for samples.
+        keys: the samples to measure; empty for classes.
+    """
+
+    model: str
+    site: str
+    shard: str
+    classes: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Heir:
+    """A kept model that the data reached.
+
+    Args:
+        name: the model.
+        home: who holds its weights.
+        target: "absent" (no source of the classes is left for it), "as_retrained" (judged by what a retrained model
+            shows) or "not_expressible" (no output for the classes).
+        sources: the roots among its ancestors, itself included.
+        points: evidence points, without duplicates.
+        borrowed: models among the points that are no ancestors of it (nothing kept stands between root and heir).
+        unmeasured: roots for which no kept model can stand in.
+        own: the shards that weigh it (see `Lineage.own`).
+        holds_class: whether a site that trained it directly, or one of an average's clients, has rows to be forgotten.
+        tested: whether its home has held-out rows of what is forgotten, where a score is due.
+    """
+
+    name: str
+    home: str
+    target: str
+    sources: tuple[str, ...]
+    points: tuple[Point, ...]
+    borrowed: tuple[str, ...]
+    unmeasured: tuple[str, ...]
+    own: tuple[Shard, ...]
+    holds_class: bool
+    tested: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request touches. Changes nothing.
+
+    Args:
+        request: what is to be forgotten.
+        roots: models that the data entered directly, in order of time.
+        affected: roots and all their descendants, breadth-first, each once, retired ones included.
+        sources: for every affected model, the roots among its ancestors and itself.
+        heirs: the kept models among the affected, in the same order.
+        points: every evidence point of any heir, without duplicates.
+        rows: how many rows must be read to measure them.
+        sent: bytes of evidence that the sites of the points send, as float64.
+    """
+
+    request: Request
+    roots: tuple[str, ...]
+    affected: tuple[str, ...]
+    sources: Mapping[str, tuple[str, ...]]
+    heirs: tuple[Heir, ...]
+    points: tuple[Point, ...]
+    rows: int
+    sent: int
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """Heirs for which a score on what is forgotten is due and no row is there to take it."""
+        return tuple(h.name for h in self.heirs if not h.tested and h.target != NOT_EXPRESSIBLE)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, for people and machines to read."""
+        heirs = [
+            {
+                "name": h.name,
+                "home": h.home,
+                "target": h.target,
+                "sources": list(h.sources),
+                "points": [f"{p.model} @ {p.shard}" for p in h.points],
+                "borrowed": list(h.borrowed),
+                "unmeasured": list(h.unmeasured),
+                "weighed_by": [s.key for s in h.own],
+                "holds_class": h.holds_class,
+                "tested": h.tested,
+            }
+            for h in self.heirs
+        ]
+        return {
+            "request": self.request.to_json(),
+            "roots": list(self.roots),
+            "affected": list(self.affected),
+            "heirs": heirs,
+            "rows": self.rows,
+            "sent": self.sent,
+            "untested": list(self.untested),
+        }

@@ -1,0 +1,53 @@
+"""Choosing a strength by forward passes on calibration rows, instead of by a constant that is right by luck."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fedunlearn.methods.base import Strength
+
+SPARE = 0.01  # what an edit may cost on the rest where nothing can tell how much it forgot
+
+Pair = tuple[float | None, float | None]  # accuracy on forgotten and on retained calibration rows; None without rows
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The strength chosen, why, and what every strength tried would have given.
+
+    Args:
+        strength: the chosen one.
+        rule: how it was chosen, in words.
+        curve: (strength, forgotten, retained) for each one tried.
+    """
+
+    strength: Strength
+    rule: str
+    curve: tuple[tuple[Strength, float | None, float | None], ...]
+
+
+def calibrate(strengths: Sequence[Strength], score: Callable[[Strength], Pair], before: Pair, aim: float | None) -> Choice:
+    """Choose among strengths, weakest first.
+
+    With an aim and forgotten rows: the least sum of the distance to the aim and of what is lost on the rest. Without
+    either: the strongest edit that costs at most `SPARE` on the rest, which bounds the damage and promises nothing.
+
+    Args:
+        strengths: what to choose from, weakest first; a single one is taken as given.
+        score: accuracy on forgotten and retained calibration rows after an edit of that strength.
+        before: the same without an edit.
+        aim: the forgotten accuracy to come to: 0 for a class that must be absent, a retrained model's otherwise.
+
+    Returns:
+        The choice; ties go to the weaker.
+    """
+    if len(strengths) == 1:
+        return Choice(strengths[0], "given", ())
+    curve = tuple((s, *score(s)) for s in strengths)
+    rest = before[1] or 0.0
+    lost = [max(0.0, rest - (r or 0.0)) for _, _, r in curve]
+    if aim is None or before[0] is None:
+        fits = [i for i, cost in enumerate(lost) if cost <= SPARE]
+        best = fits[-1] if fits else min(range(len(lost)), key=lost.__getitem__)
+        return Choice(curve[best][0], f"no row tells what is left: strongest that costs at most {SPARE:.0%} of the rest", curve)
+    off = [abs((f or 0.0) - aim) + cost for (_, f, _), cost in zip(curve, lost, strict=True)]
+    return Choice(curve[off.index(min(off))][0], f"closest to {aim:.0%} left with the least lost on the rest", curve)

@@ -1,0 +1,60 @@
+"""The trivial baseline: the forgotten classes' outputs never win. Forgets perfectly, edits no feature.
+
+Any result on forgotten and retained accuracy must be read beside it: it leaves 0 %, cannot lose retained accuracy, takes no
+data and no time, and leaves everything the model knows where it was.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fedunlearn.errors import InputError
+from fedunlearn.methods.base import Case, Method, Strength
+from fedunlearn.tensors import Tensors
+
+NEVER = -1e4  # a bias that no logit reaches, finite so that losses stay finite, and small enough for float16
+
+
+@dataclass(frozen=True)
+class LogitMask(Method):
+    """Zero weights and a bias of `NEVER` for the rows of the forgotten classes."""
+
+    name = "logit_mask"
+    statistic = None
+    layers = "last"
+
+    def merge(self, evidence: Sequence[Tensors]) -> dict[str, torch.Tensor]:
+        """It uses none."""
+        del evidence
+        return {}
+
+    def reaches(self, case: Case) -> bool:
+        """Whether the heir has an output to mask."""
+        return not set(case.classes).isdisjoint(case.head.classes)
+
+    def strengths(self, case: Case) -> Sequence[Strength]:
+        """There is nothing to choose."""
+        del case
+        return [{}]
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
+        """Mask the rows; a head without the classes stays as it is.
+
+        Raises:
+            InputError: nothing would be left, or the head has no bias to mask with.
+        """
+        del strength
+        rows = [i for i, c in enumerate(case.head.classes) if c in case.classes]
+        edited = dict(weights)
+        if not rows:
+            return edited
+        if len(rows) == len(case.head.classes):
+            raise InputError(f"logit_mask: all {len(rows)} outputs would be masked; retire the model instead")
+        weight, bias = case.head.names
+        if bias not in weights:
+            raise InputError(f"logit_mask: the head {case.head.layer!r} has no bias to mask with")
+        for name, value in ((weight, 0.0), (bias, NEVER)):
+            edited[name] = weights[name].clone()
+            edited[name][rows] = value
+        return edited

@@ -1,0 +1,8 @@
+"""Nets by name, or by the user's own factory."""
+
+from fedunlearn.nets.build import NETS as NETS
+from fedunlearn.nets.build import build as build
+from fedunlearn.nets.build import head_of as head_of
+from fedunlearn.nets.build import load as load
+from fedunlearn.nets.build import replace_head as replace_head
+from fedunlearn.nets.build import weights_of as weights_of

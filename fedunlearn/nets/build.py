@@ -1,0 +1,98 @@
+"""From a name or a factory to a net with named outputs, and from stored weights back to a net."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedunlearn.dotted import call
+from fedunlearn.errors import InputError, ShapeError, unknown
+from fedunlearn.nets.small import cnn, mlp
+from fedunlearn.tensors import Head, Tensors, same
+
+NETS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn}
+
+
+def build(spec: Mapping[str, Any], shape: Sequence[int], outputs: int, seed: int = 0) -> nn.Module:
+    """A freshly initialised net.
+
+    Args:
+        spec: `name` (one of `NETS`) or `factory` ("their.module:make_net"), and the settings passed on to it. A factory
+            is called as `make_net(shape, outputs, **settings)` and returns a module whose last linear layer is its head.
+        shape: shape of one input.
+        outputs: how many classes.
+        seed: of the initialisation; the global generator is left as it was.
+
+    Raises:
+        InputError: unknown net or setting; a factory that raises or returns no module with a linear head.
+    """
+    settings = {k: v for k, v in spec.items() if k not in ("name", "factory")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if factory := spec.get("factory"):
+            what = f"net factory {factory!r}"
+            net = call(factory, "net factory", tuple(shape), outputs, **settings)
+            if not isinstance(net, nn.Module):
+                raise InputError(f"{what} returned {type(net).__name__}, expected a torch.nn.Module")
+        else:
+            name = str(spec.get("name"))
+            if name not in NETS:
+                raise unknown("net", name, NETS)
+            what = f"net {name}"
+            try:
+                net = NETS[name](tuple(shape), outputs, **settings)
+            except TypeError as error:
+                raise InputError(f"{what}: {error}; settings given: {sorted(settings)}") from error
+    rows = net.get_parameter(f"{_last_linear(net, what)}.weight").shape[0]
+    if rows != outputs:
+        raise InputError(f"{what}: its last linear layer has {rows} outputs, expected {outputs}")
+    return net
+
+
+def head_of(net: nn.Module, classes: Sequence[str]) -> Head:
+    """The head of a net, its rows named.
+
+    Raises:
+        ShapeError: the number of names is not the number of outputs.
+    """
+    head = Head(_last_linear(net, "net"), tuple(classes))
+    rows = net.get_parameter(head.names[0]).shape[0]
+    if rows != len(head.classes):
+        raise ShapeError(f"head: {len(head.classes)} class names for {rows} outputs of {head.layer!r}")
+    return head
+
+
+def weights_of(net: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, copied to the CPU."""
+    return {n: t.detach().to("cpu", copy=True).contiguous() for n, t in net.state_dict().items()}
+
+
+def load(net: nn.Module, weights: Tensors) -> nn.Module:
+    """Put weights into a net of the same names and shapes.
+
+    Raises:
+        ShapeError: names or shapes differ; says which.
+    """
+    same(net.state_dict(), weights, "net and weights")
+    net.load_state_dict(dict(weights))
+    return net
+
+
+def replace_head(weights: Tensors, fresh: Tensors, head: Head) -> dict[str, torch.Tensor]:
+    """The body of one model under the (new) head of another.
+
+    Args:
+        weights: the model whose body stays.
+        fresh: a model of the same architecture whose head is taken.
+        head: where the head is.
+    """
+    return {n: (fresh if n in head.names else weights)[n].clone() for n in fresh}
+
+
+def _last_linear(net: nn.Module, what: str) -> str:
+    found = [name for name, module in net.named_modules() if isinstance(module, nn.Linear) and name]
+    if not found:
+        raise InputError(f"{what}: has no named linear layer to be its head; wrap it in a module that ends in nn.Linear")
+    last: str = found[-1]
+    return last

@@ -1,0 +1,74 @@
+"""How tasks get to places. Nothing else differs between backends."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
+from fedunlearn.runtime.tasks import Answer, Failure, Task
+from fedunlearn.runtime.worker import Worker
+
+Kind = TypeVar("Kind")
+
+
+class Backend(ABC):
+    """Carries tasks to places and brings answers back, in the order of the tasks."""
+
+    grants: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def carry(self, tasks: Sequence[Task]) -> list[Answer]:
+        """Answers, one a task and in their order, failures included."""
+
+
+class InProcess(Backend):
+    """All places in this process, one after another.
+
+    Args:
+        workers: place -> worker.
+    """
+
+    def __init__(self, workers: Mapping[str, Worker]) -> None:
+        self.workers = dict(workers)
+
+    def carry(self, tasks: Sequence[Task]) -> list[Answer]:
+        """Do them one after another."""
+        answers: list[Answer] = []
+        for task in tasks:
+            if task.place not in self.workers:
+                raise unknown("place", task.place, self.workers)
+            try:
+                answers.append(self.workers[task.place].handle(task))
+            except FedUnlearnError as error:
+                answers.append(Failure(task.place, str(error), isinstance(error, InputError)))
+        return answers
+
+
+def ask(backend: Backend, tasks: Sequence[Task], kind: type[Kind], *, otherwise: str = "nothing was changed") -> list[Kind]:
+    """Carry tasks that all answer in one kind.
+
+    Args:
+        backend: carries them.
+        tasks: what is asked.
+        kind: of the answers.
+        otherwise: what holds when a place fails, to be said in the error.
+
+    Returns:
+        The answers, in the order of the tasks.
+
+    Raises:
+        InputError: what was asked for is wrong.
+        SiteError: places failed, refused, or answered something else; names them all.
+    """
+    answers = backend.carry(tasks)
+    failures = list(dict.fromkeys(a for a in answers if isinstance(a, Failure)))
+    if failures:
+        text = "; ".join(f"{f.place}: {f.text}" for f in failures)
+        if all(f.wrong_input for f in failures):
+            raise InputError(text)
+        places = f"{len({f.place for f in failures})} of {len({t.place for t in tasks})} places"
+        raise SiteError(f"{otherwise}; {places} failed: {text}")
+    wrong = [t.place for t, a in zip(tasks, answers, strict=True) if not isinstance(a, kind)]
+    if wrong:
+        raise SiteError(f"{otherwise}; {', '.join(sorted(set(wrong)))} did not answer with {kind.__name__}")
+    return [a for a in answers if isinstance(a, kind)]

@@ -1,0 +1,185 @@
+"""The one path: discover, measure, merge, apply, judge, commit. It sees names, importances, hashes and scores.
+
+Request --discover--> Plan
+  round 1  Measure @ the roots' sites and where models without data of their own are weighed; score before
+           merge over each heir's own sources                     (FIUn: Merging-FIM)
+  round 2  Apply @ the heirs' homes, all at once -> candidates
+           Gate -> objections in words -> Record -> one ledger line, the commit point
+  round 3  settle: homes and sites follow the ledger
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fedunlearn.data import Selection
+from fedunlearn.errors import InputError
+from fedunlearn.evaluation import Gate
+from fedunlearn.lineage import Lineage, Plan, Request, discover
+from fedunlearn.methods import Case, Method, make
+from fedunlearn.methods.menu import settings_of
+from fedunlearn.runtime.backend import Backend
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, Record, row
+from fedunlearn.runtime.rounds import Round1, edit, measure, merge
+from fedunlearn.runtime.settle import settle
+from fedunlearn.runtime.tasks import Applied, Scored
+
+Progress = Callable[[str], None]
+
+
+def unlearn(
+    family: Family,
+    request: Request,
+    method: Method | str,
+    backend: Backend,
+    gate: Gate | None = None,
+    *,
+    retrained: Mapping[str, Scored] | None = None,
+    atomic: bool = False,
+    accept_untested: str | None = None,
+    reason: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Record:
+    """Make every heir of some data forget it.
+
+    Args:
+        family: the models and their ledger.
+        request: what is to be forgotten.
+        method: a method or its name.
+        backend: carries tasks to the places.
+        gate: limits on what may be committed.
+        retrained: for each heir, the scores of the same model retrained without the data (see `score_all`); without
+            it, targets "as_retrained" cannot be judged and are held back.
+        atomic: hold back all when one is held back.
+        accept_untested: commit what could not be tested, for this reason, which goes to the ledger.
+        reason: why this is done; goes to the ledger.
+        progress: told, in words, what is being done.
+
+    Returns:
+        The record, also in the ledger; a record without models when nobody holds what is asked for (no ledger line then).
+
+    Raises:
+        InputError: the request, the method or a setting is wrong; nothing was changed.
+        SiteError: a place failed; nothing was changed.
+    """
+    started = time.perf_counter()
+    gate, retrained = gate or Gate(), retrained or {}
+    method = make(method) if isinstance(method, str) else method
+    if not method.needs <= backend.grants:
+        raise InputError(
+            f"method {method.name} needs {', '.join(sorted(method.needs - backend.grants))}, which "
+            f"{type(backend).__name__} cannot grant"
+        )
+    plan = discover(family.lineage, request)
+    if not plan.heirs:
+        return Record(_facts(plan, method, gate, [], [], accept_untested), {"seconds": 0.0})
+    progress(f"measuring {request.words()} at {len(plan.points)} points, scoring {len(plan.heirs)} heirs")
+    found = measure(family, plan, method, backend)
+    measured = time.perf_counter()
+    cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs}
+    reached = {name: case for name, case in cases.items() if method.reaches(case)}
+    if not reached:
+        raise InputError(
+            f"{method.name}: no heir of {request.words()} has anything to edit in layers "
+            f"{method.layers!r}; choose other layers, or another method"
+        )
+    progress(f"editing {len(reached)} heirs with {method.name}, each at its home")
+    applied = edit(plan, method, backend, found, reached, retrained)
+    rows, objections = _judge(family.lineage, plan, method, gate, found, applied, cases, retrained, accept_untested)
+    if atomic and objections:
+        for one in (r for r in rows if r["status"] == COMMITTED):
+            one["status"] = PENDING
+            objections.append({"model": one["name"], "text": "held back with the others (atomic)"})
+    cost = {
+        "seconds": round(time.perf_counter() - started, 3),
+        "measure_seconds": round(measured - started, 3),
+        "rows_read": plan.rows,
+        "bytes_up": found.sent,
+    }
+    record = Record(_facts(plan, method, gate, rows, objections, accept_untested), cost)
+    _commit(family, request, record, reason)
+    settle(family, backend)
+    return record
+
+
+def _judge(
+    lineage: Lineage,
+    plan: Plan,
+    method: Method,
+    gate: Gate,
+    found: Round1,
+    applied: Mapping[str, Applied],
+    cases: Mapping[str, Case],
+    retrained: Mapping[str, Scored],
+    accept_untested: str | None,
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    rows: list[dict[str, Any]] = []
+    objections: list[dict[str, str]] = []
+    for heir in plan.heirs:
+        scored, done = found.scored[heir.name], applied.get(heir.name)
+        reference = retrained[heir.name].test if heir.name in retrained else None
+        missing = tuple(n for n in scored.shapes if n not in cases[heir.name].evidence) if method.statistic else ()
+        status = UNTOUCHED
+        if done is None:
+            texts = [f"untouched: needs deeper layers; it shares nothing with the evidence in layers {method.layers!r}"]
+        else:
+            wrong, untested = gate.judge(heir.target, scored.test, done.test, reference)
+            texts = wrong + ([] if accept_untested else untested)
+            status = PENDING if texts else COMMITTED
+        rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, status))
+        objections += [{"model": heir.name, "text": text} for text in texts]
+    return rows, objections
+
+
+def _facts(
+    plan: Plan,
+    method: Method,
+    gate: Gate,
+    rows: Sequence[Mapping[str, Any]],
+    objections: Sequence[Mapping[str, str]],
+    accept_untested: str | None,
+) -> dict[str, Any]:
+    return {
+        "request": plan.request.to_json(),
+        "plan": plan.to_json(),
+        "method": method.name,
+        "settings": settings_of(method),
+        "gate": vars(gate),
+        "models": list(rows),
+        "objections": list(objections),
+        "accepted_untested": accept_untested,
+    }
+
+
+def _commit(family: Family, request: Request, record: Record, reason: str | None) -> None:
+    """The commit point: one ledger line. Once a model has changed, its sites may not train on the data any more."""
+    by_status: dict[str, dict[str, str]] = {COMMITTED: {}, PENDING: {}, UNTOUCHED: {}}
+    for one in record.facts["models"]:
+        by_status[one["status"]][one["name"]] = one["version_after"]
+    excluded = _exclusions(request, family.lineage) if by_status[COMMITTED] else {}
+    family.ledger.append(
+        "unlearned",
+        {
+            "request": request.id,
+            "heads": by_status[COMMITTED],
+            "pending": by_status[PENDING],
+            "untouched": sorted(by_status[UNTOUCHED]),
+            "reason": reason,
+            "exclusions": excluded,
+            "record": {"facts": record.facts, "cost": record.cost},
+        },
+    )
+
+
+def _exclusions(request: Request, lineage: Lineage) -> dict[str, dict[str, list[str]]]:
+    """What each site must not train on any more: asked of the sites, not of what the plan happened to measure there."""
+    found: dict[str, Selection] = {}
+    if request.samples:
+        for shard, keys in request.shards.items():
+            site, name = shard.split("/", 1)
+            before = found.get(site, Selection()).samples
+            found[site] = Selection(samples=before + tuple(f"{name}/{k}" for k in keys))
+    else:
+        found = {site: Selection(classes=request.classes) for site in request.sites or lineage.sites}
+    return {site: {"classes": list(s.classes), "samples": list(s.samples)} for site, s in found.items()}

@@ -1,0 +1,80 @@
+"""A family on disk, as its coordinator sees it: names, the ledger, and where the homes are. No weights."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fedunlearn.errors import InputError, StoreError
+from fedunlearn.lineage import Lineage
+from fedunlearn.store import Ledger, Store, write_atomically
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models in a folder (see `store/FORMAT.md`).
+
+    Args:
+        folder: where it is.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> "Family":
+        """A family that was trained to the end.
+
+        Raises:
+            InputError: there is none, or its training was cut off.
+            StoreError: its ledger or lineage is damaged.
+        """
+        family = cls(Path(folder))
+        if not family.ledger.lines:
+            begun = family.folder.exists()
+            raise InputError(
+                f"{folder}: "
+                + (
+                    "its training was cut off; run `fedunlearn train` again"
+                    if begun
+                    else "no family here; make one with `fedunlearn train topologies/<name>.yaml`"
+                )
+            )
+        _ = family.lineage
+        return family
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What was done."""
+        return Ledger(self.folder / "ledger.jsonl")
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        """Who descends from whom.
+
+        Raises:
+            StoreError: the file is missing or damaged.
+        """
+        path = self.folder / "lineage.json"
+        try:
+            return Lineage.from_json(json.loads(path.read_text()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+            raise StoreError(f"{path}: not a lineage ({error}); restore it from a backup") from error
+
+    @property
+    def heads(self) -> dict[str, str]:
+        """The current version of every kept model, from the ledger."""
+        return self.ledger.heads()
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Every place: homes of kept models, and sites."""
+        homes = {m.home for m in self.lineage.models if m.kept}
+        return tuple(sorted(homes | set(self.lineage.sites)))
+
+    def store(self, place: str) -> Store:
+        """The store of one place, on this machine."""
+        return Store(self.folder / "homes" / place)
+
+    def write_lineage(self, lineage: Lineage) -> None:
+        """Keep the lineage beside the ledger."""
+        write_atomically(self.folder / "lineage.json", json.dumps(lineage.to_json(), indent=1).encode())

@@ -1,0 +1,87 @@
+"""What was done and what it did: facts that are equal on every backend, and what it cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedunlearn.evaluation import Scores
+from fedunlearn.lineage import Heir, Model
+from fedunlearn.runtime.tasks import Applied, Scored
+
+COMMITTED, PENDING, UNTOUCHED = "committed", "pending", "untouched"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of one request.
+
+    Args:
+        facts: request, plan, method, settings, versions, scores, objections; plain data, no times.
+        cost: seconds and bytes; differs from run to run.
+    """
+
+    facts: Mapping[str, Any]
+    cost: Mapping[str, Any]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether no heir was held back or left unresolved."""
+        return not self.facts["objections"]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there was nothing to forget."""
+        return not self.facts["models"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `unlearn --json` prints."""
+        models = [{k: v for k, v in m.items() if k not in ("curve",)} for m in self.facts["models"]]
+        return {
+            "accepted": self.accepted,
+            "seconds": self.cost["seconds"],
+            "objections": self.facts["objections"],
+            "models": models,
+            "request": self.facts["request"],
+            "method": self.facts["method"],
+            "settings": self.facts["settings"],
+            "accepted_untested": self.facts["accepted_untested"],
+            "cost": dict(self.cost),
+        }
+
+
+def row(
+    heir: Heir,
+    model: Model,
+    scored: Scored,
+    applied: Applied | None,
+    retrained: Scores | None,
+    missing: tuple[str, ...],
+    status: str,
+) -> dict[str, Any]:
+    """One heir, as the record keeps it. Scores are fractions of test rows, None where not tested."""
+    after = applied.test if applied else scored.test
+    return {
+        "name": heir.name,
+        "home": heir.home,
+        "born": model.born,
+        "target": heir.target,
+        "forgotten_before": scored.test.forgotten,
+        "forgotten_after": after.forgotten,
+        "retained_before": scored.test.retained,
+        "retained_after": after.retained,
+        "mask_retained": applied.mask.retained if applied and applied.mask else None,
+        "retrained_forgotten": retrained.forgotten if retrained else None,
+        "retrained_retained": retrained.retained if retrained else None,
+        "rows_forgotten": scored.test.rows_forgotten,
+        "rows_retained": scored.test.rows_retained,
+        "holds_class": heir.holds_class,
+        "sources": list(heir.sources),
+        "points": [f"{p.model} @ {p.shard}" for p in heir.points],
+        "version_before": scored.version,
+        "version_after": applied.version if applied else scored.version,
+        "strength": dict(applied.strength) if applied else None,
+        "rule": applied.rule if applied else None,
+        "curve": [[dict(s), f, r] for s, f, r in applied.curve] if applied else [],
+        "not_shared": list(missing),
+        "status": status,
+    }

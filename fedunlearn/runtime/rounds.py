@@ -1,0 +1,178 @@
+"""The two rounds before the gate: measure and score, then merge and edit. Every answer is checked before it is used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from fedunlearn.data import Selection
+from fedunlearn.errors import SiteError
+from fedunlearn.importance import Importance, pool
+from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Plan, Point
+from fedunlearn.methods import METHODS, Case, Method
+from fedunlearn.methods.menu import settings_of
+from fedunlearn.runtime.backend import Backend, ask
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Measure, Measured, Question, Score, Scored
+from fedunlearn.tensors import align, names_in
+
+
+@dataclass(frozen=True)
+class Round1:
+    """What the sites measured.
+
+    Args:
+        scored: every heir, before.
+        points: importance of what is forgotten, at every evidence point.
+        own: mean own importance of the heirs whose data lies elsewhere than at their home.
+    """
+
+    scored: Mapping[str, Scored]
+    points: Mapping[Point, Importance]
+    own: Mapping[str, Mapping[str, torch.Tensor]]
+
+    @property
+    def sent(self) -> int:
+        """Bytes of evidence that the sites sent."""
+        sums = (t for i in self.points.values() for tensors in i.sums.values() for t in tensors.values())
+        return sum(t.numel() * t.element_size() for t in sums)
+
+
+def question_of(plan: Plan, place: str) -> Question:
+    """What scores at a place are about."""
+    if plan.request.classes:
+        return Question(classes=plan.request.classes)
+    here = {p.shard.split("/", 1)[1]: _selection(p) for p in plan.points if p.site == place}
+    return Question(selections=here)
+
+
+def score_all(family: Family, plan: Plan, backend: Backend) -> dict[str, Scored]:
+    """Current scores of every heir of a plan; the same heirs of another family with the same names, too."""
+    heads = family.heads
+    tasks = [Score(h.home, heads[h.name], question_of(plan, h.home)) for h in plan.heirs]
+    return dict(zip((h.name for h in plan.heirs), ask(backend, tasks, Scored), strict=True))
+
+
+def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Round1:
+    """Round 1: evidence at every point, own importances of heirs whose data lies elsewhere, and scores before.
+
+    Raises:
+        InputError: the request names a sample that its site does not hold, or layers that a model does not have.
+        SiteError: a site failed, answered for something else, or has nothing left to measure.
+    """
+    scored = score_all(family, plan, backend)
+    if method.statistic is None:
+        return Round1(scored, {}, {})
+    statistic, heads, lineage = method.statistic, family.heads, family.lineage
+    away = {h.name: h for h in plan.heirs if any(s.site != h.home for s in h.own)}
+    travel = {p.model for p in plan.points if p.site != lineage[p.model].home} | set(away)
+    fetched = dict(
+        zip(sorted(travel), ask(backend, [Fetch(lineage[m].home, heads[m]) for m in sorted(travel)], Fetched), strict=True)
+    )
+
+    def task(model: str, site: str, shard: str, selection: Selection | None, classes: tuple[str, ...]) -> Measure:
+        sent = None if site == lineage[model].home else fetched[model]
+        return Measure(
+            site,
+            heads[model],
+            shard.split("/", 1)[1],
+            statistic,
+            method.layers,
+            selection,
+            classes,
+            sent.weights if sent else None,
+            sent.head if sent else None,
+        )
+
+    evidence = [task(p.model, p.site, p.shard, _selection(p), ()) for p in plan.points]
+    owned = [(h, s) for h in away.values() for s in h.own]
+    weighing = [task(h.name, s.site, s.key, None, tuple(s.rows)) for h, s in owned]
+    answers = ask(backend, [*evidence, *weighing], Measured)
+    points = {}
+    for point, answer in zip(plan.points, answers, strict=False):
+        points[point] = _checked(answer, heads[point.model], scored[point.model], method, point.shard)
+        if not answer.importance.count:
+            raise SiteError(
+                f"{point.site}: no row of what is to be forgotten is left in {point.shard}; it cannot be "
+                f"measured any more. Unlearn with a method that needs no evidence (logit_mask), or retrain "
+                f"from before it entered ({', '.join(plan.roots[:3])})"
+            )
+    parts: dict[str, list[Importance]] = {}
+    for (heir, shard), answer in zip(owned, answers[len(evidence) :], strict=True):
+        parts.setdefault(heir.name, []).append(_checked(answer, heads[heir.name], scored[heir.name], method, shard.key))
+    return Round1(scored, points, {name: pool(found).mean(statistic) for name, found in parts.items()})
+
+
+def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1) -> Case:
+    """The evidence of one heir in its own coordinates: one model's pools, different models' merge, its ancestors' only."""
+    mine = found.scored[heir.name]
+    by_model: dict[str, list[Importance]] = {}
+    for point in sorted((p for p in heir.points if p in found.points), key=lambda p: (p.model, p.shard)):
+        by_model.setdefault(point.model, []).append(found.points[point])
+    aligned = []
+    for model, parts in by_model.items():
+        mean = pool(parts).mean(method.statistic or "")
+        share = family.lineage.shares_head(model, heir.name)
+        aligned.append(align(mean, found.scored[model].head, mine.shapes, mine.head, share_head=share)[0])
+    evidence = method.merge(aligned) if aligned else {}
+    return Case(evidence, found.own.get(heir.name, {}), mine.head, plan.request.classes)
+
+
+def edit(
+    plan: Plan, method: Method, backend: Backend, found: Round1, cases: Mapping[str, Case], retrained: Mapping[str, Scored]
+) -> dict[str, Applied]:
+    """Round 2: edit all heirs that the method reaches, each at its home.
+
+    Raises:
+        SiteError: a home failed, or edited another version than it was asked to.
+    """
+    heirs = [h for h in plan.heirs if h.name in cases]
+    tasks = []
+    for heir in heirs:
+        aim = 0.0 if heir.target == ABSENT else None
+        if heir.target == AS_RETRAINED and heir.name in retrained:
+            aim = retrained[heir.name].calibration.forgotten
+        shards = tuple((s.name, tuple(s.rows)) for s in heir.own)
+        scored, case = found.scored[heir.name], cases[heir.name]
+        tasks.append(
+            Apply(
+                heir.home,
+                scored.version,
+                _menu_name(method),
+                settings_of(method),
+                case.evidence,
+                case.own or None,
+                shards,
+                question_of(plan, heir.home),
+                scored.calibration,
+                aim,
+            )
+        )
+    answers = dict(zip((h.name for h in heirs), ask(backend, tasks, Applied), strict=True))
+    for heir in heirs:
+        asked, base = found.scored[heir.name].version, answers[heir.name].base
+        if base != asked:
+            raise SiteError(f"{heir.home}: edited version {base[:12]} of {heir.name}, asked was {asked[:12]}")
+    return answers
+
+
+def _selection(point: Point) -> Selection:
+    shard = point.shard.split("/", 1)[1]
+    return Selection(point.classes, tuple(f"{shard}/{key}" for key in point.keys))
+
+
+def _checked(answer: Measured, version: str, scored: Scored, method: Method, where: str) -> Importance:
+    """A site's answer is untrusted: version, statistic, names and shapes (finiteness and sign are checked when made)."""
+    expected = set(names_in(method.layers, scored.shapes, scored.head))
+    sums = answer.importance.sums.get(method.statistic or "", {})
+    shapes = {n: tuple(t.shape) for n, t in sums.items()}
+    if answer.version != version:
+        raise SiteError(f"{where}: answered for version {answer.version[:12]}, asked was {version[:12]}")
+    if shapes != {n: tuple(scored.shapes[n]) for n in expected}:
+        raise SiteError(f"{where}: sent importances of {sorted(shapes)[:5]} with shapes that are not the model's")
+    return answer.importance
+
+
+def _menu_name(method: Method) -> str:
+    kind = type(method)
+    return method.name if METHODS.get(method.name) is kind else f"{kind.__module__}:{kind.__qualname__}"

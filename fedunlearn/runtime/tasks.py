@@ -1,0 +1,193 @@
+"""All that can be asked of a place, and all that it can answer. Plain values: names from menus, tensors, numbers.
+
+Tasks name versions: nobody reads "the latest". Answers are untrusted and are checked before anything is merged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedunlearn.data import Selection
+from fedunlearn.evaluation import Scores
+from fedunlearn.importance import Importance
+from fedunlearn.methods.base import Strength
+from fedunlearn.tensors import Head, Tensors
+
+
+@dataclass(frozen=True)
+class Question:
+    """What scores are about.
+
+    Args:
+        classes: for class requests: scores are on held-out rows of these classes.
+        selections: otherwise: the forgotten rows themselves, `shard name -> which rows`, as far as the place holds them.
+    """
+
+    classes: tuple[str, ...] = ()
+    selections: Mapping[str, Selection] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """The weights of a version, for a site that is to measure it. A home may refuse."""
+
+    place: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Answers `Fetch`."""
+
+    weights: Tensors
+    head: Head
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Importance of a version's parameters for rows of one shard.
+
+    Args:
+        place: the shard's site.
+        version: what is measured.
+        shard: the shard's name at the site.
+        statistic: of the menu in `fedunlearn.importance`.
+        layers: which parameters.
+        selection: rows to be forgotten; None for the rows that the model was trained on.
+        classes: without a selection, the classes that the model used of the shard.
+        weights: the version itself; None where the site has it in its own store.
+        head: goes with `weights`.
+    """
+
+    place: str
+    version: str
+    shard: str
+    statistic: str
+    layers: str
+    selection: Selection | None
+    classes: tuple[str, ...]
+    weights: Tensors | None = None
+    head: Head | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Answers `Measure`."""
+
+    version: str
+    importance: Importance
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a version does on the place's calibration and test rows, and what it looks like."""
+
+    place: str
+    version: str
+    question: Question
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Answers `Score`: scores on both splits, and names and shapes of the parameters."""
+
+    version: str
+    head: Head
+    shapes: Mapping[str, tuple[int, ...]]
+    calibration: Scores
+    test: Scores
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Edit a version: choose the strength on calibration rows, write the candidate, score it on test rows.
+
+    Args:
+        place: the heir's home.
+        version: what is edited; it stays.
+        method: name of a method.
+        settings: its settings.
+        evidence: merged, in the heir's names and shapes.
+        own: the heir's own mean importances; None where all its data lies here and the worker measures them itself.
+        own_shards: for that, shard names and the classes used of each.
+        question: what scores are about.
+        before: the heir's calibration scores, from `Scored`.
+        aim: the forgotten accuracy to come to; None where nobody can say.
+    """
+
+    place: str
+    version: str
+    method: str
+    settings: Mapping[str, Any]
+    evidence: Tensors
+    own: Tensors | None
+    own_shards: tuple[tuple[str, tuple[str, ...]], ...]
+    question: Question
+    before: Scores
+    aim: float | None
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Answers `Apply`.
+
+    Args:
+        base: the version that was edited.
+        version: the candidate.
+        strength: what was applied.
+        rule: how it was chosen, in words.
+        curve: (strength, forgotten, retained) on calibration rows for all that were tried.
+        test: the candidate's scores on test rows.
+        mask: the logit mask's scores on the same rows; None where no class is to be masked.
+    """
+
+    base: str
+    version: str
+    strength: Strength
+    rule: str
+    curve: tuple[tuple[Strength, float | None, float | None], ...]
+    test: Scores
+    mask: Scores | None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What the ledger says of this place; doing it twice is doing it once.
+
+    Args:
+        place: the place.
+        heads: current version of every model whose home this is.
+        exclusions: what it must not train on, by request.
+        line: hash of the ledger line that this follows from.
+    """
+
+    place: str
+    heads: Mapping[str, str]
+    exclusions: Mapping[str, Selection]
+    line: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Answers `Commit`."""
+
+    line: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Answers any task that could not, or would not, be done.
+
+    Args:
+        place: who says so.
+        text: why.
+        wrong_input: whether what the user asked for is at fault, not the site.
+    """
+
+    place: str
+    text: str
+    wrong_input: bool = False
+
+
+Task = Fetch | Measure | Score | Apply | Commit
+Answer = Fetched | Measured | Scored | Applied | Committed | Failure

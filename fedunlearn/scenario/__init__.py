@@ -1,0 +1,10 @@
+"""Topologies: a YAML file that says who holds what and which models are born from which."""
+
+from fedunlearn.scenario.build import open_site_data as open_site_data
+from fedunlearn.scenario.build import workers as workers
+from fedunlearn.scenario.files import find_topology as find_topology
+from fedunlearn.scenario.files import load as load
+from fedunlearn.scenario.files import of_family as of_family
+from fedunlearn.scenario.schema import Scenario as Scenario
+from fedunlearn.scenario.train import reference as reference
+from fedunlearn.scenario.train import train as train

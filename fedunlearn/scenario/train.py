@@ -1,0 +1,161 @@
+"""Train a scenario's family: every model in order of depth, the lineage as it happens, one ledger line at the end."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from blake3 import blake3
+from torch import nn
+
+from fedunlearn.data import Exclusions, Selection, SiteData
+from fedunlearn.errors import InputError
+from fedunlearn.lineage import Lineage, Model, Request, ordered
+from fedunlearn.nets import head_of, weights_of
+from fedunlearn.runtime import Family, InProcess, settle
+from fedunlearn.scenario.build import SHARD, device_of, net_maker, open_site_data
+from fedunlearn.scenario.build import workers as make_workers
+from fedunlearn.scenario.schema import Distributed, Federated, Scenario, Transfer
+from fedunlearn.store import write_atomically
+from fedunlearn.tensors import Tensors, average
+from fedunlearn.training import Born, Portion, Recipe, distributed, federated, incremental, seed_of, transfer
+
+Progress = Callable[[str], None]
+
+
+def train(scenario: Scenario, folder: Path, *, without: Request | None = None, progress: Progress = lambda _: None) -> Family:
+    """Train every model of a scenario and keep the family in a folder.
+
+    Args:
+        scenario: what to train.
+        folder: where to keep it; must not hold a family yet.
+        without: train as if this data had never been there (from `since` on): the retrained reference.
+        progress: told, in words, what is being done.
+
+    Returns:
+        The family.
+
+    Raises:
+        InputError: the folder holds a family already, or the scenario cannot be trained.
+    """
+    family = Family(folder)
+    if family.ledger.lines:
+        raise InputError(f"{folder}: holds a family already; choose another folder (--out)")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "scenario.yaml").exists():
+        raise InputError(f"{folder}: is not empty and not ours; choose another folder (--out)")
+    data = open_site_data(scenario, folder / "homes")
+    school = _School(scenario, data, net_maker(scenario, data), without)
+    models: list[Model] = []
+    weights: dict[str, Tensors] = {}
+    heads: dict[str, str] = {}
+    write_atomically(folder / "scenario.yaml", _yaml(scenario))
+    order = ordered(scenario.parents)
+    started = time.perf_counter()
+    for number, name in enumerate(order, 1):
+        progress(f"training {name} ({scenario.models[name].born}, {number} of {len(order)})")
+        for child in school.births(name, [weights[p] for p in scenario.models[name].source]):
+            models.append(child.model)
+            if child.model.kept:
+                weights[name] = child.weights
+                head = head_of(school.make(len(child.model.head), 0), child.model.head)
+                heads[name] = family.store(child.model.home).write(child.weights, head)
+    seconds = time.perf_counter() - started
+    trained = sum(
+        scenario.models[m.name.split("/", 1)[0]].settings[0] * n for m in models for s in m.data for n in s.rows.values()
+    )
+    tests = {p: d.held_out["test"].counts() for p, d in data.items() if "test" in d.held_out}
+    family.write_lineage(Lineage(tuple(models), {p: tuple(counts) for p, counts in tests.items()}))
+    body = {
+        "heads": heads,
+        "scenario": scenario.name,
+        "seed": scenario.seed,
+        "without": without.to_json() if without else None,
+        "rows_per_second": round(trained / seconds, 1),
+    }
+    family.ledger.append("trained", body)
+    settle(family, InProcess(make_workers(scenario, family)))
+    return family
+
+
+def reference(family: Family, scenario: Scenario, request: Request, progress: Progress = lambda _: None) -> Family:
+    """The family as it would be without the data of a request: retrained in full, once, and kept beside the family.
+
+    Args:
+        family: the family.
+        scenario: what it was trained from.
+        request: what is left out.
+        progress: told, in words, what is being done.
+    """
+    asked = request.to_json()
+    key = blake3(_yaml(scenario) + json.dumps([asked[k] for k in ("classes", "samples", "sites", "since")]).encode())
+    folder = family.folder / "reference" / key.hexdigest(16)
+    kept = Family(folder)
+    if kept.ledger.lines:
+        return kept
+    if folder.exists():
+        shutil.rmtree(folder)  # its training was cut off; nothing in it is anybody's only copy
+    progress(f"retraining the family without {request.words()}, to compare with")
+    return train(scenario, folder, without=request, progress=progress)
+
+
+@dataclass(frozen=True)
+class _School:
+    """Brings up one model after another."""
+
+    scenario: Scenario
+    data: Mapping[str, SiteData]
+    make: Callable[[int, int], nn.Module]
+    without: Request | None
+
+    def births(self, name: str, parents: list[Tensors]) -> Iterable[Born]:
+        """A model and, in a federation, all those on the way to it; the last is the one that is kept."""
+        spec = self.scenario.models[name]
+        classes = next(d.shards[SHARD].classes for d in self.data.values() if d.shards)
+        head = spec.head if isinstance(spec, Transfer) else classes
+        unknown = [c for c in head if c not in classes]
+        if unknown:
+            raise InputError(f"models.{name}.head: unknown class {', '.join(unknown)}; known: {', '.join(classes)}")
+        seed = seed_of(self.scenario.seed, name)
+        epochs, lr = spec.settings
+        recipe = Recipe(name, spec.place, spec.source, head, epochs, lr, spec.batch, seed, device_of())
+        portions = {site: [self._portion(name, site, head)] for site in spec.sites}
+
+        def make() -> nn.Module:
+            return self.make(len(head), seed)
+
+        start = average(parents) if parents else weights_of(make())
+        if isinstance(spec, Federated):
+            yield from federated(recipe, make, start, portions, spec.rounds)
+        elif isinstance(spec, Distributed):
+            yield distributed(recipe, make, start, portions)
+        elif isinstance(spec, Transfer):
+            yield transfer(recipe, make, start, portions[spec.site])
+        else:
+            yield incremental(recipe, make, start, portions[spec.site])
+
+    def _portion(self, name: str, site: str, head: tuple[str, ...]) -> Portion:
+        held = self.data[site]
+        selection = self._left_out(name, site)
+        if selection is not None:
+            held = replace(held, exclusions=Exclusions({**held.exclusions.by_request, "reference": selection}))
+        return Portion(site, SHARD, held.training(SHARD).for_head(head), held.exclusions)
+
+    def _left_out(self, name: str, site: str) -> Selection | None:
+        request = self.without
+        if request is None or (request.since is not None and self._before(name, request.since)):
+            return None
+        if request.samples:
+            here = tuple(s.split("/", 1)[1] for s in request.samples if s.split("/", 1)[0] == site)
+            return Selection(samples=here) if here else None
+        return Selection(classes=request.classes) if not request.sites or site in request.sites else None
+
+    def _before(self, name: str, since: str) -> bool:
+        order: tuple[str, ...] = ordered(self.scenario.parents)
+        return order.index(name) < order.index(since.split("/", 1)[0])
+
+
+def _yaml(scenario: Scenario) -> bytes:
+    """A scenario as a file that reads back equal; JSON is YAML."""
+    return (json.dumps(scenario.model_dump(by_alias=True, mode="json"), indent=1) + "\n").encode()

@@ -1,0 +1,142 @@
+"""Versions of models: manifests of tensors by content. Nothing is ever overwritten; a new version is a new name."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from blake3 import blake3
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from fedunlearn.errors import StoreError, unknown
+from fedunlearn.store.files import write_atomically
+from fedunlearn.tensors import Head, Tensors
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version read back: its name (a hash of its content), its weights, and what its outputs are called."""
+
+    name: str
+    weights: dict[str, torch.Tensor]
+    head: Head
+
+
+class Store:
+    """Versions in a folder: `packs/` of tensors, `versions/` of manifests.
+
+    Args:
+        folder: made when the first version is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._packs: dict[str, str] | None = None  # tensor hash -> the pack that holds it
+
+    def write(self, weights: Tensors, head: Head) -> str:
+        """Keep a version; tensors that some version already has are not written again.
+
+        Args:
+            weights: parameters and buffers.
+            head: the names of its outputs.
+
+        Returns:
+            The version's name: the same content has the same name, wherever it is written.
+        """
+        hashes = {name: _hash(tensor) for name, tensor in sorted(weights.items())}
+        known = self._known()
+        new = {h: weights[n].detach().cpu().contiguous() for n, h in hashes.items() if h not in known}
+        if new:
+            data = save(new)
+            pack = blake3(data).hexdigest()
+            write_atomically(self.folder / "packs" / f"{pack}.safetensors", data)
+            known.update(dict.fromkeys(new, pack))
+        content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
+        version = blake3(_canonical(content)).hexdigest()
+        manifest = {**content, "version": version, "packs": {h: known[h] for h in sorted(set(hashes.values()))}}
+        path = self._manifest(version)
+        if not path.exists():
+            write_atomically(path, _canonical(manifest))
+        return version
+
+    def read(self, version: str) -> Version:
+        """Read a version and check every hash.
+
+        Raises:
+            StoreError: it is missing, damaged, or not ours.
+        """
+        manifest = self.manifest(version)
+        weights: dict[str, torch.Tensor] = {}
+        for name, content in manifest["tensors"].items():
+            path = self.folder / "packs" / f"{manifest['packs'][content]}.safetensors"
+            try:
+                with safe_open(path, framework="pt") as pack:
+                    tensor: torch.Tensor = pack.get_tensor(content)
+            except (OSError, SafetensorError) as error:
+                raise StoreError(
+                    f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name!r}: "
+                    f"restore the file from a backup"
+                ) from error
+            if _hash(tensor) != content:
+                raise StoreError(
+                    f"{path}: content of {name!r} is not what version {version[:12]} recorded; the file was "
+                    f"changed or damaged: restore it from a backup"
+                )
+            weights[name] = tensor
+        head = manifest["head"]
+        return Version(version, weights, Head(head["layer"], tuple(head["classes"])))
+
+    def manifest(self, version: str) -> dict[str, Any]:
+        """The manifest of a version, its content checked against its name.
+
+        Raises:
+            StoreError: it is missing, damaged, or not ours.
+        """
+        path = self._manifest(version)
+        if not path.exists():
+            raise unknown_version(version, self)
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_bytes())
+            if manifest["format"] != FORMAT:
+                raise StoreError(f"{path}: format {manifest['format']}, this fedunlearn reads {FORMAT}")
+            content = {k: manifest[k] for k in ("format", "head", "tensors")}
+            found = blake3(_canonical(content)).hexdigest()
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path}: not a manifest of a version ({error}); restore it from a backup") from error
+        if found != version:
+            raise StoreError(f"{path}: its content hashes to {found[:12]}, not {version[:12]}; it was changed or damaged")
+        return manifest
+
+    def versions(self) -> tuple[str, ...]:
+        """Names of all versions that are here."""
+        return tuple(sorted(p.stem for p in (self.folder / "versions").glob("*.json")))
+
+    def _manifest(self, version: str) -> Path:
+        return self.folder / "versions" / f"{version}.json"
+
+    def _known(self) -> dict[str, str]:
+        if self._packs is None:
+            self._packs = {}
+            for version in self.versions():
+                self._packs.update(self.manifest(version)["packs"])
+        return self._packs
+
+
+def unknown_version(version: str, store: Store) -> StoreError:
+    """The error for a version that a store does not have."""
+    return StoreError(str(unknown(f"version in {store.folder}", version, store.versions())))
+
+
+def _hash(tensor: torch.Tensor) -> str:
+    plain = tensor.detach().cpu().contiguous()
+    head = f"{plain.dtype}|{tuple(plain.shape)}|".encode()
+    return blake3(head + plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def _canonical(plain: Mapping[str, Any]) -> bytes:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,11 @@
+"""How models are born: one loop, and one file a kind of birth."""
+
+from fedunlearn.training.base import Born as Born
+from fedunlearn.training.base import Portion as Portion
+from fedunlearn.training.base import Recipe as Recipe
+from fedunlearn.training.base import seed_of as seed_of
+from fedunlearn.training.distributed import distributed as distributed
+from fedunlearn.training.federated import federated as federated
+from fedunlearn.training.fit import fit as fit
+from fedunlearn.training.incremental import incremental as incremental
+from fedunlearn.training.transfer import transfer as transfer

@@ -1,0 +1,37 @@
+"""What every simulation shares: its arguments, and where its numbers come from."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def arguments(what: str | None) -> argparse.Namespace:
+    """`--size test|cpu`, `--json`, and `--write` to keep the result under `results/`."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--size", choices=("test", "cpu"), default="cpu", help="test: seconds; cpu: minutes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--write", action="store_true", help="keep the result under results/")
+    return parser.parse_args()
+
+
+def origin() -> dict[str, Any]:
+    """Versions, commit and host of a result."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    names = ("fedunlearn", "torch", "numpy", "scikit-learn")
+    host = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    return {"versions": {n: version(n) for n in names}, "commit": commit.stdout.strip(), "host": host}
+
+
+def keep(name: str, result: dict[str, Any]) -> Path:
+    """Write a result where the documents take their numbers from."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path

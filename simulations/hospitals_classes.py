@@ -1,0 +1,87 @@
+"""What FIUn does to the `hospitals` family: every class of digits, three seeds, last layer and all layers.
+
+For each class c, two of four sites lack c, so that three of the heirs know it only by inheritance. Each model is tested on
+rows that nobody trained on (seeds pooled), beside the logit mask and the family retrained without the class.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from common import arguments, keep, origin
+
+from fedunlearn.lineage import Request, discover
+from fedunlearn.methods import FIUn
+from fedunlearn.runtime import InProcess, score_all, unlearn
+from fedunlearn.scenario import find_topology, reference, train, workers
+from fedunlearn.scenario.files import parse
+
+KEPT = ("seed", "class", "layers", "name", "target", "holds_class", "forgotten_before", "forgotten_after", "retained_before",
+        "retained_after", "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten", "rows_retained",
+        "strength", "status")  # fmt: skip
+
+
+def one(seed: int, forget: int, layers: Iterable[str]) -> list[dict[str, Any]]:
+    """One family, one class; every choice of layers starts from a family of its own."""
+    plain = yaml.safe_load(find_topology("hospitals").read_text())
+    plain["seed"] = plain["data"]["seed"] = seed
+    plain["data"]["without"] = {"east": [forget], "west": [forget]}
+    plain["models"]["triage"]["head"] = [str(c) for c in (2, 4, 6, 8) if c != forget][:3]
+    plain["requests"] = {}
+    scenario = parse(plain, "hospitals")
+    request = Request(classes=(str(forget),))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for choice in layers:
+            family = train(scenario, Path(folder) / choice)
+            twin = reference(family, scenario, request)
+            retrained = score_all(twin, discover(family.lineage, request),
+                                  InProcess(workers(scenario, twin)))  # fmt: skip
+            record = unlearn(family, request, FIUn(layers=choice), InProcess(workers(scenario, family)), scenario.gate.gate,
+                             retrained=retrained)  # fmt: skip
+            found = ({**m, "seed": seed, "class": forget, "layers": choice} for m in record.facts["models"])
+            rows += [{k: m[k] for k in KEPT} for m in found]
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Seeds pooled, in %, one line a class, heir and choice of layers."""
+    lines = ["| class | layers | heir | before | left | rest before | lost on the rest | mask: lost | retrained: rest | accepted |",
+             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    keys = dict.fromkeys((r["class"], r["layers"], r["name"]) for r in rows if r["target"] == "absent")
+    for key in keys:
+        cell = [r for r in rows if (r["class"], r["layers"], r["name"]) == key]
+
+        def pooled(what: str, weight: str, cell: list[dict[str, Any]] = cell) -> float:
+            return 100 * sum(r[what] * r[weight] for r in cell) / sum(r[weight] for r in cell)
+
+        before, left = (pooled(w, "rows_forgotten") for w in ("forgotten_before", "forgotten_after"))
+        rest, after, mask, again = (
+            pooled(w, "rows_retained") for w in ("retained_before", "retained_after", "mask_retained", "retrained_retained")
+        )
+        accepted = sum(r["status"] == "committed" for r in cell)
+        lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {before:.1f} | {left:.1f} | {rest:.1f} | {rest - after:.1f} "
+                     f"| {rest - mask:.1f} | {again:.1f} | {accepted} of {len(cell)} |")  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    seeds, classes = ((0, 1, 2), range(10)) if args.size == "cpu" else ((0,), range(1))
+    rows = []
+    for forget in classes:
+        for seed in seeds:
+            print(f"class {forget}, seed {seed}", file=sys.stderr)
+            rows += one(seed, forget, ("all", "last"))
+    result = {"what": __doc__, "size": args.size, **origin(), "rows": rows}
+    if args.write:
+        keep("hospitals_classes", result)
+    print(json.dumps(result, indent=1) if args.json else table(rows))
+
+
+if __name__ == "__main__":
+    main()
