@@ -50,8 +50,8 @@ def one(seed: int, forget: int, layers: Iterable[str]) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Seeds pooled, in %, one line a class, heir and choice of layers."""
-    lines = ["| class | layers | heir | before | left | rest before | lost on the rest | mask: lost | retrained: rest | accepted |",
-             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    columns = ("class", "layers", "heir", "before", "left", "rest before", "lost", "mask: lost", "retrained: rest", "accepted")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     keys = dict.fromkeys((r["class"], r["layers"], r["name"]) for r in rows if r["target"] == "absent")
     for key in keys:
         cell = [r for r in rows if (r["class"], r["layers"], r["name"]) == key]

@@ -41,7 +41,7 @@ def open_rows(name: str) -> Rows:
     if not path.is_file():
         raise InputError(f"data set {name!r}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             held = {k: archive[k] for k in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"data set {name!r}: not a readable .npz file: {error}") from error

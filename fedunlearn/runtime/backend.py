@@ -36,7 +36,8 @@ class InProcess(Backend):
         answers: list[Answer] = []
         for task in tasks:
             if task.place not in self.workers:
-                raise unknown("place", task.place, self.workers)
+                answers.append(Failure(task.place, str(unknown("place", task.place, self.workers))))
+                continue
             try:
                 answers.append(self.workers[task.place].handle(task))
             except FedUnlearnError as error:
@@ -65,7 +66,7 @@ def ask(backend: Backend, tasks: Sequence[Task], kind: type[Kind], *, otherwise:
     if failures:
         text = "; ".join(f"{f.place}: {f.text}" for f in failures)
         if all(f.wrong_input for f in failures):
-            raise InputError(text)
+            raise InputError(f"{text} ({otherwise})")
         places = f"{len({f.place for f in failures})} of {len({t.place for t in tasks})} places"
         raise SiteError(f"{otherwise}; {places} failed: {text}")
     wrong = [t.place for t, a in zip(tasks, answers, strict=True) if not isinstance(a, kind)]

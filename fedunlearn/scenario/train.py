@@ -87,7 +87,15 @@ def reference(family: Family, scenario: Scenario, request: Request, progress: Pr
         scenario: what it was trained from.
         request: what is left out.
         progress: told, in words, what is being done.
+
+    Raises:
+        InputError: the request names something that is not there; nothing is trained then.
     """
+    request.check(family.lineage)
+    data = open_site_data(scenario, family.folder / "homes") if request.samples else {}
+    for shard, keys in request.shards.items():
+        site, name = shard.split("/", 1)
+        data[site].selected(name, Selection(samples=tuple(f"{name}/{k}" for k in keys)))
     asked = request.to_json()
     key = blake3(_yaml(scenario) + json.dumps([asked[k] for k in ("classes", "samples", "sites", "since")]).encode())
     folder = family.folder / "reference" / key.hexdigest(16)

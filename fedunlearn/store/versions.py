@@ -58,10 +58,10 @@ class Store:
             known.update(dict.fromkeys(new, pack))
         content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
         version = blake3(_canonical(content)).hexdigest()
-        manifest = {**content, "version": version, "packs": {h: known[h] for h in sorted(set(hashes.values()))}}
+        manifest = {**content, "packs": {h: known[h] for h in sorted(set(hashes.values()))}}
         path = self._manifest(version)
         if not path.exists():
-            write_atomically(path, _canonical(manifest))
+            write_atomically(path, _canonical({**manifest, "hash": blake3(_canonical(manifest)).hexdigest()}))
         return version
 
     def read(self, version: str) -> Version:
@@ -105,11 +105,13 @@ class Store:
             if manifest["format"] != FORMAT:
                 raise StoreError(f"{path}: format {manifest['format']}, this fedunlearn reads {FORMAT}")
             content = {k: manifest[k] for k in ("format", "head", "tensors")}
-            found = blake3(_canonical(content)).hexdigest()
+            names = blake3(_canonical(content)).hexdigest()
+            whole = blake3(_canonical({**content, "packs": manifest["packs"]})).hexdigest()
+            intact = names == version and whole == manifest["hash"]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: not a manifest of a version ({error}); restore it from a backup") from error
-        if found != version:
-            raise StoreError(f"{path}: its content hashes to {found[:12]}, not {version[:12]}; it was changed or damaged")
+        if not intact:
+            raise StoreError(f"{path}: content and hashes do not agree; it was changed or damaged: restore it from a backup")
         return manifest
 
     def versions(self) -> tuple[str, ...]:

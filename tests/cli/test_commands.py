@@ -1,0 +1,209 @@
+"""What people type, and what they get back: text, JSON, exit status, and one clear message when something is wrong."""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedunlearn.cli import main
+from fedunlearn.runtime import Family
+from tests.conftest import ROOT, snapshot
+
+Run = Callable[..., tuple[int, str, str]]
+FIELDS = {"name", "home", "born", "target", "forgotten_before", "forgotten_after", "retained_before", "retained_after",
+          "mask_retained", "retrained_forgotten", "retrained_retained", "holds_class"}  # fmt: skip
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedunlearn", *map(str, words)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return call
+
+
+def test_the_demo_forgets_and_says_what_to_do_next(run: Run, tmp_path: Path) -> None:
+    status, text, said = run("demo", "--out", tmp_path / "demo")
+    assert status == 0
+    for expected in ("lineage", "plan: forget class 0", "no: inherits it", "every heir was accepted", "fedunlearn show"):
+        assert expected in text
+    assert text.count("\n  fedunlearn ") == 3
+    assert "training shared" in said
+    for line in re.findall(r"^  fedunlearn (.*)$", text, re.M):
+        assert run(*shlex.split(line))[0] == 0
+
+
+def test_the_demo_as_json_and_honest_about_a_class_that_it_cannot_forget(run: Run, tmp_path: Path) -> None:
+    status, text, _ = run(
+        "demo", "--out", tmp_path / "demo", "--classes", "1,3", "--set", "alpha=1", "--set", "lam=1", "--json"
+    )
+    found = json.loads(text)
+    assert status == 0
+    assert not found["accepted"]
+    assert found["objections"]
+    assert {"model", "text"} == set(found["objections"][0])
+    assert set(found["models"][0]) >= FIELDS
+
+
+def test_unlearn_as_json(run: Run, folder: Path) -> None:
+    status, text, _ = run("unlearn", folder, "--request", "leave", "--reason", "case 12", "--json")
+    found = json.loads(text)
+    assert status == 0
+    assert found["accepted"]
+    assert found["objections"] == []
+    assert found["seconds"] > 0
+    rows = {m["name"]: m for m in found["models"]}
+    assert set(rows["shared"]) >= FIELDS
+    assert rows["triage"]["forgotten_before"] is None
+    assert rows["shared"]["holds_class"]
+    assert not rows["eastern"]["holds_class"]
+    assert rows["eastern"]["retrained_forgotten"] == 0.0
+    assert Family.open(folder).ledger.lines[-1].body["reason"] == "case 12"
+
+
+def test_what_the_gate_holds_back_exits_with_1(run: Run, folder: Path) -> None:
+    status, text, _ = run("unlearn", folder, "--classes", "0", "--set", "alpha=50", "--set", "lam=1")
+    assert status == 1
+    assert "held back: shared: " in text
+    status, text, _ = run("show", folder)
+    assert "pending: candidate" in text
+    assert "open: " in text
+
+
+def test_show_plan_rollback_and_export(run: Run, folder: Path, tmp_path: Path) -> None:
+    before = json.loads(run("show", folder, "--json")[1])
+    status, text, _ = run("plan", folder, "--classes", "0", "--sites", "north", "--json")
+    plan = json.loads(text)
+    assert status == 0
+    assert plan["cost"]["rows"] > 0
+    assert plan["cost"]["seconds"] is not None
+    assert {h["target"] for h in plan["heirs"]} == {"as_retrained", "not_expressible"}
+    assert json.loads(run("show", folder, "--json")[1]) == before
+    run("unlearn", folder, "--classes", "0", "--no-reference")
+    after = json.loads(run("show", folder, "--json")[1])
+    status, text, _ = run("rollback", folder, "--json")
+    assert (status, json.loads(text)["lifted"]) == (0, False)
+    back = json.loads(run("show", folder, "--json")[1])
+    versions = [{m["name"]: m["version"] for m in state["models"]} for state in (before, after, back)]
+    assert versions[0] == versions[2] != versions[1]
+    assert back["behind"] == []
+    file = tmp_path / "eastern.safetensors"
+    assert run("export", folder, "eastern", file)[0] == 0
+    family = Family.open(folder)
+    stored = family.store("east").read(family.heads["eastern"]).weights
+    exported = load_file(file)
+    assert all(torch.equal(exported[n], t) for n, t in stored.items())
+    status, _, said = run("export", folder, "eastern", file)
+    assert (status, "exists already" in said) == (2, True)
+    candidate = versions[1]["eastern"][:12]
+    assert run("export", folder, "eastern", file, "--force", "--version", candidate)[0] == 0
+    assert not torch.equal(load_file(file)["head.weight"], exported["head.weight"])
+
+
+def test_train_takes_a_seed(run: Run, tmp_path: Path) -> None:
+    texts = [run("train", "federation", "--out", tmp_path / str(s), "--seed", s, "--json")[1] for s in (1, 2)]
+    one, two = ({m["name"]: m["version"] for m in json.loads(t)["models"]} for t in texts)
+    assert one["global"] != two["global"]
+
+
+def test_nothing_to_forget_is_an_answer(run: Run, tmp_path: Path) -> None:
+    run("train", "transfers", "--out", tmp_path / "family")
+    before = snapshot(tmp_path / "family")
+    status, text, _ = run("unlearn", tmp_path / "family", "--classes", "2", "--since", "odd")
+    assert status == 0
+    assert "nothing to forget" in text
+    status, text, _ = run("plan", tmp_path / "family", "--classes", "2", "--since", "odd")
+    assert "nothing to forget" in text
+    assert snapshot(tmp_path / "family") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("unlearn FOLDER --classes 11", "unknown class '11'; did you mean '1'"),
+        ("unlearn FOLDER --classes 0 --sites nort", "unknown site 'nort'; did you mean 'north'"),
+        ("unlearn FOLDER --classes 0 --method fium", "unknown method 'fium'; did you mean 'fiun'"),
+        ("unlearn FOLDER --classes 0 --set alfa=1", "unknown setting 'alfa'; did you mean 'alpha'"),
+        ("unlearn FOLDER --classes 0 --set alpha", "expected key=value"),
+        ("unlearn FOLDER --classes 0 --due soon", "due 'soon': expected a date"),
+        ("unlearn FOLDER --request leve", "unknown request 'leve'; did you mean 'leave'"),
+        ("unlearn FOLDER --request leave --classes 0", "--request leave: stands alone"),
+        ("unlearn FOLDER", "names nothing to forget"),
+        ("unlearn FOLDER --samples north/main/abc", "unknown sample 'north/main/abc'"),
+        ("plan FOLDER --classes 0 --since sharde", "unknown model 'sharde'; did you mean 'shared'"),
+        ("rollback FOLDER", "nothing to roll back"),
+        ("export FOLDER estern x.safetensors", "unknown model 'estern'; did you mean 'eastern'"),
+        ("export FOLDER shared/r1/north x.safetensors", "is retired: its weights are gone; kept are: "),
+        ("export FOLDER eastern x.safetensors --version 000", "unknown version at east '000'"),
+        ("show FOLDER-2", "no family here; make one with"),
+        ("train nothing.yaml", "unknown topology 'nothing.yaml'"),
+        ("train hospitals --out FOLDER", "holds a family already"),
+    ],
+)
+def test_wrong_input_exits_with_2_one_message_and_nothing_changed(run: Run, folder: Path, words: str, message: str) -> None:
+    before = snapshot(folder)
+    status, text, said = run(*(w.replace("FOLDER", str(folder)) for w in words.split()))
+    assert status == 2
+    assert text == ""
+    flat = " ".join(said.split())
+    assert flat.count("error:") == 1
+    assert message in flat
+    assert snapshot(folder) == before
+
+
+def test_a_torn_last_line_is_noted_and_passed_over(run: Run, folder: Path) -> None:
+    path = folder / "ledger.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"body": {"heads": {"sha')
+    before = snapshot(folder)
+    status, text, said = run("show", folder)
+    assert status == 0
+    assert "the last line is torn" in " ".join(said.split())
+    assert "trained: 5 models" in text
+    assert snapshot(folder) == before
+
+
+def test_a_training_that_was_cut_off_says_so(run: Run, folder: Path) -> None:
+    (folder / "ledger.jsonl").unlink()
+    status, _, said = run("show", folder)
+    assert status == 2
+    assert "its training was cut off; run `fedunlearn train` again" in " ".join(said.split())
+
+
+def test_a_place_that_is_behind_is_shown_and_settled(run: Run, folder: Path) -> None:
+    (folder / "homes" / "west" / "heads.json").unlink()
+    assert "not yet at west: run fedunlearn settle" in run("show", folder)[1]
+    assert run("settle", folder)[0] == 0
+    assert "not yet" not in run("show", folder)[1]
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return [line.split("#")[0].strip() for b in blocks for line in b.splitlines() if line.startswith("fedunlearn ")]
+
+
+def test_every_command_in_the_readme_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "topologies").symlink_to(ROOT / "topologies")
+    commands = readme_commands()
+    assert len(commands) >= 6
+    for command in commands:
+        assert run(*shlex.split(command)[1:])[0] in (0, 1), command
+
+
+def test_the_python_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    names: dict[str, Any] = {}
+    exec(code.replace("runs/hospitals", str(folder)), names)
+    assert names["record"].accepted

@@ -1,0 +1,157 @@
+"""Rows keep their keys; splits and shards are disjoint and complete by construction."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedunlearn.data import SHARDINGS, Exclusions, Rows, Selection, SiteData, held_out, open_rows, shard
+from fedunlearn.errors import ExcludedError, InputError, StoreError
+
+CLASSES = ("a", "b", "c")
+
+
+def rows(labels: list[int]) -> Rows:
+    return Rows(torch.zeros(len(labels), 2), torch.tensor(labels, dtype=torch.int64),
+                tuple(f"k{i}" for i in range(len(labels))), CLASSES)  # fmt: skip
+
+
+labels = st.lists(st.integers(0, 2), max_size=60)
+
+
+@given(labels, st.floats(0, 0.5), st.floats(0, 0.5), st.integers(0, 9))
+def test_train_calibration_and_test_are_apart_and_complete(of: list[int], a: float, b: float, seed: int) -> None:
+    parts = held_out(rows(of), a, b, seed)
+    keys = [k for p in parts for k in p.keys]
+    assert sorted(keys) == sorted(rows(of).keys)
+
+
+@given(labels, st.sampled_from(SHARDINGS), st.integers(0, 9), st.lists(st.sampled_from(CLASSES), unique=True))
+def test_shards_are_disjoint_and_honour_without(of: list[int], how: str, seed: int, lacks: list[str]) -> None:
+    dealt = shard(rows(of), ("x", "y", "z"), how, seed=seed, without={"x": lacks})
+    keys = [k for p in dealt.values() for k in p.keys]
+    assert sorted(keys) == sorted(rows(of).keys)
+    assert not set(dealt["x"].counts()) & set(lacks)
+
+
+@given(labels, st.integers(0, 9))
+def test_iid_is_even_and_by_label_is_not_mixed(of: list[int], seed: int) -> None:
+    even = shard(rows(of), ("x", "y", "z"), "iid", seed=seed)
+    for c in CLASSES:
+        counts = [p.counts().get(c, 0) for p in even.values()]
+        assert max(counts) - min(counts) <= 1
+    for c in CLASSES:
+        assert sum(c in p.counts() for p in shard(rows(of), ("x", "y"), "by_label", seed=seed).values()) <= 1
+
+
+def test_splits_are_the_same_for_the_same_seed_and_differ_for_another() -> None:
+    of = rows([0, 1, 2] * 20)
+    assert held_out(of, 0.2, 0.3, 1)[2].keys == held_out(of, 0.2, 0.3, 1)[2].keys
+    assert held_out(of, 0.2, 0.3, 1)[2].keys != held_out(of, 0.2, 0.3, 2)[2].keys
+
+
+def test_rows_for_a_head_are_labelled_by_name() -> None:
+    found = rows([0, 1, 2, 1]).for_head(("c", "b"))
+    assert found.y.tolist() == [1, 0, 1]
+    assert found.keys == ("k1", "k2", "k3")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "keys", "message"),
+    [
+        (torch.zeros(2, 1), torch.tensor([0]), ("a",), "2 inputs, 1 labels and 1 keys"),
+        (torch.zeros(2, 1), torch.tensor([0, 0]), ("a", "a"), "sample keys repeat"),
+        (torch.zeros(1, 1), torch.tensor([5]), ("a",), "labels run from 5 to 5, but there are 3 classes"),
+        (torch.full((1, 1), float("nan")), torch.tensor([0]), ("a",), "inputs are NaN or infinite"),
+    ],
+)
+def test_wrong_rows_are_refused(x: torch.Tensor, y: torch.Tensor, keys: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Rows(x, y, keys, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"how": "idd"}, "unknown sharding 'idd'; did you mean 'iid'"),
+        ({"without": {"xx": ["a"]}}, "data.without: unknown site 'xx'; did you mean 'x'"),
+        ({"without": {"x": ["aa"]}}, "data.without.x: unknown class 'aa'; did you mean 'a'"),
+        ({"concentration": 0.0}, "concentration is 0.0, expected above 0"),
+    ],
+)
+def test_wrong_shardings_are_refused(asked: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        shard(rows([0, 1]), ("x", "y"), seed=0, **asked)  # type: ignore[arg-type]
+
+
+def test_excluded_rows_are_left_out_by_the_loader_and_refused_by_the_guard() -> None:
+    excluded = Exclusions({"r-1": Selection(classes=("a",)), "r-2": Selection(samples=("main/k3",))})
+    site = SiteData("north", {"main": rows([0, 1, 2, 1])}, {}, excluded)
+    assert site.training("main").keys == ("k1", "k2")
+    assert site.training("main", ("b",)).keys == ("k1",)
+    assert site.all("main").keys == ("k0", "k1", "k2", "k3")
+    excluded.check("main", site.training("main"))
+    with pytest.raises(ExcludedError, match=r"training on 1 excluded rows of shard 'main' .*'k0'.* request r-1"):
+        excluded.check("main", site.all("main"))
+
+
+def test_an_empty_selection_is_all_rows_and_another_shard_is_none_of_them() -> None:
+    assert Exclusions({"r": Selection()}).keep("main", rows([0, 1])).keys == ()
+    assert Exclusions({"r": Selection(samples=("other/k0",))}).keep("main", rows([0, 1])).keys == ("k0", "k1")
+
+
+def test_selected_rows_must_exist() -> None:
+    site = SiteData("north", {"main": rows([0, 1])})
+    assert site.selected("main", Selection(samples=("main/k1",))).keys == ("k1",)
+    with pytest.raises(InputError, match="unknown sample 'north/main/k9'; did you mean 'north/main/k"):
+        site.selected("main", Selection(samples=("main/k9",)))
+    with pytest.raises(InputError, match="unknown shard 'man'; did you mean 'main'"):
+        site.all("man")
+
+
+def test_a_damaged_file_of_exclusions_stops_training(tmp_path: Path) -> None:
+    path = tmp_path / "exclusions.json"
+    path.write_text('{"r": {"classes"')
+    with pytest.raises(StoreError, match="not a file of exclusions"):
+        Exclusions.read(path)
+
+
+def test_digits_are_the_real_ones() -> None:
+    digits = open_rows("digits")
+    assert len(digits) == 1797
+    assert digits.classes == tuple("0123456789")
+    assert float(digits.x.max()) == 1.0
+
+
+def test_npz_files(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    np.savez(path, images=np.full((2, 5, 4, 3), 255, "uint8"), labels=np.array([1, 0]), classes=["cat", "dog"])
+    found = open_rows(str(path))
+    assert tuple(found.x.shape) == (2, 3, 5, 4)
+    assert float(found.x.max()) == 1.0
+    assert found.labels == ("dog", "cat")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("digitz", None, "unknown data set 'digitz'; did you mean 'digits'"),
+        ("gone.npz", None, "no such file"),
+        ("torn.npz", b"PK\x03\x04", "not a readable .npz file"),
+    ],
+)
+def test_wrong_sets_are_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    path = tmp_path / name if name.endswith(".npz") else Path(name)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        open_rows(str(path))
+
+
+def test_npz_with_other_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", pixels=np.zeros(1))
+    with pytest.raises(InputError, match=r"expected arrays x .* found \['pixels'\]"):
+        open_rows(str(tmp_path / "a.npz"))

@@ -1,0 +1,45 @@
+"""Evidence of one heir: one model's pools, different models' merge by maximum, its own ancestors' only."""
+
+import torch
+
+from fedunlearn.evaluation import Scores
+from fedunlearn.importance import Importance
+from fedunlearn.lineage import Lineage, Model, Request, Shard, discover
+from fedunlearn.methods import FIUn
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.rounds import Round1, merge
+from fedunlearn.runtime.tasks import Scored
+from fedunlearn.tensors import Head
+
+NONE = Scores(None, None, 0, 0)
+
+
+def importance(count: int, *values: float) -> Importance:
+    return Importance({"squares": {"h.weight": torch.tensor([values], dtype=torch.float64).T}}, count)
+
+
+def test_pool_within_a_model_merge_between_models_and_only_over_ancestors() -> None:
+    head = ("a", "b")
+
+    def shard(site: str) -> Shard:
+        return Shard(site, "main", {"a": 2})
+
+    lineage = Lineage(
+        (
+            Model("c1", "n", "federated", head, (), (shard("n"),), kept=False),
+            Model("c2", "s", "federated", head, (), (shard("s"),), kept=False),
+            Model("one", "server", "federated", head, ("c1", "c2")),
+            Model("two", "e", "incremental", head, (), (shard("e"),)),
+            Model("joined", "w", "federated", head, ("one", "two")),
+        )
+    )
+    plan = discover(lineage, Request(classes=("a",)))
+    values = {"n/main": importance(2, 2.0, 8.0), "s/main": importance(2, 4.0, 0.0), "e/main": importance(4, 4.0, 12.0)}
+    scored = {h.name: Scored("v", Head("h", head), {"h.weight": (2, 1)}, NONE, NONE) for h in plan.heirs}
+    found = Round1(scored, {p: values[p.shard] for p in plan.points}, {})
+    family = Family.__new__(Family)
+    family.__dict__["lineage"] = lineage
+    heirs = {h.name: merge(family, h, plan, FIUn(), found).evidence["h.weight"].flatten().tolist() for h in plan.heirs}
+    assert heirs["one"] == [1.5, 2.0]  # (2 + 4) / 4, (8 + 0) / 4: pooled over the clients of one model
+    assert heirs["two"] == [1.0, 3.0]
+    assert heirs["joined"] == [1.5, 3.0]  # maximum over the two models

@@ -1,0 +1,181 @@
+"""Versions are named by their content, the ledger decides, and damage is found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedunlearn.errors import InputError, StoreError
+from fedunlearn.store import Ledger, Store
+from fedunlearn.tensors import Head, equal
+
+HEAD = Head("head", ("a", "b"))
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> dict[str, torch.Tensor]:
+    names = draw(st.lists(st.sampled_from(["w", "head.weight", "n", "x.y"]), unique=True, min_size=1))
+    found = {}
+    for name in names:
+        shape = tuple(draw(st.lists(st.integers(0, 3), max_size=3)))
+        generator = torch.Generator().manual_seed(draw(st.integers(0, 3)))
+        found[name] = (torch.rand(shape, generator=generator) * 5).to(draw(st.sampled_from(DTYPES)))
+    return found
+
+
+@settings(max_examples=40)
+@given(weights=tensors())
+def test_what_is_read_is_what_was_written(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = Store(tmp_path_factory.mktemp("store"))
+    version = store.write(weights, HEAD)
+    found = Store(store.folder).read(version)
+    assert equal(found.weights, weights)
+    assert found.head == HEAD
+    assert store.write(weights, HEAD) == version
+    assert Store(store.folder.with_name(store.folder.name + "-2")).write(dict(reversed(weights.items())), HEAD) == version
+
+
+def test_equal_tensors_are_kept_once_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    body = {"body": torch.randn(50_000)}
+    store.write({**body, "head": torch.zeros(2)}, HEAD)
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    Store(tmp_path).write({**body, "head": torch.ones(2)}, HEAD)
+    packs = sorted(p.stat().st_size for p in (tmp_path / "packs").iterdir())
+    assert packs[0] < 1000
+    assert packs[1] > 200_000
+    assert {p: p.stat().st_mtime_ns for p in files} == files
+
+
+def test_other_names_of_outputs_are_another_version(tmp_path: Path) -> None:
+    weights = {"w": torch.ones(2)}
+    assert Store(tmp_path).write(weights, HEAD) != Store(tmp_path).write(weights, Head("head", ("b", "a")))
+
+
+def only(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+@pytest.mark.parametrize("where", ["packs", "versions"])
+def test_damage_is_found_and_named(tmp_path: Path, where: str, damage: str) -> None:
+    version = Store(tmp_path).write({"w": torch.randn(100)}, HEAD)
+    path = only(tmp_path / where)
+    raw = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(raw[: len(raw) // 2] if damage == "cut" else bytes([*raw[:-40], raw[-40] ^ 1, *raw[-39:]]))
+    with pytest.raises(StoreError, match=version[:12]):
+        Store(tmp_path).read(version)
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    version = Store(tmp_path).write({"w": torch.ones(1)}, HEAD)
+    torch.save({"w": torch.ones(1)}, only(tmp_path / "packs"))
+    with pytest.raises(StoreError, match=r"cannot be read .* restore the file from a backup"):
+        Store(tmp_path).read(version)
+    only(tmp_path / "versions").write_text("[1, 2]")
+    with pytest.raises(StoreError, match="not a manifest of a version"):
+        Store(tmp_path).read(version)
+
+
+def test_heads_follow_from_the_ledger(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append("trained", {"heads": {"m": "v1", "n": "w1"}})
+    ledger.append("unlearned", {"heads": {"m": "v2"}, "request": "r"})
+    assert ledger.heads() == Ledger(ledger.path).heads() == {"m": "v2", "n": "w1"}
+    assert ledger.heads(1) == {"m": "v1", "n": "w1"}
+    assert ledger.last_undoable().number == 1
+    ledger.append("rolled back", {"heads": {"m": "v1"}, "undoes": 1})
+    assert Ledger(ledger.path).heads() == {"m": "v1", "n": "w1"}
+    with pytest.raises(InputError, match="nothing to roll back"):
+        ledger.last_undoable()
+
+
+def filled(path: Path) -> Ledger:
+    ledger = Ledger(path)
+    for i in range(3):
+        ledger.append("trained", {"heads": {"m": f"v{i}"}})
+    return ledger
+
+
+@given(cut=st.integers(1, 60))
+def test_a_torn_last_line_was_never_committed(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("torn") / "ledger.jsonl"
+    filled(path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-cut])
+    before = path.read_bytes()
+    ledger = Ledger(path)
+    assert len(ledger.lines) == 2
+    assert ledger.torn == before[ledger._good :]
+    assert path.read_bytes() == before
+    ledger.append("trained", {"heads": {"m": "new"}})
+    assert Ledger(path).heads() == {"m": "new"}
+    assert path.with_name("ledger.jsonl.torn").read_bytes() == before[len(raw.split(b"\n")[0] + raw.split(b"\n")[1]) + 2 :]
+
+
+def test_changed_removed_and_moved_lines_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    filled(path)
+    one, two, three, _ = path.read_bytes().split(b"\n")
+    changed = two.replace(b'"v1"', b'"vX"')
+    for lines, message in (
+        ([one, changed, three], "line 2: its content does not hash to what it says"),
+        ([one, three], "line 2: does not follow from the line before"),
+        ([two, one, three], "line 1: does not follow"),
+        ([one, b"{}", three], "line 2: not a ledger line"),
+        ([one, b"torn {", three], "line 2: not a ledger line"),
+    ):
+        path.write_bytes(b"\n".join(lines) + b"\n")
+        with pytest.raises(StoreError, match=message):
+            Ledger(path)
+
+
+def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+    mine, theirs = filled(tmp_path / "ledger.jsonl"), Ledger(tmp_path / "ledger.jsonl")
+    theirs.append("trained", {"heads": {}})
+    with pytest.raises(StoreError, match="another command wrote to it meanwhile"):
+        mine.append("trained", {"heads": {}})
+
+
+KILLED = """
+import os, sys, torch
+from pathlib import Path
+from fedunlearn.store import Ledger, Store
+from fedunlearn.tensors import Head
+folder, steps = Path(sys.argv[1]), int(sys.argv[2])
+real = {n: getattr(os, n) for n in ("fsync", "replace", "rename", "truncate")}
+left = [steps]
+def dying(name):
+    def call(*args, **kwargs):
+        if left[0] == 0:
+            os._exit(9)
+        left[0] -= 1
+        return real[name](*args, **kwargs)
+    return call
+for name in real:
+    setattr(os, name, dying(name))
+for i in range(3):
+    version = Store(folder).write({"w": torch.full((4,), float(i))}, Head("h", ("a",)))
+    Ledger(folder / "ledger.jsonl").append("trained", {"heads": {"m": version}})
+"""
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 16])
+def test_killed_at_any_step_the_store_opens_and_its_heads_are_whole(tmp_path: Path, steps: int) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(steps)], check=False, env=os.environ)
+    assert done.returncode in (0, 9)
+    heads = Ledger(tmp_path / "ledger.jsonl").heads()
+    for version in heads.values():
+        assert set(Store(tmp_path).read(version).weights["w"].tolist()) <= {0.0, 1.0, 2.0}
+    for version in Store(tmp_path).versions():
+        Store(tmp_path).read(version)

@@ -1,0 +1,123 @@
+"""Each kind of birth does what its name says, and the lineage records it as it happens."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from fedunlearn.data import Exclusions, Rows, Selection
+from fedunlearn.errors import ExcludedError, InputError, ShapeError
+from fedunlearn.nets import build, weights_of
+from fedunlearn.tensors import average, equal
+from fedunlearn.training import Portion, Recipe, distributed, federated, fit, incremental, seed_of, transfer
+
+CLASSES = ("a", "b", "c")
+
+
+def portion(site: str, rows: int, seed: int, excluded: Exclusions | None = None) -> Portion:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 4, generator=generator, dtype=torch.float64)
+    y = torch.arange(rows) % 3
+    return Portion(site, "main", Rows(x, y, tuple(f"{site}{i}" for i in range(rows)), CLASSES), excluded or Exclusions({}))
+
+
+def make(outputs: int = 3, seed: int = 0) -> nn.Module:
+    return build({"name": "mlp", "hidden": 8}, (4,), outputs, seed).double()
+
+
+def recipe(**changes: object) -> Recipe:
+    plain = {"name": "m", "home": "h", "parents": ("p",), "head": CLASSES, "epochs": 2, "lr": 0.05, "batch": 4, "seed": 1}
+    return Recipe(**{**plain, **changes})  # type: ignore[arg-type]
+
+
+START = weights_of(make())
+
+
+def test_every_round_and_every_client_is_a_node_and_only_the_last_is_kept() -> None:
+    clients = {"n": [portion("n", 8, 0)], "s": [portion("s", 4, 1)], "nobody": [portion("nobody", 0, 2)]}
+    born = [b.model for b in federated(recipe(), make, START, clients, rounds=2)]
+    assert [m.name for m in born] == ["m/r1/n", "m/r1/s", "m/r1", "m/r2/n", "m/r2/s", "m"]
+    assert [m.kept for m in born] == [False] * 5 + [True]
+    assert born[0].parents == ("p",)
+    assert born[3].parents == ("m/r1",)
+    assert born[5].parents == ("m/r2/n", "m/r2/s")
+    assert [s.key for s in born[0].data] == ["n/main"]
+    assert not born[5].data
+    assert born[0].data[0].rows == {"a": 3, "b": 3, "c": 2}
+
+
+def test_an_average_weighs_clients_by_their_rows() -> None:
+    born = list(federated(recipe(), make, START, {"n": [portion("n", 9, 0)], "s": [portion("s", 3, 1)]}, rounds=1))
+    assert equal(born[2].weights, average([born[0].weights, born[1].weights], [9, 3]))
+
+
+def test_one_client_and_one_round_is_incremental_training() -> None:
+    alone = list(federated(recipe(), make, START, {"n": [portion("n", 8, 0)]}, rounds=1))[-1]
+    same = incremental(recipe(seed=seed_of(1, "1", "n")), make, START, [portion("n", 8, 0)])
+    assert all(torch.allclose(alone.weights[k], v, rtol=1e-12) for k, v in same.weights.items())
+
+
+def test_ranks_train_on_the_mean_of_their_gradients() -> None:
+    """Full batches and equal shards: two ranks take the steps that one process takes on all rows."""
+    ranks = {"n": [portion("n", 6, 0)], "s": [portion("s", 6, 1)]}
+    both = [p for held in ranks.values() for p in held]
+    two = distributed(recipe(batch=12), make, START, ranks)
+    one = incremental(recipe(batch=12), make, START, both)
+    assert all(torch.allclose(two.weights[k], v, rtol=1e-10, atol=1e-12) for k, v in one.weights.items())
+    assert [s.key for s in two.model.data] == ["n/main", "s/main"]
+
+
+def test_uneven_ranks_keep_in_step() -> None:
+    born = distributed(recipe(), make, START, {"n": [portion("n", 9, 0)], "s": [portion("s", 2, 1)], "x": [portion("x", 0, 2)]})
+    assert [s.site for s in born.model.data] == ["n", "s"]
+    assert not equal(born.weights, START)
+
+
+def test_a_transfer_trains_the_new_head_alone() -> None:
+    rows = portion("n", 9, 0).rows.for_head(("c", "a"))
+    part = Portion("n", "main", rows, Exclusions({}))
+    born = transfer(recipe(head=("c", "a")), lambda: make(2, 5), START, [part])
+    body = {k: v for k, v in born.weights.items() if not k.startswith("head")}
+    assert equal(body, {k: START[k] for k in body})
+    assert born.weights["head.weight"].shape[0] == 2
+    assert not torch.equal(born.weights["head.weight"], weights_of(make(2, 5))["head.weight"])
+
+
+def test_without_rows_nothing_is_trained() -> None:
+    assert equal(incremental(recipe(), make, START, [portion("n", 0, 0)]).weights, START)
+    with pytest.raises(InputError, match=r"none of its clients \(n\) holds a row"):
+        list(federated(recipe(), make, START, {"n": [portion("n", 0, 0)]}, rounds=1))
+    with pytest.raises(InputError, match="rounds is 0"):
+        list(federated(recipe(), make, START, {"n": [portion("n", 3, 0)]}, rounds=0))
+
+
+BIRTHS: dict[str, Callable[[Portion], object]] = {
+    "federated": lambda p: list(federated(recipe(), make, START, {"n": [p]}, 1)),
+    "distributed": lambda p: distributed(recipe(), make, START, {"n": [p]}),
+    "incremental": lambda p: incremental(recipe(), make, START, [p]),
+    "transfer": lambda p: transfer(recipe(), make, START, [p]),
+}
+
+
+@pytest.mark.parametrize("birth", BIRTHS)
+def test_training_on_an_excluded_row_is_an_error(birth: str) -> None:
+    excluded = Exclusions({"r-7": Selection(samples=("main/n2",))})
+    with pytest.raises(ExcludedError, match=r"training on 1 excluded rows of shard 'main' .*'n2'.* request r-7"):
+        BIRTHS[birth](portion("n", 5, 0, excluded))
+
+
+def test_the_same_seed_gives_the_same_model_and_another_does_not() -> None:
+    one, two, other = (incremental(recipe(seed=s), make, START, [portion("n", 9, 0)]).weights for s in (1, 1, 2))
+    assert equal(one, two)
+    assert not equal(one, other)
+
+
+def test_divergence_is_said_and_not_kept() -> None:
+    with pytest.raises(ShapeError, match=r"training 'm' diverged to NaN or infinity; lower lr \(it is 1e\+300"):
+        fit(make(), [[portion("n", 9, 0)]], recipe(lr=1e300))
+
+
+def test_seeds_belong_to_names() -> None:
+    assert seed_of(1, "a", "b") == seed_of(1, "a", "b")
+    assert len({seed_of(1, "a", "b"), seed_of(1, "a"), seed_of(2, "a"), seed_of(1, "b")}) == 4
