@@ -1,5 +1,6 @@
 """The commands. Exit status: 0 done, 1 held back by the gate or failed at a site, 2 wrong input."""
 
+import shutil
 import sys
 from datetime import date
 from pathlib import Path
@@ -217,10 +218,10 @@ def demo(
         return
     say_record(record)
     again = next(c for c in family.lineage.classes if c not in asked.classes)
-    out.print(
-        f"\nnext:\n  fedunlearn show {folder}\n  fedunlearn plan {folder} --classes {again}\n  fedunlearn rollback {folder}",
-        markup=False,
-    )
+    program = _program()
+    out.print("\nnext:")
+    for words in (f"show {folder}", f"plan {folder} --classes {again}", f"rollback {folder}"):
+        out.print(f"  {program} {words}", markup=False)
 
 
 def _open(folder: Path) -> Family:
@@ -237,6 +238,14 @@ def _seeded(scenario: Scenario, seed: int | None) -> Scenario:
     if seed is None:
         return scenario
     return scenario.model_copy(update={"seed": seed, "data": scenario.data.model_copy(update={"seed": seed})})
+
+
+def _program() -> str:
+    """What to type to run this program again."""
+    here = Path(sys.argv[0])
+    if shutil.which(here.name) or not here.exists():
+        return here.name
+    return str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here)
 
 
 def _fresh(folder: Path) -> Path:

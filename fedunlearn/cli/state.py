@@ -57,12 +57,16 @@ def behind(family: Family) -> list[str]:
 def due(family: Family) -> list[dict[str, Any]]:
     """Requests that the scenario names or that were held back, and that are not in force."""
     undone = {x.body["undoes"] for x in family.ledger.lines if x.kind == "rolled back"}
-    done = {
-        x.body["request"]
-        for x in family.ledger.lines
-        if x.kind == "unlearned" and x.number not in undone and not x.body["pending"] and not x.body["untouched"]
-    }
-    asked = [a.request(n) for n, a in of_family(family).requests.items()]
-    lines = [x for x in family.ledger.lines if x.kind == "unlearned"]
-    known = {r.id: r for r in [*asked, *(Request.from_json(x.body["record"]["facts"]["request"]) for x in lines)]}
-    return [{"id": i, "what": r.words(), "due": r.due} for i, r in known.items() if i not in done]
+    asked = {_what(r): r for r in (a.request(n) for n, a in of_family(family).requests.items())}
+    done = set()
+    for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
+        request = Request.from_json(line.body["record"]["facts"]["request"])
+        asked[_what(request)] = request
+        if line.number not in undone and not line.body["pending"] and not line.body["untouched"]:
+            done.add(_what(request))
+    return [{"id": r.id, "what": r.words(), "due": r.due} for what, r in asked.items() if what not in done]
+
+
+def _what(request: Request) -> tuple[object, ...]:
+    """What is asked, whatever the case is called."""
+    return request.classes, request.samples, request.sites, request.since

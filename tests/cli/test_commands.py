@@ -61,6 +61,7 @@ def test_unlearn_as_json(run: Run, folder: Path) -> None:
     status, text, _ = run("unlearn", folder, "--request", "leave", "--reason", "case 12", "--json")
     found = json.loads(text)
     assert status == 0
+    assert json.loads(run("show", folder, "--json")[1])["due"] == []
     assert found["accepted"]
     assert found["objections"] == []
     assert found["seconds"] > 0
