@@ -11,7 +11,7 @@ demo: .venv/ready  ## train a family on handwritten digits and make it forget on
 	$(BIN)/fedunlearn demo
 
 test: check  ## every check that CI runs
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow"
 
 check: .venv/ready  ## format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -1,5 +1,9 @@
 """Families trained once and copied, so that every test may spoil its own."""
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: small nets on few cores only wait for each other's threads
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path
