@@ -104,7 +104,7 @@ def equal(a: Tensors, b: Tensors) -> bool:
 
 
 def names_in(layers: str | Sequence[str], names: Collection[str], head: Head) -> tuple[str, ...]:
-    """Parameters that `layers` asks for: "all", "last" (the head), or names or prefixes of names.
+    """Parameters that `layers` asks for: "all", "last" (the head), or names of layers or parameters (a list, or with commas).
 
     Raises:
         InputError: a name fits no parameter (a silent no-op would look like forgetting).
@@ -113,7 +113,7 @@ def names_in(layers: str | Sequence[str], names: Collection[str], head: Head) ->
         return tuple(names)
     if layers == "last":
         return tuple(n for n in names if n in head.names)
-    asked = [layers] if isinstance(layers, str) else list(layers)
+    asked = [one.strip() for one in layers.split(",")] if isinstance(layers, str) else list(layers)
     for one in asked:
         if not any(_under(n, one) for n in names):
             raise unknown("layer or parameter", one, [*names, *(n.rpartition(".")[0] for n in names)], where="layers")

@@ -57,6 +57,7 @@ def test_layers_by_name_prefix_last_and_all() -> None:
     assert names_in("all", names, HEAD) == names
     assert names_in("last", names, HEAD) == ("head.weight", "head.bias")
     assert names_in("body", names, HEAD) == ("body.weight",)
+    assert names_in("head.bias, body", names, HEAD) == ("body.weight", "head.bias")
     assert names_in(["head.bias", "body"], names, HEAD) == ("body.weight", "head.bias")
     with pytest.raises(InputError, match="unknown layer or parameter 'boddy'; did you mean 'body'"):
         names_in("boddy", names, HEAD)

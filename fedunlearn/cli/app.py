@@ -2,6 +2,8 @@
 
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +18,11 @@ from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, InProcess, Record, score_all, settle
+from fedunlearn.runtime import Family, InProcess, Record, gone_from, score_all, settle
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.runtime import unlearn as run_unlearn
-from fedunlearn.scenario import Scenario, find_topology, load, of_family, reference, workers
+from fedunlearn.runtime.tasks import Scored
+from fedunlearn.scenario import Scenario, check_samples, find_topology, load, of_family, open_site_data, reference, workers
 from fedunlearn.scenario import train as run_train
 from fedunlearn.store import write_atomically
 
@@ -49,6 +52,9 @@ def main() -> None:
     except FedUnlearnError as error:
         err.print(f"[bold red]error:[/bold red] {escape(str(error))}")
         sys.exit(error.exit_status)
+    except OSError as error:  # a full disk, a folder that may not be written, a file where a folder should be
+        err.print(f"[bold red]error:[/bold red] {escape(f'{error.filename}: {error.strerror}')}")
+        sys.exit(InputError.exit_status)
 
 
 @app.command()
@@ -93,7 +99,10 @@ def plan(
     """What a request would touch and why. Changes nothing."""
     family = _open(folder)
     scenario = of_family(family)
-    found = discover(family.lineage, _request(scenario, classes, samples, sites, since, request))
+    asked = _request(scenario, classes, samples, sites, since, request)
+    found = discover(family.lineage, asked)
+    if asked.samples:
+        check_samples(open_site_data(scenario, family.folder / "homes"), asked)
     price = cost(family, found)
     if as_json:
         print_json({**found.to_json(), "cost": price})
@@ -170,10 +179,13 @@ def export(
     store = family.store(node.home)
     name = heads[model]
     if version is not None:
-        fits = [v for v in store.versions() if v.startswith(version)]
+        given = {v for x in family.ledger.lines for k in ("heads", "pending") if (v := x.body.get(k, {}).get(model))}
+        fits = [v for v in given if v.startswith(version)]
         if len(fits) != 1:
-            raise unknown(f"version at {node.home}", version, (v[:12] for v in store.versions()))
+            raise unknown(f"version of {model}", version, (v[:12] for v in given))
         name = fits[0]
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; name a file in it")
     if file.exists() and not force:
         raise InputError(f"{file}: exists already; choose another name, or --force")
     found = store.read(name)
@@ -186,11 +198,15 @@ def export(
 
 
 @app.command("settle")
-def settle_(folder: Folder) -> None:
+def settle_(folder: Folder, as_json: Json = False) -> None:
     """Bring every place in line with the ledger, after a place or a command failed half-way."""
     family = _open(folder)
     settle(family, InProcess(workers(of_family(family), family)))
-    out.print(f"every place holds ledger line {family.ledger.lines[-1].number}")
+    number = family.ledger.lines[-1].number
+    if as_json:
+        print_json({"line": number, "places": list(family.places)})
+    else:
+        out.print(f"every place holds ledger line {number}")
 
 
 @app.command()
@@ -204,10 +220,15 @@ def demo(
 ) -> None:
     """Train four kinds of heirs on handwritten digits and make them forget one."""
     scenario = _seeded(load(find_topology("hospitals")), seed)
+    make(method, _pairs(settings))  # what is wrong is said before anything is trained
     folder = folder or _fresh(Path("runs") / "demo")
+    asked = _request(scenario, classes)
+    known = next(iter(open_site_data(scenario, folder / "homes").values())).shards["main"].classes
+    for name in asked.classes:
+        if name not in known:
+            raise unknown("class", name, known)
     with progress() as say:
         family = run_train(scenario, folder, progress=say)
-    asked = _request(scenario, classes)
     if not as_json:
         say_family(family)
         found = discover(family.lineage, asked)
@@ -248,6 +269,14 @@ def _program() -> str:
     return str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here)
 
 
+def _pairs(settings: list[str] | None) -> dict[str, str]:
+    pairs = [s.partition("=") for s in settings or []]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise InputError(f"--set {key}: expected key=value, for example --set alpha=auto")
+    return {key: value for key, _, value in pairs}
+
+
 def _fresh(folder: Path) -> Path:
     names = [folder, *(folder.with_name(f"{folder.name}-{i}") for i in range(2, 10_000))]
     return next(f for f in names if not f.exists())
@@ -267,7 +296,8 @@ def _request(
             raise InputError(f"--request {named}: stands alone; leave out --classes, --samples, --sites and --since")
         if named not in scenario.requests:
             raise unknown("request", named, scenario.requests)
-        return scenario.requests[named].request(named)
+        found = scenario.requests[named].request(named)
+        return replace(found, due=due or found.due, received=found.received or date.today().isoformat())
 
     def listed(text: str) -> tuple[str, ...]:
         return tuple(v.strip() for v in text.split(",") if v.strip())
@@ -286,18 +316,17 @@ def _unlearn(
     reason: str | None = None,
 ) -> Record:
     scenario = of_family(family)
-    pairs = [s.partition("=") for s in settings or []]
-    for key, equals, _ in pairs:
-        if not equals:
-            raise InputError(f"--set {key}: expected key=value, for example --set alpha=auto")
-    chosen = make(method, {key: value for key, _, value in pairs})
+    chosen = make(method, _pairs(settings))
     backend = InProcess(workers(scenario, family))
     found = discover(family.lineage, asked)
     with progress() as say:
-        retrained = None
-        if found.heirs and not no_reference:
+
+        def retrained() -> Mapping[str, Scored]:
+            if no_reference:
+                return {}
             twin = reference(family, scenario, asked, say)
-            retrained = score_all(twin, found, InProcess(workers(scenario, twin)))
+            return score_all(twin, found, InProcess(workers(scenario, twin)), gone_from(family))
+
         return run_unlearn(
             family,
             asked,

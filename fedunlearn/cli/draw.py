@@ -61,7 +61,10 @@ def plan_table(plan: Plan) -> Table:
 
 def record_table(models: list[Mapping[str, Any]]) -> Table:
     """Before and after on held-out rows, beside the logit mask and the retrained model."""
-    table = Table(title="on test rows that nobody trained on, in %", title_justify="left")
+    rows = "test rows that nobody trained on"
+    if any(m["forgotten_on"] == "training" for m in models):
+        rows = "forgotten: the forgotten training rows themselves; the rest: " + rows
+    table = Table(title=f"on {rows}, in %", title_justify="left")
     table.add_column("model")
     table.add_column("target")
     for column in ("forgotten\nbefore", "\nafter", "\nretrained", "the rest\nbefore", "\nafter", "\nmask", "\nretrained"):

@@ -1,5 +1,6 @@
 """Rows with stable names: sets, held-out splits, disjoint shards, exclusions."""
 
+from fedunlearn.data.exclusions import MIRROR as MIRROR
 from fedunlearn.data.exclusions import Exclusions as Exclusions
 from fedunlearn.data.exclusions import Selection as Selection
 from fedunlearn.data.rows import Rows as Rows

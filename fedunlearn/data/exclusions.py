@@ -9,6 +9,8 @@ from typing import Any, Self
 from fedunlearn.data.rows import Rows
 from fedunlearn.errors import ExcludedError, StoreError
 
+MIRROR = "place.json"  # what a place keeps of the ledger: its heads, and what it must not train on
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -38,7 +40,7 @@ class Exclusions:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a site's file; none is no exclusions.
+        """From the mirror of the ledger that a place keeps; without one there are none.
 
         Raises:
             StoreError: the file is not what `write` makes.
@@ -46,10 +48,12 @@ class Exclusions:
         if not path.exists():
             return cls({})
         try:
-            plain: dict[str, Any] = json.loads(path.read_text())
+            plain: dict[str, Any] = json.loads(path.read_text())["exclusions"]
             return cls({k: Selection(tuple(v["classes"]), tuple(v["samples"])) for k, v in plain.items()})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{path}: not a file of exclusions ({error}); restore it before training here") from error
+            raise StoreError(
+                f"{path}: not a mirror of the ledger ({error}); run `fedunlearn settle` before training here"
+            ) from error
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, as `read` takes it."""

@@ -71,10 +71,13 @@ def open_site(factory: str, site: str) -> Rows:
 
 
 def _rows(x: Any, y: Any, classes: Any, keys: Any, what: str) -> Rows:
-    array, labels = np.asarray(x), np.asarray(y)
-    if array.dtype == object or labels.dtype.kind not in "iu" or labels.ndim != 1:
+    try:
+        array, labels = np.asarray(x), np.asarray(y)
+    except ValueError as error:
+        raise InputError(f"{what}: x is not an array of equal rows: {error}") from error
+    if array.dtype.kind not in "biuf" or array.ndim < 2 or labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise InputError(
-            f"{what}: expected numbers x and whole-number labels y [N], got {array.dtype} "
+            f"{what}: expected numbers x [N, ...] and whole-number labels y [N], got {array.dtype} "
             f"{array.shape} and {labels.dtype} {labels.shape}"
         )
     if array.dtype == np.uint8 and array.ndim >= 3:
@@ -82,8 +85,7 @@ def _rows(x: Any, y: Any, classes: Any, keys: Any, what: str) -> Rows:
         if array.ndim == 4 and array.shape[3] in (1, 3):
             array = array.transpose(0, 3, 1, 2)
     names = tuple(str(c) for c in (range(int(labels.max()) + 1 if len(labels) else 0) if classes is None else classes))
-    width = len(str(len(labels)))
-    stable = tuple(str(k) for k in keys) if keys is not None else tuple(f"{i:0{width}d}" for i in range(len(labels)))
+    stable = tuple(str(k) for k in keys) if keys is not None else tuple(str(i) for i in range(len(labels)))
     try:
         return Rows(torch.tensor(array, dtype=torch.float32), torch.tensor(labels.astype(np.int64)), stable, names)
     except InputError as error:

@@ -1,6 +1,6 @@
 """What one place holds: shards to train on, held-out rows, and what it must not train on any more."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from fedunlearn.data.exclusions import Exclusions, Selection
@@ -16,13 +16,18 @@ class SiteData:
         site: its name.
         shards: shard name -> rows.
         held_out: "calibration" and "test" -> rows that nobody trained on; places without any lack the entry.
-        exclusions: what committed requests have excluded here.
+        excluded: reads what committed requests have excluded here, whenever it matters.
     """
 
     site: str
     shards: Mapping[str, Rows] = field(default_factory=dict)
     held_out: Mapping[str, Rows] = field(default_factory=dict)
-    exclusions: Exclusions = field(default_factory=lambda: Exclusions({}))
+    excluded: Callable[[], Exclusions] = lambda: Exclusions({})
+
+    @property
+    def exclusions(self) -> Exclusions:
+        """What must not be trained on here, as of now."""
+        return self.excluded()
 
     def training(self, shard: str, classes: Collection[str] | None = None) -> Rows:
         """Rows of a shard that may be trained on, of these classes only if any are given."""

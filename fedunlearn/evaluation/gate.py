@@ -29,7 +29,7 @@ class Gate:
                 raise InputError(f"gate: {what} is {value}, expected a fraction from 0 to 1")
 
     def judge(self, target: str, before: Scores, after: Scores, retrained: Scores | None) -> tuple[list[str], list[str]]:
-        """Objections to one edited model.
+        """Objections to one edited model; of several classes, each is judged by itself.
 
         Args:
             target: "absent", "as_retrained" or "not_expressible".
@@ -42,24 +42,23 @@ class Gate:
         """
         wrong: list[str] = []
         untested: list[str] = []
-        if target == "absent":
-            if after.forgotten is None:
-                untested.append("not tested: its home has no held-out row of what is forgotten")
-            elif after.forgotten > self.forgotten_at_most:
-                wrong.append(
-                    f"{after.forgotten:.1%} of the forgotten rows are still recognised (at most {self.forgotten_at_most:.1%})"
-                )
-        elif target == "as_retrained":
-            if after.forgotten is None:
-                untested.append("not tested: no row of what is forgotten can be scored at its home")
-            elif retrained is None or retrained.forgotten is None:
-                untested.append("not tested: there is no retrained model to compare with")
-            elif (gap := abs(after.forgotten - retrained.forgotten)) > self.distance_to_retrained_at_most:
-                wrong.append(
-                    f"{after.forgotten:.1%} of the forgotten rows are recognised, a retrained model recognises "
-                    f"{retrained.forgotten:.1%}: {gap:.1%} apart "
-                    f"(at most {self.distance_to_retrained_at_most:.1%})"
-                )
+        if target != "not_expressible":
+            for what, left in after.by_class.items() if after.by_class else [("", after.forgotten)]:
+                of = f"of class {what} " if len(after.by_class) > 1 else ""
+                if left is None:
+                    untested.append(f"not tested: no row {of or 'of what is forgotten '}can be scored at its home")
+                elif target == "absent":
+                    if left > self.forgotten_at_most:
+                        wrong.append(
+                            f"{left:.1%} of the forgotten rows {of}are still recognised (at most {self.forgotten_at_most:.1%})"
+                        )
+                elif (again := _of(retrained, what)) is None:
+                    untested.append("not tested: there is no retrained model to compare with")
+                elif (gap := abs(left - again)) > self.distance_to_retrained_at_most:
+                    wrong.append(
+                        f"{left:.1%} of the forgotten rows {of}are recognised, a retrained model recognises {again:.1%}: "
+                        f"{gap:.1%} apart (at most {self.distance_to_retrained_at_most:.1%})"
+                    )
         if after.retained is None or before.retained is None:
             untested.append("not tested: its home has no held-out row of the rest")
         elif (drop := before.retained - after.retained) > self.retained_drop_at_most:
@@ -67,4 +66,10 @@ class Gate:
                 f"accuracy on the rest fell by {drop:.1%}, from {before.retained:.1%} to {after.retained:.1%} "
                 f"(at most {self.retained_drop_at_most:.1%})"
             )
-        return wrong, untested
+        return wrong, list(dict.fromkeys(untested))
+
+
+def _of(scores: Scores | None, what: str) -> float | None:
+    if scores is None:
+        return None
+    return scores.by_class.get(what) if what else scores.forgotten

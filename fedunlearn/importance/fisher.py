@@ -1,110 +1,159 @@
-"""The diagonal of the empirical Fisher information: per parameter, the sum over samples of squared gradients.
+"""One verb: measure a statistic of per-sample gradients, exactly, whatever the split into batches.
 
-F_i = sum over (x, y) of (d -log p(y|x; theta) / d theta_i)^2, one squared gradient *per sample*. The papers' public code
-squares the gradient of a batch mean instead, which shrinks with the batch size (by 350 from 1 to 320 on a toy), so that
-their thresholds depend on it and sites with different batch sizes cannot be merged.
+With squares and given labels this is the diagonal of the empirical Fisher information,
+F_i = sum over (x, y) of (d -log p(y|x; theta) / d theta_i)^2, one squared gradient *per sample*; with squares and the
+model's own outputs, of the true one. The papers' public code squares the gradient of a batch mean instead
+(`batch_squares`), which shrinks with the batch size, so that their thresholds depend on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
-from torch.nn import functional
 
 from fedunlearn.errors import ShapeError, unknown
+from fedunlearn.importance.batch_squares import batch_squares
+from fedunlearn.importance.engine import Sums, sums_of
+from fedunlearn.importance.folds import FOLDS, Fold
+from fedunlearn.importance.forward import FORWARD, forward_sums
 from fedunlearn.importance.importance import Importance
+from fedunlearn.importance.losses import Loss, loss_of
 from fedunlearn.tensors import Head, names_in
 
-STATISTICS = ("squares",)
-CHUNK_BYTES = 256 << 20  # per-sample gradients held at once
+MAX_BYTES = 256 << 20
+STATISTICS = (*FOLDS, *FORWARD, "batch_squares")
 
 
 def measure(
     net: nn.Module,
     x: Tensor,
-    y: Tensor,
+    y: Tensor | None = None,
     *,
     head: Head,
-    layers: str | Sequence[str] = "all",
     statistic: str = "squares",
-    max_bytes: int = CHUNK_BYTES,
+    loss: str | Loss | Callable[[Tensor, Tensor | None], Tensor] = "labels",
+    layers: str | Sequence[str] = "all",
+    masked: Sequence[str] = (),
+    seed: int = 0,
+    batch: int = 0,
+    max_bytes: int = MAX_BYTES,
+    autocast: torch.dtype | None = None,
+    said: Callable[[str], None] = lambda _: None,
 ) -> Importance:
-    """Sum a statistic of the cross-entropy's gradient over samples, exactly, whatever the split into batches.
+    """Sum a statistic of each sample's gradient over samples.
 
     Args:
         net: the model; it is put into eval mode (dropout off, BatchNorm by running statistics) and left as it was.
-        x: inputs [N, ...].
-        y: labels [N], int64, indices of the model's outputs.
-        head: the model's last layer. Where only it is asked for, the closed form is used: no backward pass.
-        layers: "all", "last", or names of parameters or layers.
-        statistic: one of `STATISTICS`.
-        max_bytes: bound on the per-sample gradients held at once.
+        x: inputs [N, ...], on the model's device.
+        y: labels [N], int64, indices of the model's outputs; only the loss "labels" (and a user's own) reads them.
+        head: the model's last layer. Where only it is asked for there is no backward pass through the model.
+        statistic: of gradients: "squares", "absolute" (values), "sum" (which keeps their direction); of a forward pass
+            alone, by name of each linear or convolutional weight: "activation" (of its layer's units), "moment" (second,
+            of its layer's inputs); or "batch_squares", what the papers' code computes.
+        loss: a name of `fedunlearn.importance.losses.LOSSES`, a `Loss`, or `of(outputs, labels) -> [N]`.
+        layers: "all", "last", or names of parameters or layers; nothing below the first of them is differentiated.
+        masked: for the loss "masked", the classes that the target lacks.
+        seed: for the loss "sampled".
+        batch: for "batch_squares" alone: the batch size that it depends on.
+        max_bytes: bound on activations kept, and on per-sample gradients, at once (at least one sample's).
+        autocast: forward pass in torch.bfloat16 or torch.float16; sums are made in float32 and added in float64.
+        said: told of each parameter that has to go the slow way, and why.
 
     Returns:
         float64 sums, on the CPU, for the parameters in `layers`.
 
     Raises:
-        InputError: the statistic is unknown.
-        ShapeError: a layer is unknown, labels fall outside the outputs, or a result is not finite.
+        InputError: an unknown statistic, loss, layer or class.
+        ShapeError: samples are not independent, labels fall outside the outputs, or a result is not finite.
     """
     if statistic not in STATISTICS:
         raise unknown("statistic", statistic, STATISTICS)
-    parameters = {n: p.detach() for n, p in net.named_parameters()}
-    chosen = names_in(layers, parameters, head)
-    if len(y) and not (int(y.min()) >= 0 and int(y.max()) < len(head.classes)):
+    for name in masked:
+        if name not in head.classes:
+            raise unknown("class", name, head.classes, where="masked")
+    chosen = loss_of(loss, tuple(head.classes.index(c) for c in masked), seed)
+    wanted = names_in(layers, [n for n, _ in net.named_parameters()], head)
+    if chosen.labelled and y is not None and len(y) and not (int(y.min()) >= 0 and int(y.max()) < len(head.classes)):
         raise ShapeError(f"labels run from {int(y.min())} to {int(y.max())}, the model has {len(head.classes)} outputs")
-    was_training = {m: m.training for m in net.modules()}
-    net.eval()
-    try:
-        if set(chosen) <= set(head.names):
-            sums = _last_layer(net, x, y, head, chosen)
+    if statistic in FORWARD:
+        with evaluating(net):
+            met = forward_sums(net, x, statistic, frozenset(wanted), max_bytes) if len(x) else {}
+        return Importance({statistic: {n: t.cpu() for n, t in sorted(met.items())}}, len(x))
+    if statistic == "batch_squares":
+        with evaluating(net):
+            return batch_squares(net, x, y, chosen, wanted, batch)
+    rows = chosen.rows(len(x), y)
+    fold = FOLDS[statistic]
+    with evaluating(net):
+        if set(wanted) <= set(head.names):
+            found = Sums(_last_layer(net, x, rows, chosen, fold, head, wanted))
         else:
-            sums = _per_sample(net, x, y, parameters, chosen, max_bytes)
-    finally:
-        for module, training in was_training.items():
-            module.training = training
-    return Importance({statistic: {n: t.cpu() for n, t in sums.items()}}, len(y))
+            found = sums_of(net, x, rows, chosen, fold, frozenset(wanted), max_bytes=max_bytes, autocast=autocast)
+    for name, why in found.slow.items():
+        said(f"{name} {why}: measured exactly, but slowly")
+    return Importance({statistic: {n: found.sums[n].cpu() for n in wanted}}, len(x))
 
 
-def _per_sample(
-    net: nn.Module, x: Tensor, y: Tensor, parameters: dict[str, Tensor], chosen: Sequence[str], max_bytes: int
+def by_class(net: nn.Module, x: Tensor, y: Tensor, *, head: Head, **settings: object) -> dict[str, Importance]:
+    """`measure`, class by class of the labels: what a bank keeps, and plain sums of which each class has its own direction.
+
+    Args:
+        net: as for `measure`.
+        x: as for `measure`.
+        y: labels [N]; a loss that does not read them is grouped by them all the same.
+        head: as for `measure`.
+        **settings: as for `measure`.
+
+    Returns:
+        Class name -> importance, for classes that have rows.
+    """
+    found = {}
+    for k, name in enumerate(head.classes):
+        rows = (y == k).nonzero().flatten()
+        if len(rows):
+            found[name] = measure(net, x[rows], y[rows], head=head, **settings)  # type: ignore[arg-type]
+    return found
+
+
+def _last_layer(
+    net: nn.Module, x: Tensor, y: Tensor | None, loss: Loss, fold: Fold, head: Head, wanted: Sequence[str]
 ) -> dict[str, Tensor]:
-    fixed = {**{n: p for n, p in parameters.items() if n not in chosen}, **dict(net.named_buffers())}
-
-    def loss(free: dict[str, Tensor], one_x: Tensor, one_y: Tensor) -> Tensor:
-        out = functional_call(net, {**fixed, **free}, (one_x[None],))
-        return functional.cross_entropy(out, one_y[None])
-
-    free = {n: parameters[n] for n in chosen}
-    sums = {n: torch.zeros(p.shape, dtype=torch.float64, device=p.device) for n, p in free.items()}
-    per_sample = sum(p.numel() * p.element_size() for p in free.values())
-    chunk = max(1, max_bytes // max(1, per_sample))
-    gradients = vmap(grad(loss), (None, 0, 0))
-    for i in range(0, len(y), chunk):
-        for name, g in gradients(free, x[i : i + chunk], y[i : i + chunk]).items():
-            sums[name] += g.double().square().sum(0)
-    return sums
-
-
-def _last_layer(net: nn.Module, x: Tensor, y: Tensor, head: Head, chosen: Sequence[str]) -> dict[str, Tensor]:
-    """Closed form for a last linear layer with inputs h: sum of ((p - onehot)^2)^T (h^2); no backward pass."""
+    """Closed form for a last linear layer with inputs h and output gradients g: sum of f(g) f(h)^T."""
+    weight, bias = head.names
+    sums = {n: torch.zeros(net.get_parameter(n).shape, dtype=torch.float64, device=x.device) for n in wanted}
+    if not len(x):
+        return sums
     seen: list[tuple[Tensor, Tensor]] = []
     layer = net.get_submodule(head.layer)
     handle = layer.register_forward_hook(lambda _m, inputs, out: seen.append((inputs[0].detach(), out.detach())))
     try:
         with torch.no_grad():
-            out = net(x) if len(y) else torch.zeros(0, len(head.classes), dtype=x.dtype, device=x.device)
+            out = net(x)
     finally:
         handle.remove()
-    weight, bias = head.names
-    width = net.get_parameter(weight).shape[1]
-    h = seen[0][0].double() if seen else torch.zeros(0, width, dtype=torch.float64, device=x.device)
-    if len(y) and (len(seen) != 1 or h.dim() != 2 or not torch.equal(seen[0][1], out)):
+    if len(seen) != 1 or seen[0][0].dim() != 2 or not torch.equal(seen[0][1], out):
         raise ShapeError(
-            f"layer {head.layer!r} is not a plain last linear layer (called {len(seen)} times, inputs "
-            f"{tuple(h.shape)}, its output must be the model's): measure all layers instead"
+            f"layer {head.layer!r} is not a plain last linear layer (called {len(seen)} times, its output must be the "
+            f"model's): measure all layers instead"
         )
-    error = (torch.softmax(out.double(), 1) - functional.one_hot(y, len(head.classes))).square()
-    both = {weight: error.T @ h.square(), bias: error.sum(0)}
-    return {n: both[n] for n in chosen}
+    h, leaf = seen[0][0].double(), out.double().requires_grad_()
+    for term in list(loss.terms(leaf, y, fold.power)):
+        (g,) = torch.autograd.grad(term.sum(), leaf, retain_graph=True)
+        if weight in sums:
+            sums[weight] += fold.outer(g, h)
+        if bias in sums:
+            sums[bias] += fold.total(g)
+    return sums
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode, and every module back in the mode it had."""
+    was = {m: m.training for m in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in was.items():
+            module.training = training

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import isfinite
 from typing import Self
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from fedunlearn.errors import ShapeError, unknown
 from fedunlearn.tensors import Tensors, same
 
-NON_NEGATIVE = frozenset({"squares"})  # statistics whose sums cannot be below zero
+NON_NEGATIVE = frozenset({"squares", "absolute"})  # statistics whose sums cannot be below zero
 ROUNDING = 1e-9  # how far below zero, relative to the largest entry, a difference may fall by rounding alone
 
 
@@ -40,11 +41,12 @@ class Importance:
                 what = f"importance: {statistic} of {name!r}"
                 if tensor.dtype != torch.float64:
                     raise ShapeError(f"{what} is {tensor.dtype}, expected torch.float64")
-                if not bool(torch.isfinite(tensor).all()):
+                low, high = tensor.aminmax() if tensor.numel() else (torch.zeros(()), torch.zeros(()))
+                if not (isfinite(low.item()) and isfinite(high.item())):  # NaN passes through both
                     bad = int((~torch.isfinite(tensor)).sum())
                     raise ShapeError(f"{what} has {bad} entries that are NaN or infinite; check the model and its data")
-                if statistic in NON_NEGATIVE and bool((tensor < 0).any()):
-                    raise ShapeError(f"{what} has negative entries (least {float(tensor.min()):g}); squares have none")
+                if statistic in NON_NEGATIVE and low.item() < 0:
+                    raise ShapeError(f"{what} has negative entries (least {low.item():g}); {statistic} have none")
 
     def __add__(self, other: Self) -> "Importance":
         """Pool two disjoint sets of samples. Commutes, to the bit.

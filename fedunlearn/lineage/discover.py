@@ -35,10 +35,11 @@ def discover(lineage: Lineage, request: Request) -> Plan:
     in_time = [m for m in lineage.models if m.name in affected]
     bits = _sources(in_time, roots)
     names = {b: tuple(r for i, r in enumerate(roots) if b >> i & 1) for b in set(bits.values())}
-    stand_in = _stand_ins(lineage, request, in_time, names, bits, reached)
+    brought = {r: frozenset(c for s in shards for c in request.touches(s)) for r, shards in entries.items()}
+    stand_in = _stand_ins(in_time, names, bits, brought)
     gone = _gone(request, entries)
     heirs = tuple(
-        _heir(lineage, request, lineage.by_name[n], names[bits[n]], entries, gone, stand_in[n], left, reached)
+        _heir(lineage, request, lineage.by_name[n], names[bits[n]], entries, gone, brought, stand_in[n], left, reached)
         for n in affected
         if lineage.by_name[n].kept
     )
@@ -57,7 +58,6 @@ def _exposures(lineage: Lineage, request: Request) -> tuple[dict[str, list[Shard
     left: dict[str, Bits] = {}
     reached: dict[str, Bits] = {}
     for model in lineage.models:
-        counted = counted or model.name == request.since
         kept = got = 0
         for parent in model.parents:
             kept |= left[parent]
@@ -71,6 +71,7 @@ def _exposures(lineage: Lineage, request: Request) -> tuple[dict[str, list[Shard
                     got |= bit[c] if c in gone else 0
                     kept |= bit[c] if c not in gone else 0
         left[model.name], reached[model.name] = kept, got
+        counted = counted or model.name == request.since
     return entries, left, reached
 
 
@@ -101,14 +102,12 @@ def _asked(lineage: Lineage, request: Request, reached: Bits) -> frozenset[str]:
 
 
 def _stand_ins(
-    lineage: Lineage,
-    request: Request,
     in_time: list[Model],
     names: Mapping[Bits, tuple[str, ...]],
     bits: Mapping[str, Bits],
-    reached: Mapping[str, Bits],
+    brought: Mapping[str, frozenset[str]],
 ) -> dict[str, Mapping[str, str]]:
-    """For every affected model: root -> the earliest kept model between them that has an output for what is forgotten.
+    """For every affected model: root -> the earliest kept model between them with an output for what the root brought.
 
     A retired root has no weights to measure; the nearest kept model downstream of it, on the way to the heir, stands in.
     """
@@ -123,8 +122,9 @@ def _stand_ins(
                 earlier = {r: m for r, m in parent.items() if r not in best or order[m] < order[best[r]]}
                 best = {**best, **earlier} if earlier else best
         roots = names[bits[model.name]]
-        if model.kept and len(best) < len(roots) and not _asked(lineage, request, reached[model.name]).isdisjoint(model.head):
-            best = {**dict.fromkeys(roots, model.name), **best}
+        if model.kept and len(best) < len(roots):
+            named = {r: model.name for r in roots if r not in best and not brought[r].isdisjoint(model.head)}
+            best = {**best, **named} if named else best
         found[model.name] = best
     return found
 
@@ -136,6 +136,7 @@ def _heir(
     sources: tuple[str, ...],
     entries: Mapping[str, list[Shard]],
     gone: Mapping[str, Mapping[str, int]],
+    brought: Mapping[str, frozenset[str]],
     stand_in: Mapping[str, str],
     left: Mapping[str, Bits],
     reached: Mapping[str, Bits],
@@ -152,7 +153,7 @@ def _heir(
     for root in sources:
         at = stand_in.get(root)
         if at is None:
-            at = _nearest_kept(lineage, root, _asked(lineage, request, reached[model.name]))
+            at = _nearest_kept(lineage, root, brought[root])
             if at is None:
                 unmeasured.append(root)
                 continue
@@ -162,7 +163,7 @@ def _heir(
             points[Point(at, shard.site, shard.key, () if keys else tuple(gone[shard.key]), keys)] = None
     own = lineage.own(model.name)
     if request.classes:
-        tested = bool(wanted & set(lineage.tests.get(model.home, ())))
+        tested = bool(wanted) and wanted <= set(lineage.tests.get(model.home, ()))
     else:  # scored on the forgotten rows themselves, which only their own sites hold
         tested = model.home in {p.site for p in points}
     return Heir(

@@ -20,7 +20,7 @@ class Request:
         classes: names of classes; with `sites`, only the rows of those classes at those sites.
         samples: `site/shard/key` each; stands alone.
         sites: without classes, all that these sites contributed.
-        since: name of a model; what trained models before it (in order of time) is not part of the request.
+        since: name of a kept model; only what trained models after it (in order of time) is part of the request.
         id: name of the case; by default derived from what is asked.
         received: ISO date the request came in.
         due: ISO date it must be done by.
@@ -93,8 +93,8 @@ class Request:
                 raise unknown("site", key.split("/")[0], lineage.sites, where=where)
             if key not in shards:
                 raise unknown("shard", key, shards, where=where)
-        if self.since is not None:
-            _ = lineage[self.since]
+        if self.since is not None and not lineage[self.since].kept:
+            raise InputError(f"{where}: since {self.since!r} is a model on the way to another; name a kept model")
 
     def words(self) -> str:
         """The request in a few words, for people."""

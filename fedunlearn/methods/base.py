@@ -45,12 +45,12 @@ class Method(ABC):
         """Evidence of several models, already aligned to one heir, as one."""
 
     @abstractmethod
-    def reaches(self, case: Case) -> bool:
-        """Whether there is anything in this heir for the method to edit; `case.own` may still be empty."""
+    def misses(self, case: Case) -> str | None:
+        """Why there is nothing in this heir for the method to edit; None where there is. `case.own` may still be empty."""
 
     @abstractmethod
     def strengths(self, case: Case) -> Sequence[Strength]:
-        """The strengths to choose from for this heir, weakest first; a single one leaves no choice."""
+        """The strengths to choose from for this heir; a single one leaves no choice."""
 
     @abstractmethod
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:

@@ -52,9 +52,9 @@ class FIUn(Method):
         """Merging-FIM: the elementwise maximum."""
         return merge(evidence)
 
-    def reaches(self, case: Case) -> bool:
-        """Whether the heir shares any parameter with the evidence."""
-        return bool(case.evidence)
+    def misses(self, case: Case) -> str | None:
+        """An heir that shares no parameter with the evidence."""
+        return None if case.evidence else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
 
     def strengths(self, case: Case) -> Sequence[Strength]:
         """All pairs of alpha and lam to try; for each lam, from few weights selected to all."""

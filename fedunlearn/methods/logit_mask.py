@@ -29,9 +29,11 @@ class LogitMask(Method):
         del evidence
         return {}
 
-    def reaches(self, case: Case) -> bool:
-        """Whether the heir has an output to mask."""
-        return not set(case.classes).isdisjoint(case.head.classes)
+    def misses(self, case: Case) -> str | None:
+        """An heir without an output to mask, or with no other."""
+        if set(case.classes).isdisjoint(case.head.classes):
+            return "needs deeper layers; it has no output to mask"
+        return "all its outputs would be masked; retire the model" if set(case.head.classes) <= set(case.classes) else None
 
     def strengths(self, case: Case) -> Sequence[Strength]:
         """There is nothing to choose."""

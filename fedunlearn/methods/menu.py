@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from fedunlearn.dotted import resolve
 from fedunlearn.errors import InputError, unknown
@@ -35,7 +35,11 @@ def make(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     for key in settings or {}:
         if key not in known:
             raise unknown("setting", key, known, where=f"method {name}")
-    method: Method = kind(**{k: _value(v) for k, v in (settings or {}).items()})
+    hints = get_type_hints(kind) if known else {}
+    try:
+        method: Method = kind(**{k: _value(v, hints[k]) for k, v in (settings or {}).items()})
+    except TypeError as error:  # an abstract class, or one whose arguments are not its fields
+        raise InputError(f"method {name!r} cannot be made: {error}") from error
     return method
 
 
@@ -44,8 +48,8 @@ def settings_of(method: Method) -> dict[str, Any]:
     return {f.name: getattr(method, f.name) for f in fields(method)} if is_dataclass(method) else {}
 
 
-def _value(given: Any) -> Any:
-    if not isinstance(given, str):
+def _value(given: Any, hint: Any) -> Any:
+    if not isinstance(given, str) or not {float, int} & {hint, *get_args(hint)}:
         return given
     try:
         return float(given)

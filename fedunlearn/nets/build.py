@@ -8,10 +8,11 @@ from torch import nn
 
 from fedunlearn.dotted import call
 from fedunlearn.errors import InputError, ShapeError, unknown
+from fedunlearn.nets.resnet import resnet_cifar
 from fedunlearn.nets.small import cnn, mlp
 from fedunlearn.tensors import Head, Tensors, same
 
-NETS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn}
+NETS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn, "resnet_cifar": resnet_cifar}
 
 
 def build(spec: Mapping[str, Any], shape: Sequence[int], outputs: int, seed: int = 0) -> nn.Module:

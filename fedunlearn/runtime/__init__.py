@@ -5,7 +5,9 @@ from fedunlearn.runtime.backend import InProcess as InProcess
 from fedunlearn.runtime.coordinator import unlearn as unlearn
 from fedunlearn.runtime.family import Family as Family
 from fedunlearn.runtime.record import Record as Record
+from fedunlearn.runtime.rounds import gone_from as gone_from
 from fedunlearn.runtime.rounds import score_all as score_all
+from fedunlearn.runtime.settle import in_force as in_force
 from fedunlearn.runtime.settle import rollback as rollback
 from fedunlearn.runtime.settle import settle as settle
 from fedunlearn.runtime.worker import Worker as Worker

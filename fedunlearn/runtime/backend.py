@@ -42,6 +42,8 @@ class InProcess(Backend):
                 answers.append(self.workers[task.place].handle(task))
             except FedUnlearnError as error:
                 answers.append(Failure(task.place, str(error), isinstance(error, InputError)))
+            except Exception as error:  # a net, a method or data of the user's own may raise anything; others still answer
+                answers.append(Failure(task.place, f"{type(error).__name__}: {error}"))
         return answers
 
 
@@ -64,7 +66,10 @@ def ask(backend: Backend, tasks: Sequence[Task], kind: type[Kind], *, otherwise:
     answers = backend.carry(tasks)
     failures = list(dict.fromkeys(a for a in answers if isinstance(a, Failure)))
     if failures:
-        text = "; ".join(f"{f.place}: {f.text}" for f in failures)
+        by_text: dict[str, list[str]] = {}
+        for failure in failures:
+            by_text.setdefault(failure.text, []).append(failure.place)
+        text = "; ".join(f"{', '.join(dict.fromkeys(where))}: {said}" for said, where in by_text.items())
         if all(f.wrong_input for f in failures):
             raise InputError(f"{text} ({otherwise})")
         places = f"{len({f.place for f in failures})} of {len({t.place for t in tasks})} places"

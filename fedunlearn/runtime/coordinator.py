@@ -1,4 +1,7 @@
-"""The one path: discover, measure, merge, apply, judge, commit. It sees names, importances, hashes and scores.
+"""The one path: discover, measure, merge, apply, judge, commit.
+
+It sees names, importances, hashes and scores; and it carries, without looking at them, the weights of those models that
+have to be measured at another site than their home (global models, and models with data at several sites).
 
 Request --discover--> Plan
   round 1  Measure @ the roots' sites and where models without data of their own are weighed; score before
@@ -35,7 +38,7 @@ def unlearn(
     backend: Backend,
     gate: Gate | None = None,
     *,
-    retrained: Mapping[str, Scored] | None = None,
+    retrained: Mapping[str, Scored] | Callable[[], Mapping[str, Scored]] | None = None,
     atomic: bool = False,
     accept_untested: str | None = None,
     reason: str | None = None,
@@ -49,8 +52,9 @@ def unlearn(
         method: a method or its name.
         backend: carries tasks to the places.
         gate: limits on what may be committed.
-        retrained: for each heir, the scores of the same model retrained without the data (see `score_all`); without
-            it, targets "as_retrained" cannot be judged and are held back.
+        retrained: for each heir, the scores of the same model retrained without the data (see `score_all`), or a function
+            that gives them, called once everything else about the request has been found right; without it, targets
+            "as_retrained" cannot be judged and are held back.
         atomic: hold back all when one is held back.
         accept_untested: commit what could not be tested, for this reason, which goes to the ledger.
         reason: why this is done; goes to the ledger.
@@ -64,7 +68,7 @@ def unlearn(
         SiteError: a place failed; nothing was changed.
     """
     started = time.perf_counter()
-    gate, retrained = gate or Gate(), retrained or {}
+    gate = gate or Gate()
     method = make(method) if isinstance(method, str) else method
     if not method.needs <= backend.grants:
         raise InputError(
@@ -78,21 +82,24 @@ def unlearn(
     found = measure(family, plan, method, backend)
     measured = time.perf_counter()
     cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs}
-    reached = {name: case for name, case in cases.items() if method.reaches(case)}
+    misses = {name: text for name, case in cases.items() if (text := method.misses(case))}
+    bare = "cannot be weighed: every row of its own is excluded from use by now; logit_mask needs none"
+    misses |= {name: bare for name in found.unweighed if name not in misses}
+    reached = {name: case for name, case in cases.items() if name not in misses}
     if not reached:
-        raise InputError(
-            f"{method.name}: no heir of {request.words()} has anything to edit in layers "
-            f"{method.layers!r}; choose other layers, or another method"
-        )
+        raise InputError(f"{method.name}: no heir can be edited: " + "; ".join(f"{n} {t}" for n, t in misses.items()))
+    before_reference = time.perf_counter()
+    again = retrained() if callable(retrained) else retrained or {}
+    waited = time.perf_counter() - before_reference
     progress(f"editing {len(reached)} heirs with {method.name}, each at its home")
-    applied = edit(plan, method, backend, found, reached, retrained)
-    rows, objections = _judge(family.lineage, plan, method, gate, found, applied, cases, retrained, accept_untested)
+    applied = edit(family, plan, method, backend, gate, found, reached, again)
+    rows, objections = _judge(family.lineage, plan, method, gate, found, applied, cases, misses, again, accept_untested)
     if atomic and objections:
         for one in (r for r in rows if r["status"] == COMMITTED):
             one["status"] = PENDING
             objections.append({"model": one["name"], "text": "held back with the others (atomic)"})
     cost = {
-        "seconds": round(time.perf_counter() - started, 3),
+        "seconds": round(time.perf_counter() - started - waited, 3),
         "measure_seconds": round(measured - started, 3),
         "rows_read": plan.rows,
         "bytes_up": found.sent,
@@ -111,6 +118,7 @@ def _judge(
     found: Round1,
     applied: Mapping[str, Applied],
     cases: Mapping[str, Case],
+    misses: Mapping[str, str],
     retrained: Mapping[str, Scored],
     accept_untested: str | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
@@ -122,12 +130,12 @@ def _judge(
         missing = tuple(n for n in scored.shapes if n not in cases[heir.name].evidence) if method.statistic else ()
         status = UNTOUCHED
         if done is None:
-            texts = [f"untouched: needs deeper layers; it shares nothing with the evidence in layers {method.layers!r}"]
+            texts = [f"untouched: {misses[heir.name]}"]
         else:
             wrong, untested = gate.judge(heir.target, scored.test, done.test, reference)
             texts = wrong + ([] if accept_untested else untested)
             status = PENDING if texts else COMMITTED
-        rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, status))
+        rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, status, bool(plan.request.classes)))
         objections += [{"model": heir.name, "text": text} for text in texts]
     return rows, objections
 

@@ -30,7 +30,7 @@ class Family:
         """
         family = cls(Path(folder))
         if not family.ledger.lines:
-            begun = family.folder.exists()
+            begun = family.folder.is_dir() and any(family.folder.iterdir())
             raise InputError(
                 f"{folder}: "
                 + (

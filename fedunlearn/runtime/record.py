@@ -57,8 +57,13 @@ def row(
     retrained: Scores | None,
     missing: tuple[str, ...],
     status: str,
+    held_out: bool,
 ) -> dict[str, Any]:
-    """One heir, as the record keeps it. Scores are fractions of test rows, None where not tested."""
+    """One heir, as the record keeps it. Scores are fractions of rows, None where not tested.
+
+    `forgotten_on` says which rows are the forgotten ones: "test" rows for classes; for samples and whole sites the forgotten
+    rows themselves, which are "training" rows and mean something only beside the retrained model's value.
+    """
     after = applied.test if applied else scored.test
     return {
         "name": heir.name,
@@ -72,6 +77,8 @@ def row(
         "mask_retained": applied.mask.retained if applied and applied.mask else None,
         "retrained_forgotten": retrained.forgotten if retrained else None,
         "retrained_retained": retrained.retained if retrained else None,
+        "forgotten_on": "test" if held_out else "training",
+        "forgotten_by_class": dict(after.by_class),
         "rows_forgotten": scored.test.rows_forgotten,
         "rows_retained": scored.test.rows_retained,
         "holds_class": heir.holds_class,
@@ -81,7 +88,7 @@ def row(
         "version_after": applied.version if applied else scored.version,
         "strength": dict(applied.strength) if applied else None,
         "rule": applied.rule if applied else None,
-        "curve": [[dict(s), f, r] for s, f, r in applied.curve] if applied else [],
+        "curve": [[dict(s), *rest] for s, *rest in applied.curve] if applied else [],
         "not_shared": list(missing),
         "status": status,
     }

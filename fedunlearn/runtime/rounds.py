@@ -1,18 +1,20 @@
 """The two rounds before the gate: measure and score, then merge and edit. Every answer is checked before it is used."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
+from fedunlearn.evaluation import Gate
 from fedunlearn.importance import Importance, pool
-from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Plan, Point
+from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Plan, Point
 from fedunlearn.methods import METHODS, Case, Method
 from fedunlearn.methods.menu import settings_of
 from fedunlearn.runtime.backend import Backend, ask
 from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.settle import in_force
 from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Measure, Measured, Question, Score, Scored
 from fedunlearn.tensors import align, names_in
 
@@ -25,32 +27,58 @@ class Round1:
         scored: every heir, before.
         points: importance of what is forgotten, at every evidence point.
         own: mean own importance of the heirs whose data lies elsewhere than at their home.
+        unweighed: heirs of which no row of their own may be used any more.
     """
 
     scored: Mapping[str, Scored]
     points: Mapping[Point, Importance]
     own: Mapping[str, Mapping[str, torch.Tensor]]
+    unweighed: frozenset[str] = frozenset()
 
     @property
     def sent(self) -> int:
         """Bytes of evidence that the sites sent."""
-        sums = (t for i in self.points.values() for tensors in i.sums.values() for t in tensors.values())
-        return sum(t.numel() * t.element_size() for t in sums)
+        evidence = (t for i in self.points.values() for tensors in i.sums.values() for t in tensors.values())
+        own = (t for tensors in self.own.values() for t in tensors.values())
+        return sum(t.numel() * t.element_size() for t in (*evidence, *own))
 
 
-def question_of(plan: Plan, place: str) -> Question:
+def question_of(plan: Plan, place: str, gone: Sequence[str] = ()) -> Question:
     """What scores at a place are about."""
+    before = tuple(c for c in gone if c not in plan.request.classes)
     if plan.request.classes:
-        return Question(classes=plan.request.classes)
+        return Question(classes=plan.request.classes, gone=before)
     here = {p.shard.split("/", 1)[1]: _selection(p) for p in plan.points if p.site == place}
-    return Question(selections=here)
+    return Question(selections=here, gone=before)
 
 
-def score_all(family: Family, plan: Plan, backend: Backend) -> dict[str, Scored]:
-    """Current scores of every heir of a plan; the same heirs of another family with the same names, too."""
-    heads = family.heads
-    tasks = [Score(h.home, heads[h.name], question_of(plan, h.home)) for h in plan.heirs]
-    return dict(zip((h.name for h in plan.heirs), ask(backend, tasks, Scored), strict=True))
+def gone_from(family: Family) -> tuple[str, ...]:
+    """Classes that committed requests have made everybody forget; they are no part of "the rest" any more."""
+    everywhere = (r for r in in_force(family) if r.classes and not r.sites and r.since is None)
+    return tuple(sorted({c for r in everywhere for c in r.classes}))
+
+
+def score_all(family: Family, plan: Plan, backend: Backend, gone: Sequence[str] | None = None) -> dict[str, Scored]:
+    """Current scores of every heir of a plan.
+
+    Args:
+        family: the family; or its retrained twin, which has the same heirs.
+        plan: which heirs, and what scores are about.
+        backend: carries tasks to their homes.
+        gone: classes forgotten before; by default those that the family's own ledger says.
+    """
+    heads, before = family.heads, gone_from(family) if gone is None else gone
+    tasks = [Score(h.home, heads[h.name], question_of(plan, h.home, before), _at_home(h)) for h in plan.heirs]
+    answers = ask(backend, tasks, Scored)
+    for task, answer in zip(tasks, answers, strict=True):
+        if answer.version != task.version:
+            raise SiteError(f"{task.place}: scored version {answer.version[:12]}, asked was {task.version[:12]}")
+    return dict(zip((h.name for h in plan.heirs), answers, strict=True))
+
+
+def _at_home(heir: Heir) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Shards that weigh an heir and lie at its home, and the classes it used of each."""
+    return tuple((s.name, tuple(s.rows)) for s in heir.own if s.site == heir.home)
 
 
 def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Round1:
@@ -89,8 +117,9 @@ def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Rou
     weighing = [task(h.name, s.site, s.key, None, tuple(s.rows)) for h, s in owned]
     answers = ask(backend, [*evidence, *weighing], Measured)
     points = {}
-    for point, answer in zip(plan.points, answers, strict=False):
-        points[point] = _checked(answer, heads[point.model], scored[point.model], method, point.shard)
+    for point, answer in zip(plan.points, answers[: len(evidence)], strict=True):
+        most = len(point.keys) or _rows(lineage, point)
+        points[point] = _checked(answer, heads[point.model], scored[point.model], method, point.shard, most)
         if not answer.importance.count:
             raise SiteError(
                 f"{point.site}: no row of what is to be forgotten is left in {point.shard}; it cannot be "
@@ -99,8 +128,14 @@ def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Rou
             )
     parts: dict[str, list[Importance]] = {}
     for (heir, shard), answer in zip(owned, answers[len(evidence) :], strict=True):
-        parts.setdefault(heir.name, []).append(_checked(answer, heads[heir.name], scored[heir.name], method, shard.key))
-    return Round1(scored, points, {name: pool(found).mean(statistic) for name, found in parts.items()})
+        parts.setdefault(heir.name, []).append(
+            _checked(answer, heads[heir.name], scored[heir.name], method, shard.key, sum(shard.rows.values()))
+        )
+    pooled = {name: pool(found) for name, found in parts.items()}
+    bare = {h.name for h in plan.heirs if h.name not in away and not scored[h.name].own_rows}
+    bare |= {name for name, own in pooled.items() if not own.count}
+    means = {name: own.mean(statistic) for name, own in pooled.items() if own.count}
+    return Round1(scored, points, means, frozenset(bare))
 
 
 def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1) -> Case:
@@ -119,20 +154,27 @@ def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1)
 
 
 def edit(
-    plan: Plan, method: Method, backend: Backend, found: Round1, cases: Mapping[str, Case], retrained: Mapping[str, Scored]
+    family: Family,
+    plan: Plan,
+    method: Method,
+    backend: Backend,
+    gate: Gate,
+    found: Round1,
+    cases: Mapping[str, Case],
+    retrained: Mapping[str, Scored],
 ) -> dict[str, Applied]:
     """Round 2: edit all heirs that the method reaches, each at its home.
 
     Raises:
         SiteError: a home failed, or edited another version than it was asked to.
     """
-    heirs = [h for h in plan.heirs if h.name in cases]
+    heirs, gone = [h for h in plan.heirs if h.name in cases], gone_from(family)
     tasks = []
     for heir in heirs:
         aim = 0.0 if heir.target == ABSENT else None
         if heir.target == AS_RETRAINED and heir.name in retrained:
             aim = retrained[heir.name].calibration.forgotten
-        shards = tuple((s.name, tuple(s.rows)) for s in heir.own)
+        limit = gate.forgotten_at_most if heir.target == ABSENT else gate.distance_to_retrained_at_most
         scored, case = found.scored[heir.name], cases[heir.name]
         tasks.append(
             Apply(
@@ -142,10 +184,11 @@ def edit(
                 settings_of(method),
                 case.evidence,
                 case.own or None,
-                shards,
-                question_of(plan, heir.home),
+                _at_home(heir),
+                question_of(plan, heir.home, gone),
                 scored.calibration,
                 aim,
+                (limit, gate.retained_drop_at_most),
             )
         )
     answers = dict(zip((h.name for h in heirs), ask(backend, tasks, Applied), strict=True))
@@ -161,8 +204,17 @@ def _selection(point: Point) -> Selection:
     return Selection(point.classes, tuple(f"{shard}/{key}" for key in point.keys))
 
 
-def _checked(answer: Measured, version: str, scored: Scored, method: Method, where: str) -> Importance:
-    """A site's answer is untrusted: version, statistic, names and shapes (finiteness and sign are checked when made)."""
+def _rows(lineage: Lineage, point: Point) -> int:
+    """How many rows of what is to be forgotten the lineage saw in a point's shard."""
+    seen: dict[str, int] = {}
+    for shard in (s for m in lineage.models for s in m.data if s.key == point.shard):
+        for c in point.classes:
+            seen[c] = max(seen.get(c, 0), shard.rows.get(c, 0))
+    return sum(seen.values())
+
+
+def _checked(answer: Measured, version: str, scored: Scored, method: Method, where: str, most: int) -> Importance:
+    """A site's answer is untrusted: version, names, shapes and count (finiteness and sign are checked when made)."""
     expected = set(names_in(method.layers, scored.shapes, scored.head))
     sums = answer.importance.sums.get(method.statistic or "", {})
     shapes = {n: tuple(t.shape) for n, t in sums.items()}
@@ -170,6 +222,8 @@ def _checked(answer: Measured, version: str, scored: Scored, method: Method, whe
         raise SiteError(f"{where}: answered for version {answer.version[:12]}, asked was {version[:12]}")
     if shapes != {n: tuple(scored.shapes[n]) for n in expected}:
         raise SiteError(f"{where}: sent importances of {sorted(shapes)[:5]} with shapes that are not the model's")
+    if answer.importance.count > most:
+        raise SiteError(f"{where}: sent a sum over {answer.importance.count} rows; models were trained on {most} there")
     return answer.importance
 
 

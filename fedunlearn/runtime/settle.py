@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from fedunlearn.data import Selection
+from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, ask
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.tasks import Commit, Committed, Question, Score, Scored
@@ -26,16 +27,21 @@ def settle(family: Family, backend: Backend) -> None:
 
 
 def exclusions(family: Family) -> dict[str, dict[str, Selection]]:
-    """Per site, what committed requests exclude from training, less what a rollback lifted."""
+    """Per site and request, what is excluded from training: by every unlearning whose exclusion no rollback has lifted."""
+    lifted = {line.body["undoes"] for line in family.ledger.lines if line.kind == "rolled back" and line.body["lifted"]}
     found: dict[str, dict[str, Selection]] = {}
-    for line in family.ledger.lines:
-        for site, selection in line.body.get("exclusions", {}).items():
+    for line in (x for x in family.ledger.lines if x.kind == "unlearned" and x.number not in lifted):
+        for site, selection in line.body["exclusions"].items():
             chosen = Selection(tuple(selection["classes"]), tuple(selection["samples"]))
             found.setdefault(site, {})[line.body["request"]] = chosen
-        if lifted := line.body.get("lifted"):
-            for by_request in found.values():
-                by_request.pop(lifted, None)
     return found
+
+
+def in_force(family: Family) -> tuple[Request, ...]:
+    """Requests that changed a model and have not been rolled back, in order of time."""
+    undone = {line.body["undoes"] for line in family.ledger.lines if line.kind == "rolled back"}
+    lines = [x for x in family.ledger.lines if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
+    return tuple(dict.fromkeys(Request.from_json(x.body["record"]["facts"]["request"]) for x in lines))
 
 
 def rollback(family: Family, backend: Backend, *, lift_exclusion: bool) -> Line:
@@ -60,7 +66,7 @@ def rollback(family: Family, backend: Backend, *, lift_exclusion: bool) -> Line:
     checks = [Score(family.lineage[model].home, version, Question()) for model, version in heads.items()]
     ask(backend, checks, Scored)  # reading a version checks every hash of it
     request = undone.body["request"]
-    body = {"undoes": undone.number, "heads": heads, "request": request, "lifted": request if lift_exclusion else None}
+    body = {"undoes": undone.number, "heads": heads, "request": request, "lifted": lift_exclusion}
     line = family.ledger.append("rolled back", body)
     settle(family, backend)
     return line

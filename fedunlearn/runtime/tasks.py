@@ -21,10 +21,12 @@ class Question:
     Args:
         classes: for class requests: scores are on held-out rows of these classes.
         selections: otherwise: the forgotten rows themselves, `shard name -> which rows`, as far as the place holds them.
+        gone: classes forgotten before, which are no part of the rest any more.
     """
 
     classes: tuple[str, ...] = ()
     selections: Mapping[str, Selection] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,22 +82,24 @@ class Measured:
 
 @dataclass(frozen=True)
 class Score:
-    """How a version does on the place's calibration and test rows, and what it looks like."""
+    """How a version does on the place's calibration and test rows, what it looks like, and what is there to weigh it."""
 
     place: str
     version: str
     question: Question
+    own_shards: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Answers `Score`: scores on both splits, and names and shapes of the parameters."""
+    """Answers `Score`: scores on both splits, names and shapes of the parameters, and rows of `own_shards` that may be used."""
 
     version: str
     head: Head
     shapes: Mapping[str, tuple[int, ...]]
     calibration: Scores
     test: Scores
+    own_rows: int
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Apply:
         question: what scores are about.
         before: the heir's calibration scores, from `Scored`.
         aim: the forgotten accuracy to come to; None where nobody can say.
+        limits: the gate's, on the distance to the aim and on what is lost on the rest.
     """
 
     place: str
@@ -125,6 +130,7 @@ class Apply:
     question: Question
     before: Scores
     aim: float | None
+    limits: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ class Applied:
         version: the candidate.
         strength: what was applied.
         rule: how it was chosen, in words.
-        curve: (strength, forgotten, retained) on calibration rows for all that were tried.
+        curve: (strength, forgotten, retained, size of the edit) on calibration rows for all that were tried.
         test: the candidate's scores on test rows.
         mask: the logit mask's scores on the same rows; None where no class is to be masked.
     """
@@ -145,7 +151,7 @@ class Applied:
     version: str
     strength: Strength
     rule: str
-    curve: tuple[tuple[Strength, float | None, float | None], ...]
+    curve: tuple[tuple[Strength, float | None, float | None, float], ...]
     test: Scores
     mask: Scores | None
 

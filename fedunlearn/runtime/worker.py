@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fedunlearn.data import Exclusions, Rows, SiteData
+from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData
 from fedunlearn.data.rows import joined
-from fedunlearn.errors import InputError, StoreError
+from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Scores, score
 from fedunlearn.importance import Importance, measure, pool
 from fedunlearn.methods import Case, LogitMask, calibrate, make
@@ -71,7 +71,8 @@ class Worker:
                     net = self._net(version.weights, version.head)
                     shapes = {n: tuple(p.shape) for n, p in net.named_parameters()}
                     calibration, test = (self._score(net, task.question, version.head, s) for s in ("calibration", "test"))
-                    return Scored(task.version, version.head, shapes, calibration, test)
+                    own = sum(len(self.data.training(shard, classes)) for shard, classes in task.own_shards)
+                    return Scored(task.version, version.head, shapes, calibration, test, own)
                 case Apply():
                     return self._apply(task)
                 case Commit():
@@ -110,25 +111,27 @@ class Worker:
         def scored(weights: Tensors, split: str) -> Scores:
             return self._score(load(net, weights), task.question, version.head, split)
 
-        def tried(strength: Strength) -> tuple[float | None, float | None]:
-            found = scored(method.edit(version.weights, case, strength), "calibration")
-            return found.forgotten, found.retained
+        def tried(strength: Strength) -> tuple[float | None, float | None, float]:
+            edited = method.edit(version.weights, case, strength)
+            found = scored(edited, "calibration")
+            return found.forgotten, found.retained, _distance(version.weights, edited)
 
         before = (task.before.forgotten, task.before.retained)
-        choice = calibrate(method.strengths(case), tried, before, task.aim)
-        edited = method.edit(version.weights, case, choice.strength)
+        choice = calibrate(method.strengths(case), tried, before, task.aim, task.limits)
+        candidate = self.store.write(method.edit(version.weights, case, choice.strength), version.head)
         mask = scored(LogitMask().edit(version.weights, case, {}), "test") if _maskable(version, case) else None
-        test = scored(edited, "test")
-        candidate = self.store.write(edited, version.head)
+        test = scored(self.store.read(candidate).weights, "test")
         return Applied(task.version, candidate, choice.strength, choice.rule, choice.curve, test, mask)
 
     def _commit(self, task: Commit) -> Committed:
-        heads = json.dumps({"line": task.line, "heads": dict(sorted(task.heads.items()))}, indent=1).encode()
-        exclusions = json.dumps(Exclusions(task.exclusions).to_json(), indent=1).encode()
-        for name, data in (("heads.json", heads), ("exclusions.json", exclusions)):
-            path = self.store.folder / name
-            if not path.exists() or path.read_bytes() != data:
-                write_atomically(path, data)
+        plain = {
+            "line": task.line,
+            "heads": dict(sorted(task.heads.items())),
+            "exclusions": Exclusions(task.exclusions).to_json(),
+        }
+        data, path = json.dumps(plain, indent=1).encode(), self.store.folder / MIRROR
+        if not path.exists() or path.read_bytes() != data:
+            write_atomically(path, data)  # one file: what is acknowledged and what is excluded cannot disagree
         return Committed(task.line)
 
     def _net(self, weights: Tensors, head: Head) -> nn.Module:
@@ -137,25 +140,20 @@ class Worker:
     def _score(self, net: nn.Module, question: Question, head: Head, split: str) -> Scores:
         held = self.data.held_out.get(split)
         rows = Rows.empty(head.classes) if held is None else held.for_head(head.classes)
+        rest = rows.without({*question.classes, *question.gone})
         if question.classes:
-            return score(net, rows.of(question.classes), rows.without(question.classes))
+            named = [c for c in question.classes if c in head.classes]
+            return score(net, rows.of(named), rest, named)
         parts = [self.data.selected(shard, chosen).for_head(head.classes) for shard, chosen in question.selections.items()]
-        return score(net, joined(parts) if parts else Rows.empty(head.classes), rows)
+        return score(net, joined(parts) if parts else Rows.empty(head.classes), rest)
 
 
 def acknowledged(store: Store) -> str | None:
-    """Hash of the ledger line that a home last acknowledged; None if it never did.
-
-    Raises:
-        StoreError: its mirror is damaged.
-    """
-    path = store.folder / "heads.json"
-    if not path.exists():
-        return None
+    """Hash of the ledger line that a place last acknowledged; None if it never did, or if its mirror is damaged."""
     try:
-        return str(json.loads(path.read_text())["line"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not a mirror of the ledger ({error}); delete it, it will be written again") from error
+        return str(json.loads((store.folder / MIRROR).read_text())["line"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # as good as never: settling writes it anew
 
 
 def _maskable(version: Version, case: Case) -> bool:
@@ -164,6 +162,12 @@ def _maskable(version: Version, case: Case) -> bool:
     except InputError:  # all outputs, or no bias to mask with
         return False
     return bool(case.classes)
+
+
+def _distance(before: Tensors, after: Tensors) -> float:
+    """How far an edit moves the weights: the Euclidean distance."""
+    moved = sum(float((after[n].double() - t.double()).square().sum()) for n, t in before.items() if t.is_floating_point())
+    return float(moved**0.5)
 
 
 @contextmanager

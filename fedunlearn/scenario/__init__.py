@@ -1,5 +1,6 @@
 """Topologies: a YAML file that says who holds what and which models are born from which."""
 
+from fedunlearn.scenario.build import check_samples as check_samples
 from fedunlearn.scenario.build import open_site_data as open_site_data
 from fedunlearn.scenario.build import workers as workers
 from fedunlearn.scenario.files import find_topology as find_topology

@@ -1,6 +1,7 @@
 """Reading a topology, with errors that name file, key, value and the nearest right name."""
 
 import difflib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,33 @@ def load(path: Path) -> Scenario:
         InputError: the file is missing or not YAML, or something in it is wrong.
     """
     try:
-        plain = yaml.safe_load(path.read_text())
+        plain = yaml.load(path.read_text(), _Unique)
+        json.dumps(plain)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML: {error}") from error
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return parse(plain, str(path))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: refers to itself, or holds something that is no plain value: {error}") from error
+    if isinstance(plain, dict):
+        plain.setdefault("folder", str(path.resolve().parent))
+    scenario = parse(plain, str(path))
+    if scenario.folder not in sys.path:
+        sys.path.insert(0, scenario.folder)
+    return scenario
+
+
+class _Unique(yaml.SafeLoader):
+    """A key that stands twice in a mapping would silently win over the first; here it is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = sorted({str(k) for k in keys if keys.count(k) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{', '.join(twice)} stands there more than once", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def parse(plain: Any, where: str) -> Scenario:
@@ -64,7 +83,9 @@ def parse(plain: Any, where: str) -> Scenario:
     except ValidationError as error:
         raise InputError("\n".join(_said(e, where) for e in error.errors())) from error
     try:
-        ordered(scenario.parents)
+        order = ordered(scenario.parents)
+        for name in order:
+            _one_head(scenario, name)
         for site in scenario.data.without:
             if site not in scenario.sites:
                 raise unknown("site", site, scenario.sites, where="data.without")
@@ -100,6 +121,25 @@ def find_topology(name: str) -> Path:
     if path.stem in shipped and path.parent.name in ("", "topologies"):
         return shipped[path.stem]
     raise unknown("topology", name, shipped)
+
+
+def _one_head(scenario: Scenario, name: str) -> None:
+    """Parents must have one head, unless it is replaced; what it is follows from the nearest transfers above."""
+    spec = scenario.models[name]
+    heads = {head_source(scenario, p) for p in spec.source}
+    if not isinstance(spec, schema.Transfer) and len({scenario.models[h].head if h else None for h in heads}) > 1:  # type: ignore[union-attr]
+        raise InputError(
+            f"models.{name}.from: its parents {', '.join(spec.source)} have different outputs; only a transfer, "
+            f"which replaces the head, can start from them"
+        )
+
+
+def head_source(scenario: Scenario, name: str) -> str | None:
+    """The transfer that a model's head comes from; None where it has an output for every class."""
+    spec = scenario.models[name]
+    if isinstance(spec, schema.Transfer):
+        return name
+    return head_source(scenario, spec.source[0]) if spec.source else None
 
 
 def _said(error: Any, where: str) -> str:

@@ -3,12 +3,26 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: [str(x) for x in v] if isinstance(v, list | tuple) else v)]
+
+def _texts(value: Any) -> Any:
+    return [str(x) for x in value] if isinstance(value, list | tuple) else value
+
+
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({v for v in value if value.count(v) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands there more than once")
+    return value
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # of a model or a place; it becomes part of paths
+Names = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_once)]
+Places = Annotated[tuple[Name, ...], BeforeValidator(_texts), AfterValidator(_once)]
 
 
 class _Strict(BaseModel):
@@ -43,9 +57,9 @@ class Data(_Strict):
 
 class _Born(_Strict):
     source: Names = Field((), alias="from")
-    home: str | None = None
-    epochs: int = Field(0, ge=0, description="0: 4 from scratch, 2 from parents")
-    lr: float = Field(0, ge=0, description="0: 0.1 from scratch, 0.02 from parents")
+    home: Name | None = None
+    epochs: int | None = Field(None, ge=1, description="by default 4 from scratch, 2 from parents")
+    lr: float | None = Field(None, gt=0, description="by default 0.1 from scratch, 0.02 from parents")
     batch: int = Field(32, ge=1)
 
     @property
@@ -58,7 +72,7 @@ class Federated(_Born):
     """Rounds of local training and averaging."""
 
     born: Literal["federated"]
-    clients: Names = Field(min_length=1)
+    clients: Places = Field(min_length=1)
     rounds: int = Field(1, ge=1)
 
     @property
@@ -76,7 +90,7 @@ class Distributed(_Born):
     """Ranks with disjoint shards, averaged gradients."""
 
     born: Literal["distributed"]
-    ranks: Names = Field(min_length=1)
+    ranks: Places = Field(min_length=1)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -93,7 +107,7 @@ class Incremental(_Born):
     """One site trains a model on (or, without `from`, a first one)."""
 
     born: Literal["incremental"]
-    site: str
+    site: Name
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -110,7 +124,7 @@ class Transfer(_Born):
     """A new head on a frozen backbone."""
 
     born: Literal["transfer"]
-    site: str
+    site: Name
     source: Names = Field(alias="from", min_length=1)
     head: Names = Field(min_length=1)
 
@@ -163,7 +177,10 @@ class Scenario(_Strict):
     seed: int = Field(0, ge=0, description="of initial weights and the order of rows; data.seed deals the rows")
     data: Data
     net: dict[str, Any]
-    models: dict[str, Birth] = Field(min_length=1)
+    models: dict[Name, Birth] = Field(min_length=1)
+    folder: str = Field(
+        "", description="where the file lay: paths and factories are looked up there; filled in when it is read"
+    )
     requests: dict[str, Asked] = Field(default_factory=dict)
     gate: Limits = Limits()
 

@@ -3,20 +3,22 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from blake3 import blake3
 from torch import nn
 
 from fedunlearn.data import Exclusions, Selection, SiteData
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Lineage, Model, Request, ordered
 from fedunlearn.nets import head_of, weights_of
-from fedunlearn.runtime import Family, InProcess, settle
-from fedunlearn.scenario.build import SHARD, device_of, net_maker, open_site_data
+from fedunlearn.runtime import Family, InProcess, in_force, settle
+from fedunlearn.scenario.build import SHARD, check_samples, device_of, net_maker, open_site_data
 from fedunlearn.scenario.build import workers as make_workers
+from fedunlearn.scenario.files import head_source
 from fedunlearn.scenario.schema import Distributed, Federated, Scenario, Transfer
 from fedunlearn.store import write_atomically
 from fedunlearn.tensors import Tensors, average
@@ -25,28 +27,35 @@ from fedunlearn.training import Born, Portion, Recipe, distributed, federated, i
 Progress = Callable[[str], None]
 
 
-def train(scenario: Scenario, folder: Path, *, without: Request | None = None, progress: Progress = lambda _: None) -> Family:
+def train(
+    scenario: Scenario, folder: Path, *, without: Request | Sequence[Request] = (), progress: Progress = lambda _: None
+) -> Family:
     """Train every model of a scenario and keep the family in a folder.
 
     Args:
         scenario: what to train.
         folder: where to keep it; must not hold a family yet.
-        without: train as if this data had never been there (from `since` on): the retrained reference.
+        without: train as if this data had never been there (after `since`): the retrained reference. A model for which no
+            row is left then stays what it started from.
         progress: told, in words, what is being done.
 
     Returns:
         The family.
 
     Raises:
-        InputError: the folder holds a family already, or the scenario cannot be trained.
+        InputError: the folder holds a family already, or the scenario cannot be trained; nothing is written then.
     """
     family = Family(folder)
     if family.ledger.lines:
         raise InputError(f"{folder}: holds a family already; choose another folder (--out)")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose a folder (--out)")
     if folder.exists() and any(folder.iterdir()) and not (folder / "scenario.yaml").exists():
         raise InputError(f"{folder}: is not empty and not ours; choose another folder (--out)")
     data = open_site_data(scenario, folder / "homes")
-    school = _School(scenario, data, net_maker(scenario, data), without)
+    requests = (without,) if isinstance(without, Request) else tuple(without)
+    school = _School(scenario, data, net_maker(scenario, data), requests)
+    school.check()
     models: list[Model] = []
     weights: dict[str, Tensors] = {}
     heads: dict[str, str] = {}
@@ -71,7 +80,7 @@ def train(scenario: Scenario, folder: Path, *, without: Request | None = None, p
         "heads": heads,
         "scenario": scenario.name,
         "seed": scenario.seed,
-        "without": without.to_json() if without else None,
+        "without": [r.to_json() for r in requests],
         "rows_per_second": round(trained / seconds, 1),
     }
     family.ledger.append("trained", body)
@@ -80,7 +89,7 @@ def train(scenario: Scenario, folder: Path, *, without: Request | None = None, p
 
 
 def reference(family: Family, scenario: Scenario, request: Request, progress: Progress = lambda _: None) -> Family:
-    """The family as it would be without the data of a request: retrained in full, once, and kept beside the family.
+    """The family as it would be without the data of a request and of those in force: retrained once, kept beside it.
 
     Args:
         family: the family.
@@ -92,20 +101,18 @@ def reference(family: Family, scenario: Scenario, request: Request, progress: Pr
         InputError: the request names something that is not there; nothing is trained then.
     """
     request.check(family.lineage)
-    data = open_site_data(scenario, family.folder / "homes") if request.samples else {}
-    for shard, keys in request.shards.items():
-        site, name = shard.split("/", 1)
-        data[site].selected(name, Selection(samples=tuple(f"{name}/{k}" for k in keys)))
-    asked = request.to_json()
-    key = blake3(_yaml(scenario) + json.dumps([asked[k] for k in ("classes", "samples", "sites", "since")]).encode())
-    folder = family.folder / "reference" / key.hexdigest(16)
+    if request.samples:
+        check_samples(open_site_data(scenario, family.folder / "homes"), request)
+    requests = tuple(dict.fromkeys((*in_force(family), request)))
+    asked = sorted(json.dumps([r.classes, r.samples, r.sites, r.since]) for r in requests)
+    folder = family.folder / "reference" / blake3(_yaml(scenario) + json.dumps(asked).encode()).hexdigest(16)
     kept = Family(folder)
     if kept.ledger.lines:
         return kept
     if folder.exists():
         shutil.rmtree(folder)  # its training was cut off; nothing in it is anybody's only copy
-    progress(f"retraining the family without {request.words()}, to compare with")
-    return train(scenario, folder, without=request, progress=progress)
+    progress(f"retraining the family without {', '.join(r.words() for r in requests)}, to compare with")
+    return train(scenario, folder, without=requests, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -115,16 +122,36 @@ class _School:
     scenario: Scenario
     data: Mapping[str, SiteData]
     make: Callable[[int, int], nn.Module]
-    without: Request | None
+    without: tuple[Request, ...]
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """What the data names."""
+        return next(d.shards[SHARD].classes for d in self.data.values() if d.shards)
+
+    def head(self, name: str) -> tuple[str, ...]:
+        """Names of a model's outputs: those of the nearest transfer above it, else all classes."""
+        source = head_source(self.scenario, name)
+        spec = self.scenario.models[source] if source else None
+        return spec.head if isinstance(spec, Transfer) else self.classes
+
+    def check(self) -> None:
+        """Find out before the first model is trained what would stop the last.
+
+        Raises:
+            InputError: a head names an unknown class, or a model has no row to train on.
+        """
+        for name, spec in self.scenario.models.items():
+            for c in self.head(name):
+                if c not in self.classes:
+                    raise unknown("class", c, self.classes, where=f"models.{name}.head")
+            rows = sum(len(self.data[s].training(SHARD, self.head(name))) for s in spec.sites)
+            if not rows and not self.without:
+                raise InputError(f"models.{name}: none of its sites ({', '.join(spec.sites)}) holds a row to train on")
 
     def births(self, name: str, parents: list[Tensors]) -> Iterable[Born]:
         """A model and, in a federation, all those on the way to it; the last is the one that is kept."""
-        spec = self.scenario.models[name]
-        classes = next(d.shards[SHARD].classes for d in self.data.values() if d.shards)
-        head = spec.head if isinstance(spec, Transfer) else classes
-        unknown = [c for c in head if c not in classes]
-        if unknown:
-            raise InputError(f"models.{name}.head: unknown class {', '.join(unknown)}; known: {', '.join(classes)}")
+        spec, head = self.scenario.models[name], self.head(name)
         seed = seed_of(self.scenario.seed, name)
         epochs, lr = spec.settings
         recipe = Recipe(name, spec.place, spec.source, head, epochs, lr, spec.batch, seed, device_of())
@@ -133,6 +160,9 @@ class _School:
         def make() -> nn.Module:
             return self.make(len(head), seed)
 
+        if isinstance(spec, Transfer):  # parents share a body; their heads are replaced
+            body = head_of(make(), head).names
+            parents = [{n: t for n, t in p.items() if n not in body} for p in parents]
         start = average(parents) if parents else weights_of(make())
         if isinstance(spec, Federated):
             yield from federated(recipe, make, start, portions, spec.rounds)
@@ -144,24 +174,23 @@ class _School:
             yield incremental(recipe, make, start, portions[spec.site])
 
     def _portion(self, name: str, site: str, head: tuple[str, ...]) -> Portion:
-        held = self.data[site]
-        selection = self._left_out(name, site)
-        if selection is not None:
-            held = replace(held, exclusions=Exclusions({**held.exclusions.by_request, "reference": selection}))
-        return Portion(site, SHARD, held.training(SHARD).for_head(head), held.exclusions)
+        held, by_request = self.data[site], dict(self.data[site].exclusions.by_request)
+        for request in self.without:
+            left_out = self._left_out(request, name, site)
+            if left_out is not None:
+                by_request[f"without {request.id}"] = left_out
+        excluded = Exclusions(by_request)
+        rows = replace(held, excluded=lambda: excluded).training(SHARD)
+        return Portion(site, SHARD, rows.for_head(head), excluded)
 
-    def _left_out(self, name: str, site: str) -> Selection | None:
-        request = self.without
-        if request is None or (request.since is not None and self._before(name, request.since)):
+    def _left_out(self, request: Request, name: str, site: str) -> Selection | None:
+        order = ordered(self.scenario.parents)
+        if request.since is not None and order.index(name) <= order.index(request.since):
             return None
         if request.samples:
             here = tuple(s.split("/", 1)[1] for s in request.samples if s.split("/", 1)[0] == site)
             return Selection(samples=here) if here else None
         return Selection(classes=request.classes) if not request.sites or site in request.sites else None
-
-    def _before(self, name: str, since: str) -> bool:
-        order: tuple[str, ...] = ordered(self.scenario.parents)
-        return order.index(name) < order.index(since.split("/", 1)[0])
 
 
 def _yaml(scenario: Scenario) -> bytes:

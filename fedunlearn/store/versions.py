@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from fedunlearn.errors import StoreError, unknown
+from fedunlearn.errors import ShapeError, StoreError, unknown
 from fedunlearn.store.files import write_atomically
 from fedunlearn.tensors import Head, Tensors
 
@@ -39,7 +40,7 @@ class Store:
         self._packs: dict[str, str] | None = None  # tensor hash -> the pack that holds it
 
     def write(self, weights: Tensors, head: Head) -> str:
-        """Keep a version; tensors that some version already has are not written again.
+        """Keep a version and read it back; tensors that some version already has are not written again.
 
         Args:
             weights: parameters and buffers.
@@ -47,22 +48,36 @@ class Store:
 
         Returns:
             The version's name: the same content has the same name, wherever it is written.
+
+        Raises:
+            ShapeError: a weight is NaN or infinite.
         """
+        for name, tensor in weights.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ShapeError(f"weights of {name!r} are NaN or infinite; such a version is not kept")
         hashes = {name: _hash(tensor) for name, tensor in sorted(weights.items())}
-        known = self._known()
-        new = {h: weights[n].detach().cpu().contiguous() for n, h in hashes.items() if h not in known}
+        content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
+        version = blake3(_canonical(content)).hexdigest()
+        self._write(version, content, weights, self._known())
+        try:
+            self.read(version)
+        except StoreError:  # a pack that was trusted to hold some of it is damaged or gone: write all of it again
+            self._write(version, content, weights, {})
+            self.read(version)
+        return version
+
+    def _write(self, version: str, content: dict[str, Any], weights: Tensors, known: dict[str, str]) -> None:
+        new = {h: weights[n].detach().cpu().contiguous() for n, h in content["tensors"].items() if h not in known}
         if new:
             data = save(new)
             pack = blake3(data).hexdigest()
             write_atomically(self.folder / "packs" / f"{pack}.safetensors", data)
             known.update(dict.fromkeys(new, pack))
-        content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
-        version = blake3(_canonical(content)).hexdigest()
-        manifest = {**content, "packs": {h: known[h] for h in sorted(set(hashes.values()))}}
-        path = self._manifest(version)
-        if not path.exists():
-            write_atomically(path, _canonical({**manifest, "hash": blake3(_canonical(manifest)).hexdigest()}))
-        return version
+            self._known().update(known)
+        manifest = {**content, "packs": {h: known[h] for h in sorted(set(content["tensors"].values()))}}
+        data, path = _canonical({**manifest, "hash": blake3(_canonical(manifest)).hexdigest()}), self._manifest(version)
+        if not path.exists() or path.read_bytes() != data:
+            write_atomically(path, data)
 
     def read(self, version: str) -> Version:
         """Read a version and check every hash.
@@ -125,7 +140,8 @@ class Store:
         if self._packs is None:
             self._packs = {}
             for version in self.versions():
-                self._packs.update(self.manifest(version)["packs"])
+                with suppress(StoreError):  # a damaged manifest promises nothing; whoever reads that version is told
+                    self._packs.update(self.manifest(version)["packs"])
         return self._packs
 
 

@@ -29,16 +29,17 @@ def federated(
         rounds: how many rounds, at least 1.
 
     Yields:
-        Local models and averages, in order of time; the last has the recipe's name.
+        Local models and averages, in order of time; the last has the recipe's name. Without a row at any client, the start.
 
     Raises:
-        InputError: there are no rounds, or no client has a row.
+        InputError: there are no rounds.
     """
     if rounds < 1:
         raise InputError(f"model {recipe.name!r}: rounds is {rounds}, expected at least 1")
     active = {c: held for c, held in clients.items() if any(len(p.rows) for p in held)}
     if not active:
-        raise InputError(f"model {recipe.name!r}: none of its clients ({', '.join(clients)}) holds a row to train on")
+        yield born("federated", recipe, load(make(), start), [])
+        return
     parents, weights = recipe.parents, start
     for number in range(1, rounds + 1):
         local: list[Born] = []

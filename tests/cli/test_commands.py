@@ -122,10 +122,10 @@ def test_train_takes_a_seed(run: Run, tmp_path: Path) -> None:
 def test_nothing_to_forget_is_an_answer(run: Run, tmp_path: Path) -> None:
     run("train", "transfers", "--out", tmp_path / "family")
     before = snapshot(tmp_path / "family")
-    status, text, _ = run("unlearn", tmp_path / "family", "--classes", "2", "--since", "odd")
+    status, text, _ = run("unlearn", tmp_path / "family", "--classes", "2", "--since", "round")
     assert status == 0
     assert "nothing to forget" in text
-    status, text, _ = run("plan", tmp_path / "family", "--classes", "2", "--since", "odd")
+    status, text, _ = run("plan", tmp_path / "family", "--classes", "2", "--since", "round")
     assert "nothing to forget" in text
     assert snapshot(tmp_path / "family") == before
 
@@ -147,7 +147,7 @@ def test_nothing_to_forget_is_an_answer(run: Run, tmp_path: Path) -> None:
         ("rollback FOLDER", "nothing to roll back"),
         ("export FOLDER estern x.safetensors", "unknown model 'estern'; did you mean 'eastern'"),
         ("export FOLDER shared/r1/north x.safetensors", "is retired: its weights are gone; kept are: "),
-        ("export FOLDER eastern x.safetensors --version 000", "unknown version at east '000'"),
+        ("export FOLDER eastern x.safetensors --version 000", "unknown version of eastern '000'"),
         ("show FOLDER-2", "no family here; make one with"),
         ("train nothing.yaml", "unknown topology 'nothing.yaml'"),
         ("train hospitals --out FOLDER", "holds a family already"),
@@ -183,7 +183,7 @@ def test_a_training_that_was_cut_off_says_so(run: Run, folder: Path) -> None:
 
 
 def test_a_place_that_is_behind_is_shown_and_settled(run: Run, folder: Path) -> None:
-    (folder / "homes" / "west" / "heads.json").unlink()
+    (folder / "homes" / "west" / "place.json").write_text("{")
     assert "not yet at west: run fedunlearn settle" in run("show", folder)[1]
     assert run("settle", folder)[0] == 0
     assert "not yet" not in run("show", folder)[1]

@@ -89,7 +89,7 @@ def test_wrong_shardings_are_refused(asked: dict[str, object], message: str) -> 
 
 def test_excluded_rows_are_left_out_by_the_loader_and_refused_by_the_guard() -> None:
     excluded = Exclusions({"r-1": Selection(classes=("a",)), "r-2": Selection(samples=("main/k3",))})
-    site = SiteData("north", {"main": rows([0, 1, 2, 1])}, {}, excluded)
+    site = SiteData("north", {"main": rows([0, 1, 2, 1])}, {}, lambda: excluded)
     assert site.training("main").keys == ("k1", "k2")
     assert site.training("main", ("b",)).keys == ("k1",)
     assert site.all("main").keys == ("k0", "k1", "k2", "k3")
@@ -112,10 +112,10 @@ def test_selected_rows_must_exist() -> None:
         site.all("man")
 
 
-def test_a_damaged_file_of_exclusions_stops_training(tmp_path: Path) -> None:
-    path = tmp_path / "exclusions.json"
-    path.write_text('{"r": {"classes"')
-    with pytest.raises(StoreError, match="not a file of exclusions"):
+def test_a_damaged_mirror_stops_training(tmp_path: Path) -> None:
+    path = tmp_path / "place.json"
+    path.write_text('{"exclusions": {"r": {"classes"')
+    with pytest.raises(StoreError, match=r"not a mirror of the ledger .* run `fedunlearn settle` before training"):
         Exclusions.read(path)
 
 

@@ -12,7 +12,7 @@ from fedunlearn.importance.reference import loop
 from fedunlearn.nets import NETS, build, head_of
 from fedunlearn.tensors import Head
 
-SHAPES = {"mlp": (4, 4), "cnn": (1, 6, 6)}
+SHAPES = {"mlp": (4, 4), "cnn": (1, 6, 6), "resnet_cifar": (2, 8, 8)}
 OUTPUTS = 3
 
 

@@ -103,7 +103,9 @@ def test_the_mask_says_when_it_cannot() -> None:
         make("logit_mask").edit(weights, Case({}, {}, HEAD, ("a", "b", "c")), {})
     with pytest.raises(InputError, match="the head 'head' has no bias"):
         make("logit_mask").edit(weights, Case({}, {}, HEAD, ("a",)), {})
-    assert not make("logit_mask").reaches(Case({}, {}, HEAD, ("z",)))
+    assert "no output to mask" in str(make("logit_mask").misses(Case({}, {}, HEAD, ("z",))))
+    assert "retire the model" in str(make("logit_mask").misses(Case({}, {}, HEAD, ("a", "b", "c"))))
+    assert make("logit_mask").misses(Case({}, {}, HEAD, ("a", "z"))) is None
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,7 @@ def test_the_mask_says_when_it_cannot() -> None:
         ("fiun", {"lam": -1}, "lam is -1, expected a number from 0 up"),
         ("fiun", {"alpha": "nan"}, "alpha is nan"),
         ("logit_mask", {"alpha": 1}, "method logit_mask: unknown setting 'alpha'"),
+        ("fedunlearn.methods:Method", {}, "cannot be made: Can't instantiate abstract class"),
         ("torch:nn", {}, "is a module, expected something to call"),
         ("torch:Tensor", {}, "expected a subclass of fedunlearn.methods.Method"),
     ],
@@ -126,25 +129,46 @@ def test_wrong_methods_are_refused(name: str, given_: dict[str, object], message
 
 def test_settings_may_come_as_text() -> None:
     assert make("fiun", {"alpha": "3.5", "layers": "last"}) == FIUn(alpha=3.5, layers="last")
+    assert make("fiun", {"layers": "1"}) == FIUn(layers="1")
 
 
-CURVE = {1: (0.9, 0.95), 2: (0.5, 0.95), 3: (0.0, 0.93), 4: (0.0, 0.6)}
-STRENGTHS = [{"step": float(s)} for s in CURVE]
+CURVE = {
+    1: (0.9, 0.95, 0.1),
+    2: (0.5, 0.95, 0.2),
+    3: (0.04, 0.92, 0.3),
+    4: (0.0, 0.88, 0.4),
+    5: (0.0, 0.6, 0.5),
+    6: (0.9, 0.95, 0.15),
+}
+STRENGTHS = [{"step": float(s)} for s in reversed(CURVE)]
 
 
-def step(aim: float | None, before: tuple[float | None, float | None] = (0.9, 0.95)) -> float:
-    choice = calibrate(STRENGTHS, lambda s: CURVE[int(s["step"])], before, aim)
-    assert len(choice.curve) == 4
+def step(
+    aim: float | None, before: tuple[float | None, float | None] = (0.9, 0.95), limits: tuple[float, float] = (1.0, 1.0)
+) -> float:
+    choice = calibrate(STRENGTHS, lambda s: CURVE[int(s["step"])], before, aim, limits)
+    assert len(choice.curve) == len(CURVE)
     return choice.strength["step"]
 
 
-def test_calibration_takes_what_forgets_at_the_least_cost() -> None:
-    assert step(0.0) == 3
+def test_calibration_takes_what_forgets_at_the_least_cost_and_of_equals_the_smaller_edit() -> None:
+    assert step(0.0) in (3, 4)
     assert step(0.5) == 2
     assert step(0.9) == 1
 
 
-def test_without_rows_of_the_class_it_bounds_the_damage() -> None:
+def test_calibration_prefers_what_the_gate_would_let_pass() -> None:
+    better = {1: (0.04, 0.91, 0.1), 2: (0.0, 0.88, 0.2)}
+    strengths = [{"step": 1.0}, {"step": 2.0}]
+
+    def chosen(limits: tuple[float, float]) -> float:
+        return calibrate(strengths, lambda s: better[int(s["step"])], (0.9, 0.95), 0.0, limits).strength["step"]
+
+    assert chosen((1.0, 1.0)) == 2
+    assert chosen((0.05, 0.05)) == 1
+
+
+def test_without_rows_of_the_class_it_bounds_the_damage_and_takes_the_largest_edit_within() -> None:
     assert step(None) == 2
     assert step(0.0, (None, 0.95)) == 2
 

@@ -16,13 +16,13 @@ def test_nets_are_the_same_for_the_same_seed_and_leave_the_global_generator_alon
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    one, two, other = (weights_of(build({"name": name}, (8, 8), 4, seed)) for seed in (1, 1, 2))
+    one, two, other = (weights_of(build({"name": name}, (1, 8, 8), 4, seed)) for seed in (1, 1, 2))
     assert equal(one, two)
     assert not equal(one, other)
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize(("shape", "name"), [((8, 8), "cnn"), ((3, 9, 7), "cnn"), ((5,), "mlp")])
+@pytest.mark.parametrize(("shape", "name"), [((8, 8), "cnn"), ((3, 9, 7), "cnn"), ((5,), "mlp"), ((3, 8, 12), "resnet_cifar")])
 def test_nets_take_their_shapes(shape: tuple[int, ...], name: str) -> None:
     assert build({"name": name}, shape, 4)(torch.zeros(2, *shape)).shape == (2, 4)
 
@@ -83,6 +83,8 @@ def test_a_factory_of_the_users_own(factories: str) -> None:
         ({"name": "mpl"}, "unknown net 'mpl'; did you mean 'mlp'"),
         ({"name": "mlp", "hiden": 3}, r"net mlp: .*hiden"),
         ({"name": "mlp", "hidden": 1}, "hidden is 1, expected at least 2"),
+        ({"name": "resnet_cifar"}, r"one input has shape \(4,\), expected \(channels, 4a, 4b\)"),
+        ({"name": "resnet_cifar", "depth": 21}, "depth is 21, expected 6n"),
         ({"name": "cnn"}, r"one input has shape \(4,\), expected \(channels, height, width\)"),
     ],
 )

@@ -35,7 +35,7 @@ def test_pool_within_a_model_merge_between_models_and_only_over_ancestors() -> N
     )
     plan = discover(lineage, Request(classes=("a",)))
     values = {"n/main": importance(2, 2.0, 8.0), "s/main": importance(2, 4.0, 0.0), "e/main": importance(4, 4.0, 12.0)}
-    scored = {h.name: Scored("v", Head("h", head), {"h.weight": (2, 1)}, NONE, NONE) for h in plan.heirs}
+    scored = {h.name: Scored("v", Head("h", head), {"h.weight": (2, 1)}, NONE, NONE, 1) for h in plan.heirs}
     found = Round1(scored, {p: values[p.shard] for p in plan.points}, {})
     family = Family.__new__(Family)
     family.__dict__["lineage"] = lineage

@@ -1,0 +1,88 @@
+"""Statistics that need no gradient: what the units of a layer put out, and how a layer's inputs are spread."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedunlearn.errors import ShapeError
+from fedunlearn.importance import rules
+from fedunlearn.importance.rules import Arguments, Rule
+from fedunlearn.importance.tape import Tape, parameters_of
+
+Each = Callable[[Rule, Arguments, Tensor, bool], Tensor]
+
+
+def activation(rule: Rule, a: Arguments, out: Tensor, biased: bool) -> Tensor:
+    """Sum over samples of each unit's mean output over positions: [N, units, ...] or [N, ..., units] -> [units].
+
+    ActivationMask (FisherMask, arXiv 2310.05331) compares its mean on forgotten and on retained rows.
+    """
+    del a, biased
+    out = out.double()
+    if rule is rules.convolution:
+        return out.flatten(2).mean(2).sum(0)
+    return (out.flatten(1, -2).mean(1) if out.dim() > 2 else out).sum(0)
+
+
+def moment(rule: Rule, a: Arguments, out: Tensor, biased: bool) -> Tensor:
+    """Sum over samples and positions of h h^T, h being the layer's input (a patch of it for a convolution): [K, K].
+
+    The input side of K-FAC (Martens and Grosse, arXiv 1503.05671). With a bias, h has a last entry 1, and K is one more.
+    """
+    x = a["input"]
+    if rule is rules.convolution:
+        if x.dim() != 4 or a["groups"] != 1 or isinstance(a["padding"], str):
+            raise ShapeError("moment: convolutions other than 2-d, in one group, padded by numbers are not covered")
+        size = a["weight"].shape[2:]
+        x = functional.unfold(x, size, a["dilation"], a["padding"], a["stride"]).transpose(1, 2)
+    rows = x.reshape(-1, x.shape[-1]).double()
+    if biased:
+        rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
+    product: Tensor = rows.T @ rows
+    return product
+
+
+FORWARD: dict[str, Each] = {"activation": activation, "moment": moment}
+
+
+def forward_sums(net: nn.Module, x: Tensor, statistic: str, wanted: frozenset[str], max_bytes: int) -> dict[str, Tensor]:
+    """A forward statistic of every wanted weight of a linear or convolutional layer, by the weight's name.
+
+    Args:
+        net: in eval mode.
+        x: inputs [N, ...].
+        statistic: a name of `FORWARD`.
+        wanted: names of parameters; those that are no such weight have no such statistic and are left out.
+        max_bytes: bound on the activations of one pass.
+
+    Raises:
+        ShapeError: a wanted weight is used in a way that is not covered, or none is wanted at all.
+    """
+    total: dict[str, Tensor] = {}
+    biases = {n for n, p in net.named_parameters() if p.dim() == 1}
+
+    def run(part: Tensor) -> Tape:
+        def meet(rule: Rule, a: Arguments, out: Tensor, roles: Mapping[str, str]) -> None:
+            if rule in (rules.linear, rules.convolution) and "weight" in roles:
+                name = roles["weight"]
+                found = FORWARD[statistic](rule, a, out, a["bias"] is not None)
+                total[name] = total[name] + found if name in total else found
+
+        tape = Tape(parameters_of(net), wanted, len(part), None, meet)
+        with tape, torch.no_grad():
+            net(part)
+        return tape
+
+    probe = run(x[:1])
+    weights = frozenset(total) | {n for n in probe.left if n not in biases}
+    total.clear()
+    step = max(1, max_bytes // max(1, 2 * probe.entries * max(4, x.element_size())))
+    for i in range(0, len(x), step):
+        tape = run(x[i : i + step])
+        for name in weights & tape.left.keys():
+            raise ShapeError(f"{statistic}: parameter {name!r} {tape.left[name]}; name the layers you want without it")
+    if not weights:
+        raise ShapeError(f"{statistic}: none of the layers asked for is linear or convolutional")
+    return total

@@ -1,0 +1,141 @@
+"""What is differentiated: one number a sample.
+
+A loss is a list of terms, each [N], such that the sum over terms of f(gradient of the term) is the statistic wanted; most
+have one term, an expectation over the model's own outputs has one for each class.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fedunlearn.errors import InputError, ShapeError, unknown
+
+
+class Loss(ABC):
+    """One number a sample; `labelled` says whether it reads labels."""
+
+    labelled: bool = False
+
+    @abstractmethod
+    def terms(self, out: Tensor, y: Tensor | None, power: int) -> Iterator[Tensor]:
+        """Per-sample values [N] of outputs [N, C]; constant weights are such that f(w a) = w^power f(a) comes out right."""
+
+    def rows(self, n: int, y: Tensor | None) -> Tensor | None:
+        """What goes along with n inputs, row by row."""
+        return y
+
+
+@dataclass(frozen=True)
+class Labels(Loss):
+    """Cross-entropy of given labels: with squares, the empirical Fisher."""
+
+    labelled = True
+
+    def terms(self, out: Tensor, y: Tensor | None, power: int) -> Iterator[Tensor]:
+        """-log p(y | x)."""
+        if y is None:
+            raise InputError("loss 'labels' needs labels; without them use 'own', 'sampled', 'norm' or 'masked'")
+        yield functional.cross_entropy(out, y, reduction="none")
+
+
+@dataclass(frozen=True)
+class Own(Loss):
+    """Expectation over the model's own outputs, exactly: with squares, the true Fisher (FisherMask, arXiv 2310.05331)."""
+
+    def terms(self, out: Tensor, y: Tensor | None, power: int) -> Iterator[Tensor]:
+        """-log p(c | x), weighted by p(c | x), one class c after another."""
+        log = torch.log_softmax(out, 1)
+        weight = log.detach().exp() ** (1 / power)
+        for c in range(out.shape[1]):
+            yield -log[:, c] * weight[:, c]
+
+
+@dataclass(frozen=True)
+class Sampled(Loss):
+    """One label a row, drawn from the model's own outputs: an unbiased, cheaper `Own`. The split into batches is all one."""
+
+    seed: int = 0
+
+    def rows(self, n: int, y: Tensor | None) -> Tensor:
+        """A uniform number a row, which picks the label."""
+        return torch.rand(n, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
+
+    def terms(self, out: Tensor, y: Tensor | None, power: int) -> Iterator[Tensor]:
+        """-log p(drawn label | x)."""
+        if y is None:
+            raise ShapeError("loss 'sampled': rows come without the numbers that pick labels")
+        steps = torch.softmax(out.detach().double(), 1).cumsum(1)
+        drawn = (steps < y[:, None].to(steps.device)).sum(1).clamp(max=out.shape[1] - 1)
+        yield functional.cross_entropy(out, drawn, reduction="none")
+
+
+@dataclass(frozen=True)
+class Norm(Loss):
+    """Squared norm of the outputs: with absolute values, LFSSD's sensitivity (arXiv 2402.19308). No labels."""
+
+    def terms(self, out: Tensor, y: Tensor | None, power: int) -> Iterator[Tensor]:
+        """||f(x)||^2."""
+        yield out.square().sum(1)
+
+
+@dataclass(frozen=True)
+class Masked(Loss):
+    """KL(t || p) to the model's own output t without some classes: which way to move to forget them.
+
+    Args:
+        outputs: indices of the outputs that t lacks; at least one, not all.
+    """
+
+    outputs: tuple[int, ...]
+
+    def terms(self, out: Tensor, y: Tensor | None, power: int) -> Iterator[Tensor]:
+        """Sum over c of t_c (log t_c - log p_c), with t constant."""
+        kept = [c for c in range(out.shape[1]) if c not in self.outputs]
+        if not kept or not self.outputs:
+            raise InputError(f"loss 'masked': {len(self.outputs)} of {out.shape[1]} outputs masked; some, not all, must be")
+        log = torch.log_softmax(out, 1)[:, kept]
+        target = torch.log_softmax(out.detach()[:, kept], 1)
+        yield (target.exp() * (target - log)).sum(1)
+
+
+@dataclass(frozen=True)
+class Custom(Loss):
+    """The user's own: `of(outputs [N, C], labels [N] or None) -> [N]`, each entry a function of its own row only."""
+
+    of: Callable[[Tensor, Tensor | None], Tensor]
+
+    def terms(self, out: Tensor, y: Tensor | None, power: int) -> Iterator[Tensor]:
+        """What the user's function says.
+
+        Raises:
+            ShapeError: it is not one number a row.
+        """
+        found = self.of(out, y)
+        if not isinstance(found, Tensor) or found.shape != (len(out),):
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ShapeError(f"loss: the user's function gave {shape} for {len(out)} rows, expected one number a row")
+        yield found
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {"labels": Labels, "own": Own, "sampled": Sampled, "norm": Norm, "masked": Masked}
+
+
+def loss_of(loss: str | Loss | Callable[[Tensor, Tensor | None], Tensor], masked: tuple[int, ...] = (), seed: int = 0) -> Loss:
+    """A loss by name, by itself, or the user's function.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if callable(loss):
+        return Custom(loss)
+    if loss not in LOSSES:
+        raise unknown("loss", loss, LOSSES)
+    settings: dict[str, dict[str, Any]] = {"masked": {"outputs": masked}, "sampled": {"seed": seed}}
+    return LOSSES[loss](**settings.get(loss, {}))

@@ -1,0 +1,34 @@
+"""torchvision, also where its compiled operators are missing."""
+
+import importlib
+from types import ModuleType
+
+import torch
+
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_library: list[torch.library.Library] = []  # a library lives as long as it is referred to
+
+
+def torchvision() -> ModuleType:
+    """The package torchvision.
+
+    Its wheel is compiled against one build of torch. Beside another (the CPU build, say) its own operators are missing and
+    the import fails with "operator torchvision::nms does not exist". Models, data sets and transforms need none of them, so
+    the names alone are defined then; calling one of these operators still fails.
+
+    Raises:
+        ImportError: torchvision is not installed.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for schema in _SCHEMAS:
+        library.define(schema)  # type: ignore[no-untyped-call]
+    _library.append(library)
+    return importlib.import_module("torchvision")
