@@ -72,7 +72,7 @@ def sums_of(
                 run = _Run(net, wanted - slow.keys(), fold, loss, autocast)
                 found, out = run(x[part], None if y is None else y[part])
                 if i == 0 and probe.out is not None:
-                    _independent(out, probe.out, COARSE if autocast else ROUNDING.get(out.dtype, COARSE))
+                    independent(out, probe.out, COARSE if autocast else ROUNDING.get(out.dtype, COARSE))
                 for name, tensor in found.items():
                     total[name] = total[name].add_(tensor) if name in total else tensor.double()
                 slow.update(run.left)
@@ -150,7 +150,12 @@ def _probe(net: nn.Module, x: Tensor, wanted: frozenset[str], autocast: torch.dt
     return found
 
 
-def _independent(out: Tensor, alone: Tensor, tolerance: float) -> None:
+def independent(out: Tensor, alone: Tensor, tolerance: float) -> None:
+    """Refuse a model whose outputs for a sample depend on the other samples of its batch.
+
+    Raises:
+        ShapeError: they do.
+    """
     moved = float((out[:1] - alone).abs().max())
     if moved > tolerance * max(float(alone.abs().max()), float(out.abs().max()), 1e-30):
         raise ShapeError(
@@ -220,6 +225,8 @@ def _by_loop(net: nn.Module, x: Tensor, y: Tensor | None, loss: Loss, fold: Fold
         for i in range(len(x)):
             out = _outputs(net(x[i : i + 1]), 1)
             for term in list(loss.terms(out, None if y is None else y[i : i + 1], fold.power)):
+                if not term.requires_grad:
+                    continue  # it depends on none of them
                 found = torch.autograd.grad(term.sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
                 for name, g in zip(parameters, found, strict=True):
                     if g is not None:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from fedunlearn.errors import ShapeError, unknown
 from fedunlearn.importance.batch_squares import batch_squares
-from fedunlearn.importance.engine import Sums, sums_of
+from fedunlearn.importance.engine import COARSE, ROUNDING, Sums, independent, sums_of
 from fedunlearn.importance.folds import FOLDS, Fold
 from fedunlearn.importance.forward import FORWARD, forward_sums
 from fedunlearn.importance.importance import Importance
 from fedunlearn.importance.losses import Loss, loss_of
+from fedunlearn.importance.tape import Tape, parameters_of
 from fedunlearn.tensors import Head, names_in
 
 MAX_BYTES = 256 << 20
@@ -128,15 +129,17 @@ def _last_layer(
     layer = net.get_submodule(head.layer)
     handle = layer.register_forward_hook(lambda _m, inputs, out: seen.append((inputs[0].detach(), out.detach())))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Tape(parameters_of(net), frozenset(), len(x)):
             out = net(x)
+            alone = net(x[:1])
     finally:
         handle.remove()
-    if len(seen) != 1 or seen[0][0].dim() != 2 or not torch.equal(seen[0][1], out):
+    if len(seen) != 2 or seen[0][0].dim() != 2 or not torch.equal(seen[0][1], out):
         raise ShapeError(
-            f"layer {head.layer!r} is not a plain last linear layer (called {len(seen)} times, its output must be the "
+            f"layer {head.layer!r} is not a plain last linear layer (called {len(seen) // 2} times, its output must be the "
             f"model's): measure all layers instead"
         )
+    independent(out, alone, ROUNDING.get(out.dtype, COARSE))
     h, leaf = seen[0][0].double(), out.double().requires_grad_()
     for term in list(loss.terms(leaf, y, fold.power)):
         (g,) = torch.autograd.grad(term.sum(), leaf, retain_graph=True)

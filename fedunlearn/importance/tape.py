@@ -102,6 +102,8 @@ class Tape(TorchFunctionMode):
                 hit.append(names[id(value)])
             elif type(value) in (list, tuple):
                 hit += [names[id(v)] for v in value if id(v) in names]
+        if func is functional.batch_norm:
+            _refuse_batch_statistics(args, kwargs)
         if not hit:
             return func(*args, **kwargs)
         if func is functional.multi_head_attention_forward:
@@ -164,9 +166,6 @@ class Tape(TorchFunctionMode):
 
     def _unfit(self, known: Known, a: Arguments, out: Tensor) -> str | None:
         """Why a rule does not hold for this call; None where it does."""
-        if known.rule is rules.batch_norm and a["training"]:
-            raise ShapeError("BatchNorm takes its statistics from the batch, so that samples have no gradients of their own; "
-                             "put the model into eval mode, with running statistics (track_running_stats=True)")  # fmt: skip
         if known.rule is rules.embedding and (a["max_norm"] is not None or a["scale_grad_by_freq"]):
             return "is an embedding with max_norm or scale_grad_by_freq"
         if self.deliver is not None and not torch.is_grad_enabled():
@@ -231,6 +230,15 @@ def _bound(known: Known, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> di
     """Arguments by name; None where some are missing or unheard of (an `alpha` or `out` that a rule does not know)."""
     a = {**known.defaults, **dict(zip(known.names, args, strict=False)), **kwargs}
     return a if all(n in a for n in known.names) and a.keys() <= {*known.names, *known.defaults} else None
+
+
+def _refuse_batch_statistics(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    a = _bound(KNOWN[functional.batch_norm], args, kwargs)
+    if a is not None and a["training"]:
+        raise ShapeError(
+            "BatchNorm takes its statistics from the batch, so that samples have no gradients of their own; use running "
+            "statistics (track_running_stats=True), or another normalisation"
+        )
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
