@@ -21,10 +21,10 @@ def arguments(what: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def origin() -> dict[str, Any]:
-    """Versions, commit and host of a result."""
+def origin(*packages: str) -> dict[str, Any]:
+    """Versions (of these packages, too), commit and host of a result."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    names = ("fedunlearn", "torch", "numpy", "scikit-learn")
+    names = ("fedunlearn", "torch", "numpy", "scikit-learn", *packages)
     host = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
     return {"versions": {n: version(n) for n in names}, "commit": commit.stdout.strip(), "host": host}
 

@@ -19,6 +19,7 @@ from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
 from fedunlearn.runtime import Family, InProcess, Record, gone_from, score_all, settle
+from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.runtime import unlearn as run_unlearn
 from fedunlearn.runtime.tasks import Scored
@@ -62,6 +63,9 @@ def train(
     topology: Annotated[str, typer.Argument(help="a topology file, or the name of one that comes with fedunlearn")],
     folder: Annotated[Path | None, typer.Option("--out", help="where to keep the family; runs/<name> by default")] = None,
     seed: Annotated[int | None, typer.Option(help="replaces the file's seeds")] = None,
+    with_bank: Annotated[
+        bool, typer.Option("--bank", help="bank importances by class, so that class requests read no data")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train every model of a topology and keep the family."""
@@ -69,6 +73,9 @@ def train(
     folder = folder or Path("runs") / scenario.name
     with progress() as say:
         family = run_train(scenario, folder, progress=say)
+        if with_bank:
+            say("banking importances by class")
+            run_bank(family, InProcess(workers(scenario, family)))
     if as_json:
         print_json({"folder": str(folder), **state(family)})
     else:
@@ -207,6 +214,19 @@ def settle_(folder: Folder, as_json: Json = False) -> None:
         print_json({"line": number, "places": list(family.places)})
     else:
         out.print(f"every place holds ledger line {number}")
+
+
+@app.command()
+def bank(folder: Folder, as_json: Json = False) -> None:
+    """Measure importances by class ahead of any request, so that class requests read no data."""
+    family = _open(folder)
+    with progress() as say:
+        say("measuring every kept model, class by class, at the sites that may be asked")
+        read = run_bank(family, InProcess(workers(of_family(family), family)))
+    if as_json:
+        print_json({"rows_read": read})
+    else:
+        out.print(f"banked; {read} rows read")
 
 
 @app.command()

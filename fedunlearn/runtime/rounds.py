@@ -28,12 +28,14 @@ class Round1:
         points: importance of what is forgotten, at every evidence point.
         own: mean own importance of the heirs whose data lies elsewhere than at their home.
         unweighed: heirs of which no row of their own may be used any more.
+        read: rows that were read to measure it; what came out of a bank reads none.
     """
 
     scored: Mapping[str, Scored]
     points: Mapping[Point, Importance]
     own: Mapping[str, Mapping[str, torch.Tensor]]
     unweighed: frozenset[str] = frozenset()
+    read: int = 0
 
     @property
     def sent(self) -> int:
@@ -135,7 +137,7 @@ def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Rou
     bare = {h.name for h in plan.heirs if h.name not in away and not scored[h.name].own_rows}
     bare |= {name for name, own in pooled.items() if not own.count}
     means = {name: own.mean(statistic) for name, own in pooled.items() if own.count}
-    return Round1(scored, points, means, frozenset(bare))
+    return Round1(scored, points, means, frozenset(bare), sum(a.read for a in answers))
 
 
 def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1) -> Case:
@@ -222,7 +224,7 @@ def _checked(answer: Measured, version: str, scored: Scored, method: Method, whe
         raise SiteError(f"{where}: answered for version {answer.version[:12]}, asked was {version[:12]}")
     if shapes != {n: tuple(scored.shapes[n]) for n in expected}:
         raise SiteError(f"{where}: sent importances of {sorted(shapes)[:5]} with shapes that are not the model's")
-    if answer.importance.count > most:
+    if answer.read < 0 or answer.importance.count > most:
         raise SiteError(f"{where}: sent a sum over {answer.importance.count} rows; models were trained on {most} there")
     return answer.importance
 

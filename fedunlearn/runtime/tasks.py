@@ -74,10 +74,31 @@ class Measure:
 
 @dataclass(frozen=True)
 class Measured:
-    """Answers `Measure`."""
+    """Answers `Measure`; `read` says how many rows were read for it: none when it came out of the bank."""
 
     version: str
     importance: Importance
+    read: int
+
+
+@dataclass(frozen=True)
+class Deposit:
+    """Measure a version on one shard class by class, and bank the sums at the site, so that later requests read no data."""
+
+    place: str
+    version: str
+    shard: str
+    statistic: str
+    weights: Tensors | None = None
+    head: Head | None = None
+
+
+@dataclass(frozen=True)
+class Deposited:
+    """Answers `Deposit`: how many rows were read; none when it was banked before."""
+
+    version: str
+    read: int
 
 
 @dataclass(frozen=True)
@@ -195,5 +216,5 @@ class Failure:
     wrong_input: bool = False
 
 
-Task = Fetch | Measure | Score | Apply | Commit
-Answer = Fetched | Measured | Scored | Applied | Committed | Failure
+Task = Fetch | Measure | Deposit | Score | Apply | Commit
+Answer = Fetched | Measured | Deposited | Scored | Applied | Committed | Failure

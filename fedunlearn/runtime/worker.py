@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from blake3 import blake3
 from torch import nn
 
 from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData
 from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Scores, score
-from fedunlearn.importance import Importance, measure, pool
+from fedunlearn.importance import Importance, by_class, measure, pool
 from fedunlearn.methods import Case, LogitMask, calibrate, make
 from fedunlearn.methods.base import Strength
 from fedunlearn.nets import load
@@ -22,6 +23,8 @@ from fedunlearn.runtime.tasks import (
     Apply,
     Commit,
     Committed,
+    Deposit,
+    Deposited,
     Fetch,
     Fetched,
     Measure,
@@ -31,8 +34,8 @@ from fedunlearn.runtime.tasks import (
     Scored,
     Task,
 )
-from fedunlearn.store import Store, Version, write_atomically
-from fedunlearn.tensors import Head, Tensors
+from fedunlearn.store import Bank, Banked, Store, Version, write_atomically
+from fedunlearn.tensors import Head, Tensors, names_in
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,14 @@ class Worker:
                     return Fetched(version.weights, version.head)
                 case Measure():
                     return self._measure(task)
+                case Deposit():
+                    return self._deposit(task)
                 case Score():
                     version = self.store.read(task.version)
                     net = self._net(version.weights, version.head)
                     shapes = {n: tuple(p.shape) for n, p in net.named_parameters()}
                     calibration, test = (self._score(net, task.question, version.head, s) for s in ("calibration", "test"))
-                    own = sum(len(self.data.training(shard, classes)) for shard, classes in task.own_shards)
+                    own = sum(self._own_rows(task.version, shard, classes) for shard, classes in task.own_shards)
                     return Scored(task.version, version.head, shapes, calibration, test, own)
                 case Apply():
                     return self._apply(task)
@@ -79,17 +84,62 @@ class Worker:
                     return self._commit(task)
 
     def _measure(self, task: Measure) -> Measured:
-        if task.weights is not None and task.head is not None:
-            weights, head = task.weights, task.head
-        else:
-            version = self.store.read(task.version)
-            weights, head = version.weights, version.head
+        found = self._banked(task)
+        if found is not None:
+            return Measured(task.version, found, 0)
+        weights, head = self._weights(task)
         if task.selection is not None:
             rows = self.data.selected(task.shard, task.selection)
         else:
             rows = self.data.training(task.shard, task.classes)
-        net = self._net(weights, head)
-        return Measured(task.version, self._importance(net, rows, head, task.layers, task.statistic))
+        importance = self._importance(self._net(weights, head), rows, head, task.layers, task.statistic)
+        return Measured(task.version, importance, len(rows))
+
+    def _banked(self, task: Measure) -> Importance | None:
+        """Out of the bank, where the sums of whole classes of this very version, on these very rows, are in it."""
+        held = Bank(self.store.folder).read(self._what(task.version, task.shard, task.statistic))
+        excluded = self.data.exclusions.by_request.values()
+        if held is None or (task.selection is not None and task.selection.samples):
+            return None
+        if task.selection is not None:
+            wanted = set(task.selection.classes or held)
+        elif any(s.samples or not s.classes for s in excluded):
+            return None  # part of a class is excluded: only a fresh measurement leaves it out
+        else:
+            wanted = set(task.classes) - {c for s in excluded for c in s.classes}
+        parts = [Importance({task.statistic: held[c].sums}, held[c].count) for c in sorted(wanted & held.keys())]
+        if not parts:
+            return None
+        pooled = pool(parts)
+        head = (task.head or self.store.read(task.version).head) if task.layers != "all" else None
+        chosen = names_in(task.layers, pooled.sums[task.statistic], head) if head else pooled.sums[task.statistic]
+        return Importance({task.statistic: {n: pooled.sums[task.statistic][n] for n in chosen}}, pooled.count)
+
+    def _own_rows(self, version: str, shard: str, classes: tuple[str, ...]) -> int:
+        found = self._banked(Measure(self.place, version, shard, "squares", "all", None, classes))
+        return len(self.data.training(shard, classes)) if found is None else found.count
+
+    def _deposit(self, task: Deposit) -> Deposited:
+        bank, what = Bank(self.store.folder), self._what(task.version, task.shard, task.statistic)
+        if bank.read(what) is not None:
+            return Deposited(task.version, 0)
+        weights, head = self._weights(task)
+        rows = self.data.all(task.shard).for_head(head.classes)
+        x, y, net = rows.x.to(self.device), rows.y.to(self.device), self._net(weights, head)
+        found = by_class(net, x, y, head=head, statistic=task.statistic)
+        bank.write(what, {c: Banked(i.sums[task.statistic], i.count) for c, i in found.items()})
+        return Deposited(task.version, len(rows))
+
+    def _what(self, version: str, shard: str, statistic: str) -> dict[str, str]:
+        names = "\n".join(self.data.all(shard).keys)
+        rows = blake3(names.encode()).hexdigest()
+        return {"version": version, "shard": shard, "rows": rows, "statistic": statistic, "loss": "labels", "layers": "all"}
+
+    def _weights(self, task: Measure | Deposit) -> tuple[Tensors, Head]:
+        if task.weights is not None and task.head is not None:
+            return task.weights, task.head
+        version = self.store.read(task.version)
+        return version.weights, version.head
 
     def _importance(self, net: nn.Module, rows: Rows, head: Head, layers: str, statistic: str) -> Importance:
         named = rows.for_head(head.classes)
@@ -101,11 +151,11 @@ class Worker:
         net = self._net(version.weights, version.head)
         own = task.own
         if own is None and method.statistic is not None:
-            parts = [
-                self._importance(net, self.data.training(shard, classes), version.head, method.layers, method.statistic)
+            asks = (
+                Measure(self.place, task.version, shard, method.statistic, method.layers, None, classes)
                 for shard, classes in task.own_shards
-            ]
-            own = pool(parts).mean(method.statistic)
+            )
+            own = pool([self._measure(ask).importance for ask in asks]).mean(method.statistic)
         case = Case(task.evidence, own or {}, version.head, task.question.classes)
 
         def scored(weights: Tensors, split: str) -> Scores:

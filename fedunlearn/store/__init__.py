@@ -1,5 +1,7 @@
 """Where weights and the story of what was done are kept. The formats are in FORMAT.md beside this file."""
 
+from fedunlearn.store.bank import Bank as Bank
+from fedunlearn.store.bank import Banked as Banked
 from fedunlearn.store.files import write_atomically as write_atomically
 from fedunlearn.store.ledger import Ledger as Ledger
 from fedunlearn.store.ledger import Line as Line

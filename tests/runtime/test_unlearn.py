@@ -234,15 +234,15 @@ def other_shape(task: Task, answer: Answer) -> Answer:
     if not isinstance(answer, Measured) or task.place != "north":
         return answer
     sums = {s: {n: t[:1] for n, t in ts.items()} for s, ts in answer.importance.sums.items()}
-    return Measured(answer.version, Importance(sums, answer.importance.count))
+    return replace(answer, importance=Importance(sums, answer.importance.count))
 
 
 def nothing_measured(task: Task, answer: Answer) -> Answer:
-    return Measured(answer.version, replace(answer.importance, count=0)) if isinstance(answer, Measured) else answer
+    return replace(answer, importance=replace(answer.importance, count=0)) if isinstance(answer, Measured) else answer
 
 
 def other_kind(task: Task, answer: Answer) -> Answer:
-    return Measured("", Importance({}, 0)) if isinstance(answer, Scored) else answer
+    return Measured("", Importance({}, 0), 0) if isinstance(answer, Scored) else answer
 
 
 def other_base(task: Task, answer: Answer) -> Answer:
@@ -429,7 +429,7 @@ def test_the_own_importance_of_a_global_model_is_pooled_over_its_clients(family:
 def inflated(task: Task, answer: Answer) -> Answer:
     if not isinstance(answer, Measured):
         return answer
-    return Measured(answer.version, replace(answer.importance, count=answer.importance.count * 9))
+    return replace(answer, importance=replace(answer.importance, count=answer.importance.count * 9))
 
 
 def test_a_site_cannot_count_rows_that_nobody_trained_on(family: Family, backend_of: BackendOf) -> None:

@@ -1,0 +1,37 @@
+"""Banking: importances by class, measured ahead of any request, at the sites that hold the data."""
+
+from fedunlearn.lineage import Request, discover
+from fedunlearn.runtime.backend import Backend, ask
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.tasks import Deposit, Deposited, Fetch, Fetched
+
+
+def bank(family: Family, backend: Backend, statistic: str = "squares") -> int:
+    """Bank whatever a request for classes could ask for: every kept model on its own shards, and at every evidence point.
+
+    F_forget of a class is then its banked sum, F_all the sum over classes, F_retain = F_all - F_forget, with no row read.
+    Class sums of versions that have changed since are measured anew; the others are left as they are.
+
+    Args:
+        family: the family.
+        backend: carries tasks to the sites.
+        statistic: what to bank.
+
+    Returns:
+        How many rows were read.
+
+    Raises:
+        SiteError: a site failed; what others banked stays.
+    """
+    lineage, heads = family.lineage, family.heads
+    pairs = {(m.name, s.site, s.key) for m in lineage.models if m.kept for s in lineage.own(m.name)}
+    for name in lineage.classes:
+        pairs |= {(p.model, p.site, p.shard) for p in discover(lineage, Request(classes=(name,))).points}
+    travel = sorted({m for m, site, _ in pairs if lineage[m].home != site})
+    fetched = dict(zip(travel, ask(backend, [Fetch(lineage[m].home, heads[m]) for m in travel], Fetched), strict=True))
+    tasks = []
+    for model, site, shard in sorted(pairs):
+        sent = fetched[model] if lineage[model].home != site else None
+        name = shard.split("/", 1)[1]
+        tasks.append(Deposit(site, heads[model], name, statistic, sent.weights if sent else None, sent.head if sent else None))
+    return sum(answer.read for answer in ask(backend, tasks, Deposited, otherwise="what others banked stays"))

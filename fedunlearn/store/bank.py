@@ -1,0 +1,85 @@
+"""Sums by class, kept beside the version they were measured on, so that a later request reads no data."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from fedunlearn.errors import StoreError
+from fedunlearn.store.files import write_atomically
+from fedunlearn.tensors import Tensors
+
+SEPARATOR = "\x1f"  # between class and parameter in a file's names; in neither
+
+
+@dataclass(frozen=True)
+class Banked:
+    """Sums over the rows of one class of one shard.
+
+    Args:
+        sums: by parameter, float64.
+        count: how many rows.
+    """
+
+    sums: Tensors
+    count: int
+
+
+class Bank:
+    """Files `bank/<key>.safetensors` in a place's folder; the key is a hash of what was measured on what.
+
+    A version's name is a hash of its content: when the weights change, so does the key, and what was banked for the old
+    weights is not found any more. `rows` is a hash of the keys of the shard's rows, for the same reason.
+
+    Args:
+        folder: of the place.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "bank"
+
+    def write(self, what: Mapping[str, str], by_class: Mapping[str, Banked]) -> None:
+        """Keep the sums of every class.
+
+        Args:
+            what: version, shard, rows, statistic, loss and layers; any difference is another entry.
+            by_class: class -> sums.
+        """
+        tensors = {f"{c}{SEPARATOR}{name}": t for c, held in by_class.items() for name, t in held.sums.items()}
+        meta = {"what": json.dumps(dict(what), sort_keys=True), "counts": json.dumps({c: h.count for c, h in by_class.items()})}
+        data = save({n: t.contiguous() for n, t in tensors.items()}, metadata=meta)
+        write_atomically(self._path(what), blake3(data).digest() + data)
+
+    def read(self, what: Mapping[str, str]) -> dict[str, Banked] | None:
+        """The sums of every class; None if nothing was banked for exactly this.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        path = self._path(what)
+        if not path.exists():
+            return None
+        raw = path.read_bytes()
+        digest, data = raw[:32], raw[32:]
+        try:
+            if blake3(data).digest() != digest:
+                raise ValueError("content and hash do not agree")
+            length = int.from_bytes(data[:8], "little")
+            meta = json.loads(data[8 : 8 + length])["__metadata__"]
+            counts: dict[str, int] = json.loads(meta["counts"])
+            tensors = load(data)
+        except (ValueError, KeyError, SafetensorError) as error:
+            raise StoreError(
+                f"{path}: not a bank of importances ({error}); delete it and run `fedunlearn bank` again"
+            ) from error
+        return {
+            c: Banked({n.split(SEPARATOR, 1)[1]: t for n, t in tensors.items() if n.split(SEPARATOR, 1)[0] == c}, count)
+            for c, count in counts.items()
+        }
+
+    def _path(self, what: Mapping[str, str]) -> Path:
+        return self.folder / f"{blake3(json.dumps(dict(what), sort_keys=True).encode()).hexdigest()}.safetensors"

@@ -1,0 +1,105 @@
+"""The bank answers a class request with no row read, equals a fresh measurement, and is not asked once anything changed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedunlearn.data import SiteData
+from fedunlearn.errors import InputError
+from fedunlearn.importance import Importance, measure, pool
+from fedunlearn.lineage import Request, discover
+from fedunlearn.methods import FIUn
+from fedunlearn.nets import load
+from fedunlearn.runtime import Family, InProcess, bank, unlearn
+from fedunlearn.runtime.rounds import measure as round1
+from fedunlearn.store import Bank, Banked
+from tests.conftest import LEAVE
+
+BackendOf = Callable[[Family], InProcess]
+
+
+class Sealed(SiteData):
+    """Data whose training rows nobody may read."""
+
+    def training(self, shard: str, classes: object = None) -> object:  # type: ignore[override]
+        pytest.fail("training rows were read")
+
+    def selected(self, shard: str, selection: object) -> object:  # type: ignore[override]
+        pytest.fail("forgotten rows were read")
+
+
+def test_a_class_request_reads_no_row_and_comes_out_the_same(family: Family, backend_of: BackendOf) -> None:
+    backend = backend_of(family)
+    fresh = round1(family, discover(family.lineage, LEAVE), FIUn(), backend)
+    assert fresh.read > 0
+    assert bank(family, backend) > 0
+    assert bank(family, backend) == 0
+    own = round1(family, discover(family.lineage, LEAVE), FIUn(), backend)
+    assert own.read == 0
+    for point, importance in fresh.points.items():
+        banked = own.points[point]
+        assert banked.count == importance.count
+        for name, tensor in importance.sums["squares"].items():
+            assert torch.allclose(banked.sums["squares"][name], tensor, rtol=1e-5, atol=1e-12)
+    for name, tensors in fresh.own.items():
+        assert all(torch.allclose(own.own[name][n], t, rtol=1e-5, atol=1e-12) for n, t in tensors.items())
+    for place, worker in backend.workers.items():
+        sealed = Sealed(worker.data.site, worker.data.shards, worker.data.held_out, worker.data.excluded)
+        backend.workers[place] = replace(worker, data=sealed)
+    record = unlearn(family, LEAVE, "fiun", backend)
+    assert record.cost["rows_read"] == 0
+    assert record.accepted
+
+
+def test_forgotten_and_retained_add_up_to_all(family: Family, backend_of: BackendOf) -> None:
+    """In the bank's own numbers: all - forget = retain to 1e-10, and each equals a fresh measurement."""
+    backend = backend_of(family)
+    bank(family, backend)
+    worker, version = backend.workers["north"], family.store("server").read(family.heads["shared"])
+    held = Bank(worker.store.folder).read(worker._what(version.name, "main", "squares"))
+    assert held is not None
+    rows = worker.data.all("main")
+    net = load(worker.make_net(10), version.weights)
+    parts = {c: Importance({"squares": b.sums}, b.count) for c, b in held.items()}
+    everything, forget = pool([parts[c] for c in sorted(parts)]), parts["0"]
+    retain = pool([parts[c] for c in sorted(parts) if c != "0"])
+    rest, kept = everything - forget, rows.without(["0"])
+    fresh = measure(net, kept.x, kept.y, head=version.head)
+    assert rest.count == retain.count == fresh.count
+    for name, tensor in rest.sums["squares"].items():
+        assert float((tensor - retain.sums["squares"][name]).norm()) <= 1e-10 * float(tensor.norm())
+        assert float((tensor - fresh.sums["squares"][name]).norm()) <= 1e-5 * float(tensor.norm())
+
+
+def test_what_was_banked_for_other_weights_is_not_asked(family: Family, backend_of: BackendOf) -> None:
+    backend = backend_of(family)
+    bank(family, backend)
+    unlearn(family, LEAVE, "fiun", backend)
+    record = unlearn(family, Request(classes=("5",)), "fiun", backend)
+    assert record.cost["rows_read"] > 0
+    assert bank(family, backend) > 0
+
+
+def test_single_samples_and_excluded_parts_of_a_class_are_measured_fresh(family: Family, backend_of: BackendOf) -> None:
+    backend = backend_of(family)
+    key = backend.workers["east"].data.shards["main"].keys[3]
+    bank(family, backend)
+    plan = discover(family.lineage, Request(samples=(f"east/main/{key}",)))
+    assert round1(family, plan, FIUn(), backend).read > 0
+
+
+def test_a_damaged_bank_is_found(tmp_path: Path) -> None:
+    bank_, what = Bank(tmp_path), {"version": "v"}
+    bank_.write(what, {"a": Banked({"w": torch.ones(2, dtype=torch.float64)}, 3)})
+    found = bank_.read(what)
+    assert found is not None
+    assert found["a"].count == 3
+    assert found["a"].sums["w"].tolist() == [1.0, 1.0]
+    assert bank_.read({"version": "w"}) is None
+    (path,) = (tmp_path / "bank").iterdir()
+    path.write_bytes(path.read_bytes()[:-3] + b"xyz")
+    with pytest.raises(InputError, match=r"not a bank of importances .*; delete it and run `fedunlearn bank` again"):
+        bank_.read(what)
