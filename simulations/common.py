@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,15 @@ def origin(*packages: str) -> dict[str, Any]:
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     names = ("fedunlearn", "torch", "numpy", "scikit-learn", *packages)
     host = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
-    return {"versions": {n: version(n) for n in names}, "commit": commit.stdout.strip(), "host": host}
+    found = {n: version(n) for n in names if _installed(n)}
+    return {"versions": found, "commit": commit.stdout.strip(), "host": host}
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def keep(name: str, result: dict[str, Any]) -> Path:

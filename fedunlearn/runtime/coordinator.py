@@ -101,7 +101,7 @@ def unlearn(
     cost = {
         "seconds": round(time.perf_counter() - started - waited, 3),
         "measure_seconds": round(measured - started, 3),
-        "rows_read": found.read,
+        "rows_read": found.read + sum(a.read for a in applied.values()),
         "bytes_up": found.sent,
     }
     record = Record(_facts(plan, method, gate, rows, objections, accept_untested), cost)

@@ -166,6 +166,7 @@ class Applied:
         curve: (strength, forgotten, retained, size of the edit) on calibration rows for all that were tried.
         test: the candidate's scores on test rows.
         mask: the logit mask's scores on the same rows; None where no class is to be masked.
+        read: rows of its own that were read to weigh it.
     """
 
     base: str
@@ -175,6 +176,7 @@ class Applied:
     curve: tuple[tuple[Strength, float | None, float | None, float], ...]
     test: Scores
     mask: Scores | None
+    read: int
 
 
 @dataclass(frozen=True)

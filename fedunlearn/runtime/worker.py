@@ -149,13 +149,14 @@ class Worker:
         version = self.store.read(task.version)
         method = make(task.method, task.settings)
         net = self._net(version.weights, version.head)
-        own = task.own
+        own, read = task.own, 0
         if own is None and method.statistic is not None:
             asks = (
                 Measure(self.place, task.version, shard, method.statistic, method.layers, None, classes)
                 for shard, classes in task.own_shards
             )
-            own = pool([self._measure(ask).importance for ask in asks]).mean(method.statistic)
+            answers = [self._measure(ask) for ask in asks]
+            own, read = pool([a.importance for a in answers]).mean(method.statistic), sum(a.read for a in answers)
         case = Case(task.evidence, own or {}, version.head, task.question.classes)
 
         def scored(weights: Tensors, split: str) -> Scores:
@@ -171,7 +172,7 @@ class Worker:
         candidate = self.store.write(method.edit(version.weights, case, choice.strength), version.head)
         mask = scored(LogitMask().edit(version.weights, case, {}), "test") if _maskable(version, case) else None
         test = scored(self.store.read(candidate).weights, "test")
-        return Applied(task.version, candidate, choice.strength, choice.rule, choice.curve, test, mask)
+        return Applied(task.version, candidate, choice.strength, choice.rule, choice.curve, test, mask, read)
 
     def _commit(self, task: Commit) -> Committed:
         plain = {

@@ -103,40 +103,32 @@ class Distributed(_Born):
         return self.home or self.ranks[0]
 
 
-class Incremental(_Born):
+class _AtSite(_Born):
+    site: Name
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Whose data trains it."""
+        return (self.site,)
+
+    @property
+    def place(self) -> str:
+        """Who holds it."""
+        return self.home or self.site
+
+
+class Incremental(_AtSite):
     """One site trains a model on (or, without `from`, a first one)."""
 
     born: Literal["incremental"]
-    site: Name
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Whose data trains it."""
-        return (self.site,)
-
-    @property
-    def place(self) -> str:
-        """Who holds it."""
-        return self.home or self.site
 
 
-class Transfer(_Born):
+class Transfer(_AtSite):
     """A new head on a frozen backbone."""
 
     born: Literal["transfer"]
-    site: Name
     source: Names = Field(alias="from", min_length=1)
     head: Names = Field(min_length=1)
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Whose data trains it."""
-        return (self.site,)
-
-    @property
-    def place(self) -> str:
-        """Who holds it."""
-        return self.home or self.site
 
 
 Birth = Annotated[Federated | Distributed | Incremental | Transfer, Field(discriminator="born")]

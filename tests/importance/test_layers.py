@@ -88,7 +88,7 @@ def test_convolutions_of_every_kind(data: st.DataObject) -> None:
     assert_exact(ready(Flat(conv, out, lambda t: t.flatten(2).mean(2))), x, y)
 
 
-@pytest.mark.parametrize(("channels", "out", "side"), [(512, 8, 4), (4, 4, 24), (3, 5, 24), (64, 64, 3), (300, 600, 1)])
+@pytest.mark.parametrize(("channels", "out", "side"), [(512, 64, 4), (4, 4, 24), (3, 5, 24), (64, 64, 3), (300, 600, 1)])
 @pytest.mark.parametrize("size", [1, 3])
 def test_convolutions_of_every_formulation(channels: int, out: int, side: int, size: int) -> None:
     """512 channels on 4x4 are where a public library drops the terms between positions."""

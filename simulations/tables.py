@@ -1,0 +1,84 @@
+"""Put the numbers of `results/*.json` into the documents, between `<!-- name -->` and `<!-- /name -->`."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS
+from hospitals_classes import table as hospitals
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
+RIVALS = {"ours": "fedunlearn", "backpack": "BackPACK", "opacus": "Opacus", "torch.func": "torch.func", "loop": "one at a time"}
+
+
+def where(result: dict[str, Any]) -> str:
+    """Commit, host and versions, in a line under a table."""
+    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+    return f"\n\nCommit {result['commit']}; {result['host']}; {versions}."
+
+
+def bench(result: dict[str, Any]) -> str:
+    """One line a net; a rival that cannot handle it has a dash."""
+    rows = {(r["net"], r["method"]): r for r in result["rows"]}
+    nets = {r["net"]: r["batch"] for r in result["rows"]}
+    lines = [
+        f"| net, batch | {' | '.join(RIVALS.values())} | error, ours | error, loop | peak MB, ours |",
+        "|---" * (len(RIVALS) + 4) + "|",
+    ]
+    for net, size in nets.items():
+        ratios = [f"{r:.2f}" if (r := rows[net, m]["ratio"]) is not None else "-" for m in RIVALS]
+        ours, loop = rows[net, "ours"], rows[net, "loop"]
+        lines.append(
+            f"| {net}, {size} | {' | '.join(ratios)} | {ours['error']:.0e} | {loop['error']:.0e} | {ours['peak_mb']:.0f} |"
+        )
+    failed = [f"{RIVALS[m]} on {n}: {r['failed']}" for (n, m), r in rows.items() if "failed" in r]
+    return "\n".join(lines) + "\n\nA dash: it cannot. " + "; ".join(failed) + where(result)
+
+
+def summary(result: dict[str, Any]) -> str:
+    """All heirs that must forget, pooled over seeds: one line a class, all layers."""
+    lines = [
+        "| class | accepted | worst heir: left | worst heir: lost on the rest | least known before |",
+        "|---|---|---|---|---|",
+    ]
+    rows = [r for r in result["rows"] if r["target"] == "absent" and r["layers"] == "all"]
+    for forget in sorted({r["class"] for r in rows}):
+        of = [r for r in rows if r["class"] == forget]
+        heirs = [[r for r in of if r["name"] == n] for n in dict.fromkeys(r["name"] for r in of)]
+        left = max(_pooled(h, "forgotten_after", "rows_forgotten") for h in heirs)
+        lost = max(
+            _pooled(h, "retained_before", "rows_retained") - _pooled(h, "retained_after", "rows_retained") for h in heirs
+        )
+        before = min(_pooled(h, "forgotten_before", "rows_forgotten") for h in heirs)
+        accepted = sum(r["status"] == "committed" for r in of)
+        lines.append(f"| {forget} | {accepted} of {len(of)} | {left:.1f} % | {lost:.1f} points | {before:.1f} % |")
+    return "\n".join(lines) + where(result)
+
+
+def _pooled(rows: list[dict[str, Any]], what: str, weight: str) -> float:
+    return float(100 * sum(r[what] * r[weight] for r in rows) / sum(r[weight] for r in rows))
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "hospitals_classes": ("hospitals_classes", lambda result: hospitals(result["rows"]) + where(result)),
+    "hospitals_summary": ("hospitals_classes", summary),
+    "bench_importance": ("bench_importance_cpu", bench),
+}
+
+
+def main() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for name, (result, make) in TABLES.items():
+            mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+            if mark.search(text):
+                found = make(json.loads((RESULTS / f"{result}.json").read_text()))
+                text = mark.sub(lambda m, found=found: f"{m[1]}{found}\n{m[2]}", text)
+        document.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
