@@ -29,13 +29,23 @@ def bench(result: dict[str, Any]) -> str:
         "|---" * (len(RIVALS) + 4) + "|",
     ]
     for net, size in nets.items():
-        ratios = [f"{r:.2f}" if (r := rows[net, m]["ratio"]) is not None else "-" for m in RIVALS]
+        ratios = [_ratio(rows[net, m]) for m in RIVALS]
         ours, loop = rows[net, "ours"], rows[net, "loop"]
         lines.append(
             f"| {net}, {size} | {' | '.join(ratios)} | {ours['error']:.0e} | {loop['error']:.0e} | {ours['peak_mb']:.0f} |"
         )
-    failed = [f"{RIVALS[m]} on {n}: {r['failed']}" for (n, m), r in rows.items() if "failed" in r]
-    return "\n".join(lines) + "\n\nA dash: it cannot. " + "; ".join(failed) + where(result)
+    failed: dict[str, list[str]] = {}
+    for (net, method), row in rows.items():
+        if "failed" in row:
+            failed.setdefault(RIVALS[method], []).append(f"{net} ({row['failed'].split(':')[0]})")
+    said = "; ".join(f"{rival}: {', '.join(nets)}" for rival, nets in failed.items())
+    return "\n".join(lines) + f"\n\nA dash: it refuses or fails ({said}). Wrong: silently off by more than 1 %." + where(result)
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    if row["ratio"] is None:
+        return "-"
+    return f"{row['ratio']:.2f}" + (" **wrong**" if row["error"] > 0.01 else "")
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -76,8 +76,12 @@ def sums_of(
                 for name, tensor in found.items():
                     total[name] = total[name].add_(tensor) if name in total else tensor.double()
                 slow.update(run.left)
-            if slow:
-                total.update(_slow(net, x, y, loss, fold, tuple(slow), max_bytes))
+            traced = tuple(n for n in slow if n not in probe.recurrent)
+            looped = tuple(n for n in slow if n in probe.recurrent)
+            if traced:
+                total.update(_slow(net, x, y, loss, fold, traced, max_bytes))
+            if looped:
+                total.update(_by_loop(net, x, y, loss, fold, looped))
     for name in wanted - total.keys():  # no gradient reaches it
         total[name] = torch.zeros(parameters[name].shape, dtype=torch.float64, device=parameters[name].device)
     return Sums(total, slow)
@@ -126,6 +130,7 @@ class _Probe:
 
     bytes: int
     left: Mapping[str, str]
+    recurrent: frozenset[str]
     out: Tensor | None
 
 
@@ -145,7 +150,7 @@ def _probe(net: nn.Module, x: Tensor, wanted: frozenset[str], autocast: torch.dt
     with tape, torch.no_grad(), _half(x, autocast):
         out = _outputs(net(x[:1]), 1)
     tape.owned()
-    found = _Probe(2 * tape.entries * max(4, x.element_size()), dict(tape.left), out)
+    found = _Probe(2 * tape.entries * max(4, x.element_size()), dict(tape.left), frozenset(tape.recurrent), out)
     kept[key] = replace(found, out=None)
     return found
 
@@ -179,7 +184,7 @@ def _slow(
         some = slice(0, 2)
         check = _by_func(net, x[some], None if y is None else y[some], loss, fold, names, max_bytes)
         truth = _by_loop(net, x[some], None if y is None else y[some], loss, fold, names)
-        # torch.func gives zeros for recurrent layers, which keep their own list of weights: trust it only where it is right
+        # torch.func has been seen to give zeros without a word (recurrent layers): trust it only where it is right
         if all(float((check[n] - t).norm()) <= COARSE * float(t.norm()) for n, t in truth.items()):
             return _by_func(net, x, y, loss, fold, names, max_bytes)
     except Exception:  # torch.func has no common error for what it cannot trace; the loop below has no such limits

@@ -67,6 +67,7 @@ def _known() -> dict[Callable[..., Any], Known]:
 
 
 KNOWN = _known()
+RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})  # torch.func gives zeros for them, without a word
 
 
 @dataclass
@@ -88,6 +89,7 @@ class Tape(TorchFunctionMode):
     meet: Callable[[Rule, Arguments, Tensor, Mapping[str, str]], None] | None = None
     uses: dict[str, int] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)  # wanted, but not a rule's: name -> why
+    recurrent: set[str] = field(default_factory=set)  # of those, weights of recurrent layers
     entries: int = 0  # numbers that were kept for the backward pass
 
     def __post_init__(self) -> None:
@@ -129,7 +131,10 @@ class Tape(TorchFunctionMode):
         if not _holds_tensor(out):
             return out  # a question about the parameter (its shape, its dtype), not a use
         if known is None or a is None or sorted(roles.values()) != sorted(hit):
-            self._leave(hit, f"is used by {getattr(func, '__name__', func)}, for which there is no rule")
+            name = getattr(func, "__name__", str(func))
+            self._leave(hit, f"is used by {name}, for which there is no rule")
+            if name in RECURRENT:
+                self.recurrent.update(hit)
             return out
         asked = {r: n for r, n in roles.items() if n in self.wanted}
         why = self._unfit(known, a, out) if asked else None
