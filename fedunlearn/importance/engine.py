@@ -59,17 +59,17 @@ def sums_of(
     Raises:
         ShapeError: samples are not independent of each other, or outputs are not [N, C].
     """
-    parameters = {n: p for n, p in net.named_parameters() if n in wanted}
+    names = parameters_of(net)
     total: dict[str, Tensor] = {}
     slow: dict[str, str] = {}
     if len(x):
         with _frozen(net):
-            probe = _probe(net, x, wanted, autocast)
+            probe = _probe(net, names, x, wanted, autocast)
             slow = dict(probe.left)
             step = max(1, min(len(x), max_bytes // max(1, probe.bytes)))
             for i in range(0, len(x), step):
                 part = slice(i, i + step)
-                run = _Run(net, wanted - slow.keys(), fold, loss, autocast)
+                run = _Run(net, names, wanted - slow.keys(), fold, loss, autocast)
                 found, out = run(x[part], None if y is None else y[part])
                 if i == 0 and probe.out is not None:
                     independent(out, probe.out, COARSE if autocast else ROUNDING.get(out.dtype, COARSE))
@@ -83,7 +83,8 @@ def sums_of(
             if looped:
                 total.update(_by_loop(net, x, y, loss, fold, looped))
     for name in wanted - total.keys():  # no gradient reaches it
-        total[name] = torch.zeros(parameters[name].shape, dtype=torch.float64, device=parameters[name].device)
+        parameter = net.get_parameter(name)
+        total[name] = torch.zeros(parameter.shape, dtype=torch.float64, device=parameter.device)
     return Sums(total, slow)
 
 
@@ -92,6 +93,7 @@ class _Run:
     """One forward pass and the backward passes of its loss."""
 
     net: nn.Module
+    names: Mapping[int, str]
     wanted: frozenset[str]
     fold: Fold
     loss: Loss
@@ -111,7 +113,7 @@ class _Run:
                     name = asked[role]
                     found[name] = found[name] + tensor if name in found else tensor
 
-        tape = Tape(parameters_of(self.net), self.wanted, len(x), deliver)
+        tape = Tape(self.names, self.wanted, len(x), deliver)
         with tape, _half(x, self.autocast):
             out = self.net(x)
         out = _outputs(out, len(x))
@@ -137,7 +139,7 @@ class _Probe:
 _probes: "WeakKeyDictionary[nn.Module, dict[object, _Probe]]" = WeakKeyDictionary()
 
 
-def _probe(net: nn.Module, x: Tensor, wanted: frozenset[str], autocast: torch.dtype | None) -> _Probe:
+def _probe(net: nn.Module, names: Mapping[int, str], x: Tensor, wanted: frozenset[str], autocast: torch.dtype | None) -> _Probe:
     """One sample alone, once for a net as it is put together now.
 
     A leading axis that is 1 here and N later is the sample axis, whatever else has N entries by chance.
@@ -146,7 +148,7 @@ def _probe(net: nn.Module, x: Tensor, wanted: frozenset[str], autocast: torch.dt
     kept = _probes.setdefault(net, {})
     if key in kept:
         return kept[key]
-    tape = Tape(parameters_of(net), wanted, 1)
+    tape = Tape(names, wanted, 1)
     with tape, torch.no_grad(), _half(x, autocast):
         out = _outputs(net(x[:1]), 1)
     tape.owned()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 160_000  # entries of a product that stay in a core's cache between being made and being folded
+SMALL, BATCHED = 60_000, 800_000  # products up to this size are made many at once, up to this many entries
 CHUNK = 1_000_000  # entries of per-sample gradients held at once on the CPU
 CHUNK_CUDA = 64_000_000  # the same on a GPU, which wants few, large products
 
@@ -40,8 +41,8 @@ class Fold:
         n, o, k = g.shape[0], *out.shape
         if self is SUM:
             out += g.transpose(0, 1).reshape(o, -1) @ u.reshape(-1, k)
-        elif g.is_cuda:
-            step = max(1, CHUNK_CUDA // out.numel())
+        elif g.is_cuda or out.numel() <= SMALL:
+            step = max(1, (CHUNK_CUDA if g.is_cuda else BATCHED) // out.numel())
             for i in range(0, n, step):
                 out += self.total(torch.bmm(g[i : i + step], u[i : i + step]))
         else:

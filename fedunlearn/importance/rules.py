@@ -108,11 +108,15 @@ def batch_norm(a: Arguments, g: Tensor, fold: Fold, roles: Roles) -> Sums:
     """With running statistics; with those of the batch samples are not apart, and the tape refuses."""
     x, (mean, var) = a["input"].to(g.dtype), _running(a, g)
     if x[0, 0].numel() < 32:
-        shape = (-1, *[1] * (x.dim() - 2))
-        return _affine((x - mean.view(shape)) * (var + a["eps"]).rsqrt().view(shape), g, fold, roles)
-    n, c = x.shape[
-        :2
-    ]  # many positions: every channel of every sample as a channel of one sample: its kernel then keeps them apart
+        found: Sums = {}
+        if "weight" in roles:
+            scaled = (x - mean.view(-1, *[1] * (x.dim() - 2))).mul_(g)
+            found["weight"] = fold.total(_inner(scaled).mul_((var + a["eps"]).rsqrt()))
+        if "bias" in roles:
+            found["bias"] = fold.total(_inner(g.clone() if g.dim() == 2 else g))
+        return found
+    # many positions: take every channel of every sample for a channel of one sample; the kernel then keeps them apart
+    n, c = x.shape[:2]
     view = (1, n * c, *x.shape[2:])
     _, gx, gs = torch.ops.aten.native_batch_norm_backward(
         g.reshape(view), x.reshape(view), None, mean.repeat(n), var.repeat(n), None, None, False, a["eps"], [False, True, True]
@@ -178,14 +182,17 @@ def expansion(a: Arguments, g: Tensor, fold: Fold, roles: Roles) -> Sums:
 
 
 def _affine(normal: Tensor, g: Tensor, fold: Fold, roles: Roles) -> Sums:
-    inner = tuple(range(2, g.dim()))
     found: Sums = {}
     if "weight" in roles:
-        scaled = g * normal
-        found["weight"] = fold.total(scaled.sum(inner) if inner else scaled)
+        found["weight"] = fold.total(_inner(g * normal))
     if "bias" in roles:
-        found["bias"] = fold.total(g.sum(inner) if inner else g.clone())
+        found["bias"] = fold.total(_inner(g.clone() if g.dim() == 2 else g))
     return found
+
+
+def _inner(t: Tensor) -> Tensor:
+    """[N, C, positions...] summed over positions."""
+    return t.flatten(2).sum(2) if t.dim() > 2 else t
 
 
 def _running(a: Arguments, g: Tensor) -> tuple[Tensor, Tensor]:
