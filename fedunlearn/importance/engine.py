@@ -63,7 +63,7 @@ def sums_of(
     total: dict[str, Tensor] = {}
     slow: dict[str, str] = {}
     if len(x):
-        with _frozen(net):
+        with frozen(net):
             probe = _probe(net, names, x, wanted, autocast)
             slow = dict(probe.left)
             step = max(1, min(len(x), max_bytes // max(1, probe.bytes)))
@@ -242,7 +242,7 @@ def _by_loop(net: nn.Module, x: Tensor, y: Tensor | None, loss: Loss, fold: Fold
 
 
 @contextmanager
-def _frozen(net: nn.Module) -> Iterator[None]:
+def frozen(net: nn.Module) -> Iterator[None]:
     """No parameter asks for a gradient, so that none is made; fused attention, which hides its parts, is off."""
     asked = {p: p.requires_grad for p in net.parameters()}
     fast = torch.backends.mha.get_fastpath_enabled()

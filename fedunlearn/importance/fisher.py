@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedunlearn.errors import ShapeError, unknown
 from fedunlearn.importance.batch_squares import batch_squares
-from fedunlearn.importance.engine import COARSE, ROUNDING, Sums, independent, sums_of
+from fedunlearn.importance.engine import COARSE, ROUNDING, Sums, frozen, independent, sums_of
 from fedunlearn.importance.folds import FOLDS, Fold
 from fedunlearn.importance.forward import FORWARD, forward_sums
 from fedunlearn.importance.importance import Importance
@@ -23,6 +23,7 @@ from fedunlearn.importance.tape import Tape, parameters_of
 from fedunlearn.tensors import Head, names_in
 
 MAX_BYTES = 256 << 20
+LAYERS_KEPT = 64  # a forward pass alone holds a few activations at once; each is taken for at most this many inputs large
 STATISTICS = (*FOLDS, *FORWARD, "batch_squares")
 
 
@@ -78,7 +79,7 @@ def measure(
     if chosen.labelled and y is not None and len(y) and not (int(y.min()) >= 0 and int(y.max()) < len(head.classes)):
         raise ShapeError(f"labels run from {int(y.min())} to {int(y.max())}, the model has {len(head.classes)} outputs")
     if statistic in FORWARD:
-        with evaluating(net):
+        with evaluating(net), frozen(net):
             met = forward_sums(net, x, statistic, frozenset(wanted), max_bytes) if len(x) else {}
         return Importance({statistic: {n: t.cpu() for n, t in sorted(met.items())}}, len(x))
     if statistic == "batch_squares":
@@ -88,7 +89,7 @@ def measure(
     fold = FOLDS[statistic]
     with evaluating(net):
         if set(wanted) <= set(head.names):
-            found = Sums(_last_layer(net, x, rows, chosen, fold, head, wanted))
+            found = Sums(_last_layer(net, x, rows, chosen, fold, head, wanted, max_bytes))
         else:
             found = sums_of(net, x, rows, chosen, fold, frozenset(wanted), max_bytes=max_bytes, autocast=autocast)
     for name, why in found.slow.items():
@@ -118,13 +119,33 @@ def by_class(net: nn.Module, x: Tensor, y: Tensor, *, head: Head, **settings: ob
 
 
 def _last_layer(
-    net: nn.Module, x: Tensor, y: Tensor | None, loss: Loss, fold: Fold, head: Head, wanted: Sequence[str]
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor | None,
+    loss: Loss,
+    fold: Fold,
+    head: Head,
+    wanted: Sequence[str],
+    max_bytes: int,
 ) -> dict[str, Tensor]:
-    """Closed form for a last linear layer with inputs h and output gradients g: sum of f(g) f(h)^T."""
+    """Closed form for a last linear layer with inputs h and output gradients g: sum of f(g) f(h)^T. No backward pass."""
     weight, bias = head.names
     sums = {n: torch.zeros(net.get_parameter(n).shape, dtype=torch.float64, device=x.device) for n in wanted}
-    if not len(x):
-        return sums
+    step = max(1, max_bytes // max(1, LAYERS_KEPT * x[:1].numel() * x.element_size()))
+    for i in range(0, len(x), step):
+        h, out = _features(net, x[i : i + step], head)
+        leaf = out.double().requires_grad_()
+        for term in list(loss.terms(leaf, None if y is None else y[i : i + step], fold.power)):
+            (g,) = torch.autograd.grad(term.sum(), leaf, retain_graph=True)
+            if weight in sums:
+                sums[weight] += fold.outer(g, h)
+            if bias in sums:
+                sums[bias] += fold.total(g)
+    return sums
+
+
+def _features(net: nn.Module, x: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+    """Inputs of the last layer, float64, and the model's outputs."""
     seen: list[tuple[Tensor, Tensor]] = []
     layer = net.get_submodule(head.layer)
     handle = layer.register_forward_hook(lambda _m, inputs, out: seen.append((inputs[0].detach(), out.detach())))
@@ -140,14 +161,7 @@ def _last_layer(
             f"model's): measure all layers instead"
         )
     independent(out, alone, ROUNDING.get(out.dtype, COARSE))
-    h, leaf = seen[0][0].double(), out.double().requires_grad_()
-    for term in list(loss.terms(leaf, y, fold.power)):
-        (g,) = torch.autograd.grad(term.sum(), leaf, retain_graph=True)
-        if weight in sums:
-            sums[weight] += fold.outer(g, h)
-        if bias in sums:
-            sums[bias] += fold.total(g)
-    return sums
+    return seen[0][0].double(), out
 
 
 @contextmanager

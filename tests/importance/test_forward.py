@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.importance import by_class, measure, pool, sensitivity
-from tests.importance.test_layers import batch, head_of, ready
+from tests.importance.test_layers import Flat, batch, head_of, ready
 
 NET = nn.Sequential(
     nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4, bias=False), nn.Linear(4, 3)
@@ -36,6 +36,16 @@ def test_moments_are_outer_products_of_inputs_and_of_patches() -> None:
     assert found["3.weight"].shape == (27, 27)
     assert found["4.weight"].shape == (5, 5)
     assert float(found["4.weight"][-1, -1]) == pytest.approx(5.0)
+
+
+def test_a_transformer_shows_its_parts_although_torch_would_fuse_them() -> None:
+    layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+    net = ready(Flat(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), 6, lambda t: t.mean(1)))
+    x, _ = batch(4, 5, 6)
+    found = measure(net, x, head=head_of(net), statistic="moment").sums["moment"]
+    ones = torch.cat([x.reshape(-1, 6), torch.ones(20, 1, dtype=torch.float64)], 1)
+    assert torch.allclose(found["layer.layers.0.self_attn.in_proj_weight"], ones.T @ ones)
+    assert len(found) == 5
 
 
 def test_layers_that_are_not_covered_are_named() -> None:

@@ -339,6 +339,8 @@ def test_the_last_layer_alone_equals_its_part_of_all(loss: Loss, statistic: str)
     last, everything = (
         measure(net, x, y, head=head_of(net), statistic=statistic, loss=loss, layers=w).sums[statistic] for w in ("last", "all")
     )
+    bounded = measure(net, x, y, head=head_of(net), statistic=statistic, loss=loss, layers="last", max_bytes=1).sums[statistic]
+    assert all(torch.allclose(last[n], bounded[n], rtol=1e-10) for n in last)
     assert set(last) == {"2.weight", "2.bias"}
     assert all(torch.allclose(last[n], everything[n], rtol=1e-10, atol=1e-14) for n in last)
 
