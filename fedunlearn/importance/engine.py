@@ -18,6 +18,7 @@ from fedunlearn.importance.tape import Tape, parameters_of
 HALF_SCALE = 4096.0  # float16 gradients below 6e-8 vanish; the loss is scaled up, the sums are scaled back
 ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}  # how far numbers may be apart, relatively, by rounding alone
 COARSE = 5e-2  # the same in half precision
+OVERHEAD = 1.5  # what a backward pass holds, over the inputs of layers with parameters
 
 
 @dataclass
@@ -53,7 +54,7 @@ def sums_of(
         loss: what is differentiated.
         fold: f.
         wanted: names of parameters.
-        max_bytes: bound on what is held for the backward pass, and on per-sample gradients.
+        max_bytes: bound on what is held for the backward pass (estimated from one sample), and on per-sample gradients.
         autocast: run the forward pass in this half precision; sums are made in float32 and added in float64.
 
     Raises:
@@ -66,14 +67,16 @@ def sums_of(
         with frozen(net):
             probe = _probe(net, names, x, wanted, autocast)
             slow = dict(probe.left)
-            step = max(1, min(len(x), max_bytes // max(1, probe.bytes)))
+            parts = -(-len(x) // max(1, max_bytes // max(1, probe.bytes)))
+            step = -(-len(x) // parts)
             for i in range(0, len(x), step):
                 part = slice(i, i + step)
                 run = _Run(net, names, wanted - slow.keys(), fold, loss, autocast)
                 found, out = run(x[part], None if y is None else y[part])
                 if i == 0 and probe.out is not None:
                     independent(out, probe.out, COARSE if autocast else ROUNDING.get(out.dtype, COARSE))
-                for name, tensor in found.items():
+                for name in list(found):
+                    tensor = found.pop(name)
                     total[name] = total[name].add_(tensor) if name in total else tensor.double()
                 slow.update(run.left)
             traced = tuple(n for n in slow if n not in probe.recurrent)
@@ -152,7 +155,7 @@ def _probe(net: nn.Module, names: Mapping[int, str], x: Tensor, wanted: frozense
     with tape, torch.no_grad(), _half(x, autocast):
         out = _outputs(net(x[:1]), 1)
     tape.owned()
-    found = _Probe(2 * tape.entries * max(4, x.element_size()), dict(tape.left), frozenset(tape.recurrent), out)
+    found = _Probe(int(OVERHEAD * tape.entries) * max(4, x.element_size()), dict(tape.left), frozenset(tape.recurrent), out)
     kept[key] = replace(found, out=None)
     return found
 

@@ -145,7 +145,7 @@ class Tape(TorchFunctionMode):
             return out
         if asked and self.meet is not None:
             self.meet(known.rule, a, out, asked)
-        self.entries += out.numel() + (a["input"].numel() if asked else 0)
+        self.entries += a["input"].numel() if asked else 0
         return self._watch(known.rule, a, out, asked) if asked and self.deliver is not None else out
 
     def _watch(self, rule: Rule, a: Arguments, out: Tensor, roles: Mapping[str, str]) -> Tensor:
