@@ -4,6 +4,8 @@ Ratios of process CPU time (wall time on a GPU) to one plain forward and backwar
 in one process, one thread; medians. `error` is the worst parameter's relative error against the loop in float64; `peak_mb` is
 the growth of the peak resident memory (allocated memory on a GPU) in the method's first call in a fresh process.
 The rivals come with `pip install --group bench`; a rival that cannot handle a net says so in `failed`.
+
+Long because all rivals and nets stand side by side in one file.
 """
 
 import argparse
