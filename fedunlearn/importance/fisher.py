@@ -75,7 +75,12 @@ def measure(
         if name not in head.classes:
             raise unknown("class", name, head.classes, where="masked")
     chosen = loss_of(loss, tuple(head.classes.index(c) for c in masked), seed)
-    wanted = names_in(layers, [n for n, _ in net.named_parameters()], head)
+    names = [n for n, _ in net.named_parameters()]
+    if layers == "last" and head.names[0] not in names:
+        raise ShapeError(
+            f"the weight of the last layer {head.layer!r} goes under another name, because it is shared; name that"
+        )
+    wanted = names_in(layers, names, head)
     if chosen.labelled and y is not None and len(y) and not (int(y.min()) >= 0 and int(y.max()) < len(head.classes)):
         raise ShapeError(f"labels run from {int(y.min())} to {int(y.max())}, the model has {len(head.classes)} outputs")
     if statistic in FORWARD:
@@ -88,7 +93,7 @@ def measure(
     rows = chosen.rows(len(x), y)
     fold = FOLDS[statistic]
     with evaluating(net):
-        if set(wanted) <= set(head.names):
+        if set(wanted) <= set(head.names) and (not len(x) or _alone(net, x, wanted)):
             found = Sums(_last_layer(net, x, rows, chosen, fold, head, wanted, max_bytes))
         else:
             found = sums_of(net, x, rows, chosen, fold, frozenset(wanted), max_bytes=max_bytes, autocast=autocast)
@@ -142,6 +147,14 @@ def _last_layer(
             if bias in sums:
                 sums[bias] += fold.total(g)
     return sums
+
+
+def _alone(net: nn.Module, x: Tensor, wanted: Sequence[str]) -> bool:
+    """Whether each parameter is used once, by a layer: a weight shared with another layer has no closed form."""
+    tape = Tape(parameters_of(net), frozenset(wanted), 1)
+    with frozen(net), torch.no_grad(), tape:
+        net(x[:1])
+    return tape.owned() == frozenset(wanted)
 
 
 def _features(net: nn.Module, x: Tensor, head: Head) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,8 @@
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime.backend import Backend, ask
 from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.tasks import Deposit, Deposited, Fetch, Fetched
+from fedunlearn.runtime.rounds import fetch
+from fedunlearn.runtime.tasks import Deposit, Deposited
 
 
 def bank(family: Family, backend: Backend, statistic: str = "squares") -> int:
@@ -27,11 +28,9 @@ def bank(family: Family, backend: Backend, statistic: str = "squares") -> int:
     pairs = {(m.name, s.site, s.key) for m in lineage.models if m.kept for s in lineage.own(m.name)}
     for name in lineage.classes:
         pairs |= {(p.model, p.site, p.shard) for p in discover(lineage, Request(classes=(name,))).points}
-    travel = sorted({m for m, site, _ in pairs if lineage[m].home != site})
-    fetched = dict(zip(travel, ask(backend, [Fetch(lineage[m].home, heads[m]) for m in travel], Fetched), strict=True))
+    fetched = fetch(family, {m for m, site, _ in pairs if lineage[m].home != site}, backend)
     tasks = []
     for model, site, shard in sorted(pairs):
         sent = fetched[model] if lineage[model].home != site else None
-        name = shard.split("/", 1)[1]
-        tasks.append(Deposit(site, heads[model], name, statistic, sent.weights if sent else None, sent.head if sent else None))
+        tasks.append(Deposit(site, heads[model], shard.split("/", 1)[1], statistic, sent))
     return sum(answer.read for answer in ask(backend, tasks, Deposited, otherwise="what others banked stays"))

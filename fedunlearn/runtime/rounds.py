@@ -1,6 +1,6 @@
 """The two rounds before the gate: measure and score, then merge and edit. Every answer is checked before it is used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +83,13 @@ def _at_home(heir: Heir) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple((s.name, tuple(s.rows)) for s in heir.own if s.site == heir.home)
 
 
+def fetch(family: Family, models: Collection[str], backend: Backend) -> dict[str, Fetched]:
+    """The current versions of models, from their homes, to be measured elsewhere."""
+    names = sorted(models)
+    tasks = [Fetch(family.lineage[m].home, family.heads[m]) for m in names]
+    return dict(zip(names, ask(backend, tasks, Fetched), strict=True))
+
+
 def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Round1:
     """Round 1: evidence at every point, own importances of heirs whose data lies elsewhere, and scores before.
 
@@ -96,23 +103,11 @@ def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Rou
     statistic, heads, lineage = method.statistic, family.heads, family.lineage
     away = {h.name: h for h in plan.heirs if any(s.site != h.home for s in h.own)}
     travel = {p.model for p in plan.points if p.site != lineage[p.model].home} | set(away)
-    fetched = dict(
-        zip(sorted(travel), ask(backend, [Fetch(lineage[m].home, heads[m]) for m in sorted(travel)], Fetched), strict=True)
-    )
+    fetched = fetch(family, travel, backend)
 
     def task(model: str, site: str, shard: str, selection: Selection | None, classes: tuple[str, ...]) -> Measure:
         sent = None if site == lineage[model].home else fetched[model]
-        return Measure(
-            site,
-            heads[model],
-            shard.split("/", 1)[1],
-            statistic,
-            method.layers,
-            selection,
-            classes,
-            sent.weights if sent else None,
-            sent.head if sent else None,
-        )
+        return Measure(site, heads[model], shard.split("/", 1)[1], statistic, method.layers, selection, classes, sent)
 
     evidence = [task(p.model, p.site, p.shard, _selection(p), ()) for p in plan.points]
     owned = [(h, s) for h in away.values() for s in h.own]

@@ -57,8 +57,7 @@ class Measure:
         layers: which parameters.
         selection: rows to be forgotten; None for the rows that the model was trained on.
         classes: without a selection, the classes that the model used of the shard.
-        weights: the version itself; None where the site has it in its own store.
-        head: goes with `weights`.
+        sent: the version itself; None where the site has it in its own store.
     """
 
     place: str
@@ -68,8 +67,7 @@ class Measure:
     layers: str
     selection: Selection | None
     classes: tuple[str, ...]
-    weights: Tensors | None = None
-    head: Head | None = None
+    sent: Fetched | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,7 @@ class Deposit:
     version: str
     shard: str
     statistic: str
-    weights: Tensors | None = None
-    head: Head | None = None
+    sent: Fetched | None = None
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from fedunlearn.runtime.tasks import (
     Scored,
     Task,
 )
-from fedunlearn.store import Bank, Banked, Store, Version, write_atomically
+from fedunlearn.store import Bank, Banked, Store, write_atomically
 from fedunlearn.tensors import Head, Tensors, names_in
 
 
@@ -111,7 +111,7 @@ class Worker:
         if not parts:
             return None
         pooled = pool(parts)
-        head = (task.head or self.store.read(task.version).head) if task.layers != "all" else None
+        head = self._weights(task)[1] if task.layers != "all" else None
         chosen = names_in(task.layers, pooled.sums[task.statistic], head) if head else pooled.sums[task.statistic]
         return Importance({task.statistic: {n: pooled.sums[task.statistic][n] for n in chosen}}, pooled.count)
 
@@ -136,10 +136,8 @@ class Worker:
         return {"version": version, "shard": shard, "rows": rows, "statistic": statistic, "loss": "labels", "layers": "all"}
 
     def _weights(self, task: Measure | Deposit) -> tuple[Tensors, Head]:
-        if task.weights is not None and task.head is not None:
-            return task.weights, task.head
-        version = self.store.read(task.version)
-        return version.weights, version.head
+        found = task.sent or self.store.read(task.version)
+        return found.weights, found.head
 
     def _importance(self, net: nn.Module, rows: Rows, head: Head, layers: str, statistic: str) -> Importance:
         named = rows.for_head(head.classes)
@@ -169,9 +167,10 @@ class Worker:
 
         before = (task.before.forgotten, task.before.retained)
         choice = calibrate(method.strengths(case), tried, before, task.aim, task.limits)
-        candidate = self.store.write(method.edit(version.weights, case, choice.strength), version.head)
-        mask = scored(LogitMask().edit(version.weights, case, {}), "test") if _maskable(version, case) else None
-        test = scored(self.store.read(candidate).weights, "test")
+        edited = method.edit(version.weights, case, choice.strength)
+        candidate, masked = self.store.write(edited, version.head), _masked(version.weights, case)
+        mask = scored(masked, "test") if masked is not None else None
+        test = scored(edited, "test")
         return Applied(task.version, candidate, choice.strength, choice.rule, choice.curve, test, mask, read)
 
     def _commit(self, task: Commit) -> Committed:
@@ -207,12 +206,12 @@ def acknowledged(store: Store) -> str | None:
         return None  # as good as never: settling writes it anew
 
 
-def _maskable(version: Version, case: Case) -> bool:
+def _masked(weights: Tensors, case: Case) -> Tensors | None:
+    """The logit mask's weights; None where there is no class to mask, or no way to."""
     try:
-        LogitMask().edit(version.weights, case, {})
+        return LogitMask().edit(weights, case, {}) if case.classes else None
     except InputError:  # all outputs, or no bias to mask with
-        return False
-    return bool(case.classes)
+        return None
 
 
 def _distance(before: Tensors, after: Tensors) -> float:

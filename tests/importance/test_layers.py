@@ -345,6 +345,32 @@ def test_the_last_layer_alone_equals_its_part_of_all(loss: Loss, statistic: str)
     assert all(torch.allclose(last[n], everything[n], rtol=1e-10, atol=1e-14) for n in last)
 
 
+@pytest.mark.parametrize("first", ["head", "words"])
+def test_a_last_layer_tied_to_another_is_exact_or_refused(first: str) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name in (first, {"head": "words", "words": "head"}[first]):
+                self.add_module(name, nn.Linear(6, OUTPUTS, bias=False) if name == "head" else nn.Embedding(OUTPUTS, 6))
+            self.head.weight = self.words.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(torch.tanh(self.words(x).sum(1)))
+            return out
+
+    net = ready(Tied())
+    x, y = batch(4, 5, words=OUTPUTS)
+    if first == "words":  # the shared weight is called words.weight; to give back nothing would look like forgetting
+        with pytest.raises(
+            ShapeError, match="the weight of the last layer 'head' goes under another name, because it is shared"
+        ):
+            measure(net, x, y, head=head_of(net), layers="last")
+        return
+    exact = loop(net, x, y).sums["squares"]["head.weight"]
+    found = measure(net, x, y, head=head_of(net), layers="last").sums["squares"]["head.weight"]
+    assert torch.allclose(found, exact, rtol=1e-10)
+
+
 def test_a_loss_of_the_users_own() -> None:
     net = ready(nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, OUTPUTS)))
     x, y = batch(5, 5)
