@@ -28,6 +28,10 @@ class ExcludedError(FedUnlearnError):
     """Rows that a committed request has excluded were about to be trained on."""
 
 
+class TrainingError(FedUnlearnError):
+    """A training in several processes failed; nothing of it was kept."""
+
+
 class SiteError(FedUnlearnError):
     """One or more sites failed or refused; nothing was committed."""
 

@@ -29,8 +29,8 @@ from torch.nn import functional
 from fedunlearn.importance import measure
 from fedunlearn.importance.reference import loop
 from fedunlearn.nets import build
-from fedunlearn.nets.vision import torchvision
 from fedunlearn.tensors import Head
+from fedunlearn.vision import torchvision
 
 Sums = dict[str, Tensor]
 CLASSES = 10

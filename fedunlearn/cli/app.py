@@ -3,6 +3,7 @@
 Long because every command is here, so that the whole command line can be read in one place; most lines are options.
 """
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -16,8 +17,10 @@ from rich.markup import escape
 from safetensors.torch import save
 
 from fedunlearn.cli.console import err, out, print_json, progress
+from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.say import say_family, say_plan, say_record
-from fedunlearn.cli.state import cost, state
+from fedunlearn.cli.state import cost, pending, state
+from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
@@ -26,7 +29,18 @@ from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.runtime import unlearn as run_unlearn
 from fedunlearn.runtime.tasks import Scored
-from fedunlearn.scenario import Scenario, check_samples, find_topology, load, of_family, open_site_data, reference, workers
+from fedunlearn.scenario import (
+    Scenario,
+    check_samples,
+    find_topology,
+    load,
+    of_family,
+    open_site_data,
+    read_plain,
+    reference,
+    workers,
+)
+from fedunlearn.scenario import extend as run_extend
 from fedunlearn.scenario import train as run_train
 from fedunlearn.store import write_atomically
 
@@ -45,6 +59,11 @@ Sites = Annotated[str, typer.Option(help="only what these sites contributed, wit
 Since = Annotated[str | None, typer.Option(help="only what entered training from this model on")]
 Named = Annotated[str | None, typer.Option("--request", help="a request that the scenario names")]
 MethodName = Annotated[str, typer.Option(help="name of a method, or their.module:Class")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="folder of data sets and checkpoints; FEDUNLEARN_DATA by default", callback=lambda p: _data(p)),
+]
+Trainer = Annotated[str, typer.Option("--backend", help="who runs federated rounds: in-process or flower")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]
 
 
@@ -66,6 +85,8 @@ def train(
     topology: Annotated[str, typer.Argument(help="a topology file, or the name of one that comes with fedunlearn")],
     folder: Annotated[Path | None, typer.Option("--out", help="where to keep the family; runs/<name> by default")] = None,
     seed: Annotated[int | None, typer.Option(help="replaces the file's seeds")] = None,
+    backend: Trainer = "in-process",
+    data: Data = None,
     with_bank: Annotated[
         bool, typer.Option("--bank", help="bank importances by class, so that class requests read no data")
     ] = False,
@@ -75,7 +96,7 @@ def train(
     scenario = _seeded(load(find_topology(topology)), seed)
     folder = folder or Path("runs") / scenario.name
     with progress() as say:
-        family = run_train(scenario, folder, progress=say)
+        family = run_train(scenario, folder, backend=backend, progress=say)
         if with_bank:
             say("banking importances by class")
             run_bank(family, InProcess(workers(scenario, family)))
@@ -87,13 +108,53 @@ def train(
 
 
 @app.command()
-def show(folder: Folder, as_json: Json = False) -> None:
+def extend(
+    folder: Folder,
+    models: Annotated[Path, typer.Argument(help="a YAML file that names further models; their parents may be the family's")],
+    backend: Trainer = "in-process",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Train further models onto a family, from the versions that are current now."""
+    family = _open(folder)
+    with progress() as say:
+        family = run_extend(family, read_plain(models), str(models), backend=backend, progress=say)
+    if as_json:
+        print_json({"folder": str(folder), **state(family)})
+    else:
+        say_family(family)
+
+
+@app.command("import")
+def import_(
+    lineage: Annotated[Path, typer.Argument(help="a YAML file: a topology whose models name checkpoint files")],
+    folder: Annotated[Path | None, typer.Option("--out", help="where to keep the family; runs/<name> by default")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Register checkpoints that were trained elsewhere, with their parents, as a family."""
+    scenario = load(lineage)
+    trained = [n for n, m in scenario.models.items() if m.born != "imported"]
+    if trained:
+        raise InputError(f"{lineage}: models.{trained[0]}: has no file, it would be trained; use `fedunlearn train` for that")
+    train(str(lineage), folder, as_json=as_json)
+
+
+@app.command()
+def show(
+    folder: Folder,
+    whole: Annotated[bool, typer.Option("--all", help="draw every kept model, many alike ones too")] = False,
+    picture: Annotated[Path | None, typer.Option(help="draw the lineage into this file too: .svg, .png or .pdf")] = None,
+    as_json: Json = False,
+) -> None:
     """The lineage, current versions, and what happened so far."""
     family = _open(folder)
+    if picture is not None:
+        draw_picture(family.lineage, picture, pending(family))
     if as_json:
         print_json(state(family))
     else:
-        say_family(family)
+        say_family(family, whole)
 
 
 @app.command()
@@ -104,6 +165,7 @@ def plan(
     sites: Sites = "",
     since: Since = None,
     request: Named = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """What a request would touch and why. Changes nothing."""
@@ -135,6 +197,7 @@ def unlearn(
     accept_untested: Annotated[str | None, typer.Option(help="commit what could not be tested, for this reason")] = None,
     reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
     due: Annotated[str | None, typer.Option(help="date by which it must be done")] = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Make every heir of some data forget it."""
@@ -155,6 +218,7 @@ def rollback(
         bool | None,
         typer.Option("--lift-exclusion/--keep-exclusion", help="may the forgotten data be trained on again? asked, or kept"),
     ] = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Back to the versions before the last unlearning in force, by one more ledger line."""
@@ -208,7 +272,7 @@ def export(
 
 
 @app.command("settle")
-def settle_(folder: Folder, as_json: Json = False) -> None:
+def settle_(folder: Folder, data: Data = None, as_json: Json = False) -> None:
     """Bring every place in line with the ledger, after a place or a command failed half-way."""
     family = _open(folder)
     settle(family, InProcess(workers(of_family(family), family)))
@@ -220,7 +284,7 @@ def settle_(folder: Folder, as_json: Json = False) -> None:
 
 
 @app.command()
-def bank(folder: Folder, as_json: Json = False) -> None:
+def bank(folder: Folder, data: Data = None, as_json: Json = False) -> None:
     """Measure importances by class ahead of any request, so that class requests read no data."""
     family = _open(folder)
     with progress() as say:
@@ -276,6 +340,15 @@ def _open(folder: Path) -> Family:
             f"while writing it); it was never committed and is passed over"
         )
     return family
+
+
+def _data(folder: Path | None) -> Path | None:
+    """What `--data` says holds for everything that this command opens."""
+    if folder is not None:
+        if not folder.is_dir():
+            raise InputError(f"--data {folder}: no such folder")
+        os.environ[VARIABLE] = str(folder.resolve())
+    return folder
 
 
 def _seeded(scenario: Scenario, seed: int | None) -> Scenario:

@@ -1,42 +1,116 @@
 """A family, a plan and a record, drawn for a terminal."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from fedunlearn.lineage import Lineage, Plan
+from fedunlearn.lineage import Lineage, Model, Plan
 
+MOST_POINTS = 6  # evidence points of one heir that are listed
 MARKS = {"absent": "must be absent", "as_retrained": "as a retrained model", "not_expressible": "no output for it"}
 
 
-def lineage_tree(lineage: Lineage, versions: Mapping[str, str], notes: Mapping[str, str]) -> Tree:
+FOLD = 6  # so many childless children of one parent, one birth and one head are drawn on one line
+
+
+def lineage_tree(
+    lineage: Lineage, versions: Mapping[str, str], notes: Mapping[str, str], *, whole: bool = False
+) -> tuple[Tree, list[str]]:
     """Kept models under their kept parents; retired ones are counted. A model with several parents hangs under the last.
 
     Args:
         lineage: the family.
         versions: current version of each kept model.
         notes: a remark on a model, for example "pending".
+        whole: draw every kept model; by default, many alike (a star of transfers, checkpoints of rounds) share a line.
+
+    Returns:
+        The tree, and a line for each group that was folded.
     """
     tree = Tree("[bold]lineage[/bold]  (older above; + also descends from)")
     nodes: dict[str, Tree] = {}
+    kept = [m for m in lineage.models if m.kept]
+    parents = {m.name: lineage.kept_parents(m.name) for m in kept}
     retired = Counter(m.name.split("/", 1)[0] for m in lineage.models if not m.kept)
-    for model in (m for m in lineage.models if m.kept):
-        parents = lineage.kept_parents(model.name)
-        own = ", ".join(sorted({s.site for s in lineage.own(model.name)}))
-        text = f"[bold]{escape(model.name)}[/bold]  {model.born} @ {escape(model.home)}, data of {escape(own or 'nobody')}"
-        if retired[model.name]:
-            text += f", {retired[model.name]} models on the way"
-        text += f"  [cyan]{versions.get(model.name, '')[:12]}[/cyan]"
-        if len(parents) > 1:
-            text += f"  [dim]+ {escape(', '.join(parents[:-1]))}[/dim]"
-        if model.name in notes:
-            text += f"  [yellow]{escape(notes[model.name])}[/yellow]"
-        nodes[model.name] = (nodes[parents[-1]] if parents else tree).add(text)
-    return tree
+    inherited = {p for several in parents.values() for p in several}
+    alike: dict[tuple[object, ...], list[Model]] = {}
+    for model in kept:
+        if model.name not in inherited and model.name not in notes:
+            alike.setdefault((parents[model.name], model.born, model.head if model.born == "transfer" else ()), []).append(
+                model
+            )
+    folded = {m.name: group for group in alike.values() if len(group) >= FOLD and not whole for m in group}
+    chained = set() if whole else _chains(kept, parents, notes)
+    for model in kept:
+        if (model.name in folded and folded[model.name][0] is not model) or model.name in chained:
+            if model.name in chained:
+                nodes[model.name] = nodes[parents[model.name][-1]]
+            continue
+        group = folded.get(model.name, [model])
+        nodes[model.name] = (nodes[parents[model.name][-1]] if parents[model.name] else tree).add(
+            _line(lineage, group, parents[model.name], retired, versions, notes)
+        )
+    said = [f"{g[0].name} ... {g[-1].name}: {len(g)} models on one line" for g in alike.values() if g[0].name in folded]
+    if chained:
+        said.append(f"{len(chained)} models in the middle of chains left out")
+    return tree, said
+
+
+def _chains(kept: Sequence[Model], parents: Mapping[str, Sequence[str]], notes: Mapping[str, str]) -> set[str]:
+    """Models in the middle of long chains: one kept parent, one kept child, and such neighbours on both sides."""
+    children: dict[str, list[str]] = {m.name: [] for m in kept}
+    for name, several in parents.items():
+        for parent in several:
+            children[parent].append(name)
+    born = {m.name: m.born for m in kept}
+
+    def middle(name: str) -> bool:
+        return (
+            name not in notes
+            and len(parents[name]) == 1
+            and len(children[name]) == 1
+            and born[name] == born[children[name][0]] == "incremental"
+            and parents[children[name][0]] == (name,)
+        )
+
+    inner = {m.name for m in kept if middle(m.name)}
+    return {n for n in inner if parents[n][0] in inner and children[n][0] in inner}
+
+
+def _line(
+    lineage: Lineage,
+    group: Sequence[Model],
+    parents: Sequence[str],
+    retired: Counter[str],
+    versions: Mapping[str, str],
+    notes: Mapping[str, str],
+) -> str:
+    model = group[0]
+    own = sorted({s.site for m in group for s in lineage.own(m.name)})
+    homes = sorted({m.home for m in group})
+    name = model.name if len(group) == 1 else f"{model.name} ... {group[-1].name}"
+    text = f"[bold]{escape(name)}[/bold]  {model.born} @ {escape(_few(homes))}, data of {escape(_few(own) or 'nobody')}"
+    if len(group) > 1:
+        return f"{text}  [dim]{len(group)} models alike[/dim]"
+    if retired[model.name]:
+        text += f", {retired[model.name]} models on the way"
+    text += f"  [cyan]{versions.get(model.name, '')[:12]}[/cyan]"
+    replaced = [p for p, v in model.started.items() if versions.get(p) != v]
+    if replaced:
+        text += f"  [dim]started from {escape(', '.join(f'{p} {model.started[p][:12]}' for p in replaced))}[/dim]"
+    if len(parents) > 1:
+        text += f"  [dim]+ {escape(', '.join(parents[:-1]))}[/dim]"
+    if model.name in notes:
+        text += f"  [yellow]{escape(notes[model.name])}[/yellow]"
+    return text
+
+
+def _few(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} ... ({len(names)})"
 
 
 def plan_table(plan: Plan) -> Table:
@@ -46,14 +120,16 @@ def plan_table(plan: Plan) -> Table:
         table.add_column(column)
     for h in plan.heirs:
         tested = "-" if h.target == "not_expressible" else "yes" if h.tested else "[red]no[/red]"
-        points = "\n".join(f"{p.model} @ {p.shard}" for p in h.points)
+        lines = [f"{p.model} @ {p.shard}" + (" (other net)" if p.model in h.foreign else "") for p in h.points[:MOST_POINTS]]
+        more = [f"... ({len(h.points)} in all)"] if len(h.points) > MOST_POINTS else []
+        points = "\n".join([*lines, *more])
         table.add_row(
             h.name,
             h.home,
             MARKS[h.target],
             "yes" if h.holds_class else "no: inherits it",
             points or "[red]none[/red]",
-            ", ".join(s.site for s in h.own),
+            _few([s.site for s in h.own]),
             tested,
         )
     return table

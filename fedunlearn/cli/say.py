@@ -40,10 +40,13 @@ def say_record(record: Record) -> None:
     out.print(f"{verdict}; {record.cost['seconds']} s, {record.cost['bytes_up'] / 1e6:.2f} MB of evidence", markup=False)
 
 
-def say_family(family: Family) -> None:
+def say_family(family: Family, whole: bool = False) -> None:
     """The lineage, what happened so far, what is open."""
     notes = {m: f"pending: candidate {v[:12]}" for m, v in pending(family).items()}
-    out.print(lineage_tree(family.lineage, family.heads, notes))
+    tree, folded = lineage_tree(family.lineage, family.heads, notes, whole=whole)
+    out.print(tree)
+    for group in folded:
+        out.print(f"     folded: {group} (--all shows them)", markup=False)
     for line in family.ledger.lines:
         when = datetime.fromisoformat(line.time).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
         body = line.body
@@ -54,6 +57,8 @@ def say_family(family: Family) -> None:
             "rolled back": f"{body.get('request')}, line {body.get('undoes')}",
         }[line.kind]
         out.print(f"{line.number:>3}  {when}  {line.kind}: {what}", markup=False)
+        for model, words in body.get("carried", {}).items():
+            out.print(f"     {model}: {'; '.join(words)}", markup=False)
     for one in due(family):
         out.print(f"open: {one['id']}: {one['what']}" + (f", due {one['due']}" if one["due"] else ""), markup=False)
     if late := behind(family):

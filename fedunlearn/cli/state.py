@@ -29,6 +29,8 @@ def state(family: Family) -> dict[str, Any]:
             "kept": m.kept,
             "version": heads.get(m.name),
             "pending": candidates.get(m.name),
+            "net": m.net,
+            "started": dict(m.started),
         }
         for m in family.lineage.models
     ]

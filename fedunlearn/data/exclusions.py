@@ -27,9 +27,9 @@ class Selection:
             rows: its rows.
         """
         if self.samples:
-            wanted = set(self.samples)
-            return [i for i, key in enumerate(rows.keys) if f"{shard}/{key}" in wanted]
-        return [i for i, label in enumerate(rows.labels) if not self.classes or label in self.classes]
+            wanted = {s.removeprefix(f"{shard}/") for s in self.samples if s.startswith(f"{shard}/")}
+            return [i for i, key in enumerate(rows.keys) if key in wanted]
+        return rows.positions(self.classes).tolist() if self.classes else list(range(len(rows)))
 
 
 @dataclass(frozen=True)

@@ -53,16 +53,22 @@ class Rows:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The class name of every row."""
-        return tuple(self.classes[i] for i in self.y.tolist())
+        return tuple(map(self.classes.__getitem__, self.y.tolist()))
 
-    def take(self, rows: Sequence[int]) -> "Rows":
+    def positions(self, classes: Collection[str]) -> Tensor:
+        """Where the rows of these classes are: int64, ascending."""
+        wanted = set(classes)
+        named = torch.tensor([c in wanted for c in self.classes], dtype=torch.bool)
+        return named[self.y].nonzero()[:, 0]
+
+    def take(self, rows: Sequence[int] | Tensor) -> "Rows":
         """These rows, in this order."""
-        index = torch.as_tensor(list(rows), dtype=torch.int64)
-        return Rows(self.x[index], self.y[index], tuple(self.keys[i] for i in rows), self.classes)
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        return Rows(self.x[index], self.y[index], tuple(map(self.keys.__getitem__, index.tolist())), self.classes)
 
     def of(self, classes: Collection[str]) -> "Rows":
         """Only the rows of these classes."""
-        return self.take([i for i, label in enumerate(self.labels) if label in classes])
+        return self.take(self.positions(classes))
 
     def without(self, classes: Collection[str]) -> "Rows":
         """Only the rows of other classes."""
@@ -70,15 +76,20 @@ class Rows:
 
     def counts(self) -> dict[str, int]:
         """How many rows of each class there are; classes without a row are left out."""
-        found = {c: self.labels.count(c) for c in self.classes}
-        return {c: n for c, n in found.items() if n}
+        found = torch.bincount(self.y, minlength=len(self.classes)).tolist()
+        return {c: n for c, n in zip(self.classes, found, strict=True) if n}
+
+    def first(self, n: int) -> "Rows":
+        """Only the first n rows of each class, in the order they stand in."""
+        index = [(self.y == k).nonzero()[:n, 0] for k in range(len(self.classes))]
+        return self.take(torch.cat(index).sort().values if index else [])
 
     def for_head(self, head: Sequence[str]) -> "Rows":
         """The rows that a head can name, their labels as indices of its outputs."""
         here = self.of(head)
         index = {c: i for i, c in enumerate(head)}
-        y = torch.tensor([index[label] for label in here.labels], dtype=torch.int64)
-        return Rows(here.x, y, here.keys, tuple(head))
+        output = torch.tensor([index.get(c, -1) for c in self.classes], dtype=torch.int64)
+        return Rows(here.x, output[here.y], here.keys, tuple(head))
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

@@ -1,55 +1,87 @@
-"""Data by name, from an .npz file, or from the user's own loader."""
+"""Data by name, from files, or from the user's own loader."""
 
-import zipfile
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
+from fedunlearn.data.arrays import read_npz, rows_of
+from fedunlearn.data.folder import find
+from fedunlearn.data.images import MENU, TORCHVISION, read_photos
+from fedunlearn.data.options import Options, part_of
 from fedunlearn.data.rows import Rows
+from fedunlearn.data.text import read_texts
 from fedunlearn.dotted import call
 from fedunlearn.errors import InputError, unknown
 
+ANY = ("scale", "limit")  # options of every set whose inputs are no token ids
+LOADER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+FORMS = "give one of these, an .npz or .jsonl file, a folder of images, or their.module:load"
 
-def digits() -> Rows:
-    """1,797 handwritten digits, 8x8 grey, from scikit-learn; pixels scaled to [0, 1]."""
+
+def digits(part: str, options: Options) -> Rows:
+    """1,797 handwritten digits, 8x8 grey, from scikit-learn; pixels scaled to [0, 1].
+
+    Raises:
+        InputError: the test part was asked for; there is none.
+    """
+    if part == "test":
+        raise InputError("data set 'digits': has no test part of its own; leave out `test:`, so that rows are held out")
     from sklearn.datasets import load_digits  # slow to import, and only needed here
 
     bunch = load_digits()
-    return _rows(bunch.images / 16.0, bunch.target, [str(c) for c in range(10)], None, "set 'digits'")
+    return rows_of(bunch.images / 16.0, bunch.target, [str(c) for c in range(10)], None, "data set 'digits'")
 
 
-SETS: dict[str, Callable[[], Rows]] = {"digits": digits}
+SETS: dict[str, Callable[[str, Options], Rows]] = {"digits": digits, **MENU}
 
 
-def open_rows(name: str) -> Rows:
-    """A whole set: a name of `SETS`, or the path of an .npz file.
+def open_rows(name: str, part: str = "train", *, beside: str = "", options: Mapping[str, Any] | None = None) -> Rows:
+    """A whole set.
 
-    An .npz holds `x` (or `images`, `X`), `y` (or `labels`) and, optionally, `classes` and `keys`; whole-number pixels are
-    scaled to [0, 1], images of (height, width, channels) become (channels, height, width).
+    Args:
+        name: a name of `SETS`; the path of an .npz, .jsonl or .jsonl.gz file, or of a folder with one sub-folder of images
+            a class, where `{part}` stands for the part; or the user's own "their.module:load", called as `load(part)`.
+        part: "train" or "test".
+        beside: the folder that relative paths are looked up in before the data folder; by default the working directory.
+        options: how it is opened: `download`, `size`, `tokens`, `vocabulary`, `scale`, `limit`, as far as they apply.
+
+    Returns:
+        Its rows: pixels [N, channels, height, width] in [0, 1], token ids [N, tokens], or what the arrays hold.
 
     Raises:
-        InputError: no such set or file, or the file holds something else.
+        InputError: no such set, file, part or option, or the file holds something else.
     """
+    given, what, path = options or {}, f"data set {name!r}", part_of(name, part)
+
+    def read(*applies: str) -> Options:
+        return Options.read(given, applies, what)
+
     if name in SETS:
-        return SETS[name]()
-    if not name.endswith(".npz"):
-        raise unknown("data set", name, SETS, where="give one of these, or the path of an .npz file")
-    path = Path(name)
-    if not path.is_file():
-        raise InputError(f"data set {name!r}: no such file")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            held = {k: archive[k] for k in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"data set {name!r}: not a readable .npz file: {error}") from error
-    x = next((held[k] for k in ("x", "images", "X") if k in held), None)
-    y = next((held[k] for k in ("y", "labels") if k in held), None)
-    if x is None or y is None:
-        raise InputError(f"data set {name!r}: expected arrays x (or images, X) and y (or labels), found {sorted(held)}")
-    return _rows(x, y, held.get("classes"), held.get("keys"), f"data set {name!r}")
+        asked = read(*ANY, "download") if name in TORCHVISION else read(*ANY)
+        return asked.finish(SETS[name](part, asked))
+    if LOADER.fullmatch(name):
+        return read(*ANY).finish(_loaded(name, part, "data loader"))
+    if not (_text(path) or Path(path).suffix or {"/", "\\"} & set(name)) and not _exists(path, beside):
+        raise unknown("data set", name, SETS, where=FORMS)
+    found = find(path, beside)
+    if found.is_dir():
+        asked = read(*ANY, "size")
+        return asked.finish(read_photos(found, asked, what))
+    if _text(path):
+        asked = read("tokens", "vocabulary", "limit")
+        return asked.finish(read_texts(found, asked.tokens, asked.vocabulary, what))
+    if found.suffix != ".npz":
+        raise InputError(f"{what}: {found.suffix or 'such'} files cannot be read; {FORMS.removeprefix('give one of these, ')}")
+    return read(*ANY).finish(read_npz(found, what))
+
+
+def has_parts(name: str) -> bool:
+    """Whether train and test of a set are different rows: by name, by `{part}` in a path, or by the user's loader.
+
+    A file without parts gives the same rows for either; nothing may be tested on them that was trained on them.
+    """
+    return name in TORCHVISION or "{part}" in name or LOADER.fullmatch(name) is not None
 
 
 def open_site(factory: str, site: str) -> Rows:
@@ -62,31 +94,24 @@ def open_site(factory: str, site: str) -> Rows:
     Raises:
         InputError: it cannot be called, raised, or returned something else.
     """
-    what = f"data factory {factory!r} for site {site!r}"
-    found = call(factory, "data factory", site)
+    return _loaded(factory, site, "data factory", f" for site {site!r}")
+
+
+def _loaded(function: str, argument: str, kind: str, whose: str = "") -> Rows:
+    what = f"{kind} {function!r}{whose}"
+    found = call(function, kind, argument)
     if not isinstance(found, tuple) or not 2 <= len(found) <= 4:
         raise InputError(f"{what} returned {type(found).__name__}, expected (x, y), (x, y, classes) or (x, y, classes, keys)")
     x, y, classes, keys = (*found, None, None)[:4]
-    return _rows(x, y, classes, keys, what)
+    return rows_of(x, y, classes, keys, what)
 
 
-def _rows(x: Any, y: Any, classes: Any, keys: Any, what: str) -> Rows:
+def _text(path: str) -> bool:
+    return path.endswith((".jsonl", ".jsonl.gz"))
+
+
+def _exists(path: str, beside: str) -> bool:
     try:
-        array, labels = np.asarray(x), np.asarray(y)
-    except ValueError as error:
-        raise InputError(f"{what}: x is not an array of equal rows: {error}") from error
-    if array.dtype.kind not in "biuf" or array.ndim < 2 or labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise InputError(
-            f"{what}: expected numbers x [N, ...] and whole-number labels y [N], got {array.dtype} "
-            f"{array.shape} and {labels.dtype} {labels.shape}"
-        )
-    if array.dtype == np.uint8 and array.ndim >= 3:
-        array = array / 255.0
-        if array.ndim == 4 and array.shape[3] in (1, 3):
-            array = array.transpose(0, 3, 1, 2)
-    names = tuple(str(c) for c in (range(int(labels.max()) + 1 if len(labels) else 0) if classes is None else classes))
-    stable = tuple(str(k) for k in keys) if keys is not None else tuple(str(i) for i in range(len(labels)))
-    try:
-        return Rows(torch.tensor(array, dtype=torch.float32), torch.tensor(labels.astype(np.int64)), stable, names)
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from error
+        return find(path, beside).exists()
+    except InputError:
+        return False

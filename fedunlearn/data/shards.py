@@ -45,6 +45,7 @@ def shard(
     seed: int,
     without: Mapping[str, Collection[str]] | None = None,
     concentration: float = 0.5,
+    share: Mapping[str, float] | None = None,
 ) -> dict[str, Rows]:
     """Deal rows to sites; every row goes to exactly one, or to none if all sites are without its class.
 
@@ -56,15 +57,22 @@ def shard(
         seed: of the shuffle and the draw.
         without: classes that a site does not get.
         concentration: of the Dirichlet distribution, above 0.
+        share: how much a site gets relative to the others, for "iid"; 1 by default.
 
     Raises:
-        InputError: an unknown sharding, site or class, or a concentration that is not positive.
+        InputError: an unknown sharding, site or class, or a concentration or share that is not positive.
     """
     without = without or {}
     if how not in SHARDINGS:
         raise unknown("sharding", how, SHARDINGS)
     if concentration <= 0:
         raise InputError(f"dirichlet: concentration is {concentration}, expected above 0")
+    share = share or {}
+    for site, part in share.items():
+        if site not in sites:
+            raise unknown("site", site, sites, where="data.share")
+        if part <= 0 or how != "iid":
+            raise InputError(f"data.share.{site}: {part} of {how} shards, expected above 0, and iid shards")
     for site, classes in without.items():
         if site not in sites:
             raise unknown("site", site, sites, where="data.without")
@@ -80,11 +88,13 @@ def shard(
         if how == "by_label":
             cuts = [len(of_class) if i >= k % len(takers) else 0 for i in range(len(takers))]
         else:
-            share = rng.dirichlet([concentration] * len(takers)) if how == "dirichlet" else np.full(len(takers), 1.0)
-            # an uneven remainder goes to another site for every class
-            turn = k % len(takers)
+            turn = k % len(takers)  # an uneven remainder goes to another site for every class
             takers = takers[turn:] + takers[:turn]
-            cuts = np.ceil(np.cumsum(share / share.sum()) * len(of_class) - 1e-9).astype(int).tolist()
+            if how == "dirichlet":
+                parts = rng.dirichlet([concentration] * len(takers))
+            else:
+                parts = np.array([float(share.get(s, 1.0)) for s in takers])
+            cuts = np.ceil(np.cumsum(parts / parts.sum()) * len(of_class) - 1e-9).astype(int).tolist()
         for site, start, stop in zip(takers, [0, *cuts], cuts, strict=False):
             dealt[site] += of_class[start:stop]
     return {s: rows.take(sorted(index)) for s, index in dealt.items()}

@@ -177,6 +177,7 @@ def _heir(
         own,
         bool({k.split("/")[0] for k in gone} & {s.site for s in own}),
         tested,
+        tuple(sorted({p.model for p in points if lineage.by_name[p.model].net != model.net})),
     )
 
 

@@ -36,6 +36,8 @@ class Model:
         data: the shards that trained it directly. Empty for an average of clients.
         kept: whether its weights still exist. A retired model is walked through, never edited.
         size: how many parameters it has; only the plan's cost needs it.
+        net: which of the family's architectures it has; empty for the family's own.
+        started: the version of each kept parent that it started from.
 
     Raises:
         InputError: a field is empty, repeated or not in its menu.
@@ -49,6 +51,8 @@ class Model:
     data: tuple[Shard, ...] = ()
     kept: bool = True
     size: int = field(default=0, compare=False)
+    net: str = ""
+    started: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         where = f"model {self.name!r}"
@@ -77,6 +81,8 @@ class Model:
             "data": data,
             "kept": self.kept,
             "size": self.size,
+            "net": self.net,
+            "started": dict(self.started),
         }
 
     @classmethod
@@ -92,4 +98,6 @@ class Model:
             data,
             plain["kept"],
             plain["size"],
+            plain["net"],
+            dict(plain["started"]),
         )

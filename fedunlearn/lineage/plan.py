@@ -44,6 +44,8 @@ class Heir:
         unmeasured: roots for which no kept model can stand in.
         own: the shards that weigh it (see `Lineage.own`).
         holds_class: whether a site that trained it directly, or one of an average's clients, has rows to be forgotten.
+        foreign: models among the points with another architecture: evidence of them flows only where names, shapes and classes
+            agree.
         tested: whether its home has held-out rows of what is forgotten, where a score is due.
     """
 
@@ -57,6 +59,7 @@ class Heir:
     own: tuple[Shard, ...]
     holds_class: bool
     tested: bool
+    foreign: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Plan:
                 "points": [f"{p.model} @ {p.shard}" for p in h.points],
                 "borrowed": list(h.borrowed),
                 "unmeasured": list(h.unmeasured),
+                "foreign": list(h.foreign),
                 "weighed_by": [s.key for s in h.own],
                 "holds_class": h.holds_class,
                 "tested": h.tested,

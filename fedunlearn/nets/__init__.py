@@ -6,3 +6,5 @@ from fedunlearn.nets.build import head_of as head_of
 from fedunlearn.nets.build import load as load
 from fedunlearn.nets.build import replace_head as replace_head
 from fedunlearn.nets.build import weights_of as weights_of
+from fedunlearn.nets.checkpoint import fit_to as fit_to
+from fedunlearn.nets.checkpoint import read_checkpoint as read_checkpoint

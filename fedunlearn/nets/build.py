@@ -8,11 +8,20 @@ from torch import nn
 
 from fedunlearn.dotted import call
 from fedunlearn.errors import InputError, ShapeError, unknown
+from fedunlearn.nets.image import torchvision_net
 from fedunlearn.nets.resnet import resnet_cifar
 from fedunlearn.nets.small import cnn, mlp
+from fedunlearn.nets.text import text_gru, text_transformer
 from fedunlearn.tensors import Head, Tensors, same
 
-NETS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn, "resnet_cifar": resnet_cifar}
+NETS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet_cifar": resnet_cifar,
+    "torchvision": torchvision_net,
+    "text_gru": text_gru,
+    "text_transformer": text_transformer,
+}
 
 
 def build(spec: Mapping[str, Any], shape: Sequence[int], outputs: int, seed: int = 0) -> nn.Module:

@@ -9,19 +9,26 @@ from torch import nn
 from fedunlearn.errors import InputError
 
 
-def mlp(shape: Sequence[int], outputs: int, hidden: int = 64) -> nn.Module:
+def mlp(shape: Sequence[int], outputs: int, hidden: int = 64, norm: bool = False) -> nn.Module:
     """Two hidden layers of `hidden` and `hidden // 2` units with ReLU.
 
     Args:
         shape: shape of one input, without the batch.
         outputs: how many classes.
         hidden: width of the first hidden layer, at least 2.
+        norm: begin with a BatchNorm of the inputs, for numbers that are not scaled.
     """
     if hidden < 2:
         raise InputError(f"net mlp: hidden is {hidden}, expected at least 2")
+    if not isinstance(norm, bool):
+        raise InputError(f"net mlp: norm is {norm!r}, expected true or false")
     half = hidden // 2
     body = nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), hidden), nn.ReLU(), nn.Linear(hidden, half), nn.ReLU())
-    return nn.Sequential(OrderedDict(body=body, head=nn.Linear(half, outputs)))
+    head = nn.Linear(half, outputs)
+    if norm:
+        first = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(prod(shape)))
+        return nn.Sequential(OrderedDict(norm=first, body=body, head=head))
+    return nn.Sequential(OrderedDict(body=body, head=head))
 
 
 def cnn(shape: Sequence[int], outputs: int, channels: int = 16) -> nn.Module:

@@ -49,14 +49,18 @@ class Family:
 
     @cached_property
     def lineage(self) -> Lineage:
-        """Who descends from whom.
+        """Who descends from whom, as far as the ledger says that it was trained.
 
         Raises:
             StoreError: the file is missing or damaged.
         """
         path = self.folder / "lineage.json"
         try:
-            return Lineage.from_json(json.loads(path.read_text()))
+            plain = json.loads(path.read_text())
+            counts = [x.body["models"] for x in self.ledger.lines if "models" in x.body]
+            if counts and counts[-1] > len(plain["models"]):
+                raise ValueError(f"{len(plain['models'])} models, the ledger knows {counts[-1]}")
+            return Lineage.from_json({**plain, "models": plain["models"][: counts[-1] if counts else None]})
         except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
             raise StoreError(f"{path}: not a lineage ({error}); restore it from a backup") from error
 

@@ -43,6 +43,7 @@ class Fetched:
 
     weights: Tensors
     head: Head
+    net: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from fedunlearn.importance import Importance, by_class, measure, pool
 from fedunlearn.methods import Case, LogitMask, calibrate, make
 from fedunlearn.methods.base import Strength
 from fedunlearn.nets import load
+from fedunlearn.runtime.features import features, last_layer
 from fedunlearn.runtime.tasks import (
     Answer,
     Applied,
@@ -34,7 +35,7 @@ from fedunlearn.runtime.tasks import (
     Scored,
     Task,
 )
-from fedunlearn.store import Bank, Banked, Store, write_atomically
+from fedunlearn.store import Bank, Banked, Store, Version, write_atomically
 from fedunlearn.tensors import Head, Tensors, names_in
 
 
@@ -46,14 +47,14 @@ class Worker:
         place: its name.
         store: where its models' weights are.
         data: its shards and held-out rows; a place that only holds models has no shards.
-        make_net: a net for so many outputs, of the family's architecture.
+        make_net: a net for so many outputs, of the family's architecture of that name (empty for its own).
         device: where to compute.
     """
 
     place: str
     store: Store
     data: SiteData
-    make_net: Callable[[int], nn.Module]
+    make_net: Callable[[int, str], nn.Module]
     device: str = "cpu"
 
     def handle(self, task: Task) -> Answer:
@@ -66,14 +67,14 @@ class Worker:
             match task:
                 case Fetch():
                     version = self.store.read(task.version)
-                    return Fetched(version.weights, version.head)
+                    return Fetched(version.weights, version.head, version.net)
                 case Measure():
                     return self._measure(task)
                 case Deposit():
                     return self._deposit(task)
                 case Score():
                     version = self.store.read(task.version)
-                    net = self._net(version.weights, version.head)
+                    net = self._net(version)
                     shapes = {n: tuple(p.shape) for n, p in net.named_parameters()}
                     calibration, test = (self._score(net, task.question, version.head, s) for s in ("calibration", "test"))
                     own = sum(self._own_rows(task.version, shard, classes) for shard, classes in task.own_shards)
@@ -84,15 +85,16 @@ class Worker:
                     return self._commit(task)
 
     def _measure(self, task: Measure) -> Measured:
-        found = self._banked(task)
-        if found is not None:
-            return Measured(task.version, found, 0)
-        weights, head = self._weights(task)
+        banked = self._banked(task)
+        if banked is not None:
+            return Measured(task.version, banked, 0)
+        found = self._weights(task)
+        head = found.head
         if task.selection is not None:
             rows = self.data.selected(task.shard, task.selection)
         else:
             rows = self.data.training(task.shard, task.classes)
-        importance = self._importance(self._net(weights, head), rows, head, task.layers, task.statistic)
+        importance = self._importance(self._net(found), rows, head, task.layers, task.statistic)
         return Measured(task.version, importance, len(rows))
 
     def _banked(self, task: Measure) -> Importance | None:
@@ -111,7 +113,7 @@ class Worker:
         if not parts:
             return None
         pooled = pool(parts)
-        head = self._weights(task)[1] if task.layers != "all" else None
+        head = self._weights(task).head if task.layers != "all" else None
         chosen = names_in(task.layers, pooled.sums[task.statistic], head) if head else pooled.sums[task.statistic]
         return Importance({task.statistic: {n: pooled.sums[task.statistic][n] for n in chosen}}, pooled.count)
 
@@ -123,10 +125,10 @@ class Worker:
         bank, what = Bank(self.store.folder), self._what(task.version, task.shard, task.statistic)
         if bank.read(what) is not None:
             return Deposited(task.version, 0)
-        weights, head = self._weights(task)
-        rows = self.data.all(task.shard).for_head(head.classes)
-        x, y, net = rows.x.to(self.device), rows.y.to(self.device), self._net(weights, head)
-        found = by_class(net, x, y, head=head, statistic=task.statistic)
+        measured = self._weights(task)
+        rows = self.data.all(task.shard).for_head(measured.head.classes)
+        x, y, net = rows.x.to(self.device), rows.y.to(self.device), self._net(measured)
+        found = by_class(net, x, y, head=measured.head, statistic=task.statistic)
         bank.write(what, {c: Banked(i.sums[task.statistic], i.count) for c, i in found.items()})
         return Deposited(task.version, len(rows))
 
@@ -135,9 +137,8 @@ class Worker:
         rows = blake3(names.encode()).hexdigest()
         return {"version": version, "shard": shard, "rows": rows, "statistic": statistic, "loss": "labels", "layers": "all"}
 
-    def _weights(self, task: Measure | Deposit) -> tuple[Tensors, Head]:
-        found = task.sent or self.store.read(task.version)
-        return found.weights, found.head
+    def _weights(self, task: Measure | Deposit) -> Fetched | Version:
+        return task.sent or self.store.read(task.version)
 
     def _importance(self, net: nn.Module, rows: Rows, head: Head, layers: str, statistic: str) -> Importance:
         named = rows.for_head(head.classes)
@@ -146,7 +147,7 @@ class Worker:
     def _apply(self, task: Apply) -> Applied:
         version = self.store.read(task.version)
         method = make(task.method, task.settings)
-        net = self._net(version.weights, version.head)
+        net = self._net(version)
         own, read = task.own, 0
         if own is None and method.statistic is not None:
             asks = (
@@ -160,15 +161,21 @@ class Worker:
         def scored(weights: Tensors, split: str) -> Scores:
             return self._score(load(net, weights), task.question, version.head, split)
 
+        forgotten, rest, named = self._asked(task.question, version.head, "calibration")
+        inside = method.layers == "last" and [features(net, version.head, rows) for rows in (forgotten, rest)]
+
         def tried(strength: Strength) -> tuple[float | None, float | None, float]:
             edited = method.edit(version.weights, case, strength)
-            found = scored(edited, "calibration")
+            if inside and inside[0] is not None and inside[1] is not None and _only_head(version, edited):
+                found = score(last_layer(edited, version.head, self.device), inside[0], inside[1], named)
+            else:
+                found = score(load(net, edited), forgotten, rest, named)
             return found.forgotten, found.retained, _distance(version.weights, edited)
 
         before = (task.before.forgotten, task.before.retained)
         choice = calibrate(method.strengths(case), tried, before, task.aim, task.limits)
         edited = method.edit(version.weights, case, choice.strength)
-        candidate, masked = self.store.write(edited, version.head), _masked(version.weights, case)
+        candidate, masked = self.store.write(edited, version.head, version.net), _masked(version.weights, case)
         mask = scored(masked, "test") if masked is not None else None
         test = scored(edited, "test")
         return Applied(task.version, candidate, choice.strength, choice.rule, choice.curve, test, mask, read)
@@ -184,18 +191,23 @@ class Worker:
             write_atomically(path, data)  # one file: what is acknowledged and what is excluded cannot disagree
         return Committed(task.line)
 
-    def _net(self, weights: Tensors, head: Head) -> nn.Module:
-        return load(self.make_net(len(head.classes)), weights).to(self.device).eval()
+    def _net(self, found: Fetched | Version) -> nn.Module:
+        return load(self.make_net(len(found.head.classes), found.net), found.weights).to(self.device).eval()
 
     def _score(self, net: nn.Module, question: Question, head: Head, split: str) -> Scores:
+        forgotten, rest, named = self._asked(question, head, split)
+        return score(net, forgotten, rest, named)
+
+    def _asked(self, question: Question, head: Head, split: str) -> tuple[Rows, Rows, list[str]]:
+        """Rows of what is forgotten, the rest, and the classes that are judged one by one."""
         held = self.data.held_out.get(split)
         rows = Rows.empty(head.classes) if held is None else held.for_head(head.classes)
         rest = rows.without({*question.classes, *question.gone})
         if question.classes:
             named = [c for c in question.classes if c in head.classes]
-            return score(net, rows.of(named), rest, named)
+            return rows.of(named), rest, named
         parts = [self.data.selected(shard, chosen).for_head(head.classes) for shard, chosen in question.selections.items()]
-        return score(net, joined(parts) if parts else Rows.empty(head.classes), rest)
+        return joined(parts) if parts else Rows.empty(head.classes), rest, []
 
 
 def acknowledged(store: Store) -> str | None:
@@ -212,6 +224,11 @@ def _masked(weights: Tensors, case: Case) -> Tensors | None:
         return LogitMask().edit(weights, case, {}) if case.classes else None
     except InputError:  # all outputs, or no bias to mask with
         return None
+
+
+def _only_head(version: Version, edited: Tensors) -> bool:
+    """Whether an edit left everything below the last layer as it was."""
+    return all(torch.equal(t, edited[n]) for n, t in version.weights.items() if n not in version.head.names)
 
 
 def _distance(before: Tensors, after: Tensors) -> float:

@@ -6,6 +6,8 @@ from fedunlearn.scenario.build import workers as workers
 from fedunlearn.scenario.files import find_topology as find_topology
 from fedunlearn.scenario.files import load as load
 from fedunlearn.scenario.files import of_family as of_family
+from fedunlearn.scenario.files import read_plain as read_plain
 from fedunlearn.scenario.schema import Scenario as Scenario
+from fedunlearn.scenario.train import extend as extend
 from fedunlearn.scenario.train import reference as reference
 from fedunlearn.scenario.train import train as train

@@ -1,84 +1,184 @@
 """From a scenario to what each place holds, and to the workers that answer for them."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from fedunlearn.data import MIRROR, Exclusions, Rows, Selection, SiteData, held_out, open_rows, open_site, shard
-from fedunlearn.errors import InputError
+from fedunlearn.data import (
+    MIRROR,
+    Exclusions,
+    Rows,
+    Selection,
+    SiteData,
+    has_parts,
+    held_out,
+    open_rows,
+    open_site,
+    shard,
+)
+from fedunlearn.data.rows import joined
+from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.nets import build
 from fedunlearn.runtime import Family, Worker
-from fedunlearn.scenario.schema import Scenario
+from fedunlearn.scenario.schema import Data, Scenario, matching
 
-SHARD = "main"  # the one shard that a scenario gives to each site
+MAIN = "main"  # the set under `data`; a site's rows of a set are the shard of that name
+
+MakeNet = Callable[[int, str, int], nn.Module]  # for so many outputs, of the architecture of that name, from a seed
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A scenario's data.
+
+    Args:
+        places: what every place holds.
+        classes: what every set names, in its own order.
+    """
+
+    places: dict[str, SiteData]
+    classes: dict[str, tuple[str, ...]]
 
 
 def open_site_data(scenario: Scenario, homes: Path) -> dict[str, SiteData]:
-    """What every place of a scenario holds. Sets are dealt; a factory's rows are the sites' own.
+    """What every place of a scenario holds (see `open_data`)."""
+    return open_data(scenario, homes).places
+
+
+def open_data(scenario: Scenario, homes: Path) -> Opened:
+    """Open every set. Sets are dealt to the sites; a factory's rows are the sites' own.
+
+    Classes of all sets share one list, so that a head can be tested wherever held-out rows of its classes are.
 
     Args:
         scenario: the scenario.
         homes: folder of the places, for their exclusions.
 
     Raises:
-        InputError: data cannot be opened, or a site's rows do not fit the others.
+        InputError: data cannot be opened, a site's rows do not fit the others, or two sets name the same class.
     """
-    spec = scenario.data
-    shards: dict[str, Rows] = {}
-    held: dict[str, dict[str, Rows]] = {}
-    if spec.set is not None:
-        train, calibration, test = held_out(open_rows(_beside(scenario, spec.set)), spec.calibration, spec.held_out, spec.seed)
-        shards = shard(
-            train, scenario.sites, spec.shards, seed=spec.seed, without=spec.without, concentration=spec.concentration
-        )
-        held = {place: {"calibration": calibration, "test": test} for place in scenario.places}
-    else:
-        for site in scenario.sites:
-            rows = open_site(spec.factory or "", site).without(spec.without.get(site, ()))
-            shards[site], calibration, test = held_out(rows, spec.calibration, spec.held_out, spec.seed)
-            held[site] = {"calibration": calibration, "test": test}
-    if spec.test is not None:
-        shared = open_site(spec.test, "test") if ":" in spec.test else open_rows(_beside(scenario, spec.test))
-        _, calibration, test = held_out(shared, 0.4, 0.6, spec.seed)
-        held = {place: {"calibration": calibration, "test": test} for place in scenario.places}
-    _agree(shards)
-    return {
+    opened = {name: _open_set(scenario, name) for name in scenario.sets if scenario.sites_of(name) or name == MAIN}
+    shards: dict[str, dict[str, Rows]] = {}
+    held: dict[str, dict[str, list[Rows]]] = {}
+    classes = _union({name: dealt for name, (dealt, _) in opened.items()})
+    for name, (dealt, kept) in opened.items():
+        for site, rows in dealt.items():
+            shards.setdefault(site, {})[name] = rows.for_head(classes)
+        for place, splits in kept.items():
+            for split, rows in splits.items():
+                named = rows.for_head(classes)
+                if len(opened) > 1:  # keys of two sets may be the same
+                    named = replace(named, keys=tuple(f"{name}/{key}" for key in named.keys))
+                held.setdefault(place, {}).setdefault(split, []).append(named)
+    places = {
         place: SiteData(
             place,
-            {SHARD: shards[place]} if place in shards else {},
-            held.get(place, {}),
+            shards.get(place, {}),
+            {split: joined(parts) for split, parts in held.get(place, {}).items()},
             partial(Exclusions.read, homes / place / MIRROR),
         )
         for place in scenario.places
     }
+    return Opened(places, {name: next((r.classes for r in dealt.values()), ()) for name, (dealt, _) in opened.items()})
 
 
-def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> Callable[[int, int], nn.Module]:
-    """Makes a net of the scenario's architecture for so many outputs, from a seed; tried once on real rows.
+def _open_set(scenario: Scenario, name: str) -> tuple[dict[str, Rows], dict[str, dict[str, Rows]]]:
+    """Rows of every site, and held-out rows of every place, of one set."""
+    spec, sites = scenario.sets[name], scenario.sites_of(name)
+    dealt: dict[str, Rows] = {}
+    held: dict[str, dict[str, Rows]] = {}
+    fractions = (spec.calibration, spec.held_out) if spec.test is None else (0.0, 0.0)
+    if spec.set is not None:
+        rows = open_rows(spec.set, beside=scenario.folder, options=spec.options)
+        train, calibration, test = held_out(rows, *fractions, spec.seed)
+        without = {s: _lacks(rows.classes, spec, s) for s in sites}
+        share = {s: v for s in sites if (v := matching(spec.share, s)) is not None}
+        dealt = shard(train, sites, spec.shards, seed=spec.seed, without=without, concentration=spec.concentration, share=share)
+        held = {place: {"calibration": calibration, "test": test} for place in scenario.places}
+    else:
+        for site in sites:
+            own = open_site(spec.factory or "", site)
+            own = own.without(_lacks(own.classes, spec, site))
+            dealt[site], calibration, test = held_out(own, *fractions, spec.seed)
+            held[site] = {"calibration": calibration, "test": test}
+    if spec.test is not None:
+        if spec.test == spec.set and not has_parts(spec.test):
+            raise InputError(
+                f"data.test: {spec.test!r} is what is trained on; leave `test` out, and rows of the set are held out"
+            )
+        shared = open_rows(spec.test, "test", beside=scenario.folder, options=spec.test_options)
+        missing = sorted(set(shared.classes) - {c for rows in dealt.values() for c in rows.classes})
+        if missing and dealt:
+            raise InputError(f"data.test: {spec.test!r} names a class {missing[0]!r} that the rows to train on do not name")
+        _, calibration, test = held_out(shared, 0.4, 0.6, spec.seed)
+        held = {place: {"calibration": calibration, "test": test} for place in scenario.places}
+    _agree(dealt)
+    return dealt, held
+
+
+def _lacks(classes: tuple[str, ...], spec: Data, site: str) -> list[str]:
+    """Classes that a site does not get."""
+    lacks, only = matching(spec.without, site) or (), matching(spec.only, site)
+    for key, named in (("without", lacks), ("only", only or ())):
+        for c in named:
+            if c not in classes:
+                raise unknown("class", c, classes, where=f"data.{key}.{site}")
+    return [c for c in classes if c in lacks or (only is not None and c not in only)]
+
+
+def _union(sets: Mapping[str, Mapping[str, Rows]]) -> tuple[str, ...]:
+    """The classes of all sets, which must differ, and whose inputs must have one shape."""
+    found: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, dealt in sets.items():
+        for rows in list(dealt.values())[:1]:
+            shapes[name] = tuple(rows.x.shape[1:])
+            for c in rows.classes:
+                if c in found:
+                    raise InputError(f"data: sets {found[c]} and {name} both name a class {c!r}; give them names of their own")
+                found[c] = name
+    if len(set(shapes.values())) > 1:
+        raise InputError(f"data: inputs of one family must have one shape, found {shapes}; make a family of each")
+    return tuple(found)
+
+
+def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
+    """Makes nets of the scenario's architectures; each that a model has is tried once on real rows.
 
     Raises:
-        InputError: the net cannot be made, or does not turn rows into outputs.
+        InputError: a net cannot be made, or does not turn rows into outputs.
     """
-    sample = next(d.shards[SHARD] for d in data.values() if d.shards)
+    sample = next(rows for d in data.values() for rows in d.shards.values())
     shape, classes = tuple(sample.x.shape[1:]), len(sample.classes)
-    net = build(scenario.net, shape, classes).eval()
-    try:
-        with torch.no_grad():
-            out = net(sample.x[:2])
-    except Exception as error:  # whatever the user's net raises is theirs to read
-        raise InputError(
-            f"net {dict(scenario.net)}: raised {type(error).__name__} on rows of shape {shape}: {error}"
-        ) from error
-    if not isinstance(out, torch.Tensor) or out.shape != (len(sample.x[:2]), classes):
-        got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-        raise InputError(
-            f"net {dict(scenario.net)}: gave {got} for {len(sample.x[:2])} rows, expected one output a class ({classes})"
-        )
-    return lambda outputs, seed: build(scenario.net, shape, outputs, seed)
+    for name in dict.fromkeys(scenario.net_of(m) for m in scenario.models):
+        spec = _net_spec(scenario, name)
+        net = build(spec, shape, classes).eval()
+        try:
+            with torch.no_grad():
+                out = net(sample.x[:2])
+        except Exception as error:  # whatever the user's net raises is theirs to read
+            raise InputError(f"net {dict(spec)}: raised {type(error).__name__} on rows of shape {shape}: {error}") from error
+        if not isinstance(out, torch.Tensor) or out.shape != (len(sample.x[:2]), classes):
+            got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+            raise InputError(
+                f"net {dict(spec)}: gave {got} for {len(sample.x[:2])} rows, expected one output a class ({classes})"
+            )
+    return lambda outputs, name, seed: build(_net_spec(scenario, name), shape, outputs, seed)
+
+
+def _net_spec(scenario: Scenario, name: str) -> Mapping[str, Any]:
+    if name and name not in scenario.nets:
+        raise unknown("net", name, scenario.nets, where="nets")
+    spec = scenario.nets[name] if name else scenario.net
+    if str(spec.get("name", "")).startswith("text_") and scenario.data.vocabulary is not None:
+        return {"vocabulary": scenario.data.vocabulary, **spec}  # data and net count tokens alike
+    return spec
 
 
 def check_samples(data: Mapping[str, SiteData], request: Request) -> None:
@@ -92,12 +192,6 @@ def check_samples(data: Mapping[str, SiteData], request: Request) -> None:
         data[site].selected(name, Selection(samples=tuple(f"{name}/{k}" for k in keys)))
 
 
-def _beside(scenario: Scenario, name: str) -> str:
-    """A path as the topology's author meant it: relative to the file."""
-    beside = Path(scenario.folder) / name
-    return str(beside) if scenario.folder and name.endswith(".npz") and beside.exists() else name
-
-
 def workers(scenario: Scenario, family: Family) -> dict[str, Worker]:
     """A worker for every place, in this process.
 
@@ -108,7 +202,7 @@ def workers(scenario: Scenario, family: Family) -> dict[str, Worker]:
     data = open_site_data(scenario, family.folder / "homes")
     make = net_maker(scenario, data)
     device = device_of()
-    return {p: Worker(p, family.store(p), data[p], lambda n: make(n, 0), device) for p in scenario.places}
+    return {p: Worker(p, family.store(p), data[p], lambda n, net: make(n, net, 0), device) for p in scenario.places}
 
 
 def device_of() -> str:
@@ -117,7 +211,7 @@ def device_of() -> str:
 
 
 def _agree(shards: Mapping[str, Rows]) -> None:
-    first = next(iter(shards))
+    first = next(iter(shards), "")
     for site, rows in shards.items():
         if rows.classes != shards[first].classes:
             raise InputError(

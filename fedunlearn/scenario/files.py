@@ -3,6 +3,7 @@
 import difflib
 import json
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fedunlearn.errors import InputError, StoreError, unknown
-from fedunlearn.lineage import BIRTHS, ordered
+from fedunlearn.lineage import ordered
 from fedunlearn.runtime import Family
 from fedunlearn.scenario import schema
+from fedunlearn.scenario.build import MAIN
+from fedunlearn.scenario.macros import expand
 from fedunlearn.scenario.schema import Data, Scenario
+from fedunlearn.training import STRATEGIES, kept_rounds
 
 SHIPPED = (Path(__file__).parent.parent / "topologies", Path(__file__).parents[2] / "topologies")
 KINDS: dict[str, type[BaseModel]] = {
@@ -21,6 +25,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "distributed": schema.Distributed,
     "incremental": schema.Incremental,
     "transfer": schema.Transfer,
+    "imported": schema.Imported,
 }
 
 
@@ -33,6 +38,21 @@ def load(path: Path) -> Scenario:
     Raises:
         InputError: the file is missing or not YAML, or something in it is wrong.
     """
+    plain = read_plain(path)
+    if isinstance(plain, dict):
+        plain.setdefault("folder", str(path.resolve().parent))
+    scenario = parse(plain, str(path))
+    if scenario.folder not in sys.path:
+        sys.path.insert(0, scenario.folder)
+    return scenario
+
+
+def read_plain(path: Path) -> Any:
+    """What a YAML file says, as plain values.
+
+    Raises:
+        InputError: the file is missing or not YAML.
+    """
     try:
         plain = yaml.load(path.read_text(), _Unique)
         json.dumps(plain)
@@ -42,12 +62,7 @@ def load(path: Path) -> Scenario:
         raise InputError(f"{path}: not YAML: {error}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: refers to itself, or holds something that is no plain value: {error}") from error
-    if isinstance(plain, dict):
-        plain.setdefault("folder", str(path.resolve().parent))
-    scenario = parse(plain, str(path))
-    if scenario.folder not in sys.path:
-        sys.path.insert(0, scenario.folder)
-    return scenario
+    return plain
 
 
 class _Unique(yaml.SafeLoader):
@@ -75,9 +90,15 @@ def parse(plain: Any, where: str) -> Scenario:
     """
     if not isinstance(plain, dict):
         raise InputError(f"{where}: expected a mapping with name, data, net and models, found {type(plain).__name__}")
-    for name, model in (plain.get("models") or {}).items() if isinstance(plain.get("models"), dict) else ():
-        if isinstance(model, dict) and str(model.get("born")) not in BIRTHS:
-            raise unknown("kind of birth", model.get("born"), BIRTHS, where=f"{where}: models.{name}.born")
+    if isinstance(plain.get("models"), dict):
+        plain = {**plain, "models": expand({n: _hub(m) for n, m in plain["models"].items()}, where)}
+        for name, model in plain["models"].items():
+            if isinstance(model, dict) and str(model.get("born")) not in KINDS:
+                raise unknown("kind of birth", model.get("born"), KINDS, where=f"{where}: models.{name}.born")
+            if isinstance(model, dict) and isinstance(model.get("head"), int):
+                raise InputError(
+                    f"{where}: models.{name}.head: {model['head']!r}: name every output by its class, in the order of the rows"
+                )
     try:
         scenario = Scenario.model_validate(plain)
     except ValidationError as error:
@@ -85,10 +106,13 @@ def parse(plain: Any, where: str) -> Scenario:
     try:
         order = ordered(scenario.parents)
         for name in order:
-            _one_head(scenario, name)
-        for site in scenario.data.without:
-            if site not in scenario.sites:
-                raise unknown("site", site, scenario.sites, where="data.without")
+            _check_model(scenario, name)
+        for what, spec in scenario.sets.items():
+            for key, table in (("without", spec.without), ("only", spec.only), ("share", spec.share)):
+                for site in table:
+                    if not any(fnmatchcase(s, site) for s in scenario.sites):
+                        at = "data" if what == MAIN else f"more.{what}"
+                        raise unknown("site", site, scenario.sites, where=f"{at}.{key}")
         for name, asked in scenario.requests.items():
             asked.request(name)
     except InputError as error:
@@ -105,7 +129,9 @@ def of_family(family: Family) -> Scenario:
     path = family.folder / "scenario.yaml"
     if not path.exists():
         raise StoreError(f"{path}: missing; without it nobody here knows the family's data and net")
-    return load(path)
+    scenario, known = load(path), family.lineage.by_name
+    models = {name: spec for name, spec in scenario.models.items() if name in known}  # an extension may have been cut off
+    return scenario.model_copy(update={"models": models})
 
 
 def find_topology(name: str) -> Path:
@@ -123,23 +149,54 @@ def find_topology(name: str) -> Path:
     raise unknown("topology", name, shipped)
 
 
-def _one_head(scenario: Scenario, name: str) -> None:
-    """Parents must have one head, unless it is replaced; what it is follows from the nearest transfers above."""
-    spec = scenario.models[name]
-    heads = {head_source(scenario, p) for p in spec.source}
-    if not isinstance(spec, schema.Transfer) and len({scenario.models[h].head if h else None for h in heads}) > 1:  # type: ignore[union-attr]
+def _hub(model: Any) -> Any:
+    """A model with a file and no birth is imported; `base_model` is what model hubs call the parents of a fine-tuned one."""
+    if not isinstance(model, dict):
+        return model
+    if "base_model" in model and "from" not in model:
+        model = {**{k: v for k, v in model.items() if k != "base_model"}, "from": model["base_model"]}
+    if isinstance(model.get("from"), str):
+        model = {**model, "from": [model["from"]]}
+    return {"born": "imported", **model} if "file" in model else model
+
+
+def _check_model(scenario: Scenario, name: str) -> None:
+    """What a model takes from its parents must be there: one head (unless it is replaced), one architecture."""
+    spec, where = scenario.models[name], f"models.{name}"
+    if spec.data not in scenario.sets:
+        raise unknown("set", spec.data, scenario.sets, where=f"{where}.data")
+    if spec.net is not None and spec.net not in scenario.nets:
+        raise unknown("net", spec.net, scenario.nets, where=f"{where}.net")
+    if isinstance(spec, schema.Imported):
+        return
+    if len({scenario.outputs(p) for p in spec.source}) > 1 and not isinstance(spec, schema.Transfer):
         raise InputError(
-            f"models.{name}.from: its parents {', '.join(spec.source)} have different outputs; only a transfer, "
+            f"{where}.from: its parents {', '.join(spec.source)} have different outputs; only a transfer, "
             f"which replaces the head, can start from them"
         )
-
-
-def head_source(scenario: Scenario, name: str) -> str | None:
-    """The transfer that a model's head comes from; None where it has an output for every class."""
-    spec = scenario.models[name]
-    if isinstance(spec, schema.Transfer):
-        return name
-    return head_source(scenario, spec.source[0]) if spec.source else None
+    nets = {p: scenario.net_of(p) for p in spec.source} | ({name: spec.net} if spec.net is not None else {})
+    if len(set(nets.values())) > 1:
+        said = ", ".join(f"{m} is {n or 'the net of the family'}" for m, n in nets.items())
+        raise InputError(f"{where}: a model has the architecture of its parents, but {said}")
+    if spec.head and spec.source and not isinstance(spec, schema.Transfer):
+        raise InputError(
+            f"{where}.head: it has the outputs of its parents; an increment grows them by `adds`, a transfer replaces"
+        )
+    if isinstance(spec, schema.Federated):
+        kept_rounds(spec.policy, spec.rounds, where)
+        if spec.strategy not in STRATEGIES:
+            raise unknown("strategy", spec.strategy, STRATEGIES, where=f"{where}.strategy")
+    if isinstance(spec, schema.Incremental):
+        twice = sorted(set(spec.adds) & set(scenario.outputs(spec.source[0])[1])) if spec.source else []
+        if twice or (spec.adds and not spec.source):
+            told = f"has an output for {twice[0]} already" if twice else "starts from nothing: say `head`"
+            raise InputError(f"{where}.adds: it {told}")
+        if spec.ewc and not spec.source:
+            raise InputError(f"{where}.ewc: there is no model to hold on to; it has no parents")
+        if spec.replay and not spec.classes:
+            raise InputError(
+                f"{where}.replay: replays classes that it is not trained on; say in `classes` what it is trained on"
+            )
 
 
 def _said(error: Any, where: str) -> str:
@@ -165,6 +222,7 @@ def _fields(keys: list[str]) -> list[str]:
         "data": [Data],
         "gate": [schema.Limits],
         "requests": [schema.Asked],
+        "more": [Data],
         "models": list(KINDS.values()),
     }
     kinds = at.get(keys[0], [Scenario]) if len(keys) > 1 else [Scenario]

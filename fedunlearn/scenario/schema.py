@@ -1,12 +1,15 @@
 """The topology YAML as a schema. What a reader of the file sees is all there is: no includes, no interpolation."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
+
+Value = TypeVar("Value")
 
 
 def _texts(value: Any) -> Any:
@@ -38,13 +41,34 @@ class Data(_Strict):
 
     set: str | None = None
     factory: str | None = None
-    test: str | None = Field(None, description="an .npz file or a factory of held-out rows that every home may use")
+    test: str | None = Field(None, description="a set, a file or a factory of held-out rows that every home may use")
     shards: Literal["iid", "by_label", "dirichlet"] = "iid"
     concentration: float = Field(0.5, gt=0, description="of the Dirichlet distribution")
     seed: int = Field(7, ge=0)
-    without: dict[str, Names] = Field(default_factory=dict, description="site -> classes that it does not get")
+    without: dict[str, Names] = Field(default_factory=dict, description="site (or a pattern, rank-*) -> classes that it lacks")
+    only: dict[str, Names] = Field(default_factory=dict, description="site (or a pattern) -> the only classes that it gets")
+    share: dict[str, float] = Field(default_factory=dict, description="site (or a pattern) -> how much it gets, 1 by default")
     calibration: float = Field(0.2, ge=0, lt=1, description="fraction held out to choose strengths on")
     held_out: float = Field(0.3, ge=0, lt=1, description="fraction held out for the gate to test on")
+    download: bool | None = Field(None, description="let torchvision fetch a set that is not in the data folder")
+    size: int | None = Field(None, ge=8, description="images of a folder are resized to size x size")
+    tokens: int | None = Field(None, ge=1, description="tokens a text, cut or padded")
+    vocabulary: int | None = Field(None, ge=2, description="how many numbers tokens are hashed to")
+    scale: float | None = Field(None, gt=0, description="inputs are divided by it")
+    limit: int | None = Field(None, ge=1, description="only so many rows of each class")
+    test_limit: int | None = Field(None, ge=1, description="the same, for `test`")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How a set is opened, as far as the file says."""
+        given = {k: getattr(self, k) for k in ("download", "size", "tokens", "vocabulary", "scale", "limit")}
+        return {k: v for k, v in given.items() if v is not None}
+
+    @property
+    def test_options(self) -> dict[str, Any]:
+        """How `test` is opened."""
+        rest = {k: v for k, v in self.options.items() if k != "limit"}
+        return rest if self.test_limit is None else {**rest, "limit": self.test_limit}
 
     @model_validator(mode="after")
     def _one_source(self) -> "Data":
@@ -55,12 +79,30 @@ class Data(_Strict):
         return self
 
 
+class Every(_Strict):
+    """Keep the global model of every n-th round, and the last."""
+
+    every: int
+
+
+def matching(table: Mapping[str, Value], site: str) -> Value | None:
+    """What a table of sites and patterns (`rank-*`) says of one site: its own entry, else the first pattern that fits."""
+    if site in table:
+        return table[site]
+    return next((v for pattern, v in table.items() if fnmatchcase(site, pattern)), None)
+
+
 class _Born(_Strict):
     source: Names = Field((), alias="from")
     home: Name | None = None
+    head: Names = Field((), description="names of its outputs, for a model without parents; by default all classes of its data")
+    data: Name = Field("main", description="which set: main is the one under `data`, others stand under `more`")
+    classes: Names = Field((), description="train on rows of these classes only; by default on all that it has an output for")
+    net: Name | None = Field(None, description="one of `nets`; by default the parents', or the family's `net`")
     epochs: int | None = Field(None, ge=1, description="by default 4 from scratch, 2 from parents")
     lr: float | None = Field(None, gt=0, description="by default 0.1 from scratch, 0.02 from parents")
     batch: int = Field(32, ge=1)
+    precision: Literal["float32", "bf16"] = "float32"
 
     @property
     def settings(self) -> tuple[int, float]:
@@ -74,6 +116,13 @@ class Federated(_Born):
     born: Literal["federated"]
     clients: Places = Field(min_length=1)
     rounds: int = Field(1, ge=1)
+    strategy: str = Field("fedavg", description="how the server steps: fedavg or fedadam")
+    keep: str | Every = Field("last", description="which checkpoints stay: last, all, or every: n")
+
+    @property
+    def policy(self) -> str | dict[str, int]:
+        """As the training takes it."""
+        return self.keep if isinstance(self.keep, str) else {"every": self.keep.every}
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -118,20 +167,45 @@ class _AtSite(_Born):
 
 
 class Incremental(_AtSite):
-    """One site trains a model on (or, without `from`, a first one)."""
+    """One site trains a model on (or, without `from`, a first one), perhaps with more outputs than before."""
 
     born: Literal["incremental"]
+    adds: Names = Field((), description="classes that the head grows by; the rows it had stay")
+    replay: int = Field(0, ge=0, description="rows a class, of classes that it is not trained on, trained on again")
+    ewc: float = Field(0.0, ge=0, description="strength of elastic weight consolidation towards what it started from")
 
 
 class Transfer(_AtSite):
-    """A new head on a frozen backbone."""
+    """A new head on a borrowed backbone, frozen or not."""
 
     born: Literal["transfer"]
     source: Names = Field(alias="from", min_length=1)
     head: Names = Field(min_length=1)
+    layers: Literal["head", "all"] = Field("head", description="what is trained: the head on a frozen backbone, or all")
 
 
-Birth = Annotated[Federated | Distributed | Incremental | Transfer, Field(discriminator="born")]
+class Imported(_Born):
+    """A checkpoint that was trained elsewhere."""
+
+    born: Literal["imported"]
+    file: str = Field(description="safetensors, or a state_dict that torch saved")
+    how: Literal["federated", "distributed", "incremental", "transfer"] = "incremental"
+    head: Names = Field(min_length=1)
+    site: Name | None = Field(None, description="who holds the rows that trained it; nobody here where it is left out")
+    sites_: Places = Field((), alias="sites", description="the same, for several")
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Whose data trained it."""
+        return self.sites_ or ((self.site,) if self.site else ())
+
+    @property
+    def place(self) -> str:
+        """Who holds it."""
+        return self.home or (self.sites[0] if self.sites else "server")
+
+
+Birth = Annotated[Federated | Distributed | Incremental | Transfer | Imported, Field(discriminator="born")]
 
 
 class Asked(_Strict):
@@ -168,7 +242,11 @@ class Scenario(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     seed: int = Field(0, ge=0, description="of initial weights and the order of rows; data.seed deals the rows")
     data: Data
+    more: dict[Name, Data] = Field(default_factory=dict, description="further sets, for models that name them")
     net: dict[str, Any]
+    nets: dict[Name, dict[str, Any]] = Field(
+        default_factory=dict, description="further architectures, for models that name them"
+    )
     models: dict[Name, Birth] = Field(min_length=1)
     folder: str = Field(
         "", description="where the file lay: paths and factories are looked up there; filled in when it is read"
@@ -180,6 +258,32 @@ class Scenario(_Strict):
     def sites(self) -> tuple[str, ...]:
         """Every site that trains a model, in the order of the file."""
         return tuple(dict.fromkeys(s for m in self.models.values() for s in m.sites))
+
+    @property
+    def sets(self) -> Mapping[str, Data]:
+        """Every set by name; each site's rows of one are the shard of that name."""
+        return {"main": self.data, **self.more}
+
+    def sites_of(self, data: str) -> tuple[str, ...]:
+        """The sites that train a model on a set, in the order of the file."""
+        return tuple(dict.fromkeys(s for m in self.models.values() if m.data == data for s in m.sites))
+
+    def net_of(self, name: str) -> str:
+        """Which of `nets` a model has: its own, or its parents'; empty for the family's `net`."""
+        spec = self.models[name]
+        if spec.net is not None or not spec.source:
+            return spec.net or ""
+        return self.net_of(spec.source[0])
+
+    def outputs(self, name: str) -> tuple[str | None, tuple[str, ...]]:
+        """The head of a model: all classes of a set (or of none), and the names after them."""
+        spec = self.models[name]
+        if isinstance(spec, Transfer | Imported) or spec.head:
+            return None, spec.head
+        if not spec.source:
+            return spec.data, ()
+        of, names = self.outputs(spec.source[0])
+        return of, names + (spec.adds if isinstance(spec, Incremental) else ())
 
     @property
     def places(self) -> tuple[str, ...]:

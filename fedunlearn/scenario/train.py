@@ -3,32 +3,36 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
-from torch import nn
 
-from fedunlearn.data import Exclusions, Selection, SiteData
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.errors import InputError
 from fedunlearn.lineage import Lineage, Model, Request, ordered
-from fedunlearn.nets import head_of, weights_of
+from fedunlearn.nets import head_of
 from fedunlearn.runtime import Family, InProcess, in_force, settle
-from fedunlearn.scenario.build import SHARD, check_samples, device_of, net_maker, open_site_data
+from fedunlearn.scenario.build import check_samples, net_maker, open_data, open_site_data
 from fedunlearn.scenario.build import workers as make_workers
-from fedunlearn.scenario.files import head_source
-from fedunlearn.scenario.schema import Distributed, Federated, Scenario, Transfer
+from fedunlearn.scenario.files import of_family, parse
+from fedunlearn.scenario.schema import Imported, Scenario
+from fedunlearn.scenario.school import Given, School
 from fedunlearn.store import write_atomically
-from fedunlearn.tensors import Tensors, average
-from fedunlearn.training import Born, Portion, Recipe, distributed, federated, incremental, seed_of, transfer
+from fedunlearn.training import Born, federated
 
 Progress = Callable[[str], None]
+BACKENDS = ("in-process", "flower")
 
 
 def train(
-    scenario: Scenario, folder: Path, *, without: Request | Sequence[Request] = (), progress: Progress = lambda _: None
+    scenario: Scenario,
+    folder: Path,
+    *,
+    without: Request | Sequence[Request] = (),
+    backend: str = "in-process",
+    progress: Progress = lambda _: None,
 ) -> Family:
     """Train every model of a scenario and keep the family in a folder.
 
@@ -37,6 +41,7 @@ def train(
         folder: where to keep it; must not hold a family yet.
         without: train as if this data had never been there (after `since`): the retrained reference. A model for which no
             row is left then stays what it started from.
+        backend: who runs federations: "in-process", or "flower" (its strategies, its messages, its ClientApp).
         progress: told, in words, what is being done.
 
     Returns:
@@ -44,48 +49,153 @@ def train(
 
     Raises:
         InputError: the folder holds a family already, or the scenario cannot be trained; nothing is written then.
+        TrainingError: a client or a rank died, or a strategy gave nothing; no family is there then.
     """
     family = Family(folder)
     if family.ledger.lines:
-        raise InputError(f"{folder}: holds a family already; choose another folder (--out)")
+        raise InputError(f"{folder}: holds a family already; choose another folder (--out), or extend it (fedunlearn extend)")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose a folder (--out)")
     if folder.exists() and any(folder.iterdir()) and not (folder / "scenario.yaml").exists():
         raise InputError(f"{folder}: is not empty and not ours; choose another folder (--out)")
-    data = open_site_data(scenario, folder / "homes")
     requests = (without,) if isinstance(without, Request) else tuple(without)
-    school = _School(scenario, data, net_maker(scenario, data), requests)
-    school.check()
-    models: list[Model] = []
-    weights: dict[str, Tensors] = {}
-    heads: dict[str, str] = {}
-    write_atomically(folder / "scenario.yaml", _yaml(scenario))
+    school = _school(scenario, folder, requests, backend)
     order = ordered(scenario.parents)
-    started = time.perf_counter()
+    school.check(order)
+    write_atomically(folder / "scenario.yaml", _yaml(scenario))
+    _bring_up(family, school, order, _Brood(), progress, {"scenario": scenario.name, "seed": scenario.seed})
+    return family
+
+
+def extend(
+    family: Family,
+    more: Mapping[str, Any],
+    where: str,
+    *,
+    backend: str = "in-process",
+    progress: Progress = lambda _: None,
+) -> Family:
+    """Train further models onto a family: further rounds, increments, transfers, from the versions that are current now.
+
+    What committed requests have excluded is not trained on again. What training carries along (moments of a server's
+    optimiser, replayed rows, anchors) is resumed only with the very version it belongs to, otherwise built anew; the ledger
+    says which.
+
+    Args:
+        family: the family; its scenario grows by the new models.
+        more: `models` (and, where new ones are needed, `nets` and `requests`) as in a topology; parents may be the
+            family's.
+        where: the file, to say in errors.
+        backend: who runs federations.
+        progress: told, in words, what is being done.
+
+    Returns:
+        The family, opened anew.
+
+    Raises:
+        InputError: a model is there already, or cannot be trained; nothing is written then.
+        TrainingError: a client or a rank died, or a strategy gave nothing; the family stays as it was.
+    """
+    if not isinstance(more, Mapping) or not all(isinstance(v, Mapping | None) for v in more.values()):
+        raise InputError(f"{where}: expected a mapping with models, found {type(more).__name__}")
+    old = of_family(family)
+    plain = old.model_dump(by_alias=True, mode="json")
+    for key in more:
+        if key not in ("models", "nets", "requests"):
+            raise InputError(f"{where}: {key}: an extension names models, nets and requests; the rest is the family's")
+        there = sorted(set(more[key] or {}) & set(plain[key]))
+        if there:
+            raise InputError(f"{where}: {key}.{there[0]}: the family has one already; choose another name")
+        plain[key] = {**plain[key], **(more[key] or {})}
+    scenario = parse(plain, where)
+    for name, spec in scenario.sets.items():
+        new = [s for s in scenario.sites_of(name) if spec.set is not None and s not in old.sites_of(name)]
+        if new:
+            known = ", ".join(old.sites_of(name)) or "none"
+            raise InputError(f"{where}: site {new[0]!r}: all rows of {spec.set} are dealt; sites that hold some: {known}")
+    school = _school(scenario, family.folder, (), backend)
+    order = tuple(n for n in ordered(scenario.parents) if n not in old.models)
+    if not order:
+        raise InputError(f"{where}: names no new model")
+    school.check(order)
+    lineage = family.lineage
+    brood = _Brood(list(lineage.models))
+    for name in {p for n in order for p in scenario.models[n].source if p in lineage.by_name}:
+        version = family.store(lineage[name].home).read(family.heads[name])
+        state = family.store(lineage[name].home).read_state(version.name)
+        brood.given[name] = Given(version.weights, version.head, version.name, state)
+    write_atomically(family.folder / "scenario.yaml", _yaml(scenario))
+    _bring_up(family, school, order, brood, progress, {"scenario": scenario.name, "seed": scenario.seed})
+    return Family.open(family.folder)
+
+
+@dataclass
+class _Brood:
+    """What is there so far: models in order of time, and what later ones may start from."""
+
+    models: list[Model] = field(default_factory=list)
+    given: dict[str, Given] = field(default_factory=dict)
+
+
+def _school(scenario: Scenario, folder: Path, without: tuple[Request, ...], backend: str) -> School:
+    if backend not in BACKENDS:
+        raise InputError(f"backend {backend!r}: expected {' or '.join(BACKENDS)}")
+    federate: Callable[..., Any] = federated
+    if backend == "flower":
+        from fedunlearn.training.flower import federated_flower  # an extra: asked for only here
+
+        federate = federated_flower
+    opened = open_data(scenario, folder / "homes")
+    return School(scenario, opened.places, opened.classes, net_maker(scenario, opened.places), without, federate)
+
+
+def _bring_up(
+    family: Family, school: School, order: Sequence[str], brood: _Brood, progress: Progress, said: Mapping[str, Any]
+) -> None:
+    """Train models one after another; the ledger line at the end is what makes them part of the family."""
+    scenario, started = school.scenario, time.perf_counter()
+    heads: dict[str, str] = {}
+    carried: dict[str, list[str]] = {}
+    first = len(brood.models)
     for number, name in enumerate(order, 1):
         progress(f"training {name} ({scenario.models[name].born}, {number} of {len(order)})")
-        for child in school.births(name, [weights[p] for p in scenario.models[name].source]):
-            models.append(child.model)
+        parents = [brood.given[p] for p in scenario.models[name].source]
+        if words := school.carried(name, parents):
+            carried[name] = words
+        for child in school.births(name, parents, brood.models):
+            brood.models.append(child.model)
             if child.model.kept:
-                weights[name] = child.weights
-                head = head_of(school.make(len(child.model.head), 0), child.model.head)
-                heads[name] = family.store(child.model.home).write(child.weights, head)
+                brood.given[child.model.name] = _keep(family, school, child)
+                heads[child.model.name] = brood.given[child.model.name].version
     seconds = time.perf_counter() - started
-    trained = sum(
-        scenario.models[m.name.split("/", 1)[0]].settings[0] * n for m in models for s in m.data for n in s.rows.values()
-    )
-    tests = {p: d.held_out["test"].counts() for p, d in data.items() if "test" in d.held_out}
-    family.write_lineage(Lineage(tuple(models), {p: tuple(counts) for p, counts in tests.items()}))
+    tests = {p: tuple(d.held_out["test"].counts()) for p, d in school.data.items() if "test" in d.held_out}
+    family.write_lineage(Lineage(tuple(brood.models), tests))
     body = {
+        **said,
         "heads": heads,
-        "scenario": scenario.name,
-        "seed": scenario.seed,
-        "without": [r.to_json() for r in requests],
-        "rows_per_second": round(trained / seconds, 1),
+        "models": len(brood.models),
+        "carried": carried,
+        "without": [r.to_json() for r in school.without],
+        "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
     }
     family.ledger.append("trained", body)
-    settle(family, InProcess(make_workers(scenario, family)))
-    return family
+    fresh = Family(family.folder)
+    settle(fresh, InProcess(make_workers(scenario, fresh)))
+
+
+def _keep(family: Family, school: School, child: Born) -> Given:
+    model = child.model
+    head = head_of(school.make(len(model.head), model.net, 0), model.head)
+    store = family.store(model.home)
+    version = store.write(child.weights, head, model.net)
+    if child.state:
+        store.write_state(version, child.state)
+    return Given(child.weights, head, version, child.state)
+
+
+def _rows_trained(scenario: Scenario, models: Sequence[Model]) -> int:
+    epochs = {n: s.settings[0] for n, s in scenario.models.items() if not isinstance(s, Imported)}
+    return sum(epochs.get(m.name.split("/", 1)[0], 0) * n for m in models for s in m.data for n in s.rows.values())
 
 
 def reference(family: Family, scenario: Scenario, request: Request, progress: Progress = lambda _: None) -> Family:
@@ -101,6 +211,9 @@ def reference(family: Family, scenario: Scenario, request: Request, progress: Pr
         InputError: the request names something that is not there; nothing is trained then.
     """
     request.check(family.lineage)
+    imported = [n for n, m in scenario.models.items() if isinstance(m, Imported)]
+    if imported:
+        raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
     if request.samples:
         check_samples(open_site_data(scenario, family.folder / "homes"), request)
     requests = tuple(dict.fromkeys((*in_force(family), request)))
@@ -113,84 +226,6 @@ def reference(family: Family, scenario: Scenario, request: Request, progress: Pr
         shutil.rmtree(folder)  # its training was cut off; nothing in it is anybody's only copy
     progress(f"retraining the family without {', '.join(r.words() for r in requests)}, to compare with")
     return train(scenario, folder, without=requests, progress=progress)
-
-
-@dataclass(frozen=True)
-class _School:
-    """Brings up one model after another."""
-
-    scenario: Scenario
-    data: Mapping[str, SiteData]
-    make: Callable[[int, int], nn.Module]
-    without: tuple[Request, ...]
-
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """What the data names."""
-        return next(d.shards[SHARD].classes for d in self.data.values() if d.shards)
-
-    def head(self, name: str) -> tuple[str, ...]:
-        """Names of a model's outputs: those of the nearest transfer above it, else all classes."""
-        source = head_source(self.scenario, name)
-        spec = self.scenario.models[source] if source else None
-        return spec.head if isinstance(spec, Transfer) else self.classes
-
-    def check(self) -> None:
-        """Find out before the first model is trained what would stop the last.
-
-        Raises:
-            InputError: a head names an unknown class, or a model has no row to train on.
-        """
-        for name, spec in self.scenario.models.items():
-            for c in self.head(name):
-                if c not in self.classes:
-                    raise unknown("class", c, self.classes, where=f"models.{name}.head")
-            rows = sum(len(self.data[s].training(SHARD, self.head(name))) for s in spec.sites)
-            if not rows and not self.without:
-                raise InputError(f"models.{name}: none of its sites ({', '.join(spec.sites)}) holds a row to train on")
-
-    def births(self, name: str, parents: list[Tensors]) -> Iterable[Born]:
-        """A model and, in a federation, all those on the way to it; the last is the one that is kept."""
-        spec, head = self.scenario.models[name], self.head(name)
-        seed = seed_of(self.scenario.seed, name)
-        epochs, lr = spec.settings
-        recipe = Recipe(name, spec.place, spec.source, head, epochs, lr, spec.batch, seed, device_of())
-        portions = {site: [self._portion(name, site, head)] for site in spec.sites}
-
-        def make() -> nn.Module:
-            return self.make(len(head), seed)
-
-        if isinstance(spec, Transfer):  # parents share a body; their heads are replaced
-            body = head_of(make(), head).names
-            parents = [{n: t for n, t in p.items() if n not in body} for p in parents]
-        start = average(parents) if parents else weights_of(make())
-        if isinstance(spec, Federated):
-            yield from federated(recipe, make, start, portions, spec.rounds)
-        elif isinstance(spec, Distributed):
-            yield distributed(recipe, make, start, portions)
-        elif isinstance(spec, Transfer):
-            yield transfer(recipe, make, start, portions[spec.site])
-        else:
-            yield incremental(recipe, make, start, portions[spec.site])
-
-    def _portion(self, name: str, site: str, head: tuple[str, ...]) -> Portion:
-        held, by_request = self.data[site], dict(self.data[site].exclusions.by_request)
-        for request in self.without:
-            left_out = self._left_out(request, name, site)
-            if left_out is not None:
-                by_request[f"without {request.id}"] = left_out
-        excluded = Exclusions(by_request)
-        rows = replace(held, excluded=lambda: excluded).training(SHARD)
-        return Portion(site, SHARD, rows.for_head(head), excluded)
-
-    def _left_out(self, request: Request, name: str, site: str) -> Selection | None:
-        order = ordered(self.scenario.parents)
-        if request.since is not None and order.index(name) <= order.index(request.since):
-            return None
-        if request.samples:
-            here = tuple(s.split("/", 1)[1] for s in request.samples if s.split("/", 1)[0] == site)
-            return Selection(samples=here) if here else None
-        return Selection(classes=request.classes) if not request.sites or site in request.sites else None
 
 
 def _yaml(scenario: Scenario) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from fedunlearn.errors import ShapeError, StoreError, unknown
 from fedunlearn.store.files import write_atomically
@@ -21,11 +21,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Version:
-    """A version read back: its name (a hash of its content), its weights, and what its outputs are called."""
+    """A version read back: its name (a hash of its content), its weights, what its outputs are called, and its architecture."""
 
     name: str
     weights: dict[str, torch.Tensor]
     head: Head
+    net: str = ""
 
 
 class Store:
@@ -39,12 +40,13 @@ class Store:
         self.folder = folder
         self._packs: dict[str, str] | None = None  # tensor hash -> the pack that holds it
 
-    def write(self, weights: Tensors, head: Head) -> str:
+    def write(self, weights: Tensors, head: Head, net: str = "") -> str:
         """Keep a version and read it back; tensors that some version already has are not written again.
 
         Args:
             weights: parameters and buffers.
             head: the names of its outputs.
+            net: which of the family's architectures it has; empty for the family's own.
 
         Returns:
             The version's name: the same content has the same name, wherever it is written.
@@ -57,6 +59,8 @@ class Store:
                 raise ShapeError(f"weights of {name!r} are NaN or infinite; such a version is not kept")
         hashes = {name: _hash(tensor) for name, tensor in sorted(weights.items())}
         content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
+        if net:
+            content["net"] = net
         version = blake3(_canonical(content)).hexdigest()
         self._write(version, content, weights, self._known())
         try:
@@ -104,7 +108,7 @@ class Store:
                 )
             weights[name] = tensor
         head = manifest["head"]
-        return Version(version, weights, Head(head["layer"], tuple(head["classes"])))
+        return Version(version, weights, Head(head["layer"], tuple(head["classes"])), manifest.get("net", ""))
 
     def manifest(self, version: str) -> dict[str, Any]:
         """The manifest of a version, its content checked against its name.
@@ -119,7 +123,7 @@ class Store:
             manifest: dict[str, Any] = json.loads(path.read_bytes())
             if manifest["format"] != FORMAT:
                 raise StoreError(f"{path}: format {manifest['format']}, this fedunlearn reads {FORMAT}")
-            content = {k: manifest[k] for k in ("format", "head", "tensors")}
+            content = {k: manifest[k] for k in ("format", "head", "net", "tensors") if k != "net" or k in manifest}
             names = blake3(_canonical(content)).hexdigest()
             whole = blake3(_canonical({**content, "packs": manifest["packs"]})).hexdigest()
             intact = names == version and whole == manifest["hash"]
@@ -128,6 +132,31 @@ class Store:
         if not intact:
             raise StoreError(f"{path}: content and hashes do not agree; it was changed or damaged: restore it from a backup")
         return manifest
+
+    def write_state(self, version: str, state: Tensors) -> None:
+        """Keep what training carries along with a version (a server optimiser's moments, say); another version has none."""
+        data = save({n: t.detach().cpu().contiguous() for n, t in state.items()})
+        write_atomically(self._state(version), blake3(data).digest() + data)
+
+    def read_state(self, version: str) -> dict[str, torch.Tensor]:
+        """What was kept with exactly this version; empty where nothing was.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        path = self._state(version)
+        if not path.exists():
+            return {}
+        raw = path.read_bytes()
+        try:
+            if blake3(raw[32:]).digest() != raw[:32]:
+                raise ValueError("content and hash do not agree")
+            return load(raw[32:])
+        except (ValueError, SafetensorError) as error:
+            raise StoreError(f"{path}: not the state of a version ({error}); delete it to train on without it") from error
+
+    def _state(self, version: str) -> Path:
+        return self.folder / "carried" / f"{version}.safetensors"
 
     def versions(self) -> tuple[str, ...]:
         """Names of all versions that are here."""

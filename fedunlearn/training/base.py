@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -48,6 +48,7 @@ class Recipe:
         batch: rows a step.
         seed: of the order of the rows; derived from the run's seed and the model's name.
         device: where to train; weights come back on the CPU.
+        precision: "float32", or "bf16" to compute losses under autocast (weights and gradients stay float32).
     """
 
     name: str
@@ -59,14 +60,22 @@ class Recipe:
     batch: int
     seed: int
     device: str = "cpu"
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
 class Born:
-    """A new model: its place in the lineage, and its weights."""
+    """A new model.
+
+    Args:
+        model: its place in the lineage.
+        weights: empty where it is not kept and whoever trained it let them go.
+        state: what training may go on with later, beside the weights: the moments of a server's optimiser.
+    """
 
     model: Model
     weights: Tensors
+    state: Tensors = field(default_factory=dict)
 
 
 def born(kind: str, recipe: Recipe, net: nn.Module, portions: Iterable[Portion], kept: bool = True) -> Born:

@@ -1,25 +1,39 @@
-"""Federated learning: rounds of local training and weighted averaging (FedAvg, McMahan et al. 2017)."""
+"""Federated learning: rounds of local training, an average of the clients, and a step of the server."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
-from torch import nn
-
-from fedunlearn.errors import InputError
-from fedunlearn.lineage import Model
-from fedunlearn.nets import load
+from fedunlearn.errors import ExcludedError, InputError
+from fedunlearn.nets import load, weights_of
 from fedunlearn.tensors import Tensors, average
-from fedunlearn.training.base import Born, Portion, Recipe, born, seed_of
+from fedunlearn.training.base import Born, Portion, Recipe, born
+from fedunlearn.training.course import Course, Keep, Make
+from fedunlearn.training.course import kept_rounds as kept_rounds
 from fedunlearn.training.fit import fit
+from fedunlearn.training.strategies import strategy_of, usable
+
+Run = Callable[[Recipe, Make, Tensors, Sequence[Portion]], Tensors]
+
+
+def train_here(recipe: Recipe, make: Make, start: Tensors, portions: Sequence[Portion]) -> Tensors:
+    """One client's local training, in this process."""
+    return weights_of(fit(load(make(), start), portions, recipe))
 
 
 def federated(
-    recipe: Recipe, make: Callable[[], nn.Module], start: Tensors, clients: Mapping[str, Sequence[Portion]], rounds: int
+    recipe: Recipe,
+    make: Make,
+    start: Tensors,
+    clients: Mapping[str, Sequence[Portion]],
+    rounds: int,
+    strategy: str = "fedavg",
+    keep: Keep = "last",
+    state: Tensors | None = None,
+    run: Run = train_here,
 ) -> Iterator[Born]:
-    """Train rounds of clients; every local model and every round's average is a node of the lineage.
+    """Train rounds of clients; every local model and every round's global model is a node of the lineage.
 
-    Only the last average is kept; the others are retired: the lineage knows them, their weights are gone. Averages are
-    weighted by the clients' numbers of rows; clients without rows take no part.
+    Averages are weighted by the clients' numbers of rows; clients without rows take no part. Models that are not kept are
+    retired: the lineage knows them, their weights go.
 
     Args:
         recipe: settings of each client's local training.
@@ -27,34 +41,37 @@ def federated(
         start: the weights that the first round starts from.
         clients: portions of each client.
         rounds: how many rounds, at least 1.
+        strategy: how the server steps, one of `STRATEGIES`.
+        keep: which models stay (see `kept_rounds`); local models stay with their clients.
+        state: of the server's optimiser, to go on with.
+        run: runs one client's training.
 
     Yields:
-        Local models and averages, in order of time; the last has the recipe's name. Without a row at any client, the start.
+        Local and global models in order of time; the last has the recipe's name, and the server's state. Without a row at any
+        client, the start, and no state.
 
     Raises:
-        InputError: there are no rounds.
+        InputError: there are no rounds, or `strategy` or `keep` is unknown.
+        ExcludedError: a client was to be trained on what it has excluded.
+        TrainingError: a client died, or the strategy gave nothing to go on with.
     """
-    if rounds < 1:
-        raise InputError(f"model {recipe.name!r}: rounds is {rounds}, expected at least 1")
-    active = {c: held for c, held in clients.items() if any(len(p.rows) for p in held)}
-    if not active:
+    step, course = strategy_of(strategy), Course.of(recipe, make, clients, rounds, keep)
+    if not course.clients:
         yield born("federated", recipe, load(make(), start), [])
         return
-    parents, weights = recipe.parents, start
+    parameters = {n for n, _ in make().named_parameters(remove_duplicate=False)}
+    weights, carried = start, state or {}
     for number in range(1, rounds + 1):
-        local: list[Born] = []
-        for client, portions in active.items():
-            name = f"{recipe.name}/r{number}/{client}"
-            net = load(make(), weights)
-            seed = seed_of(recipe.seed, str(number), client)
-            mine = replace(recipe, name=name, home=client, parents=parents, seed=seed)
-            fit(net, [portions], mine)
-            local.append(born("federated", mine, net, portions, kept=False))
-            yield local[-1]
-        counts = [sum(len(p.rows) for p in portions) for portions in active.values()]
-        weights = average([b.weights for b in local], counts)
-        last = number == rounds
-        name = recipe.name if last else f"{recipe.name}/r{number}"
-        parents = tuple(b.model.name for b in local)
-        yield Born(Model(name, recipe.home, "federated", recipe.head, parents, (), last, local[0].model.size), weights)
-        parents = (name,)
+        local: list[Tensors] = []
+        for client, portions in course.clients.items():
+            try:
+                local.append(run(course.training(number, client), make, weights, portions))
+            except (ExcludedError, InputError):
+                raise
+            except Exception as error:  # whatever it was, no round may go on without the client
+                raise course.died(number, client, f"{type(error).__name__}: {error}") from error
+            yield course.local(number, client, local[-1])
+        mean = average(local, list(course.counts.values()))
+        new, carried = step.step(weights, mean, carried, parameters)
+        weights = usable(new, recipe.name, number, strategy)
+        yield course.merged(number, weights, carried)

@@ -1,14 +1,14 @@
 """Rows keep their keys; splits and shards are disjoint and complete by construction."""
 
 from pathlib import Path
+from random import Random
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.data import SHARDINGS, Exclusions, Rows, Selection, SiteData, held_out, open_rows, shard
+from fedunlearn.data import SHARDINGS, Exclusions, Rows, Selection, SiteData, held_out, shard
 from fedunlearn.errors import ExcludedError, InputError, StoreError
 
 CLASSES = ("a", "b", "c")
@@ -119,39 +119,30 @@ def test_a_damaged_mirror_stops_training(tmp_path: Path) -> None:
         Exclusions.read(path)
 
 
-def test_digits_are_the_real_ones() -> None:
-    digits = open_rows("digits")
-    assert len(digits) == 1797
-    assert digits.classes == tuple("0123456789")
-    assert float(digits.x.max()) == 1.0
+@given(labels, st.lists(st.sampled_from(CLASSES), unique=True), st.integers(0, 9), st.randoms())
+def test_rows_are_picked_as_a_plain_loop_would(of: list[int], some: list[str], n: int, chance: Random) -> None:
+    whole = rows(of)
+    named = [CLASSES[i] for i in of]
+    assert whole.labels == tuple(named)
+    assert whole.counts() == {c: named.count(c) for c in CLASSES if c in named}
+    assert whole.of(some).keys == tuple(f"k{i}" for i, c in enumerate(named) if c in some)
+    assert whole.without(some).keys == tuple(f"k{i}" for i, c in enumerate(named) if c not in some)
+    order = chance.sample(range(len(of)), len(of) // 2)
+    assert whole.take(order).keys == tuple(f"k{i}" for i in order)
+    assert whole.take(order).y.tolist() == [of[i] for i in order]
+    headed = whole.for_head((*some, "new"))
+    assert [(k, (*some, "new")[j]) for k, j in zip(headed.keys, headed.y.tolist(), strict=True)] == [
+        (f"k{i}", c) for i, c in enumerate(named) if c in some
+    ]
+    assert whole.first(n).keys == tuple(f"k{i}" for i, c in enumerate(named) if named[:i].count(c) < n)
 
 
-def test_npz_files(tmp_path: Path) -> None:
-    path = tmp_path / "set.npz"
-    np.savez(path, images=np.full((2, 5, 4, 3), 255, "uint8"), labels=np.array([1, 0]), classes=["cat", "dog"])
-    found = open_rows(str(path))
-    assert tuple(found.x.shape) == (2, 3, 5, 4)
-    assert float(found.x.max()) == 1.0
-    assert found.labels == ("dog", "cat")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("digitz", None, "unknown data set 'digitz'; did you mean 'digits'"),
-        ("gone.npz", None, "no such file"),
-        ("torn.npz", b"PK\x03\x04", "not a readable .npz file"),
-    ],
-)
-def test_wrong_sets_are_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
-    path = tmp_path / name if name.endswith(".npz") else Path(name)
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        open_rows(str(path))
-
-
-def test_npz_with_other_arrays(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", pixels=np.zeros(1))
-    with pytest.raises(InputError, match=r"expected arrays x .* found \['pixels'\]"):
-        open_rows(str(tmp_path / "a.npz"))
+@given(labels, st.lists(st.sampled_from((*CLASSES, "d"))), st.lists(st.sampled_from(("main/k0", "main/k7", "m/k1", "k2"))))
+def test_selections_pick_as_a_plain_loop_would(of: list[int], some: list[str], samples: list[str]) -> None:
+    whole = rows(of)
+    picked = Selection(tuple(some), tuple(samples)).picks("main", whole)
+    assert picked == [
+        i
+        for i, (key, label) in enumerate(zip(whole.keys, whole.labels, strict=True))
+        if (f"main/{key}" in samples if samples else not some or label in some)
+    ]

@@ -12,8 +12,8 @@ from fedunlearn.errors import ShapeError
 from fedunlearn.importance import Importance, measure, pool
 from fedunlearn.importance.losses import Labels, Loss, Masked, Norm, Own, Sampled
 from fedunlearn.importance.reference import loop
-from fedunlearn.nets.vision import torchvision
 from fedunlearn.tensors import Head
+from fedunlearn.vision import torchvision
 
 OUTPUTS = 3
 

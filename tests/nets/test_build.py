@@ -9,6 +9,9 @@ import torch
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.nets import NETS, build, head_of, load, replace_head, weights_of
 from fedunlearn.tensors import equal
+from tests.nets.exact import assert_exact
+
+SHAPES = {"text_gru": (5,), "text_transformer": (5,)}
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -16,7 +19,7 @@ def test_nets_are_the_same_for_the_same_seed_and_leave_the_global_generator_alon
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    one, two, other = (weights_of(build({"name": name}, (1, 8, 8), 4, seed)) for seed in (1, 1, 2))
+    one, two, other = (weights_of(build({"name": name}, SHAPES.get(name, (1, 8, 8)), 4, seed)) for seed in (1, 1, 2))
     assert equal(one, two)
     assert not equal(one, other)
     assert torch.equal(torch.rand(1), expected)
@@ -82,6 +85,7 @@ def test_a_factory_of_the_users_own(factories: str) -> None:
         ({"factory": "their_broken:x"}, "importing 'their_broken' failed: ModuleNotFoundError"),
         ({"name": "mpl"}, "unknown net 'mpl'; did you mean 'mlp'"),
         ({"name": "mlp", "hiden": 3}, r"net mlp: .*hiden"),
+        ({"name": "mlp", "norm": 1}, "norm is 1, expected true or false"),
         ({"name": "mlp", "hidden": 1}, "hidden is 1, expected at least 2"),
         ({"name": "resnet_cifar"}, r"one input has shape \(4,\), expected \(channels, 4a, 4b\)"),
         ({"name": "resnet_cifar", "depth": 21}, "depth is 21, expected 6n"),
@@ -91,3 +95,10 @@ def test_a_factory_of_the_users_own(factories: str) -> None:
 def test_wrong_nets_are_refused(factories: str, spec: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(spec, (4,), 2)
+
+
+def test_a_norm_of_the_inputs() -> None:
+    net = build({"name": "mlp", "hidden": 6, "norm": True}, (2, 3), 3)
+    assert net.train()(1000 * torch.rand(9, 2, 3)).abs().max() < 10
+    assert_exact(net, torch.rand(5, 2, 3, dtype=torch.float64), 3)
+    assert "body.1.weight" in weights_of(net)

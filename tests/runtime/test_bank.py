@@ -62,7 +62,7 @@ def test_forgotten_and_retained_add_up_to_all(family: Family, backend_of: Backen
     held = Bank(worker.store.folder).read(worker._what(version.name, "main", "squares"))
     assert held is not None
     rows = worker.data.all("main")
-    net = load(worker.make_net(10), version.weights)
+    net = load(worker.make_net(10, ""), version.weights)
     parts = {c: Importance({"squares": b.sums}, b.count) for c, b in held.items()}
     everything, forget = pool([parts[c] for c in sorted(parts)]), parts["0"]
     retain = pool([parts[c] for c in sorted(parts) if c != "0"])

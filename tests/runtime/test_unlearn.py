@@ -91,7 +91,7 @@ def test_a_committed_request_excludes_its_data_until_a_rollback_lifts_it(
     held = open_site_data(hospitals, family.folder / "homes")["north"]
     stubborn = Portion("north", "main", held.all("main"), held.exclusions)
     backend = backend_of(family)
-    net, weights = backend.workers["north"].make_net(10), family.store("server").read(family.heads["shared"]).weights
+    net, weights = backend.workers["north"].make_net(10, ""), family.store("server").read(family.heads["shared"]).weights
     recipe = Recipe("again", "north", ("shared",), held.all("main").classes, 1, 0.1, 32, 0)
     with pytest.raises(ExcludedError, match=f"training on .* excluded rows .* request {LEAVE.id}"):
         incremental(recipe, lambda: net, weights, [stubborn])
@@ -417,7 +417,7 @@ def test_the_own_importance_of_a_global_model_is_pooled_over_its_clients(family:
     plan = discover(family.lineage, LEAVE)
     found = round1(family, plan, FIUn(), backend)
     version = family.store("server").read(family.heads["shared"])
-    net = load(backend.workers["server"].make_net(10), version.weights)
+    net = load(backend.workers["server"].make_net(10, ""), version.weights)
     parts = []
     for site in ("east", "north", "south"):
         rows = backend.workers[site].data.all("main")

@@ -116,7 +116,35 @@ def test_the_same_seed_gives_the_same_model_and_another_does_not() -> None:
 
 def test_divergence_is_said_and_not_kept() -> None:
     with pytest.raises(ShapeError, match=r"training 'm' diverged to NaN or infinity; lower lr \(it is 1e\+300"):
-        fit(make(), [[portion("n", 9, 0)]], recipe(lr=1e300))
+        fit(make(), [portion("n", 9, 0)], recipe(lr=1e300))
+
+
+def test_a_penalty_is_added_to_the_loss_of_every_step() -> None:
+    """One step: the gradient of 3 times the sum of all parameters is 3 for each of them."""
+    one = recipe(epochs=1, batch=9)
+    plain, pulled = make(), make()
+    fit(plain, [portion("n", 9, 0)], one)
+    fit(pulled, [portion("n", 9, 0)], one, penalty=lambda net: 3 * torch.stack([p.sum() for p in net.parameters()]).sum())
+    shifted = {n: t - one.lr * 3 for n, t in weights_of(plain).items()}
+    assert all(torch.allclose(t, shifted[n], rtol=1e-12) for n, t in weights_of(pulled).items())
+
+
+def test_bf16_computes_in_half_the_bits_and_keeps_weights_in_full() -> None:
+    x = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    part = Portion("n", "main", Rows(x, torch.arange(12) % 3, tuple(map(str, range(12))), CLASSES), Exclusions({}))
+    nets = {p: build({"name": "cnn", "channels": 4}, (3, 8, 8), 3) for p in ("float32", "bf16")}
+    start = weights_of(nets["bf16"])
+    seen: list[torch.dtype] = []
+    nets["bf16"].register_forward_hook(lambda _module, _inputs, out: seen.append(out.dtype))
+    for precision, net in nets.items():
+        fit(net, [part], recipe(precision=precision))
+    full, half = (weights_of(net) for net in nets.values())
+    assert set(seen) == {torch.bfloat16}
+    assert {t.dtype for t in half.values()} == {torch.float32}
+    assert all(t.is_contiguous() for t in half.values())
+    assert not equal(half, full)
+    moved, apart = (sum(float((a[n] - b[n]).square().sum()) for n in a) for a, b in ((full, start), (full, half)))
+    assert apart < 0.01 * moved
 
 
 def test_seeds_belong_to_names() -> None:

@@ -5,6 +5,8 @@ from types import ModuleType
 
 import torch
 
+from fedunlearn.errors import InputError
+
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -12,18 +14,23 @@ _SCHEMAS = (
 _library: list[torch.library.Library] = []  # a library lives as long as it is referred to
 
 
-def torchvision() -> ModuleType:
+def torchvision(what: str = "this") -> ModuleType:
     """The package torchvision.
 
     Its wheel is compiled against one build of torch. Beside another (the CPU build, say) its own operators are missing and
     the import fails with "operator torchvision::nms does not exist". Models, data sets and transforms need none of them, so
     the names alone are defined then; calling one of these operators still fails.
 
+    Args:
+        what: what needs it, to say in an error.
+
     Raises:
-        ImportError: torchvision is not installed.
+        InputError: torchvision is not installed.
     """
     try:
         return importlib.import_module("torchvision")
+    except ImportError as error:
+        raise InputError(f'{what} needs the package torchvision ({error}); pip install "fedunlearn[vision]"') from error
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise

@@ -1,0 +1,74 @@
+"""Rows from arrays, and from .npz files of them."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedunlearn.data.rows import Rows
+from fedunlearn.errors import InputError
+
+
+def rows_of(x: Any, y: Any, classes: Any, keys: Any, what: str) -> Rows:
+    """Rows from whatever numpy takes for arrays.
+
+    Args:
+        x: numbers [N, ...]; bytes with more than one axis are pixels, scaled to [0, 1], and (height, width, channels) of
+            1 or 3 channels become (channels, height, width).
+        y: whole-number labels [N].
+        classes: their names; by default the numbers from 0 to the greatest label.
+        keys: names of the rows; by default their positions.
+        what: where they came from, to say in an error.
+
+    Returns:
+        The rows, in memory of their own.
+
+    Raises:
+        InputError: these are no such arrays.
+    """
+    try:
+        array, labels = np.asarray(x), np.asarray(y)
+    except ValueError as error:
+        raise InputError(f"{what}: x is not an array of equal rows: {error}") from error
+    if array.dtype.kind not in "biuf" or array.ndim < 2 or labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise InputError(
+            f"{what}: expected numbers x [N, ...] and whole-number labels y [N], got {array.dtype} "
+            f"{array.shape} and {labels.dtype} {labels.shape}"
+        )
+    pixels = array.dtype == np.uint8 and array.ndim >= 3
+    if pixels and array.ndim == 4 and array.shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    held = np.array(array, dtype=np.float32, order="C")
+    if pixels:
+        held /= 255
+    names = tuple(str(c) for c in (range(int(labels.max()) + 1 if len(labels) else 0) if classes is None else classes))
+    stable = tuple(map(str, range(len(labels)) if keys is None else keys))
+    try:
+        return Rows(torch.from_numpy(held), torch.tensor(labels.astype(np.int64)), stable, names)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+
+
+def read_npz(path: Path, what: str) -> Rows:
+    """An .npz of `x` (or `images`, `X`), `y` (or `labels`) and, optionally, `classes` and `keys`.
+
+    Args:
+        path: the file.
+        what: what it is, to say in an error.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            held = {k: archive[k] for k in archive.files if k in ("x", "images", "X", "y", "labels", "classes", "keys")}
+            names = sorted(archive.files)
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{what}: not a readable .npz file: {error}") from error
+    x = next((held[k] for k in ("x", "images", "X") if k in held), None)
+    y = next((held[k] for k in ("y", "labels") if k in held), None)
+    if x is None or y is None:
+        raise InputError(f"{what}: expected arrays x (or images, X) and y (or labels), found {names}")
+    return rows_of(x, y, held.get("classes"), held.get("keys"), what)
