@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, origin
+from common import keep, origin
 
 from fedunlearn.lineage import Lineage, discover
 from fedunlearn.methods import FIUn
@@ -65,30 +65,34 @@ def one(scenario: Scenario, folder: Path, layers: str, retrain: bool) -> list[di
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Seeds pooled, in %, a line an heir; models that cannot name the class share a line."""
+    """Seeds pooled, in %, a line an heir; models that cannot name the class share a line, a last line tells of the family."""
     columns = ("family", "model", "depth", "before", "left", "retrained", "rest before", "lost", "mask: lost",
                "retrained: rest", "accepted", "counted")  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for family in dict.fromkeys(r["family"] for r in rows):
         of = [r for r in rows if r["family"] == family]
         for key in dict.fromkeys(_group(r) for r in of):
-            cell = [r for r in of if _group(r) == key]
-            lines.append(f"| {family} | {' | '.join(_cells(key, cell))} |")
-        deep = {d: [r for r in of if r["depth"] == d and r["target"] == "absent"] for d in {r["depth"] for r in of}}
-        lost = [
-            d
-            for d, cell in sorted(deep.items())
-            if d and cell and (_pooled(cell, "forgotten_before", "rows_forgotten") or 0) < 50
-        ]
-        clocks = {
-            c: sum({r["seed"]: r[c] or 0 for r in of}.values()) for c in ("train_seconds", "retrain_seconds", "unlearn_seconds")
-        }
-        where = f"from depth {lost[0]} on less than half of it is known" if lost else "known by more than half at every depth"
-        lines.append(
-            f"| {family} | *{where}; seconds, all seeds: training {clocks['train_seconds']:.0f}, retraining "
-            f"{clocks['retrain_seconds']:.0f}, unlearning {clocks['unlearn_seconds']:.0f}* |" + " |" * (len(columns) - 2)
-        )
+            lines.append(f"| {family} | {' | '.join(_cells(key, [r for r in of if _group(r) == key]))} |")
+        lines.append(f"| {family} | *{_summary(of)}* |" + " |" * (len(columns) - 2))
     return "\n".join(lines)
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    """Seeds, how deep the class is known, seconds."""
+    known = {}
+    for depth in sorted({r["depth"] for r in rows if r["target"] == "absent"} - {0}):
+        known[depth] = _pooled(
+            [r for r in rows if r["depth"] == depth and r["target"] == "absent"], "forgotten_before", "rows_forgotten"
+        )
+    lost = [d for d, share in known.items() if share is not None and share < 100 * KNOWN]
+    where = f"from depth {lost[0]} on less than half of it is known" if lost else "more than half of it is known at every depth"
+    seeds = {r["seed"]: r for r in rows}
+
+    def clock(what: str) -> str:
+        return f"{sum(r[what] or 0 for r in seeds.values()):.0f} s"
+
+    spent = f"training {clock('train_seconds')}, retraining {clock('retrain_seconds')}, unlearning {clock('unlearn_seconds')}"
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}; {where if known else 'nobody inherits it'}; {spent}"
 
 
 def _group(row: dict[str, Any]) -> str:
@@ -137,6 +141,7 @@ def main() -> None:
     for name in names:
         folder = TOPOLOGIES if args.size == "test" else FAMILIES
         found: list[dict[str, Any]] = []
+        origins: list[dict[str, Any]] = []  # of every seed: a run may be finished by a later version
         for seed in range(1 if args.size == "test" else args.seeds):
             kept = args.work / f"{name}-{seed}-{args.layers}.json"
             if not kept.exists():
@@ -145,14 +150,16 @@ def main() -> None:
                 data = plain.data.model_copy(update={"seed": seed})
                 scenario = plain.model_copy(update={"seed": seed, "data": data})
                 home = _fresh(args.work / f"{name}-{seed}")
+                start = origin()
                 made = one(scenario, home, args.layers, not args.no_retrained)
-                kept.write_text(json.dumps([{"family": name, "seed": seed, "layers": args.layers, **r} for r in made]))
-            found += json.loads(kept.read_text())
+                named = [{"family": name, "seed": seed, "layers": args.layers, **r} for r in made]
+                kept.write_text(json.dumps({**start, "rows": named}))
+            origins.append(json.loads(kept.read_text()))
+            found += origins[-1].pop("rows")
         rows += found
         if args.write:
-            result = {"what": __doc__, "size": args.size, **origin(), "rows": found}
-            RESULTS.mkdir(exist_ok=True)
-            (RESULTS / f"inherited_{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+            commits = ", ".join(dict.fromkeys(o["commit"] for o in origins))
+            keep(f"inherited_{name}", {"what": __doc__, "size": args.size, **origins[0], "commit": commits, "rows": found})
     result = {"what": __doc__, "size": args.size, **origin(), "rows": rows}
     print(json.dumps(result, indent=1) if args.json else table(rows))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from common import RESULTS
 from hospitals_classes import table as hospitals
+from inherited import table as inherited_table
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
@@ -72,10 +73,17 @@ def _pooled(rows: list[dict[str, Any]], what: str, weight: str) -> float:
     return float(100 * sum(r[what] * r[weight] for r in rows) / sum(r[weight] for r in rows))
 
 
-TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+def inherited(*results: dict[str, Any]) -> str:
+    """All families, one table."""
+    commits = sorted({r["commit"] for r in results})
+    return inherited_table([row for r in results for row in r["rows"]]) + where({**results[0], "commit": ", ".join(commits)})
+
+
+TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result files (a pattern), and what is made of them
     "hospitals_classes": ("hospitals_classes", lambda result: hospitals(result["rows"]) + where(result)),
     "hospitals_summary": ("hospitals_classes", summary),
     "bench_importance": ("bench_importance_cpu", bench),
+    "inherited": ("inherited_*", inherited),
 }
 
 
@@ -85,7 +93,7 @@ def main() -> None:
         for name, (result, make) in TABLES.items():
             mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
             if mark.search(text):
-                found = make(json.loads((RESULTS / f"{result}.json").read_text()))
+                found = make(*(json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{result}.json"))))
                 text = mark.sub(lambda m, found=found: f"{m[1]}{found}\n{m[2]}", text)
         document.write_text(text)
 

@@ -164,6 +164,8 @@ def _bring_up(
             carried[name] = words
         for child in school.births(name, parents, brood.models):
             brood.models.append(child.model)
+            if child.model.name != name and not child.model.data:
+                progress(f"training {name}: {child.model.name} is there")
             if child.model.kept:
                 brood.given[child.model.name] = _keep(family, school, child)
                 heads[child.model.name] = brood.given[child.model.name].version

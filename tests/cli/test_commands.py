@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedunlearn.cli import main
 from fedunlearn.runtime import Family
+from tests.cli.conftest import Run
 from tests.conftest import ROOT, snapshot
 
-Run = Callable[..., tuple[int, str, str]]
 FIELDS = {"name", "home", "born", "target", "forgotten_before", "forgotten_after", "retained_before", "retained_after",
           "mask_retained", "retrained_forgotten", "retrained_retained", "holds_class"}  # fmt: skip
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fedunlearn", *map(str, words)])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        return int(end.value.code or 0), said.out, said.err
-
-    return call
 
 
 def test_the_demo_forgets_and_says_what_to_do_next(run: Run, tmp_path: Path) -> None:

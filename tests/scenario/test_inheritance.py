@@ -133,18 +133,19 @@ def test_an_anchor_holds_what_mattered_the_more_the_stronger_it_is(tmp_path: Pat
 ADAM = {"born": "federated", "clients": ["a", "b"], "rounds": 2, "epochs": 1, "lr": 0.05, "strategy": "fedadam"}
 
 
-def test_a_servers_moments_are_resumed_and_after_an_unlearning_they_are_not(tmp_path: Path) -> None:
-    family = train(scenario({"one": ADAM}), tmp_path / "f")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_servers_moments_are_resumed_and_after_an_unlearning_they_are_not(backend: str, tmp_path: Path) -> None:
+    family = train(scenario({"one": ADAM}), tmp_path / "f", backend=backend)
     store, before = family.store("server"), family.heads["one"]
     assert store.read_state(before)
-    family = extend(family, {"models": {"two": {**ADAM, "from": ["one"]}}}, "more.yaml")
+    family = extend(family, {"models": {"two": {**ADAM, "from": ["one"]}}}, "more.yaml", backend=backend)
     assert family.ledger.lines[-1].body["carried"]["two"] == [f"server optimiser: resumed with one {before[:12]}"]
     assert family.lineage["two/r1/a"].started == {"one": before}
     forget(family, "0")
     after = family.heads["one"]
     assert after != before
     assert not store.read_state(after)
-    family = extend(family, {"models": {"three": {**ADAM, "from": ["one"]}}}, "more.yaml")
+    family = extend(family, {"models": {"three": {**ADAM, "from": ["one"]}}}, "more.yaml", backend=backend)
     assert family.ledger.lines[-1].body["carried"]["three"] == [
         f"server optimiser: started anew, none is kept for one {after[:12]}"
     ]
@@ -333,6 +334,32 @@ def test_checkpoints_that_do_not_fit_are_refused(checkpoints: Path, changes: dic
     with pytest.raises((InputError, StoreError), match=message):
         train(zoo(checkpoints, **changes), checkpoints / "zoo")
     assert not (checkpoints / "zoo" / "ledger.jsonl").exists()
+
+
+WIDTHS = """
+from collections import OrderedDict
+from torch import nn
+
+def make_net(shape, outputs):
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 4 * outputs), nn.ReLU())
+    return nn.Sequential(OrderedDict(body=body, head=nn.Linear(4 * outputs, outputs)))
+"""
+
+
+def test_parents_whose_shapes_do_not_match_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "widths.py").write_text(WIDTHS)
+    monkeypatch.syspath_prepend(tmp_path)
+    models = {
+        "a": {"born": "incremental", "site": "a", "head": FOUR, "epochs": 1},
+        "b": {"born": "incremental", "site": "a", "head": FOUR[:2], "epochs": 1},
+        "c": {"born": "transfer", "from": ["a", "b"], "site": "a", "head": FOUR},
+    }
+    plain = scenario(models).model_copy(update={"net": {"factory": "widths:make_net"}})
+    with pytest.raises(
+        InputError, match=r"parents a, b cannot be averaged to start from: .*has shape \(16, 64\) in one and \(8, 64\)"
+    ):
+        train(plain, tmp_path / "f")
+    assert not (tmp_path / "f" / "ledger.jsonl").exists()
 
 
 def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
