@@ -9,10 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family, InProcess
 from fedunlearn.scenario import Scenario, find_topology, load, reference, train, workers
+
+settings.register_profile("untimed", deadline=None)  # a law holds however busy the machine is
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 LEAVE = Request(classes=("0",))

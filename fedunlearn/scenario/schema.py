@@ -103,6 +103,9 @@ class _Born(_Strict):
     lr: float | None = Field(None, gt=0, description="by default 0.1 from scratch, 0.02 from parents")
     batch: int = Field(32, ge=1)
     precision: Literal["float32", "bf16"] = "float32"
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate: constant, or falling to zero"
+    )
 
     @property
     def settings(self) -> tuple[int, float]:

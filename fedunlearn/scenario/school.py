@@ -94,7 +94,8 @@ class School:
         spec, head = self.scenario.models[name], self.head(name)
         seed = seed_of(self.scenario.seed, name)
         epochs, lr = spec.settings
-        recipe = Recipe(name, spec.place, spec.source, head, epochs, lr, spec.batch, seed, device_of(), spec.precision)
+        settings = (epochs, lr, spec.batch, seed, device_of(), spec.precision, spec.schedule)
+        recipe = Recipe(name, spec.place, spec.source, head, *settings)
         portions = {site: self._portions(name, site, head) for site in spec.sites}
         architecture = self.scenario.net_of(name)
 

@@ -49,6 +49,8 @@ class Recipe:
         seed: of the order of the rows; derived from the run's seed and the model's name.
         device: where to train; weights come back on the CPU.
         precision: "float32", or "bf16" to compute losses under autocast (weights and gradients stay float32).
+        schedule: "constant", or "cosine" to let the learning rate fall to zero over this training (Loshchilov and Hutter 2017,
+            arXiv 1608.03983, without restarts).
     """
 
     name: str
@@ -61,6 +63,7 @@ class Recipe:
     seed: int
     device: str = "cpu"
     precision: str = "float32"
+    schedule: str = "constant"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The one training loop: what a single process does, alone or as one rank of several."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -70,8 +71,11 @@ def fit(
     wanted = None if train is None else set(train)
     trained = [p for n, p in bare.named_parameters() if wanted is None or n in wanted]
     optimiser = torch.optim.SGD(trained, lr=recipe.lr, momentum=MOMENTUM)
+    falls = recipe.schedule == "cosine"
     each = recipe.batch if rank is None else max(1, recipe.batch // rank.of)
     steps = -(-len(y) // each) if rank is None else rank.steps
+    whole = recipe.epochs * steps
+    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: (1 + math.cos(math.pi * s / whole)) / 2 if falls else 1.0)
     seed = recipe.seed if rank is None else seed_of(recipe.seed, "rank", str(rank.number))
     generator = torch.Generator().manual_seed(seed)
     net.train(train is None)
@@ -88,6 +92,7 @@ def fit(
                     loss = loss + penalty(bare)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
+                falling.step()
     bare.cpu()
     net.eval()
     if not all(bool(torch.isfinite(t).all()) for t in bare.state_dict().values()):

@@ -181,6 +181,8 @@ def readme_commands() -> list[str]:
 def test_every_command_in_the_readme_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "topologies").symlink_to(ROOT / "topologies")
+    for name, text in re.findall(r"```yaml\n# (\S+)\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
+        (tmp_path / name).write_text(text)
     commands = readme_commands()
     assert len(commands) >= 6
     for command in commands:

@@ -150,3 +150,13 @@ def test_bf16_computes_in_half_the_bits_and_keeps_weights_in_full() -> None:
 def test_seeds_belong_to_names() -> None:
     assert seed_of(1, "a", "b") == seed_of(1, "a", "b")
     assert len({seed_of(1, "a", "b"), seed_of(1, "a"), seed_of(2, "a"), seed_of(1, "b")}) == 4
+
+
+def test_a_cosine_schedule_ends_at_zero_and_a_constant_one_changes_nothing() -> None:
+    """One epoch of one full batch: the first step is the whole rate under both, so both agree; with more steps they differ."""
+    rows = [portion("n", 9, 0)]
+    once = [incremental(recipe(epochs=1, batch=9, schedule=s), make, START, rows).weights for s in ("constant", "cosine")]
+    assert equal(*once)
+    twice = [incremental(recipe(epochs=2, batch=9, schedule=s), make, START, rows).weights for s in ("constant", "cosine")]
+    moved = [sum(float((w[n] - once[0][n]).square().sum()) for n in w) for w in twice]
+    assert 0 < moved[1] < moved[0]
