@@ -1,11 +1,12 @@
 """How tasks get to places. Nothing else differs between backends."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
-from fedunlearn.runtime.tasks import Answer, Failure, Task
+from fedunlearn.methods import METHODS
+from fedunlearn.runtime.tasks import Answer, Apply, Failure, Task
 from fedunlearn.runtime.worker import Worker
 
 Kind = TypeVar("Kind")
@@ -38,13 +39,37 @@ class InProcess(Backend):
             if task.place not in self.workers:
                 answers.append(Failure(task.place, str(unknown("place", task.place, self.workers))))
                 continue
-            try:
-                answers.append(self.workers[task.place].handle(task))
-            except FedUnlearnError as error:
-                answers.append(Failure(task.place, str(error), isinstance(error, InputError)))
-            except Exception as error:  # a net, a method or data of the user's own may raise anything; others still answer
-                answers.append(Failure(task.place, f"{type(error).__name__}: {error}"))
+            answers.append(answer(self.workers[task.place], task))
         return answers
+
+
+def answer(worker: Worker, task: Task, allowed: Collection[str] | None = None) -> Answer:
+    """Have a worker do one task; whatever goes wrong becomes its answer, so that others still answer.
+
+    Args:
+        worker: of the task's place.
+        task: what is asked.
+        allowed: for tasks out of a message: methods beyond the menu that may be made here, each "their.module:Class"; the
+            worker must then be the place's own. None where the task is of this process.
+    """
+    try:
+        if allowed is not None:
+            _refuse(worker, task, allowed)
+        return worker.handle(task)
+    except FedUnlearnError as error:
+        return Failure(task.place, str(error), isinstance(error, InputError))
+    except Exception as error:  # a net, a method or data of the user's own may raise anything
+        return Failure(task.place, f"{type(error).__name__}: {error}")
+
+
+def _refuse(worker: Worker, task: Task, allowed: Collection[str]) -> None:
+    if task.place != worker.place:
+        raise SiteError(f"this is {worker.place!r}, the task is for {task.place!r}; nothing was done")
+    if isinstance(task, Apply) and task.method not in METHODS and task.method not in allowed:
+        raise SiteError(
+            f"method {task.method!r} is not allowed at {worker.place}; it allows "
+            f"{', '.join([*METHODS, *allowed])}, and its owner can allow more there"
+        )
 
 
 def ask(backend: Backend, tasks: Sequence[Task], kind: type[Kind], *, otherwise: str = "nothing was changed") -> list[Kind]:

@@ -7,7 +7,7 @@ answer exactly as they say, or one `CodecError`. A method that is `their.module:
 import json
 import math
 import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -122,10 +122,16 @@ def _bounded(packed: Packed) -> Packed:
     return packed
 
 
+def _record(hint: Any) -> bool:
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
+def _exactly(value: Any, hint: Any) -> bool:
+    return type(value) is hint
+
+
 @cache
-def _hints(kind: Hashable) -> dict[str, Any]:
-    assert isinstance(kind, type)
-    assert is_dataclass(kind)
+def _hints(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind)
     return {f.name: hints[f.name] for f in fields(kind)}
 
@@ -143,7 +149,7 @@ def _fold(value: Any, hint: Any, at: str, tensors: dict[str, Tensor]) -> Any:
         name = f"{len(tensors)}:{dtype}"
         tensors[name] = value.detach().cpu().contiguous()
         return name
-    if isinstance(hint, type) and is_dataclass(hint) and type(value) is hint:
+    if _record(hint) and _exactly(value, hint):
         return {n: _fold(getattr(value, n), h, f"{at}.{n}", tensors) for n, h in _hints(hint).items()}
     if origin is tuple and isinstance(value, tuple):
         return [_fold(v, h, f"{at}[{i}]", tensors) for i, (v, h) in enumerate(_paired(value, args, at))]
@@ -167,7 +173,7 @@ def _unfold(plain: Any, hint: Any, at: str, tensors: dict[str, Tensor]) -> Any:
         if found.dtype != DTYPES.get(plain.partition(":")[2]) or found.layout != torch.strided or found.is_meta:
             raise _wrong(at, f"a tensor of {found.dtype}", f"a dense one as named, {plain[:80]!r}")
         return found
-    if isinstance(hint, type) and is_dataclass(hint) and isinstance(plain, dict):
+    if _record(hint) and isinstance(plain, dict):
         hints = _hints(hint)
         missing, extra = sorted(hints.keys() - plain.keys()), sorted(plain.keys() - hints.keys())
         if missing or extra:
