@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -24,13 +25,14 @@ from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, InProcess, Record, gone_from, score_all, settle
+from fedunlearn.runtime import Backend, Family, InProcess, Record, gone_from, score_all, settle
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.runtime import unlearn as run_unlearn
 from fedunlearn.runtime.tasks import Scored
 from fedunlearn.scenario import (
     Scenario,
+    backend_of,
     check_samples,
     find_topology,
     load,
@@ -64,6 +66,8 @@ Data = Annotated[
     typer.Option("--data", help="folder of data sets and checkpoints; FEDUNLEARN_DATA by default", callback=lambda p: _data(p)),
 ]
 Trainer = Annotated[str, typer.Option("--backend", help="who runs federated rounds: in-process or flower")]
+Carrier = Annotated[str, typer.Option("--backend", help="where places work: in-process, or ray (one actor a place)")]
+Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; by default one is started and stopped")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]
 
 
@@ -197,13 +201,16 @@ def unlearn(
     accept_untested: Annotated[str | None, typer.Option(help="commit what could not be tested, for this reason")] = None,
     reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
     due: Annotated[str | None, typer.Option(help="date by which it must be done")] = None,
+    backend: Carrier = "in-process",
+    address: Address = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Make every heir of some data forget it."""
     family = _open(folder)
     asked = _request(of_family(family), classes, samples, sites, since, request, due)
-    record = _unlearn(family, asked, method, settings, no_reference, atomic, accept_untested, reason)
+    carrier = backend_of(family, backend, address)
+    record = _unlearn(family, asked, method, settings, no_reference, atomic, accept_untested, reason, carrier)
     if as_json:
         print_json(record.to_json())
     else:
@@ -218,6 +225,8 @@ def rollback(
         bool | None,
         typer.Option("--lift-exclusion/--keep-exclusion", help="may the forgotten data be trained on again? asked, or kept"),
     ] = None,
+    backend: Carrier = "in-process",
+    address: Address = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -226,7 +235,8 @@ def rollback(
     undone = family.ledger.last_undoable()
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
-    line = roll_back(family, InProcess(workers(of_family(family), family)), lift_exclusion=lift)
+    with backend_of(family, backend, address) as carrier:
+        line = roll_back(family, carrier, lift_exclusion=lift)
     if as_json:
         print_json({"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift})
         return
@@ -410,12 +420,12 @@ def _unlearn(
     atomic: bool = False,
     accept_untested: str | None = None,
     reason: str | None = None,
+    carrier: AbstractContextManager[Backend] | None = None,
 ) -> Record:
     scenario = of_family(family)
     chosen = make(method, _pairs(settings))
-    backend = InProcess(workers(scenario, family))
     found = discover(family.lineage, asked)
-    with progress() as say:
+    with progress() as say, carrier or backend_of(family) as backend:
 
         def retrained() -> Mapping[str, Scored]:
             if no_reference:

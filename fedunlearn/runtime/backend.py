@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
@@ -16,6 +17,8 @@ class Backend(ABC):
     """Carries tasks to places and brings answers back, in the order of the tasks."""
 
     grants: frozenset[str] = frozenset()
+    traffic: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    """place -> bytes up (its answers) and down (its tasks), so far; empty where nothing crosses a wire."""
 
     @abstractmethod
     def carry(self, tasks: Sequence[Task]) -> list[Answer]:

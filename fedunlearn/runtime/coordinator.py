@@ -67,7 +67,7 @@ def unlearn(
         InputError: the request, the method or a setting is wrong; nothing was changed.
         SiteError: a place failed; nothing was changed.
     """
-    started = time.perf_counter()
+    started, carried = time.perf_counter(), dict(backend.traffic)
     gate = gate or Gate()
     method = make(method) if isinstance(method, str) else method
     if not method.needs <= backend.grants:
@@ -98,16 +98,24 @@ def unlearn(
         for one in (r for r in rows if r["status"] == COMMITTED):
             one["status"] = PENDING
             objections.append({"model": one["name"], "text": "held back with the others (atomic)"})
-    cost = {
+    cost: dict[str, Any] = {
         "seconds": round(time.perf_counter() - started - waited, 3),
         "measure_seconds": round(measured - started, 3),
         "rows_read": found.read + sum(a.read for a in applied.values()),
         "bytes_up": found.sent,
     }
+    if backend.traffic:  # until here: settling comes after the record is written
+        cost["traffic"] = _traffic(carried, backend.traffic)
     record = Record(_facts(plan, method, gate, rows, objections, accept_untested), cost)
     _commit(family, request, record, reason)
     settle(family, backend)
     return record
+
+
+def _traffic(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
+    """Bytes up and down by place since `before`."""
+    since = {p: (up - before.get(p, (0, 0))[0], down - before.get(p, (0, 0))[1]) for p, (up, down) in sorted(after.items())}
+    return {place: {"up": up, "down": down} for place, (up, down) in since.items() if up or down}
 
 
 def _judge(

@@ -7,6 +7,8 @@ from fedunlearn.scenario.files import find_topology as find_topology
 from fedunlearn.scenario.files import load as load
 from fedunlearn.scenario.files import of_family as of_family
 from fedunlearn.scenario.files import read_plain as read_plain
+from fedunlearn.scenario.places import backend_of as backend_of
+from fedunlearn.scenario.places import open_worker as open_worker
 from fedunlearn.scenario.schema import Scenario as Scenario
 from fedunlearn.scenario.train import extend as extend
 from fedunlearn.scenario.train import reference as reference

@@ -1,0 +1,79 @@
+"""Packed tasks and answers in Flower's records: JSON in a ConfigRecord, raw bytes of tensors in an ArrayRecord."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from fedunlearn.runtime.codec import DTYPES, CodecError, Packed
+
+TASKS = "query.fedunlearn"
+WHOAMI = "query.fedunlearn_whoami"
+PROTOCOL = 1
+RAW = "fedunlearn.raw"  # how an Array's bytes are to be read: little-endian, row by row; its dtype says the rest
+CONFIG, ARRAYS = "fedunlearn", "fedunlearn.tensors"
+MOST_DIMENSIONS = 64
+
+
+def to_records(batch: str, messages: Sequence[Packed]) -> RecordDict:
+    """All that goes in one message.
+
+    Args:
+        batch: which exchange it belongs to; an answer repeats it.
+        messages: in order.
+    """
+    config = ConfigRecord({"protocol": PROTOCOL, "batch": batch})
+    config["kinds"], config["plain"] = [m.kind for m in messages], [m.plain for m in messages]
+    arrays = {f"{i}/{name}": _array(tensor) for i, m in enumerate(messages) for name, tensor in m.tensors.items()}
+    return RecordDict({CONFIG: config, ARRAYS: ArrayRecord(arrays)})
+
+
+def from_records(content: RecordDict) -> tuple[str, list[Packed]]:
+    """What `to_records` was given, out of what may come from anybody.
+
+    Raises:
+        CodecError: it is not what `to_records` makes.
+    """
+    config, arrays = content.get(CONFIG), content.get(ARRAYS)
+    if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord):
+        raise CodecError(f"a message with records {[str(k)[:40] for k in content][:5]}, expected {CONFIG} and {ARRAYS}")
+    if config.get("protocol") != PROTOCOL:
+        raise CodecError(
+            f"a message of protocol {str(config.get('protocol'))[:40]!r}, expected {PROTOCOL}; update one of both sides"
+        )
+    batch, kinds, plain = config.get("batch"), config.get("kinds"), config.get("plain")
+    if not (isinstance(batch, str) and isinstance(kinds, list) and isinstance(plain, list) and len(kinds) == len(plain)):
+        raise CodecError("a message without its batch, or with lists of kinds and of JSON that differ in length")
+    tensors: list[dict[str, Tensor]] = [{} for _ in kinds]
+    for key, array in arrays.items():
+        number, _, name = key.partition("/")
+        if not (number.isascii() and number.isdigit() and len(number) < 9 and int(number) < len(kinds)):
+            raise CodecError(f"a tensor {key[:80]!r} that belongs to none of {len(kinds)} messages")
+        tensors[int(number)][name] = _tensor(key, array)
+    return batch, [Packed(str(k), str(p), t) for k, p, t in zip(kinds, plain, tensors, strict=True)]
+
+
+def _array(tensor: Tensor) -> Array:
+    data = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return Array(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), RAW, data)
+
+
+def _tensor(key: str, array: Array) -> Tensor:
+    dtype = DTYPES.get(array.dtype)
+    if array.stype != RAW or dtype is None:
+        raise CodecError(f"tensor {key[:80]!r}: got {array.stype[:40]!r} of {array.dtype[:40]!r}, expected {RAW!r}")
+    shape, held = array.shape, len(array.data)
+    if len(shape) > MOST_DIMENSIONS or any(not 0 <= n < 2**63 for n in shape) or math.prod(shape) * dtype.itemsize != held:
+        raise CodecError(f"tensor {key[:80]!r}: {held} bytes do not make {array.dtype} of shape {str(tuple(shape))[:80]}")
+    if not held:
+        return torch.empty(0, dtype=dtype).reshape(shape) if math.prod(max(n, 1) for n in shape) < 2**63 else _absurd(key)
+    raw = torch.frombuffer(bytearray(array.data), dtype=torch.uint8)
+    if dtype == torch.bool and int(raw.max()) > 1:
+        raise CodecError(f"tensor {key[:80]!r}: bytes that are neither true nor false")
+    return raw.view(dtype).reshape(shape)
+
+
+def _absurd(key: str) -> Tensor:
+    raise CodecError(f"tensor {key[:80]!r}: empty, of an absurd shape")
