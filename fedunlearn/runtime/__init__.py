@@ -2,6 +2,7 @@
 
 from fedunlearn.runtime.backend import Backend as Backend
 from fedunlearn.runtime.backend import InProcess as InProcess
+from fedunlearn.runtime.backend import Split as Split
 from fedunlearn.runtime.bank import bank as bank
 from fedunlearn.runtime.coordinator import unlearn as unlearn
 from fedunlearn.runtime.family import Family as Family

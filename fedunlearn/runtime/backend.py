@@ -46,6 +46,29 @@ class InProcess(Backend):
         return answers
 
 
+class Split(Backend):
+    """Some places in this process, all others over another backend; traffic is the other's, and so is what it grants.
+
+    Args:
+        here: place -> worker of those that live with the coordinator.
+        away: carries the tasks of all other places.
+    """
+
+    def __init__(self, here: Mapping[str, Worker], away: Backend) -> None:
+        self.here, self.away = InProcess(here), away
+        self.grants, self.traffic = away.grants, away.traffic
+
+    def carry(self, tasks: Sequence[Task]) -> list[Answer]:
+        """Those of this process first; the other backend gets the rest in one call, or none where there is no rest."""
+        mine = [i for i, task in enumerate(tasks) if task.place in self.here.workers]
+        rest = [i for i, task in enumerate(tasks) if task.place not in self.here.workers]
+        found = dict(zip(mine, self.here.carry([tasks[i] for i in mine]), strict=True))
+        if rest:
+            found |= dict(zip(rest, self.away.carry([tasks[i] for i in rest]), strict=True))
+            self.traffic = self.away.traffic
+        return [found[i] for i in range(len(tasks))]
+
+
 def answer(worker: Worker, task: Task, allowed: Collection[str] | None = None) -> Answer:
     """Have a worker do one task; whatever goes wrong becomes its answer, so that others still answer.
 

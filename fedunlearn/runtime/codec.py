@@ -32,6 +32,10 @@ KINDS: dict[str, type] = {
     "applied": tasks.Applied,
     "commit": tasks.Commit,
     "committed": tasks.Committed,
+    "survey": tasks.Survey,
+    "surveyed": tasks.Surveyed,
+    "train": tasks.Train,
+    "trained": tasks.Trained,
     "failure": tasks.Failure,
 }
 _NAMES = {kind: name for name, kind in KINDS.items()}

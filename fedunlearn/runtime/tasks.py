@@ -12,6 +12,7 @@ from fedunlearn.evaluation import Scores
 from fedunlearn.importance import Importance
 from fedunlearn.methods.base import Strength
 from fedunlearn.tensors import Head, Tensors
+from fedunlearn.training import Recipe
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,91 @@ class Committed:
 
 
 @dataclass(frozen=True)
+class Survey:
+    """What a place could train on, as far as the lineage will record it anyway.
+
+    Args:
+        place: the place.
+        shards: the shards that it is asked about.
+        without: what is to be left out beside its own exclusions (for a retrained reference), by request.
+    """
+
+    place: str
+    shards: tuple[str, ...] = ()
+    without: Mapping[str, Selection] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """Answers `Survey`.
+
+    Args:
+        shards: of each shard, how many rows of each class may be trained on.
+        classes: what each shard names, in its own order, classes without a row included.
+        shape: of one input; empty for a place without shards.
+        tests: held-out rows to test on, of each class.
+    """
+
+    shards: Mapping[str, Mapping[str, int]]
+    classes: Mapping[str, tuple[str, ...]]
+    shape: tuple[int, ...]
+    tests: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on rows of one shard. The same task gives the same version, however often it is done.
+
+    Args:
+        place: the shard's site.
+        recipe: its settings; the site computes on a device of its own choice.
+        born: "federated" (one client's part of a round), "incremental" or "transfer".
+        shard: the shard's name at the site.
+        classes: rows of these classes are used; what is excluded at the site never is.
+        net: which of the family's architectures; empty for its own.
+        versions: what it starts from, averaged where there are several.
+        sent: those of the versions that are not in the site's own store.
+        start: weights that the versions do not give: all where there are no versions, a fresh head where the head is
+            replaced or grows.
+        layers: for a transfer, what is trained: "head" or "all".
+        without: what is left out beside the site's own exclusions (for a retrained reference), by request.
+        keep: write the model into the site's own store.
+        give: send its weights back.
+    """
+
+    place: str
+    recipe: Recipe
+    born: str
+    shard: str
+    classes: tuple[str, ...]
+    net: str = ""
+    versions: tuple[str, ...] = ()
+    sent: Mapping[str, Fetched] = field(default_factory=dict)
+    start: Tensors = field(default_factory=dict)
+    layers: str = "head"
+    without: Mapping[str, Selection] = field(default_factory=dict)
+    keep: bool = False
+    give: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Answers `Train`.
+
+    Args:
+        version: its name in the site's store; empty where it was not to be kept.
+        rows: how many of each class it was trained on.
+        weights: empty where they were not to be given.
+        head: names of its outputs.
+    """
+
+    version: str
+    rows: Mapping[str, int]
+    weights: Tensors
+    head: Head
+
+
+@dataclass(frozen=True)
 class Failure:
     """Answers any task that could not, or would not, be done.
 
@@ -216,5 +302,5 @@ class Failure:
     wrong_input: bool = False
 
 
-Task = Fetch | Measure | Deposit | Score | Apply | Commit
-Answer = Fetched | Measured | Deposited | Scored | Applied | Committed | Failure
+Task = Fetch | Measure | Deposit | Score | Apply | Commit | Survey | Train
+Answer = Fetched | Measured | Deposited | Scored | Applied | Committed | Surveyed | Trained | Failure

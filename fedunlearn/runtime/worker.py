@@ -17,6 +17,7 @@ from fedunlearn.importance import Importance, by_class, measure, pool
 from fedunlearn.methods import Case, LogitMask, calibrate, make
 from fedunlearn.methods.base import Strength
 from fedunlearn.nets import load
+from fedunlearn.runtime.births import survey, train
 from fedunlearn.runtime.features import features, last_layer
 from fedunlearn.runtime.tasks import (
     Answer,
@@ -33,7 +34,9 @@ from fedunlearn.runtime.tasks import (
     Question,
     Score,
     Scored,
+    Survey,
     Task,
+    Train,
 )
 from fedunlearn.store import Bank, Banked, Store, Version, write_atomically
 from fedunlearn.tensors import Head, Tensors, names_in
@@ -63,8 +66,12 @@ class Worker:
         Raises:
             FedUnlearnError: it cannot be done; says why.
         """
+        if isinstance(task, Train):  # with all threads: it is long, and training in one process has them too
+            return train(task, self.data, self.store, self.make_net, self.device)
         with _one_thread():
             match task:
+                case Survey():
+                    return survey(task, self.data)
                 case Fetch():
                     version = self.store.read(task.version)
                     return Fetched(version.weights, version.head, version.net)

@@ -1,5 +1,6 @@
 """Topologies: a YAML file that says who holds what and which models are born from which."""
 
+from fedunlearn.scenario.afar import train_afar as train_afar
 from fedunlearn.scenario.build import check_samples as check_samples
 from fedunlearn.scenario.build import open_site_data as open_site_data
 from fedunlearn.scenario.build import workers as workers
@@ -7,6 +8,7 @@ from fedunlearn.scenario.files import find_topology as find_topology
 from fedunlearn.scenario.files import load as load
 from fedunlearn.scenario.files import of_family as of_family
 from fedunlearn.scenario.files import read_plain as read_plain
+from fedunlearn.scenario.here import workers_here as workers_here
 from fedunlearn.scenario.places import backend_of as backend_of
 from fedunlearn.scenario.places import open_worker as open_worker
 from fedunlearn.scenario.schema import Scenario as Scenario

@@ -1,6 +1,6 @@
 """From a scenario to what each place holds, and to the workers that answer for them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from fedunlearn.scenario.schema import Data, Scenario, matching
 MAIN = "main"  # the set under `data`; a site's rows of a set are the shard of that name
 
 MakeNet = Callable[[int, str, int], nn.Module]  # for so many outputs, of the architecture of that name, from a seed
+Seen = tuple[tuple[str, ...], tuple[int, ...]]  # what rows are like: the classes that they name, the shape of an input
 
 
 @dataclass(frozen=True)
@@ -61,21 +62,20 @@ def open_data(scenario: Scenario, homes: Path) -> Opened:
         homes: folder of the places, for their exclusions.
 
     Raises:
-        InputError: data cannot be opened, a site's rows do not fit the others, or two sets name the same class.
+        InputError: data cannot be opened, a site's rows do not fit the others, two sets name the same class, or the rows are
+            the sites' own.
     """
+    refuse_own(scenario)
     opened = {name: _open_set(scenario, name) for name in scenario.sets if scenario.sites_of(name) or name == MAIN}
     shards: dict[str, dict[str, Rows]] = {}
     held: dict[str, dict[str, list[Rows]]] = {}
-    classes = _union({name: dealt for name, (dealt, _) in opened.items()})
+    classes = union({name: _seen(rows) for name, (dealt, _) in opened.items() for rows in list(dealt.values())[:1]})
     for name, (dealt, kept) in opened.items():
         for site, rows in dealt.items():
             shards.setdefault(site, {})[name] = rows.for_head(classes)
         for place, splits in kept.items():
             for split, rows in splits.items():
-                named = rows.for_head(classes)
-                if len(opened) > 1:  # keys of two sets may be the same
-                    named = replace(named, keys=tuple(f"{name}/{key}" for key in named.keys))
-                held.setdefault(place, {}).setdefault(split, []).append(named)
+                held.setdefault(place, {}).setdefault(split, []).append(among(rows, classes, name if len(opened) > 1 else ""))
     places = {
         place: SiteData(
             place,
@@ -86,6 +86,36 @@ def open_data(scenario: Scenario, homes: Path) -> Opened:
         for place in scenario.places
     }
     return Opened(places, {name: next((r.classes for r in dealt.values()), ()) for name, (dealt, _) in opened.items()})
+
+
+def among(rows: Rows, classes: tuple[str, ...], name: str) -> Rows:
+    """Rows of one of several sets, to be joined with the others'; keys of two sets may be the same, so they get its name."""
+    named = rows.for_head(classes)
+    return replace(named, keys=tuple(f"{name}/{key}" for key in named.keys)) if name else named
+
+
+def refuse_own(scenario: Scenario) -> None:
+    """Refuse to do in this process what only the sites can do.
+
+    Raises:
+        InputError: the sites' rows are their own.
+    """
+    if scenario.own:
+        raise InputError(
+            f"{scenario.name}: its data says `sites: own`, so its sites are elsewhere and this process cannot open their rows; "
+            f"use `--backend flower`, which asks them"
+        )
+
+
+def shared_test(scenario: Scenario, spec: Data) -> dict[str, Rows]:
+    """The declared test set, in two: to calibrate on, and to test on.
+
+    Raises:
+        InputError: there is none, or it cannot be opened.
+    """
+    rows = open_rows(spec.test or "", "test", beside=scenario.folder, options=spec.test_options)
+    _, calibration, test = held_out(rows, 0.4, 0.6, spec.seed)
+    return {"calibration": calibration, "test": test}
 
 
 def _open_set(scenario: Scenario, name: str) -> tuple[dict[str, Rows], dict[str, dict[str, Rows]]]:
@@ -112,13 +142,11 @@ def _open_set(scenario: Scenario, name: str) -> tuple[dict[str, Rows], dict[str,
             raise InputError(
                 f"data.test: {spec.test!r} is what is trained on; leave `test` out, and rows of the set are held out"
             )
-        shared = open_rows(spec.test, "test", beside=scenario.folder, options=spec.test_options)
-        missing = sorted(set(shared.classes) - {c for rows in dealt.values() for c in rows.classes})
-        if missing and dealt:
-            raise InputError(f"data.test: {spec.test!r} names a class {missing[0]!r} that the rows to train on do not name")
-        _, calibration, test = held_out(shared, 0.4, 0.6, spec.seed)
-        held = {place: {"calibration": calibration, "test": test} for place in scenario.places}
-    _agree(dealt)
+        shared = shared_test(scenario, spec)
+        if dealt:
+            check_test(spec, shared["test"].classes, [c for rows in dealt.values() for c in rows.classes])
+        held = dict.fromkeys(scenario.places, shared)
+    agree({site: _seen(rows) for site, rows in dealt.items()})
     return dealt, held
 
 
@@ -132,20 +160,54 @@ def _lacks(classes: tuple[str, ...], spec: Data, site: str) -> list[str]:
     return [c for c in classes if c in lacks or (only is not None and c not in only)]
 
 
-def _union(sets: Mapping[str, Mapping[str, Rows]]) -> tuple[str, ...]:
-    """The classes of all sets, which must differ, and whose inputs must have one shape."""
+def check_test(spec: Data, named: Collection[str], known: Collection[str]) -> None:
+    """Refuse a test set of classes that nothing is trained on.
+
+    Raises:
+        InputError: says the first such class.
+    """
+    missing = sorted(set(named) - set(known))
+    if missing:
+        raise InputError(f"data.test: {spec.test!r} names a class {missing[0]!r} that the rows to train on do not name")
+
+
+def union(sets: Mapping[str, Seen]) -> tuple[str, ...]:
+    """The classes of all sets, which must differ, and whose inputs must have one shape.
+
+    Raises:
+        InputError: two sets name the same class, or their inputs differ in shape.
+    """
     found: dict[str, str] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, dealt in sets.items():
-        for rows in list(dealt.values())[:1]:
-            shapes[name] = tuple(rows.x.shape[1:])
-            for c in rows.classes:
-                if c in found:
-                    raise InputError(f"data: sets {found[c]} and {name} both name a class {c!r}; give them names of their own")
-                found[c] = name
+    for name, (classes, _) in sets.items():
+        for c in classes:
+            if c in found:
+                raise InputError(f"data: sets {found[c]} and {name} both name a class {c!r}; give them names of their own")
+            found[c] = name
+    shapes = {name: shape for name, (_, shape) in sets.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"data: inputs of one family must have one shape, found {shapes}; make a family of each")
     return tuple(found)
+
+
+def agree(sites: Mapping[str, Seen]) -> None:
+    """Refuse a set that is not the same to all its sites.
+
+    Raises:
+        InputError: says which site differs from the first, in classes or in shape.
+    """
+    first = next(iter(sites), "")
+    for site, (classes, shape) in sites.items():
+        if classes != sites[first][0]:
+            raise InputError(
+                f"data: {site} names classes {classes}, {first} names {sites[first][0]}; all sites "
+                f"must name the same classes in the same order"
+            )
+        if shape != sites[first][1]:
+            raise InputError(f"data: inputs of {site} have shape {shape}, those of {first} {sites[first][1]}")
+
+
+def _seen(rows: Rows) -> Seen:
+    return rows.classes, tuple(rows.x.shape[1:])
 
 
 def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
@@ -169,6 +231,11 @@ def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
             raise InputError(
                 f"net {dict(spec)}: gave {got} for {len(sample.x[:2])} rows, expected one output a class ({classes})"
             )
+    return maker(scenario, shape)
+
+
+def maker(scenario: Scenario, shape: tuple[int, ...]) -> MakeNet:
+    """Makes nets of the scenario's architectures for inputs of a shape, untried."""
     return lambda outputs, name, seed: build(_net_spec(scenario, name), shape, outputs, seed)
 
 
@@ -208,18 +275,3 @@ def workers(scenario: Scenario, family: Family) -> dict[str, Worker]:
 def device_of() -> str:
     """The GPU where there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _agree(shards: Mapping[str, Rows]) -> None:
-    first = next(iter(shards), "")
-    for site, rows in shards.items():
-        if rows.classes != shards[first].classes:
-            raise InputError(
-                f"data: {site} names classes {rows.classes}, {first} names {shards[first].classes}; all sites "
-                f"must name the same classes in the same order"
-            )
-        if rows.x.shape[1:] != shards[first].x.shape[1:]:
-            raise InputError(
-                f"data: inputs of {site} have shape {tuple(rows.x.shape[1:])}, those of {first} "
-                f"{tuple(shards[first].x.shape[1:])}"
-            )

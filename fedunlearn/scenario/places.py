@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedunlearn.errors import unknown
 from fedunlearn.runtime import Backend, Family, InProcess, Worker
-from fedunlearn.scenario.build import workers
+from fedunlearn.scenario.build import refuse_own, workers
 from fedunlearn.scenario.files import of_family
 
 BACKENDS = ("in-process", "ray")
@@ -20,7 +20,7 @@ def open_worker(folder: str, place: str) -> Worker:
         place: whose worker.
 
     Raises:
-        InputError: the family has no such place.
+        InputError: the family has no such place, or its sites are elsewhere.
     """
     family = Family.open(Path(folder))
     found = workers(of_family(family), family)
@@ -38,8 +38,9 @@ def backend_of(family: Family, name: str = "in-process", address: str | None = N
         address: of a running Ray cluster; without one, a cluster is started on this machine and stopped at the end.
 
     Raises:
-        InputError: an unknown backend, or one that is not installed.
+        InputError: an unknown backend, one that is not installed, or a family whose sites are elsewhere.
     """
+    refuse_own(of_family(family))
     if name == "ray":
         from fedunlearn.runtime.ray import Ray  # an extra: asked for only here
 

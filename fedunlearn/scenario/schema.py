@@ -1,98 +1,24 @@
 """The topology YAML as a schema. What a reader of the file sees is all there is: no includes, no interpolation."""
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
-
-Value = TypeVar("Value")
-
-
-def _texts(value: Any) -> Any:
-    return [str(x) for x in value] if isinstance(value, list | tuple) else value
+from fedunlearn.scenario.sources import Data as Data
+from fedunlearn.scenario.sources import Name, Names, Places, Strict
+from fedunlearn.scenario.sources import matching as matching
 
 
-def _once(value: tuple[str, ...]) -> tuple[str, ...]:
-    twice = sorted({v for v in value if value.count(v) > 1})
-    if twice:
-        raise ValueError(f"{', '.join(twice)} stands there more than once")
-    return value
-
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # of a model or a place; it becomes part of paths
-Names = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_once)]
-Places = Annotated[tuple[Name, ...], BeforeValidator(_texts), AfterValidator(_once)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Data(_Strict):
-    """Where rows come from and who gets which.
-
-    Either `set` (a name, or the path of an .npz file, dealt to the sites), or `factory` (the user's `their.module:load_site`,
-    called with each site's name; then the rows are the sites' own).
-    """
-
-    set: str | None = None
-    factory: str | None = None
-    test: str | None = Field(None, description="a set, a file or a factory of held-out rows that every home may use")
-    shards: Literal["iid", "by_label", "dirichlet"] = "iid"
-    concentration: float = Field(0.5, gt=0, description="of the Dirichlet distribution")
-    seed: int = Field(7, ge=0)
-    without: dict[str, Names] = Field(default_factory=dict, description="site (or a pattern, rank-*) -> classes that it lacks")
-    only: dict[str, Names] = Field(default_factory=dict, description="site (or a pattern) -> the only classes that it gets")
-    share: dict[str, float] = Field(default_factory=dict, description="site (or a pattern) -> how much it gets, 1 by default")
-    calibration: float = Field(0.2, ge=0, lt=1, description="fraction held out to choose strengths on")
-    held_out: float = Field(0.3, ge=0, lt=1, description="fraction held out for the gate to test on")
-    download: bool | None = Field(None, description="let torchvision fetch a set that is not in the data folder")
-    size: int | None = Field(None, ge=8, description="images of a folder are resized to size x size")
-    tokens: int | None = Field(None, ge=1, description="tokens a text, cut or padded")
-    vocabulary: int | None = Field(None, ge=2, description="how many numbers tokens are hashed to")
-    scale: float | None = Field(None, gt=0, description="inputs are divided by it")
-    limit: int | None = Field(None, ge=1, description="only so many rows of each class")
-    test_limit: int | None = Field(None, ge=1, description="the same, for `test`")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """How a set is opened, as far as the file says."""
-        given = {k: getattr(self, k) for k in ("download", "size", "tokens", "vocabulary", "scale", "limit")}
-        return {k: v for k, v in given.items() if v is not None}
-
-    @property
-    def test_options(self) -> dict[str, Any]:
-        """How `test` is opened."""
-        rest = {k: v for k, v in self.options.items() if k != "limit"}
-        return rest if self.test_limit is None else {**rest, "limit": self.test_limit}
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "Data":
-        if (self.set is None) == (self.factory is None):
-            raise ValueError("give either set or factory")
-        if self.calibration + self.held_out >= 1:
-            raise ValueError("calibration and held_out leave nothing to train on; together they must stay below 1")
-        return self
-
-
-class Every(_Strict):
+class Every(Strict):
     """Keep the global model of every n-th round, and the last."""
 
     every: int
 
 
-def matching(table: Mapping[str, Value], site: str) -> Value | None:
-    """What a table of sites and patterns (`rank-*`) says of one site: its own entry, else the first pattern that fits."""
-    if site in table:
-        return table[site]
-    return next((v for pattern, v in table.items() if fnmatchcase(site, pattern)), None)
-
-
-class _Born(_Strict):
+class _Born(Strict):
     source: Names = Field((), alias="from")
     home: Name | None = None
     head: Names = Field((), description="names of its outputs, for a model without parents; by default all classes of its data")
@@ -211,7 +137,7 @@ class Imported(_Born):
 Birth = Annotated[Federated | Distributed | Incremental | Transfer | Imported, Field(discriminator="born")]
 
 
-class Asked(_Strict):
+class Asked(Strict):
     """A request, written down beforehand under a name."""
 
     classes: Names = ()
@@ -226,7 +152,7 @@ class Asked(_Strict):
         return Request(self.classes, self.samples, self.sites, self.since, name, self.received, self.due)
 
 
-class Limits(_Strict):
+class Limits(Strict):
     """The gate's limits, as fractions."""
 
     forgotten_at_most: float = Field(0.05, ge=0, le=1)
@@ -239,7 +165,7 @@ class Limits(_Strict):
         return Gate(**self.model_dump())
 
 
-class Scenario(_Strict):
+class Scenario(Strict):
     """A family to be trained, and requests and limits that go with it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
@@ -261,6 +187,11 @@ class Scenario(_Strict):
     def sites(self) -> tuple[str, ...]:
         """Every site that trains a model, in the order of the file."""
         return tuple(dict.fromkeys(s for m in self.models.values() for s in m.sites))
+
+    @property
+    def own(self) -> bool:
+        """Whether sites open their own rows, out of reach of whoever has this file."""
+        return any(d.sites == "own" for d in self.sets.values())
 
     @property
     def sets(self) -> Mapping[str, Data]:

@@ -74,11 +74,13 @@ class Born:
         model: its place in the lineage.
         weights: empty where it is not kept and whoever trained it let them go.
         state: what training may go on with later, beside the weights: the moments of a server's optimiser.
+        version: its name where its home has written it already; empty where that is still to be done.
     """
 
     model: Model
     weights: Tensors
     state: Tensors = field(default_factory=dict)
+    version: str = ""
 
 
 def born(kind: str, recipe: Recipe, net: nn.Module, portions: Iterable[Portion], kept: bool = True) -> Born:

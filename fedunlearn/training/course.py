@@ -1,12 +1,12 @@
 """A federation's rounds by name: what each starts from, which models stay, what a failure is called."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from fedunlearn.errors import InputError, TrainingError
-from fedunlearn.lineage import Model
+from fedunlearn.lineage import Model, Shard
 from fedunlearn.tensors import Tensors
 from fedunlearn.training.base import Born, Portion, Recipe, seed_of
 
@@ -44,19 +44,21 @@ class Course:
 
     Args:
         recipe: settings of each client's local training.
-        clients: portions of the clients that hold rows, in the order in which they are averaged.
+        data: what each client that holds rows is trained on, in the order in which they are averaged.
         rounds: how many.
         kept: rounds whose global model stays.
         locals_too: whether the clients' models stay.
         size: how many parameters the model has.
+        clients: the rows themselves, of the same clients; empty where they are not in this process.
     """
 
     recipe: Recipe
-    clients: Mapping[str, Sequence[Portion]]
+    data: Mapping[str, tuple[Shard, ...]]
     rounds: int
     kept: frozenset[int]
     locals_too: bool
     size: int
+    clients: Mapping[str, Sequence[Portion]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe, make: Make, clients: Mapping[str, Sequence[Portion]], rounds: int, keep: Keep) -> "Course":
@@ -65,18 +67,28 @@ class Course:
         Raises:
             InputError: there are no rounds, or `keep` is no policy.
         """
+        course = cls.told(recipe, make, {c: tuple(p.entry for p in held) for c, held in clients.items()}, rounds, keep)
+        return replace(course, clients={c: clients[c] for c in course.data})
+
+    @classmethod
+    def told(cls, recipe: Recipe, make: Make, data: Mapping[str, Sequence[Shard]], rounds: int, keep: Keep) -> "Course":
+        """The same, where it is only known which rows the clients hold.
+
+        Raises:
+            InputError: there are no rounds, or `keep` is no policy.
+        """
         where = f"model {recipe.name!r}"
         if rounds < 1:
             raise InputError(f"{where}: rounds is {rounds}, expected at least 1")
         kept = kept_rounds(keep, rounds, where)
-        active = {c: held for c, held in clients.items() if any(len(p.rows) for p in held)}
+        some = {c: tuple(s for s in held if any(s.rows.values())) for c, held in data.items()}
         size = sum(p.numel() for p in make().parameters())
-        return cls(recipe, active, rounds, kept, keep == "all", size)
+        return cls(recipe, {c: held for c, held in some.items() if held}, rounds, kept, keep == "all", size)
 
     @property
     def counts(self) -> dict[str, int]:
         """Rows of each client."""
-        return {c: sum(len(p.rows) for p in held) for c, held in self.clients.items()}
+        return {c: sum(sum(s.rows.values()) for s in held) for c, held in self.data.items()}
 
     def name(self, number: int, client: str | None = None) -> str:
         """Of a round's global model, or of a client's in it."""
@@ -92,14 +104,14 @@ class Course:
 
     def local(self, number: int, client: str, weights: Tensors) -> Born:
         """A client's model after a round."""
-        mine, data = self.training(number, client), tuple(p.entry for p in self.clients[client] if len(p.rows))
+        mine, data = self.training(number, client), self.data[client]
         model = Model(mine.name, client, "federated", mine.head, mine.parents, data, self.locals_too, self.size)
         return Born(model, weights)
 
     def merged(self, number: int, weights: Tensors, state: Tensors) -> Born:
         """A round's global model; only the last carries the server's state."""
         name, last = self.name(number), number == self.rounds
-        parents = tuple(self.name(number, c) for c in self.clients)
+        parents = tuple(self.name(number, c) for c in self.data)
         model = Model(name, self.recipe.home, "federated", self.recipe.head, parents, (), number in self.kept, self.size)
         return Born(model, weights, state if last else {})
 

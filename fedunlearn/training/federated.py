@@ -1,6 +1,6 @@
 """Federated learning: rounds of local training, an average of the clients, and a step of the server."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from fedunlearn.errors import ExcludedError, InputError
 from fedunlearn.nets import load, weights_of
@@ -12,6 +12,7 @@ from fedunlearn.training.fit import fit
 from fedunlearn.training.strategies import strategy_of, usable
 
 Run = Callable[[Recipe, Make, Tensors, Sequence[Portion]], Tensors]
+Together = Callable[[int, Tensors], Iterable[Born]]  # a round's number and what it starts from -> the clients' models
 
 
 def train_here(recipe: Recipe, make: Make, start: Tensors, portions: Sequence[Portion]) -> Tensors:
@@ -55,23 +56,53 @@ def federated(
         ExcludedError: a client was to be trained on what it has excluded.
         TrainingError: a client died, or the strategy gave nothing to go on with.
     """
-    step, course = strategy_of(strategy), Course.of(recipe, make, clients, rounds, keep)
-    if not course.clients:
-        yield born("federated", recipe, load(make(), start), [])
-        return
-    parameters = {n for n, _ in make().named_parameters(remove_duplicate=False)}
-    weights, carried = start, state or {}
-    for number in range(1, rounds + 1):
-        local: list[Tensors] = []
+    course = Course.of(recipe, make, clients, rounds, keep)
+
+    def together(number: int, weights: Tensors) -> Iterator[Born]:
         for client, portions in course.clients.items():
             try:
-                local.append(run(course.training(number, client), make, weights, portions))
+                trained = run(course.training(number, client), make, weights, portions)
             except (ExcludedError, InputError):
                 raise
             except Exception as error:  # whatever it was, no round may go on without the client
                 raise course.died(number, client, f"{type(error).__name__}: {error}") from error
-            yield course.local(number, client, local[-1])
+            yield course.local(number, client, trained)
+
+    yield from in_rounds(course, make, start, together, strategy, state)
+
+
+def in_rounds(
+    course: Course, make: Make, start: Tensors, together: Together, strategy: str = "fedavg", state: Tensors | None = None
+) -> Iterator[Born]:
+    """The server's side of a federation: average, step, and on to the next round.
+
+    Args:
+        course: the rounds by name.
+        make: makes an empty net.
+        start: the weights that the first round starts from.
+        together: has all clients of a round trained, wherever they are; gives their models in the order of the course.
+        strategy: how the server steps, one of `STRATEGIES`.
+        state: of the server's optimiser, to go on with.
+
+    Yields:
+        Local and global models in order of time, as `federated` does.
+
+    Raises:
+        InputError: `strategy` is unknown.
+        TrainingError: a client died, or the strategy gave nothing to go on with.
+    """
+    step = strategy_of(strategy)
+    if not course.data:
+        yield born("federated", course.recipe, load(make(), start), [])
+        return
+    parameters = {n for n, _ in make().named_parameters(remove_duplicate=False)}
+    weights, carried = start, state or {}
+    for number in range(1, course.rounds + 1):
+        local: list[Tensors] = []
+        for child in together(number, weights):
+            local.append(child.weights)
+            yield child
         mean = average(local, list(course.counts.values()))
         new, carried = step.step(weights, mean, carried, parameters)
-        weights = usable(new, recipe.name, number, strategy)
+        weights = usable(new, course.recipe.name, number, strategy)
         yield course.merged(number, weights, carried)

@@ -32,8 +32,13 @@ from fedunlearn.runtime.tasks import (
     Question,
     Score,
     Scored,
+    Survey,
+    Surveyed,
+    Train,
+    Trained,
 )
 from fedunlearn.tensors import Head
+from fedunlearn.training import Recipe
 
 TEXT = st.text(max_size=6)
 NAMES = st.tuples(TEXT, TEXT) | st.just(())
@@ -82,6 +87,9 @@ SETTINGS = st.dictionaries(TEXT, PLAIN, max_size=3)
 MAYBE = st.none() | NUMBER
 CURVES = st.lists(st.tuples(STRENGTHS, MAYBE, MAYBE, NUMBER), max_size=2).map(tuple)
 SHAPES = st.dictionaries(TEXT, SHAPE.map(tuple), max_size=3)
+COUNTS = st.dictionaries(TEXT, WHOLE, max_size=2)
+LEFT_OUT = st.dictionaries(TEXT, SELECTIONS, max_size=2)
+RECIPES = st.builds(Recipe, TEXT, TEXT, NAMES, NAMES, WHOLE, NUMBER, WHOLE, WHOLE, TEXT, TEXT, TEXT)
 MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Fetch: st.builds(Fetch, TEXT, TEXT),
     Fetched: FETCHED,
@@ -101,6 +109,20 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         Commit, TEXT, st.dictionaries(TEXT, TEXT, max_size=2), st.dictionaries(TEXT, SELECTIONS, max_size=2), TEXT
     ),
     Committed: st.builds(Committed, TEXT),
+    Survey: st.builds(Survey, TEXT, NAMES, LEFT_OUT),
+    Surveyed: st.builds(
+        Surveyed,
+        st.dictionaries(TEXT, COUNTS, max_size=2),
+        st.dictionaries(TEXT, NAMES, max_size=2),
+        SHAPE.map(tuple),
+        COUNTS,
+    ),
+    Train: st.builds(
+        Train,
+        *(TEXT, RECIPES, TEXT, TEXT, NAMES, TEXT, NAMES, st.dictionaries(TEXT, FETCHED, max_size=2), NAMED, TEXT, LEFT_OUT),
+        *(st.booleans(), st.booleans()),
+    ),
+    Trained: st.builds(Trained, TEXT, COUNTS, NAMED, HEADS),
     Failure: st.builds(Failure, TEXT, TEXT, st.booleans()),
 }
 

@@ -138,7 +138,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         (changed("nett", {}), "here: nett: unknown key 'nett'; did you mean 'net'"),
         (changed("data.sharsd", "iid"), "here: data.sharsd: unknown key 'sharsd'; did you mean 'shards'"),
         (changed("data.shards", "idd"), "here: data.shards: 'idd': Input should be 'iid', 'by_label' or 'dirichlet'"),
-        (changed("data.set", None), "here: data: .*give either set or factory"),
+        (changed("data.set", None), "here: data: .*give one of set, factory and sites: own"),
         (changed("data.held_out", 0.8), "here: data: .*leave nothing to train on"),
         (changed("models.one.sitte", "x"), "here: models.one.sitte: unknown key 'sitte'; did you mean 'site'"),
         (changed("models.one.site", None), "here: models.one.site: missing"),

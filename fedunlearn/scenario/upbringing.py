@@ -1,0 +1,148 @@
+"""The family comes up: models in order of depth, the lineage as it happens, one ledger line at the end."""
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedunlearn.errors import InputError
+from fedunlearn.lineage import Lineage, Model
+from fedunlearn.nets import head_of
+from fedunlearn.runtime import Family
+from fedunlearn.runtime.tasks import Surveyed
+from fedunlearn.scenario.schema import Imported, Scenario
+from fedunlearn.scenario.syllabus import Given, Syllabus
+from fedunlearn.store import Store, write_atomically
+from fedunlearn.training import Born
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Teacher(ABC):
+    """Trains the models of a family: in this process, or at the sites.
+
+    Args:
+        family: to be trained; its folder need not be there yet.
+        syllabus: what is trained.
+        surveys: what each place could train on and test on.
+    """
+
+    family: Family
+    syllabus: Syllabus
+    surveys: Mapping[str, Surveyed]
+
+    @abstractmethod
+    def births(self, name: str, parents: Sequence[Given], before: Sequence[Model]) -> Iterator[Born]:
+        """A model and, in a federation, all those on the way to it; the last has its name.
+
+        Args:
+            name: of the model.
+            parents: what it starts from.
+            before: the models born so far, in order of time.
+        """
+
+    @abstractmethod
+    def store(self, place: str) -> Store:
+        """The store of a place, for models that came with their weights."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Have the places follow the ledger."""
+
+
+@dataclass
+class Brood:
+    """What is there so far: models in order of time, and what later ones may start from."""
+
+    models: list[Model] = field(default_factory=list)
+    given: dict[str, Given] = field(default_factory=dict)
+
+
+def free(folder: Path) -> Family:
+    """A family that is still to be trained.
+
+    Raises:
+        InputError: the folder holds a family, or something else.
+    """
+    family = Family(folder)
+    if family.ledger.lines:
+        raise InputError(f"{folder}: holds a family already; choose another folder (--out), or extend it (fedunlearn extend)")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose a folder (--out)")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "scenario.yaml").exists():
+        raise InputError(f"{folder}: is not empty and not ours; choose another folder (--out)")
+    return family
+
+
+def bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress) -> None:
+    """Train models one after another; the ledger line at the end is what makes them part of the family.
+
+    Args:
+        teacher: trains them.
+        order: their names, parents first.
+        brood: what is there already; grows.
+        progress: told, in words, what is being done.
+
+    Raises:
+        InputError: a model cannot be trained; nothing is written then.
+        TrainingError: a client, a rank or a site failed, or a strategy gave nothing; the family is as it was.
+    """
+    family, syllabus = teacher.family, teacher.syllabus
+    scenario = syllabus.scenario
+    syllabus.check(order, teacher.surveys)
+    write_atomically(family.folder / "scenario.yaml", as_yaml(scenario))
+    started, first = time.perf_counter(), len(brood.models)
+    heads: dict[str, str] = {}
+    carried: dict[str, list[str]] = {}
+    for number, name in enumerate(order, 1):
+        progress(f"training {name} ({scenario.models[name].born}, {number} of {len(order)})")
+        parents = [brood.given[p] for p in scenario.models[name].source]
+        if words := syllabus.carried(name, parents):
+            carried[name] = words
+        for child in teacher.births(name, parents, brood.models):
+            brood.models.append(child.model)
+            if child.model.name != name and not child.model.data:
+                progress(f"training {name}: {child.model.name} is there")
+            if child.model.kept:
+                brood.given[child.model.name] = _kept(teacher, child)
+                heads[child.model.name] = brood.given[child.model.name].version
+    seconds = time.perf_counter() - started
+    tests = {place: tuple(s.tests) for place, s in teacher.surveys.items() if s.tests}
+    family.write_lineage(Lineage(tuple(brood.models), tests))
+    body = {
+        "scenario": scenario.name,
+        "seed": scenario.seed,
+        "heads": heads,
+        "models": len(brood.models),
+        "carried": carried,
+        "without": [r.to_json() for r in syllabus.without],
+        "shape": next((list(s.shape) for s in teacher.surveys.values() if s.shape), []),
+        "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
+    }
+    family.ledger.append("trained", body)
+    teacher.settle()
+
+
+def as_yaml(scenario: Scenario) -> bytes:
+    """A scenario as a file that reads back equal; JSON is YAML."""
+    return (json.dumps(scenario.model_dump(by_alias=True, mode="json"), indent=1) + "\n").encode()
+
+
+def _kept(teacher: Teacher, child: Born) -> Given:
+    model = child.model
+    head = head_of(teacher.syllabus.make(len(model.head), model.net, 0), model.head)
+    if child.version:
+        return Given({}, head, child.version)
+    store = teacher.store(model.home)
+    version = store.write(child.weights, head, model.net)
+    if child.state:
+        store.write_state(version, child.state)
+    return Given(child.weights, head, version, child.state)
+
+
+def _rows_trained(scenario: Scenario, models: Sequence[Model]) -> int:
+    epochs = {n: s.settings[0] for n, s in scenario.models.items() if not isinstance(s, Imported)}
+    return sum(epochs.get(m.name.split("/", 1)[0], 0) * n for m in models for s in m.data for n in s.rows.values())

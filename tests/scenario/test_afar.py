@@ -1,0 +1,143 @@
+"""Trained at sites whose rows and stores nobody else opens, a family is the one that a single process trains."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedunlearn.data import MIRROR
+from fedunlearn.errors import InputError
+from fedunlearn.lineage import Request, discover
+from fedunlearn.runtime import Family, InProcess, Split, score_all, unlearn
+from fedunlearn.runtime.tasks import Train
+from fedunlearn.scenario import Scenario, reference, train, workers, workers_here
+from fedunlearn.store import Store
+from tests.conftest import LEAVE
+from tests.scenario.elsewhere import MODELS, SITES, WAYS, Counting, afar, at_hand, elsewhere, sites_of
+
+
+def said(family: Family) -> dict[str, Any]:
+    (line,) = [x for x in family.ledger.lines if x.kind == "trained"]
+    return {k: v for k, v in line.body.items() if k != "rows_per_second"}
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    return train(at_hand(MODELS), tmp_path_factory.mktemp("one") / "family")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_family_is_the_one_that_a_single_process_trains(way: str, one_process: Family, tmp_path: Path) -> None:
+    scenario = elsewhere(MODELS)
+    backend = WAYS[way](scenario, tmp_path / "sites")
+    family = afar(scenario, tmp_path / "family", backend)
+    assert family.heads == one_process.heads
+    assert family.lineage.to_json() == one_process.lineage.to_json()
+    assert said(family) == said(one_process)
+    for site in SITES:
+        here = Store(tmp_path / "sites" / site)
+        assert here.versions() == one_process.store(site).versions()
+        heads = [v for m, v in family.heads.items() if family.lineage[m].home == site]
+        assert all(here.read(v).name == v for v in heads)
+        mirror = (here.folder / MIRROR).read_text()
+        assert family.ledger.lines[-1].hash in mirror
+        assert not family.store(site).folder.exists()  # the coordinator has nothing of a site's
+    assert family.store("server").versions() == one_process.store("server").versions()
+    assert family.store("server").read_state(family.heads["later"]).keys()
+
+    both = Split(workers_here(scenario, family), backend)
+    alone = Family.open(Path(shutil.copytree(one_process.folder, tmp_path / "alone")))
+    record = unlearn(family, LEAVE, "fiun", both)
+    assert record.facts == unlearn(alone, LEAVE, "fiun", InProcess(workers(at_hand(MODELS), alone))).facts
+    assert {m["status"] for m in record.facts["models"]} > {"committed"}
+
+
+def test_a_round_is_one_message_a_site(tmp_path: Path) -> None:
+    scenario = elsewhere({k: MODELS[k] for k in ("shared", "eastern", "few", "more", "moved")})
+    backend = Counting(sites_of(scenario, tmp_path / "sites"))
+    afar(scenario, tmp_path / "family", backend)
+    kinds = [(sorted({type(t).__name__ for t in tasks}), len(tasks)) for tasks in backend.carried]
+    trained = [(["Train"], 3), (["Train"], 3), (["Train"], 1), (["Train"], 1), (["Train"], 1)]
+    assert kinds == [(["Survey"], 3), *trained, (["Fetch"], 1), (["Train"], 1), (["Commit"], 3)]
+    own = [t for tasks in backend.carried for t in tasks if isinstance(t, Train) and t.recipe.name == "more"]
+    assert own[0].versions
+    assert not own[0].sent
+    assert len(own[0].start) == 2  # its head, which grows; the rest never left the site
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        Request(classes=("0",)),
+        Request(sites=("north",)),
+        Request(samples=("north/main/3", "south/main/4")),
+        Request(classes=("1",), since="shared"),
+    ],
+    ids=lambda r: r.words(),
+)
+def test_a_reference_without_the_data_is_the_one_of_a_single_process(without: Request, tmp_path: Path) -> None:
+    models = {k: MODELS[k] for k in ("shared", "eastern", "few")}
+    scenario, requests = elsewhere(models), (without, Request(classes=("2",), sites=("east",)))
+    backend = InProcess(sites_of(scenario, tmp_path / "sites"))
+    family = afar(scenario, tmp_path / "family", backend)
+    mirrors = {site: (tmp_path / "sites" / site / MIRROR).read_bytes() for site in SITES}
+    twin = afar(scenario, tmp_path / "twin", backend, without=requests)
+    alone = train(at_hand(models), tmp_path / "alone", without=requests)
+    assert twin.heads == alone.heads
+    assert twin.heads != family.heads
+    assert twin.lineage.to_json() == alone.lineage.to_json()
+    assert said(twin) == said(alone)
+    assert {site: (tmp_path / "sites" / site / MIRROR).read_bytes() for site in SITES} == mirrors
+
+
+def test_reference_keeps_what_was_retrained_at_the_sites(tmp_path: Path) -> None:
+    models = {k: MODELS[k] for k in ("shared", "eastern")}
+    scenario = elsewhere(models)
+    backend = Counting(sites_of(scenario, tmp_path / "sites"))
+    family = afar(scenario, tmp_path / "family", backend)
+
+    def retrain(scenario: Scenario, folder: Path, **more: Any) -> Family:
+        return afar(scenario, folder, backend, **more)
+
+    twin = reference(family, scenario, LEAVE, retrain=retrain)
+    asked = len(backend.carried)
+    assert reference(family, scenario, LEAVE, retrain=retrain).heads == twin.heads
+    assert len(backend.carried) == asked
+    plan = discover(family.lineage, LEAVE)
+    again = score_all(twin, plan, Split(workers_here(scenario, twin), backend))
+    assert set(again) == {h.name for h in plan.heirs}
+
+
+def test_what_a_site_has_excluded_is_not_trained_on(tmp_path: Path) -> None:
+    scenario = elsewhere({"few": MODELS["few"]})
+    backend = InProcess(sites_of(scenario, tmp_path / "sites"))
+    family = afar(scenario, tmp_path / "family", backend)
+    unlearn(family, Request(classes=("1",)), "logit_mask", backend, accept_untested="a test")
+    again = afar(scenario, tmp_path / "again", backend)
+    assert family.lineage["few"].data[0].rows.keys() == {"0", "1", "2"}
+    assert again.lineage["few"].data[0].rows.keys() == {"0", "2"}
+
+
+def test_the_coordinators_places_test_on_the_test_set(tmp_path: Path) -> None:
+    scenario = elsewhere({"shared": MODELS["shared"]}, test="tests.scenario.elsewhere:load_test")
+    backend = InProcess(sites_of(scenario, tmp_path / "sites"))
+    family = afar(scenario, tmp_path / "family", backend)
+    assert family.lineage.tests["server"] == tuple(map(str, range(10)))
+    record = unlearn(family, LEAVE, "logit_mask", Split(workers_here(scenario, family), backend))
+    (scored,) = [m for m in record.facts["models"] if m["name"] == "shared"]
+    assert scored["forgotten_before"] is not None
+    wrong = elsewhere({"shared": MODELS["shared"]}, test="tests.scenario.elsewhere:load_letters")
+    with pytest.raises(InputError, match=r"data.test: .*load_letters' names a class 'a' that the rows to train on do not name"):
+        afar(wrong, tmp_path / "wrong", backend)
+
+
+def test_places_here_are_homes_that_are_no_sites(tmp_path: Path) -> None:
+    scenario, family = elsewhere({"shared": MODELS["shared"]}), Family(tmp_path / "family")
+    assert set(workers_here(scenario, family)) == {"server"}
+    with pytest.raises(InputError, match="place 'north' is a site; its own worker answers for it"):
+        workers_here(scenario, family, ["north"])
+    with pytest.raises(InputError, match="unknown place 'serves'; did you mean 'server'"):
+        workers_here(scenario, family, ["serves"])
+    with pytest.raises(InputError, match="is not trained yet, so nobody here knows the shape of its inputs; train it first"):
+        workers_here(scenario, family)["server"].make_net(2, "")
