@@ -6,12 +6,13 @@ Long because every command is here, so that the whole command line can be read i
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -23,10 +24,11 @@ from fedunlearn.cli.say import say_family, say_plan, say_record
 from fedunlearn.cli.state import cost, pending, state
 from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
-from fedunlearn.lineage import Request, discover
+from fedunlearn.lineage import Plan, Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, InProcess, Record, gone_from, score_all, settle
+from fedunlearn.runtime import Backend, Family, InProcess, Record, gone_from, score_all, settle, waiting_plan
 from fedunlearn.runtime import bank as run_bank
+from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.runtime import unlearn as run_unlearn
 from fedunlearn.runtime.tasks import Scored
@@ -201,16 +203,25 @@ def unlearn(
     accept_untested: Annotated[str | None, typer.Option(help="commit what could not be tested, for this reason")] = None,
     reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
     due: Annotated[str | None, typer.Option(help="date by which it must be done")] = None,
+    quorum: Annotated[float, typer.Option(help="least share of the places that must be online; the others' heirs wait")] = 1.0,
+    skip_offline: Annotated[bool, typer.Option("--skip-offline", help="go on with whoever is online: --quorum 0")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="finish what was left waiting for a place to be online")] = False,
     backend: Carrier = "in-process",
     address: Address = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Make every heir of some data forget it."""
-    family = _open(folder)
-    asked = _request(of_family(family), classes, samples, sites, since, request, due)
+    family, quorum = _open(folder), 0.0 if skip_offline else quorum
     carrier = backend_of(family, backend, address)
-    record = _unlearn(family, asked, method, settings, no_reference, atomic, accept_untested, reason, carrier)
+    if resume:
+        if classes or samples or sites or since or request:
+            raise InputError("--resume: stands alone; what it goes on with is in the ledger")
+        record = _resume(family, no_reference, quorum, carrier)
+    else:
+        asked = _request(of_family(family), classes, samples, sites, since, request, due)
+        options = {"atomic": atomic, "accept_untested": accept_untested, "reason": reason, "quorum": quorum}
+        record = _unlearn(family, asked, method, settings, no_reference, carrier, **options)
     if as_json:
         print_json(record.to_json())
     else:
@@ -417,31 +428,27 @@ def _unlearn(
     method: str,
     settings: list[str] | None,
     no_reference: bool = False,
-    atomic: bool = False,
-    accept_untested: str | None = None,
-    reason: str | None = None,
     carrier: AbstractContextManager[Backend] | None = None,
+    **options: Any,
 ) -> Record:
-    scenario = of_family(family)
+    scenario, found = of_family(family), discover(family.lineage, asked)
     chosen = make(method, _pairs(settings))
-    found = discover(family.lineage, asked)
     with progress() as say, carrier or backend_of(family) as backend:
+        again = partial(_retrained, family, found, no_reference, say)
+        return run_unlearn(family, asked, chosen, backend, scenario.gate.gate, retrained=again, progress=say, **options)
 
-        def retrained() -> Mapping[str, Scored]:
-            if no_reference:
-                return {}
-            twin = reference(family, scenario, asked, say)
-            return score_all(twin, found, InProcess(workers(scenario, twin)), gone_from(family))
 
-        return run_unlearn(
-            family,
-            asked,
-            chosen,
-            backend,
-            scenario.gate.gate,
-            retrained=retrained,
-            atomic=atomic,
-            accept_untested=accept_untested,
-            reason=reason,
-            progress=say,
-        )
+def _resume(family: Family, no_reference: bool, quorum: float, carrier: AbstractContextManager[Backend]) -> Record:
+    found = waiting_plan(family)
+    with progress() as say, carrier as backend:
+        again = partial(_retrained, family, found, no_reference, say) if found else None
+        return run_resume(family, backend, retrained=again, quorum=quorum, progress=say)
+
+
+def _retrained(family: Family, found: Plan, no_reference: bool, say: Callable[[str], None]) -> Mapping[str, Scored]:
+    """Scores of the family retrained without what is asked for."""
+    if no_reference:
+        return {}
+    scenario = of_family(family)
+    twin = reference(family, scenario, found.request, say)
+    return score_all(twin, found, InProcess(workers(scenario, twin)), gone_from(family))

@@ -5,9 +5,9 @@ from typing import Any
 
 from fedunlearn.cli.console import out
 from fedunlearn.cli.draw import lineage_tree, plan_table, record_table
-from fedunlearn.cli.state import behind, due, pending
+from fedunlearn.cli.state import due, pending, waiting_for
 from fedunlearn.lineage import Plan, Request
-from fedunlearn.runtime import Family, Record
+from fedunlearn.runtime import Family, Record, behind
 
 
 def say_plan(found: Plan, cost: dict[str, Any]) -> None:
@@ -42,7 +42,8 @@ def say_record(record: Record) -> None:
 
 def say_family(family: Family, whole: bool = False) -> None:
     """The lineage, what happened so far, what is open."""
-    notes = {m: f"pending: candidate {v[:12]}" for m, v in pending(family).items()}
+    waits = waiting_for(family)
+    notes = {m: f"pending: candidate {v[:12]}" for m, v in pending(family).items()} | dict.fromkeys(waits, "pending: waits")
     tree, folded = lineage_tree(family.lineage, family.heads, notes, whole=whole)
     out.print(tree)
     for group in folded:
@@ -53,7 +54,8 @@ def say_family(family: Family, whole: bool = False) -> None:
         what = {
             "trained": f"{len(body.get('heads', {}))} models",
             "unlearned": f"{body.get('request')}: {len(body.get('heads', {}))} committed, "
-            f"{len(body.get('pending', {}))} pending, {len(body.get('untouched', []))} untouched",
+            f"{len(body.get('pending', {}))} pending, {len(body.get('untouched', []))} untouched"
+            + (f", {len(body['waiting'])} waiting" if "waiting" in body else ""),
             "rolled back": f"{body.get('request')}, line {body.get('undoes')}",
         }[line.kind]
         out.print(f"{line.number:>3}  {when}  {line.kind}: {what}", markup=False)
@@ -61,5 +63,7 @@ def say_family(family: Family, whole: bool = False) -> None:
             out.print(f"     {model}: {'; '.join(words)}", markup=False)
     for one in due(family):
         out.print(f"open: {one['id']}: {one['what']}" + (f", due {one['due']}" if one["due"] else ""), markup=False)
+    for model, why in waits.items():
+        out.print(f"pending: {model}: {why}; then run fedunlearn unlearn {family.folder} --resume", markup=False)
     if late := behind(family):
         out.print(f"not yet at {', '.join(late)}: run fedunlearn settle", markup=False)

@@ -3,8 +3,7 @@
 from typing import Any
 
 from fedunlearn.lineage import Plan, Request
-from fedunlearn.runtime import Family
-from fedunlearn.runtime.worker import acknowledged
+from fedunlearn.runtime import Family, behind, waiting
 from fedunlearn.scenario import of_family
 
 
@@ -18,7 +17,7 @@ def cost(family: Family, found: Plan) -> dict[str, Any]:
 def state(family: Family) -> dict[str, Any]:
     """Models, versions, candidates, ledger, what is open: what `show --json` prints."""
     heads, lines = family.heads, family.ledger.lines
-    candidates = pending(family)
+    candidates, waits = pending(family), waiting_for(family)
     models = [
         {
             "name": m.name,
@@ -29,6 +28,7 @@ def state(family: Family) -> dict[str, Any]:
             "kept": m.kept,
             "version": heads.get(m.name),
             "pending": candidates.get(m.name),
+            "waiting": waits.get(m.name),
             "net": m.net,
             "started": dict(m.started),
         }
@@ -37,7 +37,7 @@ def state(family: Family) -> dict[str, Any]:
     story = [
         {"line": x.number, "time": x.time, "kind": x.kind, "request": x.body.get("request"), "hash": x.hash} for x in lines
     ]
-    return {"models": models, "ledger": story, "behind": behind(family), "due": due(family)}
+    return {"models": models, "ledger": story, "behind": list(behind(family)), "due": due(family)}
 
 
 def pending(family: Family) -> dict[str, str]:
@@ -50,23 +50,28 @@ def pending(family: Family) -> dict[str, str]:
     return found
 
 
-def behind(family: Family) -> list[str]:
-    """Places that have not acknowledged the last ledger line."""
-    last = family.ledger.lines[-1].hash
-    return [p for p in family.places if acknowledged(family.store(p)) != last]
+def waiting_for(family: Family) -> dict[str, str]:
+    """Models that a request has left waiting for a place to be online, and why, in words."""
+    found = {}
+    for model, line in waiting(family).items():
+        texts = {o["model"]: o["text"] for o in line.body["record"]["facts"]["objections"]}
+        found[model] = f"{line.body['request']}: {texts[model]}"
+    return found
 
 
 def due(family: Family) -> list[dict[str, Any]]:
-    """Requests that the scenario names or that were held back, and that are not in force."""
+    """Requests that the scenario names or that left something undone, and that are not in force."""
     undone = {x.body["undoes"] for x in family.ledger.lines if x.kind == "rolled back"}
     asked = {_what(r): r for r in (a.request(n) for n, a in of_family(family).requests.items())}
-    done = set()
+    left: dict[tuple[object, ...], set[str]] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
         request = Request.from_json(line.body["record"]["facts"]["request"])
         asked[_what(request)] = request
-        if line.number not in undone and not line.body["pending"] and not line.body["untouched"]:
-            done.add(_what(request))
-    return [{"id": r.id, "what": r.words(), "due": r.due} for what, r in asked.items() if what not in done]
+        if line.number not in undone:
+            open_ = {*line.body["pending"], *line.body["untouched"], *line.body.get("waiting", ())}
+            before = left.get(_what(request), set()) if "resumes" in line.body else set()
+            left[_what(request)] = (before - set(line.body["heads"])) | open_
+    return [{"id": r.id, "what": r.words(), "due": r.due} for what, r in asked.items() if left.get(what, {""})]
 
 
 def _what(request: Request) -> tuple[object, ...]:

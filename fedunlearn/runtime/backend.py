@@ -114,7 +114,18 @@ def ask(backend: Backend, tasks: Sequence[Task], kind: type[Kind], *, otherwise:
         InputError: what was asked for is wrong.
         SiteError: places failed, refused, or answered something else; names them all.
     """
-    answers = backend.carry(tasks)
+    return check(tasks, backend.carry(tasks), kind, otherwise)
+
+
+def check(tasks: Sequence[Task], answers: Sequence[Answer], kind: type[Kind], otherwise: str) -> list[Kind]:
+    """Answers that are all of one kind; raises as `ask` does.
+
+    Args:
+        tasks: what was asked.
+        answers: to them, in their order.
+        kind: of the answers.
+        otherwise: what holds when a place failed, to be said in the error.
+    """
     failures = list(dict.fromkeys(a for a in answers if isinstance(a, Failure)))
     if failures:
         by_text: dict[str, list[str]] = {}

@@ -13,22 +13,25 @@ Request --discover--> Plan
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fedunlearn.data import Selection
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, SiteError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import settings_of
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, Record, row
-from fedunlearn.runtime.rounds import Round1, edit, measure, merge
+from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Record, row
+from fedunlearn.runtime.roll import Roll
+from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, merge
 from fedunlearn.runtime.settle import settle
 from fedunlearn.runtime.tasks import Applied, Scored
 
 Progress = Callable[[str], None]
+Retrained = Mapping[str, Scored] | Callable[[], Mapping[str, Scored]] | None
 
 
 def unlearn(
@@ -38,7 +41,8 @@ def unlearn(
     backend: Backend,
     gate: Gate | None = None,
     *,
-    retrained: Mapping[str, Scored] | Callable[[], Mapping[str, Scored]] | None = None,
+    retrained: Retrained = None,
+    quorum: float = 1.0,
     atomic: bool = False,
     accept_untested: str | None = None,
     reason: str | None = None,
@@ -55,6 +59,9 @@ def unlearn(
         retrained: for each heir, the scores of the same model retrained without the data (see `score_all`), or a function
             that gives them, called once everything else about the request has been found right; without it, targets
             "as_retrained" cannot be judged and are held back.
+        quorum: the least share of the places it needs that must be there. With less than 1, heirs whose home is offline, or
+            for which nobody who has evidence is there, are left waiting (see `resume`); others go on with the evidence that
+            there is.
         atomic: hold back all when one is held back.
         accept_untested: commit what could not be tested, for this reason, which goes to the ledger.
         reason: why this is done; goes to the ledger.
@@ -65,36 +72,75 @@ def unlearn(
 
     Raises:
         InputError: the request, the method or a setting is wrong; nothing was changed.
-        SiteError: a place failed; nothing was changed.
+        SiteError: a place failed, or fewer than the quorum are there; nothing was changed.
     """
-    started, carried = time.perf_counter(), dict(backend.traffic)
-    gate = gate or Gate()
     method = make(method) if isinstance(method, str) else method
+    plan = discover(family.lineage, request)
+    doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason)
+    return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
+
+
+@dataclass(frozen=True)
+class Doing:
+    """How a request is to be carried out; see `unlearn`.
+
+    Args:
+        then: versions that evidence is measured on; None for the current ones.
+        resumes: the ledger line that left heirs waiting; None for a request of its own.
+    """
+
+    method: Method
+    gate: Gate
+    quorum: float = 1.0
+    atomic: bool = False
+    accept_untested: str | None = None
+    reason: str | None = None
+    then: Mapping[str, str] | None = None
+    resumes: int | None = None
+
+
+def carry_out(
+    family: Family,
+    plan: Plan,
+    doing: Doing,
+    backend: Backend,
+    *,
+    retrained: Retrained = None,
+    progress: Progress = lambda _: None,
+) -> Record:
+    """The path itself, for the heirs of a plan; arguments, result and errors are those of `unlearn`."""
+    started, carried = time.perf_counter(), dict(backend.traffic)
+    method, request = doing.method, plan.request
     if not method.needs <= backend.grants:
         raise InputError(
             f"method {method.name} needs {', '.join(sorted(method.needs - backend.grants))}, which "
             f"{type(backend).__name__} cannot grant"
         )
-    plan = discover(family.lineage, request)
+    roll = Roll(_needed(family.lineage, plan, method), doing.quorum)
     if not plan.heirs:
-        return Record(_facts(plan, method, gate, [], [], accept_untested), {"seconds": 0.0})
+        return Record(_facts(plan, doing, [], [], roll), {"seconds": 0.0})
     progress(f"measuring {request.words()} at {len(plan.points)} points, scoring {len(plan.heirs)} heirs")
-    found = measure(family, plan, method, backend)
+    found = measure(family, plan, method, backend, roll, doing.then)
     measured = time.perf_counter()
-    cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs}
+    waiting = _waiting(plan, method, found, roll)
+    cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs if h.name not in waiting}
     misses = {name: text for name, case in cases.items() if (text := method.misses(case))}
     bare = "cannot be weighed: every row of its own is excluded from use by now; logit_mask needs none"
-    misses |= {name: bare for name in found.unweighed if name not in misses}
+    misses |= {name: bare for name in found.unweighed if name in cases and name not in misses}
     reached = {name: case for name, case in cases.items() if name not in misses}
-    if not reached:
-        raise InputError(f"{method.name}: no heir can be edited: " + "; ".join(f"{n} {t}" for n, t in misses.items()))
+    if not reached and (waiting or doing.resumes is None):
+        texts = "; ".join(f"{name} {text}" for name, text in {**misses, **waiting}.items())
+        raise (SiteError if waiting else InputError)(f"{method.name}: no heir can be edited: {texts}")
     before_reference = time.perf_counter()
     again = retrained() if callable(retrained) else retrained or {}
     waited = time.perf_counter() - before_reference
     progress(f"editing {len(reached)} heirs with {method.name}, each at its home")
-    applied = edit(family, plan, method, backend, gate, found, reached, again)
-    rows, objections = _judge(family.lineage, plan, method, gate, found, applied, cases, misses, again, accept_untested)
-    if atomic and objections:
+    applied = edit(family, plan, method, backend, doing.gate, found, reached, again, roll)
+    waiting |= {name: _OFFLINE.format(family.lineage[name].home) for name in reached if name not in applied}
+    if reached and not applied:
+        raise SiteError(f"nothing was changed: {'; '.join(f'{n} {t}' for n, t in waiting.items())}")
+    rows, objections = _judge(family.lineage, plan, doing, found, applied, cases, misses, waiting, again)
+    if doing.atomic and objections:
         for one in (r for r in rows if r["status"] == COMMITTED):
             one["status"] = PENDING
             objections.append({"model": one["name"], "text": "held back with the others (atomic)"})
@@ -104,12 +150,38 @@ def unlearn(
         "rows_read": found.read + sum(a.read for a in applied.values()),
         "bytes_up": found.sent,
     }
+    if roll.absent:
+        cost["absent"] = dict(sorted(roll.absent.items()))
     if backend.traffic:  # until here: settling comes after the record is written
         cost["traffic"] = _traffic(carried, backend.traffic)
-    record = Record(_facts(plan, method, gate, rows, objections, accept_untested), cost)
-    _commit(family, request, record, reason)
-    settle(family, backend)
+    record = Record(_facts(plan, doing, rows, objections, roll), cost)
+    _commit(family, doing, request, record)
+    settle(family, backend, doing.quorum)
     return record
+
+
+_OFFLINE = "waits for {} to be online"
+
+
+def _needed(lineage: Lineage, plan: Plan, method: Method) -> frozenset[str]:
+    """Every place that a plan needs an answer of."""
+    homes = {h.home for h in plan.heirs}
+    if method.statistic is None:
+        return frozenset(homes)
+    measured = {p.site for p in plan.points} | {lineage[p.model].home for p in plan.points}
+    return frozenset(homes | measured | {s.site for h in plan.heirs for s in h.own})
+
+
+def _waiting(plan: Plan, method: Method, found: Round1, roll: Roll) -> dict[str, str]:
+    """Heirs that cannot be edited because somebody is offline, and for whom they wait."""
+    waiting = {}
+    for heir in plan.heirs:
+        missing = found.missing(heir) if method.statistic is not None else ()
+        if heir.home in roll.absent or heir.name not in found.scored:
+            waiting[heir.name] = _OFFLINE.format(heir.home)
+        elif heir.points and len(missing) == len(heir.points):
+            waiting[heir.name] = _OFFLINE.format(", ".join(sorted({p.site for p in missing})))
+    return waiting
 
 
 def _traffic(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
@@ -121,71 +193,77 @@ def _traffic(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[in
 def _judge(
     lineage: Lineage,
     plan: Plan,
-    method: Method,
-    gate: Gate,
+    doing: Doing,
     found: Round1,
     applied: Mapping[str, Applied],
     cases: Mapping[str, Case],
     misses: Mapping[str, str],
+    waiting: Mapping[str, str],
     retrained: Mapping[str, Scored],
-    accept_untested: str | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     rows: list[dict[str, Any]] = []
     objections: list[dict[str, str]] = []
+    weighs = doing.method.statistic is not None
     for heir in plan.heirs:
-        scored, done = found.scored[heir.name], applied.get(heir.name)
+        scored, done = found.scored.get(heir.name), applied.get(heir.name)
         reference = retrained[heir.name].test if heir.name in retrained else None
-        missing = tuple(n for n in scored.shapes if n not in cases[heir.name].evidence) if method.statistic else ()
-        status = UNTOUCHED
-        if done is None:
-            texts = [f"untouched: {misses[heir.name]}"]
+        case = cases.get(heir.name)
+        missing = tuple(n for n in scored.shapes if n not in case.evidence) if scored and case and weighs else ()
+        if heir.name in waiting:
+            status, texts = WAITING, [waiting[heir.name]]
+        elif done is None or scored is None:
+            status, texts = UNTOUCHED, [f"untouched: {misses[heir.name]}"]
         else:
-            wrong, untested = gate.judge(heir.target, scored.test, done.test, reference)
-            texts = wrong + ([] if accept_untested else untested)
+            wrong, untested = doing.gate.judge(heir.target, scored.test, done.test, reference)
+            texts = wrong + ([] if doing.accept_untested else untested)
             status = PENDING if texts else COMMITTED
-        rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, status, bool(plan.request.classes)))
+        unmeasured = tuple(f"{p.model} @ {p.shard}" for p in found.missing(heir)) if weighs else ()
+        classes = bool(plan.request.classes)
+        rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, unmeasured, status, classes))
         objections += [{"model": heir.name, "text": text} for text in texts]
     return rows, objections
 
 
 def _facts(
     plan: Plan,
-    method: Method,
-    gate: Gate,
+    doing: Doing,
     rows: Sequence[Mapping[str, Any]],
     objections: Sequence[Mapping[str, str]],
-    accept_untested: str | None,
+    roll: Roll,
 ) -> dict[str, Any]:
     return {
         "request": plan.request.to_json(),
         "plan": plan.to_json(),
-        "method": method.name,
-        "settings": settings_of(method),
-        "gate": vars(gate),
+        "method": doing.method.name,
+        "settings": settings_of(doing.method),
+        "gate": vars(doing.gate),
         "models": list(rows),
         "objections": list(objections),
-        "accepted_untested": accept_untested,
+        "accepted_untested": doing.accept_untested,
+        "absent": sorted(roll.absent),
     }
 
 
-def _commit(family: Family, request: Request, record: Record, reason: str | None) -> None:
+def _commit(family: Family, doing: Doing, request: Request, record: Record) -> None:
     """The commit point: one ledger line. Once a model has changed, its sites may not train on the data any more."""
-    by_status: dict[str, dict[str, str]] = {COMMITTED: {}, PENDING: {}, UNTOUCHED: {}}
+    by_status: dict[str, dict[str, str]] = {COMMITTED: {}, PENDING: {}, UNTOUCHED: {}, WAITING: {}}
     for one in record.facts["models"]:
         by_status[one["status"]][one["name"]] = one["version_after"]
     excluded = _exclusions(request, family.lineage) if by_status[COMMITTED] else {}
-    family.ledger.append(
-        "unlearned",
-        {
-            "request": request.id,
-            "heads": by_status[COMMITTED],
-            "pending": by_status[PENDING],
-            "untouched": sorted(by_status[UNTOUCHED]),
-            "reason": reason,
-            "exclusions": excluded,
-            "record": {"facts": record.facts, "cost": record.cost},
-        },
-    )
+    body: dict[str, Any] = {
+        "request": request.id,
+        "heads": by_status[COMMITTED],
+        "pending": by_status[PENDING],
+        "untouched": sorted(by_status[UNTOUCHED]),
+        "reason": doing.reason,
+        "exclusions": excluded,
+        "record": {"facts": record.facts, "cost": record.cost},
+    }
+    if by_status[WAITING]:
+        body |= {"waiting": sorted(by_status[WAITING]), "method": menu_name(doing.method)}
+    if doing.resumes is not None:
+        body["resumes"] = doing.resumes
+    family.ledger.append("unlearned", body)
 
 
 def _exclusions(request: Request, lineage: Lineage) -> dict[str, dict[str, list[str]]]:

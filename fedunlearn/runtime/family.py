@@ -1,6 +1,7 @@
 """A family on disk, as its coordinator sees it: names, the ledger, and where the homes are. No weights."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Lineage
 from fedunlearn.store import Ledger, Store, write_atomically
+
+NOTE = "acknowledged.json"  # which ledger line each place has acknowledged
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,21 @@ class Family:
     def store(self, place: str) -> Store:
         """The store of one place, on this machine."""
         return Store(self.folder / "homes" / place)
+
+    @property
+    def acknowledged(self) -> dict[str, str]:
+        """Place -> hash of the ledger line that it last acknowledged to the coordinator; a note, the ledger decides."""
+        try:
+            plain = json.loads((self.folder / NOTE).read_text())
+            return {str(place): str(line) for place, line in plain.items()}
+        except (OSError, ValueError, AttributeError):
+            return {}  # as good as never: settling asks again
+
+    def note_acknowledged(self, lines: Mapping[str, str]) -> None:
+        """Note what places have acknowledged, beside what others had before."""
+        noted = {**self.acknowledged, **lines}
+        if noted != self.acknowledged:
+            write_atomically(self.folder / NOTE, json.dumps(dict(sorted(noted.items())), indent=1).encode())
 
     def write_lineage(self, lineage: Lineage) -> None:
         """Keep the lineage beside the ledger."""

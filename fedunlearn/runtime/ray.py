@@ -185,6 +185,7 @@ class Ray(Backend):
                 place,
                 f"offline: no machine of the cluster declares 'site:{place}' (declared: {', '.join(sorted(declared))}); "
                 f"""start one with: ray start --address ... --resources '{{"site:{place}": 1}}'""",
+                offline=True,
             )
         where = {f"site:{place}": SHARE} if declared else {}
         options = {"num_cpus": 0, "num_gpus": self.num_gpus, "resources": where, "max_restarts": 0, "max_task_retries": 0}
@@ -226,17 +227,17 @@ class Ray(Backend):
                 if lost[place] <= RETRIES and self._missing(place) is None:
                     waiting[self._actors[place].do.remote(batches[place])] = place
                     continue
-                yield place, self._failed(place, batches, f"its process died {lost[place]} times: {_short(error)}")
+                yield place, self._failed(place, batches, f"its process died {lost[place]} times: {_short(error)}", True)
             except Exception as error:  # what an actor raises is of any kind
                 yield place, self._failed(place, batches, _short(getattr(error, "cause", None) or error))
             else:
                 yield place, got  # type: ignore[misc]  # that they are answers, and of the right kind, is for `ask`
         for place in waiting.values():
             self._end(place)  # whatever it hangs in
-            yield place, self._failed(place, batches, f"no answer within {self.deadline:g} s")
+            yield place, self._failed(place, batches, f"no answer within {self.deadline:g} s", True)
 
-    def _failed(self, place: str, batches: Mapping[str, Sequence[_Message]], why: str) -> list[Answer]:
-        return [Failure(place, why) for _ in batches[place]]
+    def _failed(self, place: str, batches: Mapping[str, Sequence[_Message]], why: str, offline: bool = False) -> list[Answer]:
+        return [Failure(place, why, offline=offline) for _ in batches[place]]
 
     def _end(self, place: str) -> None:
         self._ray.kill(self._actors.pop(place), no_restart=True)

@@ -8,7 +8,7 @@ from fedunlearn.evaluation import Scores
 from fedunlearn.lineage import Heir, Model
 from fedunlearn.runtime.tasks import Applied, Scored
 
-COMMITTED, PENDING, UNTOUCHED = "committed", "pending", "untouched"
+COMMITTED, PENDING, UNTOUCHED, WAITING = "committed", "pending", "untouched", "waiting"
 
 
 @dataclass(frozen=True)
@@ -52,43 +52,47 @@ class Record:
 def row(
     heir: Heir,
     model: Model,
-    scored: Scored,
+    scored: Scored | None,
     applied: Applied | None,
     retrained: Scores | None,
     missing: tuple[str, ...],
+    unmeasured: tuple[str, ...],
     status: str,
     held_out: bool,
 ) -> dict[str, Any]:
-    """One heir, as the record keeps it. Scores are fractions of rows, None where not tested.
+    """One heir, as the record keeps it. Scores are fractions of rows, None where not tested, or where the home is offline.
 
     `forgotten_on` says which rows are the forgotten ones: "test" rows for classes; for samples and whole sites the forgotten
     rows themselves, which are "training" rows and mean something only beside the retrained model's value.
     """
-    after = applied.test if applied else scored.test
+    before = scored.test if scored else Scores(None, None, 0, 0)
+    after = applied.test if applied else before
+    version = scored.version if scored else None
     return {
         "name": heir.name,
         "home": heir.home,
         "born": model.born,
         "target": heir.target,
-        "forgotten_before": scored.test.forgotten,
+        "forgotten_before": before.forgotten,
         "forgotten_after": after.forgotten,
-        "retained_before": scored.test.retained,
+        "retained_before": before.retained,
         "retained_after": after.retained,
         "mask_retained": applied.mask.retained if applied and applied.mask else None,
         "retrained_forgotten": retrained.forgotten if retrained else None,
         "retrained_retained": retrained.retained if retrained else None,
         "forgotten_on": "test" if held_out else "training",
         "forgotten_by_class": dict(after.by_class),
-        "rows_forgotten": scored.test.rows_forgotten,
-        "rows_retained": scored.test.rows_retained,
+        "rows_forgotten": before.rows_forgotten,
+        "rows_retained": before.rows_retained,
         "holds_class": heir.holds_class,
         "sources": list(heir.sources),
         "points": [f"{p.model} @ {p.shard}" for p in heir.points],
-        "version_before": scored.version,
-        "version_after": applied.version if applied else scored.version,
+        "version_before": version,
+        "version_after": applied.version if applied else version,
         "strength": dict(applied.strength) if applied else None,
         "rule": applied.rule if applied else None,
         "curve": [[dict(s), *rest] for s, *rest in applied.curve] if applied else [],
         "not_shared": list(missing),
+        "unmeasured": list(unmeasured),
         "status": status,
     }

@@ -4,26 +4,52 @@ from collections.abc import Mapping
 
 from fedunlearn.data import Selection
 from fedunlearn.lineage import Request
-from fedunlearn.runtime.backend import Backend, ask
+from fedunlearn.runtime.backend import Backend, ask, check
 from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.tasks import Commit, Committed, Question, Score, Scored
+from fedunlearn.runtime.tasks import Commit, Committed, Failure, Question, Score, Scored
+from fedunlearn.runtime.worker import acknowledged
 from fedunlearn.store import Line
 
 
-def settle(family: Family, backend: Backend) -> None:
-    """Send every place its current heads and exclusions.
+def settle(family: Family, backend: Backend, quorum: float = 1.0) -> None:
+    """Send every place its current heads and exclusions, and note who has acknowledged them.
+
+    Args:
+        family: the family.
+        backend: carries the commits.
+        quorum: with less than 1, places that are offline are no error; they stay behind, and settling again reaches them.
 
     Raises:
         SiteError: a place failed; the ledger holds all the same, and settling again finishes.
     """
     heads, excluded = family.heads, exclusions(family)
-    line = family.ledger.lines[-1].hash
+    line = family.ledger.lines[-1]
     tasks = []
     for place in family.places:
         mine = {m: v for m, v in heads.items() if family.lineage[m].home == place}
-        tasks.append(Commit(place, mine, excluded.get(place, {}), line))
-    otherwise = f"committed (ledger line {family.ledger.lines[-1].number}), but not yet everywhere; run `fedunlearn settle`"
-    ask(backend, tasks, Committed, otherwise=otherwise)
+        tasks.append(Commit(place, mine, excluded.get(place, {}), line.hash))
+    answers = backend.carry(tasks)
+    family.note_acknowledged(
+        {t.place: a.line for t, a in zip(tasks, answers, strict=True) if isinstance(a, Committed) and a.line == line.hash}
+    )
+    kept = [
+        (t, a)
+        for t, a in zip(tasks, answers, strict=True)
+        if quorum == 1 or not (isinstance(a, Failure) and a.offline)  # those stay behind
+    ]
+    otherwise = f"committed (ledger line {line.number}), but not yet everywhere; run `fedunlearn settle`"
+    check([t for t, _ in kept], [a for _, a in kept], Committed, otherwise)
+
+
+def behind(family: Family) -> tuple[str, ...]:
+    """Places that have not acknowledged the last ledger line: by their own mirror where it is on this machine."""
+    last, noted = family.ledger.lines[-1].hash, family.acknowledged
+
+    def line_at(place: str) -> str | None:
+        store = family.store(place)
+        return acknowledged(store) if store.folder.is_dir() else noted.get(place)
+
+    return tuple(p for p in family.places if line_at(p) != last)
 
 
 def exclusions(family: Family) -> dict[str, dict[str, Selection]]:

@@ -295,11 +295,13 @@ class Failure:
         place: who says so.
         text: why.
         wrong_input: whether what the user asked for is at fault, not the site.
+        offline: whether the place did not answer at all; for backends to say, never for the place itself.
     """
 
     place: str
     text: str
     wrong_input: bool = False
+    offline: bool = False
 
 
 Task = Fetch | Measure | Deposit | Score | Apply | Commit | Survey | Train

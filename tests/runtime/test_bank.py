@@ -14,6 +14,7 @@ from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import FIUn
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, bank, unlearn
+from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
 from fedunlearn.store import Bank, Banked
 from tests.conftest import LEAVE
@@ -33,11 +34,12 @@ class Sealed(SiteData):
 
 def test_a_class_request_reads_no_row_and_comes_out_the_same(family: Family, backend_of: BackendOf) -> None:
     backend = backend_of(family)
-    fresh = round1(family, discover(family.lineage, LEAVE), FIUn(), backend)
+    plan = discover(family.lineage, LEAVE)
+    fresh = round1(family, plan, FIUn(), backend, Roll(family.places))
     assert fresh.read > 0
     assert bank(family, backend) > 0
     assert bank(family, backend) == 0
-    own = round1(family, discover(family.lineage, LEAVE), FIUn(), backend)
+    own = round1(family, plan, FIUn(), backend, Roll(family.places))
     assert own.read == 0
     for point, importance in fresh.points.items():
         banked = own.points[point]
@@ -88,7 +90,7 @@ def test_single_samples_and_excluded_parts_of_a_class_are_measured_fresh(family:
     key = backend.workers["east"].data.shards["main"].keys[3]
     bank(family, backend)
     plan = discover(family.lineage, Request(samples=(f"east/main/{key}",)))
-    assert round1(family, plan, FIUn(), backend).read > 0
+    assert round1(family, plan, FIUn(), backend, Roll(family.places)).read > 0
 
 
 def test_a_damaged_bank_is_found(tmp_path: Path) -> None:

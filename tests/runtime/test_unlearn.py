@@ -16,6 +16,7 @@ from fedunlearn.methods import Case, FIUn, Method
 from fedunlearn.methods.base import Strength
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, Record, rollback, score_all, settle, unlearn
+from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
 from fedunlearn.runtime.tasks import Answer, Applied, Measured, Scored, Task
 from fedunlearn.scenario import Scenario, open_site_data, reference, workers
@@ -415,7 +416,7 @@ def test_strengths_are_chosen_on_calibration_rows_and_aims_come_from_them(
 def test_the_own_importance_of_a_global_model_is_pooled_over_its_clients(family: Family, backend_of: BackendOf) -> None:
     backend = backend_of(family)
     plan = discover(family.lineage, LEAVE)
-    found = round1(family, plan, FIUn(), backend)
+    found = round1(family, plan, FIUn(), backend, Roll(family.places))
     version = family.store("server").read(family.heads["shared"])
     net = load(backend.workers["server"].make_net(10, ""), version.weights)
     parts = []

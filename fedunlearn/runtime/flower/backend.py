@@ -66,15 +66,18 @@ class Flower(Backend):
             there = {p: to_records(batch, list(mine.values())) for p, mine in todo.items() if self.nodes.of(p) is not None}
             outcomes = Exchange(self.grid, TASKS, there, self.nodes.again, self.deadline, self.patience).run()
         for place, mine in todo.items():
-            outcome = outcomes.get(place) or Outcome(None, self.nodes.absence(place))
+            outcome = outcomes.get(place) or self._nowhere(place)
             self._count(place, 0, outcome.sends * sum(map(size, mine.values())))
             answers |= dict(zip(mine, self._answers(place, outcome, batch, len(mine)), strict=True))
         return [answers[i] for i in range(len(tasks))]
 
+    def _nowhere(self, place: str) -> Outcome:
+        return Outcome(None, self.nodes.absence(place), silent=not self.nodes.contested(place))
+
     def _answers(self, place: str, outcome: Outcome, batch: str, asked: int) -> list[Answer]:
         """Answers of one place, which are untrusted: whatever is not an answer to this very message is a failure."""
         if outcome.content is None:
-            return [Failure(place, outcome.reason)] * asked
+            return [Failure(place, outcome.reason, offline=outcome.silent)] * asked
         try:
             answered, packed = from_records(outcome.content)
         except CodecError as error:
@@ -97,4 +100,4 @@ def _opened(place: str, packed: Packed) -> Answer:
         return Failure(place, f"sent what is no answer: {error}")
     if isinstance(found, Task):
         return Failure(place, f"sent a task ({packed.kind}), expected an answer")
-    return replace(found, place=place) if isinstance(found, Failure) else found
+    return replace(found, place=place, offline=False) if isinstance(found, Failure) else found

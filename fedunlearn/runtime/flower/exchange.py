@@ -23,11 +23,13 @@ class Outcome:
         content: of the answer; None where there is none.
         reason: why there is none.
         sends: how often it was sent.
+        silent: whether the node was not there, lost or late, rather than failing or answered for by another.
     """
 
     content: RecordDict | None
     reason: str = ""
     sends: int = 0
+    silent: bool = False
 
 
 class Exchange(Generic[Key]):
@@ -64,7 +66,7 @@ class Exchange(Generic[Key]):
 
     def run(self) -> dict[Key, Outcome]:
         """Outcomes of all."""
-        pause = 0.01
+        pause, broken = 0.01, False
         try:
             while open_ := [k for k in self._letters if k not in self._done]:
                 for key in open_:
@@ -78,11 +80,12 @@ class Exchange(Generic[Key]):
                     time.sleep(max(0.0, min(pause, self._until - time.monotonic())))
                     pause = min(2 * pause, SLOWEST)
         except Exception as error:  # the grid itself: no SuperLink, a message that it does not take
+            broken = True
             for key in self._letters:
                 self._last[key] = f"the grid failed: {type(error).__name__}: {error}"
         late = f"no answer within {self._deadline:g} s; it may be at work still"
         for key in self._letters:
-            self._done.setdefault(key, Outcome(None, self._last.get(key, late), self._sends[key]))
+            self._done.setdefault(key, Outcome(None, self._last.get(key, late), self._sends[key], silent=not broken))
         return {key: self._done[key] for key in self._letters}
 
     def _send(self, key: Key) -> None:
@@ -123,6 +126,6 @@ class Exchange(Generic[Key]):
     def _lost(self, key: Key, reason: str) -> None:
         self._last[key] = f"{reason} (sent {self._sends[key]} times)"
         if self._sends[key] > RETRIES:
-            self._done[key] = Outcome(None, self._last[key], self._sends[key])
+            self._done[key] = Outcome(None, self._last[key], self._sends[key], silent=True)
         else:
             self._due[key] = time.monotonic() + min(self._deadline / 20 * self._sends[key], 10.0)

@@ -63,10 +63,14 @@ class Nodes:
         if missing:
             raise SiteError(f"{len(missing)} of {len(places)} places are missing after {self._join:g} s: {'; '.join(missing)}")
 
+    def contested(self, place: str) -> bool:
+        """Whether several nodes say that they are a place."""
+        return len(self._claims.get(place, [])) > 1
+
     def absence(self, place: str) -> str:
         """Why a place has no node."""
         nodes = self._claims.get(place, [])
-        if len(nodes) > 1:
+        if self.contested(place):
             return f"nodes {', '.join(map(str, sorted(nodes)))} all say that they are it; register nodes by name"
         there = sorted(p for p in self._claims if p and self.of(p) is not None)
         return f"no node is this site; there are {', '.join(there) or 'none'}"
