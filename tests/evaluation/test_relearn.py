@@ -46,7 +46,7 @@ def test_the_index_is_a_ratio_of_steps(by_class: Known) -> None:
 
 
 def test_retained_rows_alone_bring_back_what_was_only_damaged(by_class: Known) -> None:
-    """Noise on all weights looks like forgetting, and is undone without a single forgotten row. A retrained model is the control."""
+    """Noise on all weights looks like forgetting, and is undone without a forgotten row. A retrained model is the control."""
 
     def damaged(net: nn.Module) -> nn.Module:
         copy, draw = deepcopy(net), torch.Generator().manual_seed(0)
