@@ -31,7 +31,7 @@ def class_means(trial: Trial) -> dict[str, Any]:
 
 def alignment(trial: Trial) -> dict[str, Any]:
     """Linear CKA of each layer on forgotten rows: to the unedited net, and to a retrained one."""
-    rows, nets = trial.material.parts["forgotten"], trial.nets.named
+    rows, nets = trial.material.parts["forgotten_inputs"], trial.nets.named
     rows = rows.take(range(min(len(rows), trial.effort.rows)))
     again = trial.nets.again
     found: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def _recovery(trial: Trial, of: Any) -> dict[str, Any]:
     right = {net: p.of(classes) for net, p in probes.items()}
     found: dict[str, Any] = {}
     for net, p in probes.items():
-        rest = p.of([c for c in trial.nets.head.classes if c not in (*classes, *trial.material.gone)])
+        rest = p.of(set(p.labels) - {*classes, *trial.material.gone})
         found[net] = {"kind": p.kind, "recovery": proportion(sum(right[net]), len(right[net])).to_json()}
         if rest:
             found[net]["rest"] = proportion(sum(rest), len(rest)).to_json()

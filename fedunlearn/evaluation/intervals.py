@@ -6,7 +6,6 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy import stats
 
 from fedunlearn.errors import InputError
 
@@ -43,9 +42,11 @@ def proportion(hits: int, n: int, method: str = "wilson") -> Estimate:
     Raises:
         InputError: there are no rows, or more hits than rows.
     """
+    from scipy.stats import binomtest  # slow to import
+
     if n < 1 or not 0 <= hits <= n:
         raise InputError(f"proportion: {hits} of {n} rows, expected 0 to n of at least 1")
-    low, high = stats.binomtest(hits, n).proportion_ci(LEVEL, method)
+    low, high = binomtest(hits, n).proportion_ci(LEVEL, method)
     return Estimate(hits / n, float(low), float(high), n)
 
 
@@ -94,10 +95,12 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     Raises:
         InputError: a single seed, which says nothing of the next.
     """
+    from scipy.stats import sem, t  # slow to import
+
     if len(values) < 2:
         raise InputError(f"over seeds: {len(values)} value; an interval needs two or more seeds")
-    mean, error = float(np.mean(values)), float(stats.sem(values))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error
+    mean, error = float(np.mean(values)), float(sem(values))
+    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error
     return Estimate(mean, mean - half, mean + half, len(values))
 
 
@@ -109,6 +112,8 @@ def bootstrap(samples: Sequence[Floats], statistic: Callable[..., Any], seed: in
         statistic: of the samples, called as `statistic(*samples, axis=-1)` on stacks of resamples.
         seed: of the resampling.
     """
+    from scipy import stats  # slow to import
+
     found = stats.bootstrap(
         tuple(samples),
         statistic,

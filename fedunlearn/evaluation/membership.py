@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from fedunlearn.errors import InputError
@@ -100,6 +99,8 @@ def auc(members: Floats, others: Floats, axis: int = -1) -> Any:
         others: scores [..., N].
         axis: where the rows are; the last.
     """
+    from scipy.stats import rankdata  # slow to import
+
     m, n = members.shape[axis], others.shape[axis]
     ranks = rankdata(np.concatenate([members, others], axis=axis), axis=axis)
     return (np.take(ranks, np.arange(m), axis=axis).sum(axis) - m * (m + 1) / 2) / (m * n)

@@ -4,7 +4,7 @@ A probe of a retrained model does not score zero: features learned on other clas
 the difference to the retrained model's own value is residual knowledge.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ class Probe:
     right: tuple[bool, ...]
     labels: tuple[str, ...]
 
-    def of(self, classes: Sequence[str]) -> list[bool]:
+    def of(self, classes: Collection[str]) -> list[bool]:
         """Which test rows of some classes are recognised."""
         return [r for r, c in zip(self.right, self.labels, strict=True) if c in classes]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.evaluation import audit, full, quick
-from fedunlearn.evaluation.trial import Effort, Material, Nets, Trial
+from fedunlearn.evaluation.trial import SPLITS, Effort, Material, Nets, Trial
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ TIERS = ("quick", "full", "audit")
 
 PASSES = "one forward pass over all rows"
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric("quick", PASSES, (), quick.accuracies),
+    "accuracy": Metric("quick", PASSES, ("compared",), quick.accuracies),
     "accuracy_by_class": Metric("quick", "shares the pass", ("held_out",), quick.accuracies_by_class),
     "average_gap": Metric("quick", "shares the pass", ("retrained", "compared"), quick.gaps),
     "tow": Metric("quick", "shares the pass", ("retrained", "compared"), quick.tug_of_war),
@@ -47,7 +47,7 @@ METRICS: dict[str, Metric] = {
     "completeness": Metric("quick", "shares the pass", ("retrained", "compared"), quick.agreement),
     "probe": Metric("full", "31 fits of a linear classifier on calibration features", ("probed",), full.probe),
     "prototypes": Metric("full", "one forward pass over held-out rows", ("probed",), full.class_means),
-    "cka": Metric("full", "two forward passes over at most `rows` rows", ("forgotten",), full.alignment),
+    "cka": Metric("full", "two forward passes over at most `rows` rows", ("inputs",), full.alignment),
     "fisher_residual": Metric("full", "a backward pass a row, held-out rows of the classes", ("forgotten",), full.fisher),
     "relearn_retained": Metric(
         "full", "`steps` training steps, a look at each", ("forgotten", "retained"), full.relearn_retained
@@ -66,16 +66,23 @@ def _rows(trial: Trial, part: str, why: str) -> str | None:
 
 
 def _forgotten(trial: Trial) -> str | None:
-    named = bool(trial.material.classes)
-    return _rows(trial, "forgotten", f"no {'held-out test' if named else 'training'} rows of what is forgotten are here")
+    classes, head = trial.material.classes, trial.nets.head.classes
+    if classes and not set(classes) & set(head):
+        return f"the model has no output for class {', '.join(classes)}"
+    return _rows(trial, "forgotten", f"no {'held-out test' if classes else 'training'} rows of what is forgotten are here")
 
 
 def _probed(trial: Trial) -> str | None:
-    classes = trial.material.classes
+    classes, (calibration, test) = trial.material.classes, trial.material.probed
     if not classes:
         return "the request names no class, so that no held-out row is of what is forgotten"
-    missing = [c for c in classes if c not in trial.material.calibration.counts()]
-    return f"no calibration rows of class {', '.join(missing)} are here" if missing else _forgotten(trial)
+    missing = [
+        f"{split} rows of class {c}"
+        for split, rows in zip(SPLITS, (calibration, test), strict=True)
+        for c in classes
+        if not len(rows.of([c]))
+    ]
+    return f"no {', '.join(missing)} are here" if missing else None
 
 
 def _shown(trial: Trial) -> str | None:
@@ -86,6 +93,7 @@ def _shown(trial: Trial) -> str | None:
 NEEDS: dict[str, Callable[[Trial], str | None]] = {  # None, or why it is not there
     "retrained": lambda t: None if t.nets.retrained else full.NO_REFERENCE,
     "forgotten": _forgotten,
+    "inputs": lambda t: _rows(t, "forgotten_inputs", "no rows of what is forgotten are here"),
     "probed": _probed,
     "shown": _shown,
     "compared": lambda t: None if any(len(t.material.parts[p]) for p in quick.COMPARED) else "no rows are here",

@@ -16,6 +16,8 @@ from fedunlearn.evaluation.relearn import Tuning
 from fedunlearn.evaluation.shadows import Shadows, Unlearn
 from fedunlearn.tensors import Head
 
+SPLITS = ("calibration", "test")
+
 
 @dataclass(frozen=True)
 class Nets:
@@ -50,7 +52,7 @@ class Nets:
 
 @dataclass(frozen=True)
 class Material:
-    """Rows that one heir can be judged on, all labelled by its head, with keys that do not repeat. Any of them may be empty.
+    """Rows that one heir can be judged on, labelled by its head, with keys that do not repeat. Any of them may be empty.
 
     Args:
         classes: that are to be forgotten; empty where the request is about samples or a whole site.
@@ -61,6 +63,8 @@ class Material:
         gone: classes forgotten earlier, which are no part of the rest.
         trigger: a backdoor that what is forgotten had planted, where there is one.
         measured: keys of the rows that the method measured; by default those to be forgotten.
+        probing: calibration and test rows with those that the head cannot name, which only probes can use; by default there are
+            none. A head without an output for a class proves nothing of the features below it.
 
     Raises:
         InputError: rows of the parts are labelled by different outputs, or keys repeat.
@@ -74,6 +78,7 @@ class Material:
     gone: tuple[str, ...] = ()
     trigger: Trigger | None = None
     measured: frozenset[str] | None = None
+    probing: tuple[Rows, Rows] | None = None
 
     def __post_init__(self) -> None:
         parts = (self.forgotten, self.retained, self.calibration, self.test)
@@ -99,7 +104,7 @@ class Material:
 
         Args:
             data: the place's rows.
-            head: the heir's last layer; rows of classes that it cannot name are left out.
+            head: the heir's last layer; rows of classes that it cannot name are for probes alone.
             classes: that are to be forgotten.
             selections: for each shard, which rows of it are to be forgotten; by default those of the classes, in every shard.
             shards: those that the heir was trained on here; all by default.
@@ -115,16 +120,17 @@ class Material:
             stays = [i for i, key in enumerate(data.training(shard).keys) if key not in picked]
             forgotten.append(_named(every.take(asked), head, shard))
             retained.append(_named(data.training(shard).take(stays).without(gone), head, shard))
-        held = {s: _named(r, head, f"held-out {s}") for s, r in data.held_out.items()}
         nothing = Rows.empty(head.classes)
+        calibration, test = (data.held_out.get(split, nothing) for split in SPLITS)
         return cls(
-            tuple(c for c in classes if c in head.classes),
+            tuple(classes),
             _joined(forgotten),
             _joined(retained),
-            held.get("calibration", nothing),
-            held.get("test", nothing),
+            _named(calibration, head, SPLITS[0]),
+            _named(test, head, SPLITS[1]),
             tuple(gone),
             trigger,
+            probing=(calibration, test),
         )
 
     @cached_property
@@ -133,7 +139,8 @@ class Material:
 
         "forgotten" is what forgetting is judged on: held-out rows of the classes, or, where no class is named, the rows
         themselves; "forgotten_training" those rows in either case; "test" held-out rows of the rest; "others" held-out rows of
-        the classes that the forgotten training rows have, which nobody trained on.
+        the classes that the forgotten training rows have, which nobody trained on; "forgotten_inputs" as "forgotten", with
+        rows that the head has no name for.
         """
         held = _joined([self.calibration, self.test])
         return {
@@ -141,8 +148,14 @@ class Material:
             "forgotten_training": self.forgotten,
             "retained": self.retained,
             "test": self.test.without({*self.classes, *self.gone}),
+            "forgotten_inputs": self.probed[1].of(self.classes) if self.classes else self.forgotten,
             "others": held.of(self.forgotten.counts()),
         }
+
+    @property
+    def probed(self) -> tuple[Rows, Rows]:
+        """Calibration and test rows for probes."""
+        return self.probing or (self.calibration, self.test)
 
     @property
     def population(self) -> Rows:
@@ -203,7 +216,8 @@ class Trial:
             InputError: the net goes on after its last linear layer.
         """
         if (net, split) not in self._features:
-            found = features(self.nets.named[net], self.nets.head, getattr(self.material, split))
+            rows = self.material.probed[SPLITS.index(split)]
+            found = features(self.nets.named[net], self.nets.head, rows)
             if found is None:
                 raise InputError(
                     f"the model goes on after {self.nets.head.layer!r}, so that its features are not what it decides by"

@@ -22,8 +22,8 @@ RECIPE = Recipe("net", "here", (), CLASSES, epochs=40, lr=0.05, batch=32, seed=1
 SHADOWS = 24
 
 
-def make(seed: int) -> nn.Module:
-    return build({"name": "mlp", "hidden": 64}, (8, 8), 10, seed)
+def make(seed: int, outputs: int = 10) -> nn.Module:
+    return build({"name": "mlp", "hidden": 64}, (8, 8), outputs, seed)
 
 
 def learn(rows: Rows, seed: int = 0) -> nn.Module:
