@@ -14,7 +14,7 @@ def per_example(trial: Trial) -> dict[str, Any]:
     """U-LiRA on forgotten training rows against held-out rows of the same classes. 0.5 is what a retrained model shows."""
     shadows, unlearn = trial.effort.shadows, trial.effort.unlearn
     assert shadows is not None
-    parts = trial.material.parts
+    parts = trial.parts
     targets = joined([parts["forgotten_training"], parts["others"]])
     plain = shadows.margins(targets)
     edited = plain if unlearn is None else shadows.margins(targets, unlearn, trial.progress)

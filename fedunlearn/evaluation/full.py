@@ -12,7 +12,7 @@ from fedunlearn.evaluation.membership import population_logistic, population_sco
 from fedunlearn.evaluation.probe import Probe, linear_probe, prototypes
 from fedunlearn.evaluation.relearn import FRACTION, ain, relearn, shots
 from fedunlearn.evaluation.residual import fisher_residual
-from fedunlearn.evaluation.trial import Trial
+from fedunlearn.evaluation.trial import Trial, at_most
 
 NO_REFERENCE = "no retrained model was given"
 
@@ -31,8 +31,8 @@ def class_means(trial: Trial) -> dict[str, Any]:
 
 def alignment(trial: Trial) -> dict[str, Any]:
     """Linear CKA of each layer on forgotten rows: to the unedited net, and to a retrained one."""
-    rows, nets = trial.material.parts["forgotten_inputs"], trial.nets.named
-    rows = rows.take(range(min(len(rows), trial.effort.rows)))
+    rows, nets = trial.parts["forgotten_inputs"], trial.nets.named
+    rows = at_most(rows, trial.effort.few, trial.effort.seed)
     again = trial.nets.again
     found: dict[str, Any] = {}
     for name in [n for n in nets if n not in again] + again[1:]:
@@ -44,7 +44,7 @@ def alignment(trial: Trial) -> dict[str, Any]:
 
 def fisher(trial: Trial) -> dict[str, Any]:
     """Share of the Fisher information on held-out rows of the classes that each layer has, relative to the unedited net."""
-    rows, head = trial.material.parts["forgotten"], trial.nets.head
+    rows, head = trial.parts["forgotten"], trial.nets.head
     measured = trial.material.measured if trial.material.measured is not None else frozenset(trial.material.forgotten.keys)
     nets, before = trial.nets.named, trial.nets.before
     return {n: fisher_residual(net, before, rows, head, measured) for n, net in nets.items() if n != "before"}
@@ -65,7 +65,7 @@ def relearn_shots(trial: Trial) -> dict[str, Any]:
 
 def population_membership(trial: Trial) -> dict[str, Any]:
     """Attacks with one threshold for all rows. Weak: a low value protects nobody; to be read against the retrained model's."""
-    parts = trial.material.parts
+    parts = trial.parts
     found: dict[str, Any] = {}
     for net in trial.nets.named:
         member, other = (trial.logits(net, p) for p in ("forgotten_training", "others"))
@@ -80,7 +80,7 @@ def population_membership(trial: Trial) -> dict[str, Any]:
 
 def backdoor(trial: Trial) -> dict[str, Any]:
     """How often the planted trigger works on held-out rows."""
-    trigger, rows = trial.material.trigger, trial.material.parts["test"]
+    trigger, rows = trial.material.trigger, trial.parts["test"]
     assert trigger is not None
     return {name: success(net, rows, trigger).to_json() for name, net in trial.nets.named.items()}
 
@@ -103,7 +103,7 @@ def _recovery(trial: Trial, of: Any) -> dict[str, Any]:
 
 
 def _relearned(trial: Trial, rows: Rows, to_the_end: bool) -> dict[str, Any]:
-    watch, again = trial.material.parts["forgotten"], trial.nets.again
+    watch, again = trial.parts["forgotten"], trial.nets.again
     known = accuracy(trial.nets.before, watch)
     if not known:
         raise InputError("the unedited model recognised none of the forgotten rows; there is nothing to relearn")

@@ -24,9 +24,7 @@ def accuracies(trial: Trial) -> dict[str, Any]:
 
 def accuracies_by_class(trial: Trial) -> dict[str, Any]:
     """Of each net on the held-out test rows of each class that has any."""
-    parts = (
-        [trial.material.parts[p] for p in ("forgotten", "test")] if trial.material.classes else [trial.material.parts["test"]]
-    )
+    parts = [trial.parts[p] for p in ("forgotten", "test")] if trial.material.classes else [trial.parts["test"]]
     names = ["forgotten", "test"] if trial.material.classes else ["test"]
     found: dict[str, dict[str, Any]] = {}
     for net in trial.nets.named:
@@ -65,12 +63,12 @@ def agreement(trial: Trial) -> dict[str, Any]:
 
 
 def _accuracy(trial: Trial, net: str, part: str) -> Any:
-    rows = trial.material.parts[part]
+    rows = trial.parts[part]
     return proportion(int(hits(trial.logits(net, part), rows.y).sum()), len(rows))
 
 
 def _with_rows(trial: Trial, parts: tuple[str, ...]) -> list[str]:
-    return [p for p in parts if len(trial.material.parts[p])]
+    return [p for p in parts if len(trial.parts[p])]
 
 
 def _of_accuracies(trial: Trial, distance: Callable[[dict[str, float], dict[str, float]], float]) -> dict[str, Any]:

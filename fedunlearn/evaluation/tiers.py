@@ -36,7 +36,7 @@ class Metric:
 
 TIERS = ("quick", "full", "audit")
 
-PASSES = "one forward pass over all rows"
+PASSES = "one forward pass over at most `most` rows of each set"
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("quick", PASSES, ("compared",), quick.accuracies),
     "accuracy_by_class": Metric("quick", "shares the pass", ("held_out",), quick.accuracies_by_class),
@@ -47,7 +47,7 @@ METRICS: dict[str, Metric] = {
     "completeness": Metric("quick", "shares the pass", ("retrained", "compared"), quick.agreement),
     "probe": Metric("full", "31 fits of a linear classifier on calibration features", ("probed",), full.probe),
     "prototypes": Metric("full", "one forward pass over held-out rows", ("probed",), full.class_means),
-    "cka": Metric("full", "two forward passes over at most `rows` rows", ("inputs",), full.alignment),
+    "cka": Metric("full", "two forward passes over at most `few` rows", ("inputs",), full.alignment),
     "fisher_residual": Metric("full", "a backward pass a row, held-out rows of the classes", ("forgotten",), full.fisher),
     "relearn_retained": Metric(
         "full", "`steps` training steps, a look at each", ("forgotten", "retained"), full.relearn_retained
@@ -62,7 +62,7 @@ METRICS: dict[str, Metric] = {
 
 
 def _rows(trial: Trial, part: str, why: str) -> str | None:
-    return None if len(trial.material.parts[part]) > 1 else why
+    return None if len(trial.parts[part]) > 1 else why
 
 
 def _forgotten(trial: Trial) -> str | None:
@@ -96,7 +96,7 @@ NEEDS: dict[str, Callable[[Trial], str | None]] = {  # None, or why it is not th
     "inputs": lambda t: _rows(t, "forgotten_inputs", "no rows of what is forgotten are here"),
     "probed": _probed,
     "shown": _shown,
-    "compared": lambda t: None if any(len(t.material.parts[p]) for p in quick.COMPARED) else "no rows are here",
+    "compared": lambda t: None if any(len(t.parts[p]) for p in quick.COMPARED) else "no rows are here",
     "held_out": lambda t: None if len(t.material.test) else "no held-out test rows are here",
     "retained": lambda t: _rows(t, "retained", "no training rows that stay are here"),
     "members": lambda t: _rows(t, "forgotten_training", "no training rows of what is forgotten are here"),
@@ -157,7 +157,7 @@ def evaluate(
     return {
         "tier": tier,
         "nets": list(nets.named),
-        "rows": {part: len(rows) for part, rows in material.parts.items()},
+        "rows": {part: len(rows) for part, rows in trial.parts.items()},
         "metrics": metrics,
         "not_measurable": missing,
         "seconds": seconds,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from fedunlearn.data import Rows, Selection, SiteData
@@ -170,7 +171,8 @@ class Effort:
     Args:
         shots: rows of each class that an attacker has.
         tuning: how the attacker fine-tunes.
-        rows: at most so many for what holds all layers' outputs at once.
+        most: rows of each set of rows, at most; drawn by `seed` where there are more, and intervals say of how many.
+        few: the same for what holds all layers' outputs at once.
         seed: of splits, folds and resampling.
         shadows: a pool for the audit (`train_shadows` on `Material.population`).
         unlearn: the method under test, for the audit to apply to each shadow model; without it the audit is weaker.
@@ -178,14 +180,15 @@ class Effort:
 
     shots: int = 16
     tuning: Tuning = field(default_factory=Tuning)
-    rows: int = 512
+    most: int = 10_000
+    few: int = 512
     seed: int = 0
     shadows: Shadows | None = None
     unlearn: Unlearn | None = None
 
 
 class Trial:
-    """An heir's nets and rows; what a net says to a set of rows is asked once.
+    """An heir's nets and rows, of which there are at most `most` in each of `parts`; what a net says to them is asked once.
 
     Args:
         nets: the heir.
@@ -200,13 +203,14 @@ class Trial:
                 f"evaluation: rows are labelled by {list(material.test.classes)}, the head names {list(nets.head.classes)}"
             )
         self.nets, self.material, self.effort, self.progress = nets, material, effort, progress
+        self.parts = {name: at_most(rows, effort.most, effort.seed) for name, rows in material.parts.items()}
         self._logits: dict[tuple[str, str], Tensor] = {}
         self._features: dict[tuple[str, str], Rows] = {}
 
     def logits(self, net: str, part: str) -> Tensor:
-        """Outputs [N, C] of a net for one of the material's parts."""
+        """Outputs [N, C] of a net for one of the parts."""
         if (net, part) not in self._logits:
-            self._logits[net, part] = logits(self.nets.named[net], self.material.parts[part])
+            self._logits[net, part] = logits(self.nets.named[net], self.parts[part])
         return self._logits[net, part]
 
     def features(self, net: str, split: str) -> Rows:
@@ -224,6 +228,13 @@ class Trial:
                 )
             self._features[net, split] = found
         return self._features[net, split]
+
+
+def at_most(rows: Rows, number: int, seed: int) -> Rows:
+    """All rows, or so many of them drawn without order."""
+    if len(rows) <= number:
+        return rows
+    return rows.take(torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:number].sort().values)
 
 
 def _named(rows: Rows, head: Head, where: str) -> Rows:

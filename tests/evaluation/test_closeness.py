@@ -106,6 +106,9 @@ def test_klom_by_hand() -> None:
     edited, retrained = torch.tensor([[0.0], [0.0], [10.0], [10.0]]), torch.tensor([[0.0], [0.0], [0.0]])
     assert klom(edited, retrained)[0] == pytest.approx(0.5 * log(0.5) + 0.5 * log(0.5 / 1e-5), abs=1e-6)
     assert klom(retrained, retrained)[0] == 0
+    ends, near, far = (torch.tensor([[0.0], [x], [1.0]]) for x in (0.0, 0.045, 0.055))
+    assert klom(near, ends)[0] == 0  # twenty bins of 0.05
+    assert klom(far, ends)[0] > 1
     assert klom(torch.full((3, 1), 500.0), torch.full((3, 1), 900.0))[0] == 0  # clipped
 
 

@@ -190,7 +190,7 @@ def test_every_need_is_known_and_progress_tells_the_cost(by_class: Known) -> Non
     assert {m.tier for m in METRICS.values()} == set(TIERS)
     said: list[str] = []
     evaluate("quick", nets(by_class, by_class.masked), material(by_class), progress=said.append)
-    assert said[0] == "quick 1 of 7: accuracy (one forward pass over all rows)"
+    assert said[0] == "quick 1 of 7: accuracy (one forward pass over at most `most` rows of each set)"
     with pytest.raises(InputError, match="unknown tier 'fast'"):
         evaluate("fast", nets(by_class, by_class.masked), material(by_class))
 
@@ -227,6 +227,16 @@ def test_a_model_without_an_output_for_the_class_is_probed_all_the_same(by_class
     assert found["metrics"]["probe"]["after"]["recovery"]["value"] > 0.8
     assert found["metrics"]["probe"]["after"]["rest"]["value"] > 0.8
     assert found["metrics"]["cka"]["rows"] == len(by_class.test.of([FORGOTTEN]))
+
+
+def test_big_sets_are_drawn_from_and_intervals_say_so(by_class: Known) -> None:
+    found = evaluate("quick", nets(by_class, by_class.masked), material(by_class), Effort(most=50))
+    assert set(found["rows"].values()) == {50}
+    accuracy = found["metrics"]["accuracy"]["before"]["test"]
+    assert accuracy["n"] == 50
+    assert accuracy["high"] - accuracy["low"] > 0.1
+    again = evaluate("quick", nets(by_class, by_class.masked), material(by_class), Effort(most=50))
+    assert again["metrics"] == found["metrics"]
 
 
 def test_rows_in_two_parts_and_of_other_heads_are_refused(by_class: Known) -> None:
