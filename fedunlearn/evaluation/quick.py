@@ -24,16 +24,15 @@ def accuracies(trial: Trial) -> dict[str, Any]:
 
 def accuracies_by_class(trial: Trial) -> dict[str, Any]:
     """Of each net on the held-out test rows of each class that has any."""
-    parts = [trial.parts[p] for p in ("forgotten", "test")] if trial.material.classes else [trial.parts["test"]]
-    names = ["forgotten", "test"] if trial.material.classes else ["test"]
+    names = ("forgotten", "test") if trial.material.classes else ("test",)
     found: dict[str, dict[str, Any]] = {}
     for net in trial.nets.named:
         found[net] = {}
-        for name, rows in zip(names, parts, strict=True):
-            for c in rows.counts():
-                at = rows.positions([c])
-                right = hits(trial.logits(net, name)[at], rows.y[at])
-                found[net][c] = proportion(int(right.sum()), len(at)).to_json()
+        for name in names:
+            rows = trial.parts[name]
+            right = hits(trial.logits(net, name), rows.y)
+            for c, n in rows.counts().items():
+                found[net][c] = proportion(int(right[rows.positions([c])].sum()), n).to_json()
     return found
 
 

@@ -34,17 +34,23 @@ def test_the_closed_form_of_wilson() -> None:
     assert found.high == pytest.approx(z**2 / (n + z**2), abs=1e-6)
 
 
-@pytest.mark.parametrize("together", [0.0, 0.8])
-def test_differences_on_the_same_rows_cover(together: float) -> None:
-    """Whether or not the two models' hits go together."""
+@pytest.mark.parametrize("together", [True, False])
+def test_differences_on_the_same_rows_cover(together: bool) -> None:
+    """Whether or not the two models' hits go together; ignoring that they do would cover nearly always."""
 
     def draw(rng: np.random.Generator):  # type: ignore[no-untyped-def]
-        a = rng.random(80) < 0.8
-        again = rng.random(80) < together
-        b = np.where(again, a & (rng.random(80) < 0.75), rng.random(80) < 0.6)  # 0.6 either way
+        a = rng.random(80) < 0.7
+        b = a & (rng.random(80) < 0.8) if together else rng.random(80) < 0.56
         return difference(a.tolist(), b.tolist())
 
-    assert 0.93 < covered(np.random.default_rng(1), 0.2, draw) < 0.98
+    assert 0.93 < covered(np.random.default_rng(1), 0.14, draw) < 0.975
+
+
+def test_differences_mirror() -> None:
+    """Which model comes first changes the sign alone."""
+    a, b = np.arange(40) < 30, (np.arange(40) < 34) & (np.arange(40) > 3)
+    one, other = difference(a.tolist(), b.tolist()), difference(b.tolist(), a.tolist())
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
 
 
 def test_models_that_agree_on_every_row_still_have_an_interval() -> None:

@@ -93,6 +93,13 @@ def test_rates_too_small_for_the_rows_are_not_spoken_of() -> None:
         assert found.low < exact < found.high
 
 
+def test_an_attack_that_scores_all_rows_alike_finds_no_member() -> None:
+    """A threshold at which all others are called members has not 1 % of false positives."""
+    found = verdict(np.zeros(50), np.zeros(200))
+    assert found.tpr[0.01].value == 0  # type: ignore[union-attr]
+    assert found.auc.value == 0.5
+
+
 def test_the_area_under_the_curve_is_mann_whitneys() -> None:
     rng = np.random.default_rng(2)
     a, b = rng.integers(0, 6, 40).astype(float), rng.integers(0, 5, 30).astype(float)
