@@ -61,6 +61,10 @@ class Shadows:
             raise StoreError(f"{path}: not a readable shadow model ({error}); delete it, and it is trained again") from error
         return load(self.make(0), weights).eval()
 
+    def margins_of(self, targets: Rows) -> Tensor:
+        """What each model says to any rows, in the pool or not: margins [K, T], nats."""
+        return torch.stack([margins(logits(self.net(k), targets), targets.y) for k in range(len(self))])
+
     def margins(
         self, targets: Rows, unlearn: Unlearn | None = None, progress: Callable[[str], None] = lambda _: None
     ) -> tuple[Tensor, Tensor]:

@@ -163,6 +163,11 @@ class Material:
         """Everything: what a pool of shadow models is trained on halves of."""
         return _joined([self.forgotten, self.retained, self.calibration, self.test])
 
+    @property
+    def population_without(self) -> Rows:
+        """Everything but what is forgotten: what a pool of models that never saw it is trained on halves of."""
+        return _joined([part.without(self.classes) for part in (self.retained, self.calibration, self.test)])
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -176,6 +181,8 @@ class Effort:
         seed: of splits, folds and resampling.
         shadows: a pool for the audit (`train_shadows` on `Material.population`).
         unlearn: the method under test, for the audit to apply to each shadow model; without it the audit is weaker.
+        innocents: a pool of models that never saw what is forgotten (`train_shadows` on `Material.population_without`), for
+            those parts of the audit that compare with retrained models.
     """
 
     shots: int = 16
@@ -185,6 +192,7 @@ class Effort:
     seed: int = 0
     shadows: Shadows | None = None
     unlearn: Unlearn | None = None
+    innocents: Shadows | None = None
 
 
 class Trial:
@@ -206,6 +214,7 @@ class Trial:
         self.parts = {name: at_most(rows, effort.most, effort.seed) for name, rows in material.parts.items()}
         self._logits: dict[tuple[str, str], Tensor] = {}
         self._features: dict[tuple[str, str], Rows] = {}
+        self._margins: dict[bool, tuple[Tensor, Tensor]] = {}
 
     def logits(self, net: str, part: str) -> Tensor:
         """Outputs [N, C] of a net for one of the parts."""
@@ -228,6 +237,19 @@ class Trial:
                 )
             self._features[net, split] = found
         return self._features[net, split]
+
+    def shadowed(self, unlearned: bool) -> tuple[Tensor, Tensor]:
+        """Margins [K, N] of the shadow models on forgotten training rows and then the others, and who was trained on what.
+
+        Args:
+            unlearned: after each was made to forget those of the rows that it was trained on, by the method under test.
+        """
+        assert self.effort.shadows is not None
+        if unlearned not in self._margins:
+            targets = joined([self.parts["forgotten_training"], self.parts["others"]])
+            unlearn = self.effort.unlearn if unlearned else None
+            self._margins[unlearned] = self.effort.shadows.margins(targets, unlearn, self.progress)
+        return self._margins[unlearned]
 
 
 def at_most(rows: Rows, number: int, seed: int) -> Rows:

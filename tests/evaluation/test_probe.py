@@ -63,6 +63,8 @@ def blobs(seed: int, n: int = 60, spread: float = 0.1) -> Rows:
 def test_features_that_tell_classes_apart_are_probed_and_noise_is_not() -> None:
     assert all(linear_probe(blobs(0), blobs(1)).right)
     assert all(prototypes(blobs(0), blobs(1), 1).right)
+    one, all_of_them = (prototypes(blobs(0, 300, 0.6), blobs(1, 300, 0.6), shots) for shots in (1, None))
+    assert mean(list(one.right)) < mean(list(all_of_them.right)) - 0.05
     noise = linear_probe(blobs(0, 300, 50.0), blobs(1, 300, 50.0))
     assert 0.2 < mean(list(noise.right)) < 0.5
 

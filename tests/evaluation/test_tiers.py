@@ -13,12 +13,12 @@ from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.evaluation.backdoor import patch
 from fedunlearn.evaluation.relearn import Tuning
-from fedunlearn.evaluation.shadows import Shadows
+from fedunlearn.evaluation.shadows import Shadows, Unlearn, train_shadows
 from fedunlearn.evaluation.tiers import METRICS, NEEDS, TIERS, costs, evaluate
 from fedunlearn.evaluation.trial import Effort, Material, Nets
 from fedunlearn.nets import load, weights_of
 from fedunlearn.tensors import Head
-from tests.evaluation.conftest import CLASSES, FORGOTTEN, Known, make, spoil
+from tests.evaluation.conftest import CLASSES, FORGOTTEN, RECIPE, Known, learn, make, spoil
 
 EFFORT = Effort(tuning=Tuning(steps=60, lr=0.05, every=5))
 
@@ -113,6 +113,37 @@ def test_the_audit_unlearns_the_shadows_by_the_method_under_test(by_sample: Know
     assert of["metrics"]["ulira"]["before"]["auc"]["low"] > 0.9  # judged by shadows that forgot nothing
     assert of["metrics"]["ulira"]["after"]["auc"]["low"] > 0.6
     assert sum("unlearning" in s for s in said) == len(shadows)
+
+
+def audited(known: Known, shadows: Shadows, folder: Path, after: torch.nn.Module, unlearn: Unlearn) -> dict[str, Any]:
+    rows = material(known, ())
+    innocents = train_shadows(folder, rows.population_without, make, RECIPE, 8)
+    assert not set(innocents.rows.keys) & set(known.forgotten.keys)
+    effort = Effort(shadows=shadows, unlearn=unlearn, innocents=innocents)
+    found = evaluate("audit", Nets(known.head, known.before, after, known.retrained), rows, effort)
+    json.dumps(found, allow_nan=False)
+    return found["metrics"]  # type: ignore[no-any-return]
+
+
+def test_the_audit_compares_with_models_that_never_saw_it(by_sample: Known, shadows: Shadows, tmp_path: Path) -> None:
+    """Doing nothing is told from retraining; a retrained model from another is not."""
+    nothing = audited(by_sample, shadows, tmp_path, by_sample.before, lambda net, forget, keep: net)
+    assert nothing["ulira_from_retrained"]["after"]["auc"]["low"] > 0.9
+    control = nothing["ulira_from_retrained"]["retrained_2"]["auc"]
+    assert control["low"] < 0.5 < control["high"]
+    assert nothing["klom"]["edited"]["p50"] > nothing["klom"]["innocents_to_innocents"]["p50"]
+    assert (nothing["klom"]["models"], nothing["klom"]["innocents"]) == (12, 8)
+
+
+@pytest.mark.slow
+def test_the_audit_acquits_retraining_and_convicts_forgetting_too_much(
+    by_sample: Known, shadows: Shadows, tmp_path: Path
+) -> None:
+    again = audited(by_sample, shadows, tmp_path, by_sample.retrained[1], lambda net, forget, keep: learn(keep, len(forget)))
+    assert again["ulira_from_retrained"]["after"]["auc"]["low"] < 0.5 < again["ulira_from_retrained"]["after"]["auc"]["high"]
+    over = audited(by_sample, shadows, tmp_path, by_sample.ruined, spoil)
+    assert over["ulira_from_retrained"]["after"]["auc"]["low"] > 0.6
+    assert over["klom"]["edited"]["p50"] > again["klom"]["edited"]["p50"]
 
 
 def test_all_is_plain_data_and_every_metric_is_accounted_for(quick: dict[str, Any], full: dict[str, Any]) -> None:
