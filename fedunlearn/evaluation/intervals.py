@@ -133,11 +133,13 @@ class Floor:
 
     Args:
         mean: of all pairs.
+        smallest: of all pairs.
         largest: of all pairs.
         pairs: how many.
     """
 
     mean: float
+    smallest: float
     largest: float
     pairs: int
 
@@ -159,4 +161,4 @@ def noise_floor(retrained: Sequence[T], distance: Callable[[T, T], float]) -> Fl
     if len(retrained) < 2:
         raise InputError(f"noise floor: {len(retrained)} retrained models, expected two or more (of different seeds)")
     found = [d for a, b in combinations(retrained, 2) for d in (distance(a, b), distance(b, a))]
-    return Floor(float(np.mean(found)), max(found), len(found) // 2)
+    return Floor(float(np.mean(found)), min(found), max(found), len(found) // 2)

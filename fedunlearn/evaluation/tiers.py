@@ -141,7 +141,7 @@ def evaluate(
         alone differ from run to run.
 
     Raises:
-        InputError: there is no such tier, or rows are not labelled by the nets' head.
+        InputError: there is no such tier, rows are not labelled by the nets' head, or a net is in training mode.
         ShapeError: a net's outputs are NaN or infinite.
     """
     declared, trial = costs(tier), Trial(nets, material, effort or Effort(), progress)

@@ -203,6 +203,9 @@ class Trial:
         material: the rows.
         effort: how hard to try.
         progress: told, in words, what is being done.
+
+    Raises:
+        InputError: rows are not labelled by the nets' head, or a net is in training mode.
     """
 
     def __init__(self, nets: Nets, material: Material, effort: Effort, progress: Callable[[str], None]) -> None:
@@ -210,6 +213,9 @@ class Trial:
             raise InputError(
                 f"evaluation: rows are labelled by {list(material.test.classes)}, the head names {list(nets.head.classes)}"
             )
+        training = [name for name, net in nets.named.items() if any(m.training for m in net.modules())]
+        if training:
+            raise InputError(f"evaluation: {', '.join(training)} in training mode, where outputs are others; call eval() first")
         self.nets, self.material, self.effort, self.progress = nets, material, effort, progress
         self.parts = {name: at_most(rows, effort.most, effort.seed) for name, rows in material.parts.items()}
         self._logits: dict[tuple[str, str], Tensor] = {}

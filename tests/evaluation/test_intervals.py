@@ -76,7 +76,7 @@ def test_the_bootstrap_of_many_rows_covers() -> None:
 
 def test_the_noise_floor_is_over_all_pairs_and_both_directions() -> None:
     found = noise_floor([0.0, 1.0, 3.0], lambda a, b: abs(a - b))
-    assert (found.mean, found.largest, found.pairs) == (2.0, 3.0, 3)
+    assert (found.mean, found.smallest, found.largest, found.pairs) == (2.0, 1.0, 3.0, 3)
     assert noise_floor([0.0, 1.0], lambda a, b: max(0.0, a - b)).mean == 0.5
 
 

@@ -1,6 +1,7 @@
 """Every metric of a tier is taken or says why not; known nets land where the definitions say."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,10 +211,15 @@ def test_a_single_retrained_model_has_no_floor(by_class: Known) -> None:
 
 
 def test_nets_that_give_nan_are_not_judged(by_class: Known) -> None:
-    broken = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    broken = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
     broken[1].weight.data[:] = float("nan")
     with pytest.raises(ShapeError, match="cannot be scored"):
         evaluate("quick", nets(by_class, broken), material(by_class))
+
+
+def test_nets_in_training_mode_are_refused(by_class: Known) -> None:
+    with pytest.raises(InputError, match="after in training mode, where outputs are others"):
+        evaluate("quick", nets(by_class, deepcopy(by_class.before).train()), material(by_class))
 
 
 def test_every_need_is_known_and_progress_tells_the_cost(by_class: Known) -> None:
