@@ -92,9 +92,10 @@ def _recovery(trial: Trial, of: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for net, p in probes.items():
         rest = p.of(set(p.labels) - {*classes, *trial.material.gone})
-        found[net] = {"kind": p.kind, "recovery": proportion(sum(right[net]), len(right[net])).to_json()}
+        each = {c: _share(p.of([c])) for c in classes}
+        found[net] = {"kind": p.kind, "recovery": _share(right[net]), "by_class": each}
         if rest:
-            found[net]["rest"] = proportion(sum(rest), len(rest)).to_json()
+            found[net]["rest"] = _share(rest)
         if again and net != again[0]:
             found[net]["above_retrained"] = difference(right[net], right[again[0]]).to_json()
         elif not again:
@@ -117,6 +118,10 @@ def _relearned(trial: Trial, rows: Rows, to_the_end: bool) -> dict[str, Any]:
         if name not in again[:1]:
             plain[name]["ain"] = ain(found[name], found[again[0]]) if again else NO_REFERENCE
     return plain
+
+
+def _share(right: list[bool]) -> dict[str, Any]:
+    return proportion(sum(right), len(right)).to_json()
 
 
 def _brief(found: Any) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def test_the_known_nets_land_where_the_full_metrics_say(full: dict[str, Any]) ->
     assert full["not_measurable"] == {}
     probe = m["probe"]
     assert probe["after"]["recovery"] == probe["before"]["recovery"]
+    assert probe["after"]["by_class"] == {FORGOTTEN: probe["after"]["recovery"]}
     assert probe["after"]["above_retrained"]["low"] > 0
     assert probe["retrained_2"]["above_retrained"]["low"] < 0
     assert "above_retrained" not in probe["retrained"]
