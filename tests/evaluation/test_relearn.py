@@ -70,10 +70,11 @@ def test_nothing_is_changed_and_a_seed_gives_the_same_curve(by_class: Known) -> 
     json.dumps(one.to_json(), allow_nan=False)
 
 
-def test_shots_are_of_every_class(by_class: Known) -> None:
+def test_shots_are_of_every_class(by_class: Known, by_sample: Known) -> None:
     found = shots(by_class.forgotten, by_class.retained, 3)
     assert found.counts() == dict.fromkeys(by_class.test.classes, 3)
     assert set(found.of([FORGOTTEN]).keys) <= set(by_class.forgotten.keys)
+    assert set(shots(by_sample.forgotten, by_sample.retained, 3).counts().values()) == {3}  # where other rows of a class stay
 
 
 def test_to_the_end_goes_on_after_the_goal(by_class: Known) -> None:
