@@ -13,6 +13,8 @@ from fedunlearn.data import Exclusions, Rows, Selection, SiteData
 from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.evaluation.backdoor import patch
+from fedunlearn.evaluation.closeness import kl
+from fedunlearn.evaluation.outputs import logits
 from fedunlearn.evaluation.relearn import Tuning
 from fedunlearn.evaluation.shadows import Shadows, Unlearn, train_shadows
 from fedunlearn.evaluation.tiers import METRICS, NEEDS, TIERS, costs, evaluate
@@ -63,6 +65,14 @@ def test_the_known_nets_land_where_the_quick_metrics_say(quick: dict[str, Any]) 
     assert m["jsd_to_retrained"]["test"]["mask"] < m["jsd_to_retrained"]["test"]["after"] < 0.7
     assert m["accuracy_by_class"]["mask"][FORGOTTEN]["value"] == 0
     assert m["accuracy_by_class"]["mask"].keys() == set(CLASSES)
+
+
+def test_divergence_is_from_the_retrained_models_and_a_mean_over_them(by_class: Known, quick: dict[str, Any]) -> None:
+    rows = by_class.test.of([FORGOTTEN])
+    by_hand = [kl(logits(net, rows), logits(by_class.masked, rows)) for net in by_class.retrained]
+    assert quick["metrics"]["kl_to_retrained"]["forgotten"]["mask"] == pytest.approx(sum(by_hand) / 3)
+    other_way = kl(logits(by_class.masked, rows), logits(by_class.retrained[0], rows))
+    assert abs(other_way - sum(by_hand) / 3) > 0.1
 
 
 def test_the_known_nets_land_where_the_full_metrics_say(full: dict[str, Any]) -> None:
@@ -247,6 +257,8 @@ def test_material_of_a_place(by_class: Known, tmp_path: Path) -> None:
     assert len(found.parts["forgotten"]) == len(by_class.test.of([FORGOTTEN]))
     assert len(found.calibration) == 0
     assert len(found.population) == len(found.forgotten) + len(found.retained) + len(found.test)
+    still = Material.at(replace(data, excluded=lambda: Exclusions({})), head, (FORGOTTEN,))  # not yet committed
+    assert (still.forgotten.keys, len(still.retained.of(["3"]))) == (found.forgotten.keys, 0)
     some = Material.at(data, head, (), {"a": Selection(samples=(f"a/{one.keys[0]}",))}, shards=["a"])
     assert some.forgotten.keys == (f"a/{one.keys[0]}",)
     assert some.parts["forgotten"] is some.forgotten
