@@ -28,15 +28,19 @@ def per_example(trial: Trial) -> dict[str, Any]:
 def from_retrained(trial: Trial) -> dict[str, Any]:
     """U-LiRA's own game: is this row's margin that of a model that forgot it, or of one that never saw what is forgotten?
 
-    The same forgotten rows on two models, the net named and a retrained one. 0.5 is not to be told from a retrained model,
-    whichever way the two differ; the second retrained model is the control.
+    The same forgotten rows on the net named and on the retrained ones. 0.5 is not to be told from them. Intervals are over rows
+    of these very models, whose rows move together: each retrained model against the others is the control that says how far
+    from 0.5 chance alone comes.
     """
     forgot, never = _forgot(trial), _never(trial)
     phi, inside = torch.cat([forgot, never]), torch.cat([torch.ones_like(forgot), torch.zeros_like(never)]).bool()
-    first, *more = trial.nets.again
+    again = trial.nets.again
     scores = {net: ulira(_margins(trial, net, "forgotten_training"), phi, inside) for net in trial.nets.named}
-    asked = [net for net in trial.nets.named if net == "after" or net in more]
-    found = {net: verdict(scores[net], scores[first], 0.0, trial.effort.seed).to_json() for net in asked}
+    found = {}
+    for net in ("after", *again):
+        others = [scores[other] for other in again if other != net]
+        if others:
+            found[net] = verdict(scores[net], np.concatenate(others), 0.0, trial.effort.seed).to_json()
     return {**_pool(trial), "innocents": len(never), **found}
 
 
