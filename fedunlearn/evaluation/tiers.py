@@ -14,7 +14,8 @@ from typing import Any
 
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.evaluation import audit, full, quick
-from fedunlearn.evaluation.trial import SPLITS, Effort, Material, Nets, Trial
+from fedunlearn.evaluation.material import SPLITS, Material
+from fedunlearn.evaluation.trial import Effort, Nets, Trial
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,16 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def _rows(trial: Trial, part: str, why: str) -> str | None:
-    return None if len(trial.parts[part]) > 1 else why
+def _rows(trial: Trial, part: str, what: str) -> str | None:
+    n = len(trial.parts[part])
+    return None if n > 1 else f"{'one' if n else 'no'} {what} here, expected two or more"
 
 
 def _forgotten(trial: Trial) -> str | None:
     classes, head = trial.material.classes, trial.nets.head.classes
     if classes and not set(classes) & set(head):
         return f"the model has no output for class {', '.join(classes)}"
-    return _rows(trial, "forgotten", f"no {'held-out test' if classes else 'training'} rows of what is forgotten are here")
+    return _rows(trial, "forgotten", f"{'held-out test' if classes else 'training'} row of what is forgotten")
 
 
 def _probed(trial: Trial) -> str | None:
@@ -97,14 +99,14 @@ def _shown(trial: Trial) -> str | None:
 NEEDS: dict[str, Callable[[Trial], str | None]] = {  # None, or why it is not there
     "retrained": lambda t: None if t.nets.retrained else full.NO_REFERENCE,
     "forgotten": _forgotten,
-    "inputs": lambda t: _rows(t, "forgotten_inputs", "no rows of what is forgotten are here"),
+    "inputs": lambda t: _rows(t, "forgotten_inputs", "row of what is forgotten"),
     "probed": _probed,
     "shown": _shown,
     "compared": lambda t: None if any(len(t.parts[p]) for p in quick.COMPARED) else "no rows are here",
     "held_out": lambda t: None if len(t.material.test) else "no held-out test rows are here",
-    "retained": lambda t: _rows(t, "retained", "no training rows that stay are here"),
-    "members": lambda t: _rows(t, "forgotten_training", "no training rows of what is forgotten are here"),
-    "others": lambda t: _rows(t, "others", "no held-out rows of the classes of forgotten rows are here"),
+    "retained": lambda t: _rows(t, "retained", "training row that stays"),
+    "members": lambda t: _rows(t, "forgotten_training", "training row of what is forgotten"),
+    "others": lambda t: _rows(t, "others", "held-out row of a class that forgotten rows have"),
     "trigger": lambda t: None if t.material.trigger else "nothing that is known of was planted",
     "innocents": lambda t: None if t.effort.innocents is not None else "no pool of models that never saw it was given",
     "unlearn": lambda t: None if t.effort.unlearn is not None else "no way to unlearn the shadow models was given",

@@ -14,11 +14,12 @@ from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.evaluation.backdoor import patch
 from fedunlearn.evaluation.closeness import kl
+from fedunlearn.evaluation.material import Material
 from fedunlearn.evaluation.outputs import logits
 from fedunlearn.evaluation.relearn import Tuning
 from fedunlearn.evaluation.shadows import Shadows, Unlearn, train_shadows
 from fedunlearn.evaluation.tiers import METRICS, NEEDS, TIERS, costs, evaluate
-from fedunlearn.evaluation.trial import Effort, Material, Nets
+from fedunlearn.evaluation.trial import Effort, Nets
 from fedunlearn.nets import load, weights_of
 from fedunlearn.tensors import Head
 from tests.evaluation.conftest import CLASSES, FORGOTTEN, RECIPE, Known, learn, make, spoil
@@ -181,14 +182,16 @@ def test_without_rows_and_models_the_reasons_are_given(by_class: Known, tier: st
         assert found["not_measurable"]["probe"] == "no calibration rows of class 3, test rows of class 3 are here"
         assert found["not_measurable"]["backdoor"] == "nothing that is known of was planted; no held-out test rows are here"
     if tier == "audit":
-        assert found["not_measurable"]["ulira"].startswith("no pool of shadow models was given; no training rows of what is")
+        assert found["not_measurable"]["ulira"].startswith("no pool of shadow models was given; no training row of what is")
 
 
 def test_a_home_that_only_inherited_the_class_is_judged_on_what_it_has(by_class: Known) -> None:
     """No training row of the class, no retrained model: probes and shots on held-out rows still tell."""
     heir = replace(material(by_class), forgotten=by_class.forgotten.take([]))
     found = evaluate("full", Nets(by_class.head, by_class.before, by_class.masked), heir, EFFORT)
-    assert found["not_measurable"]["population_membership"].startswith("no training rows of what is forgotten are here")
+    assert found["not_measurable"]["population_membership"].startswith(
+        "no training row of what is forgotten here, expected two or more"
+    )
     assert found["metrics"]["probe"]["after"]["recovery"]["value"] > 0.8
     assert found["metrics"]["probe"]["after"]["above_retrained"] == "no retrained model was given"
     assert found["metrics"]["relearn_shots"]["before"]["steps"] == 0
