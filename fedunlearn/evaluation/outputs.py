@@ -1,0 +1,58 @@
+"""What a net says to rows: its outputs, and the margin that attacks and distances of models are made of."""
+
+import torch
+from torch import Tensor, nn
+
+from fedunlearn.data import Rows
+from fedunlearn.errors import InputError, ShapeError
+from fedunlearn.evaluation.accuracy import BATCH
+
+
+def logits(net: nn.Module, rows: Rows) -> Tensor:
+    """Outputs of a net, before any softmax.
+
+    Args:
+        net: in eval mode.
+        rows: N inputs, labelled by the net's outputs.
+
+    Returns:
+        float64 [N, C], on the CPU: differences of confident models are lost in float32.
+
+    Raises:
+        ShapeError: an output is NaN or infinite.
+    """
+    device = next(iter(net.parameters())).device
+    with torch.inference_mode():
+        parts = [net(rows.x[i : i + BATCH].to(device)).cpu() for i in range(0, len(rows), BATCH)]
+    out = torch.cat(parts).double().clone() if parts else torch.zeros(0, len(rows.classes), dtype=torch.float64)
+    if not bool(torch.isfinite(out).all()):
+        raise ShapeError("the model's outputs are NaN or infinite; it cannot be scored")
+    return out
+
+
+def margins(out: Tensor, y: Tensor) -> Tensor:
+    """How much more a net believes in the label than in anything else: log p_y - log(1 - p_y), in nats.
+
+    The logit-scaled confidence of LiRA (Carlini et al. 2022, arXiv 2112.03570, equation 4) and the margin of KLOM are the same
+    number, z_y - logsumexp of the other z; written so, it is exact however confident the net is.
+
+    Args:
+        out: logits [N, C].
+        y: labels [N].
+
+    Returns:
+        [N].
+
+    Raises:
+        InputError: there is a single output, which has nothing to be compared with.
+    """
+    if out.shape[1] < 2:
+        raise InputError(f"margins: the model has {out.shape[1]} output, expected two or more")
+    label = y[:, None].to(out.device)
+    own = out.gather(1, label)[:, 0]
+    return own - out.scatter(1, label, -torch.inf).logsumexp(1)
+
+
+def hits(out: Tensor, y: Tensor) -> Tensor:
+    """Where the largest output is the label: bool [N]."""
+    return out.argmax(1) == y
