@@ -9,8 +9,9 @@ from fedunlearn.errors import InputError, unknown
 from fedunlearn.methods.base import Method
 from fedunlearn.methods.fiun import FIUn
 from fedunlearn.methods.logit_mask import LogitMask
+from fedunlearn.methods.steer import Steer
 
-METHODS: dict[str, type[Method]] = {"fiun": FIUn, "logit_mask": LogitMask}
+METHODS: dict[str, type[Method]] = {"steer": Steer, "fiun": FIUn, "logit_mask": LogitMask}
 
 
 def make(name: str, settings: Mapping[str, Any] | None = None) -> Method:

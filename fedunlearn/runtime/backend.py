@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
 from fedunlearn.methods import METHODS
-from fedunlearn.runtime.tasks import Answer, Apply, Failure, Task
+from fedunlearn.runtime.tasks import Answer, Apply, Failure, Measure, Task
 from fedunlearn.runtime.worker import Worker
 
 Kind = TypeVar("Kind")
@@ -91,7 +91,7 @@ def answer(worker: Worker, task: Task, allowed: Collection[str] | None = None) -
 def _refuse(worker: Worker, task: Task, allowed: Collection[str]) -> None:
     if task.place != worker.place:
         raise SiteError(f"this is {worker.place!r}, the task is for {task.place!r}; nothing was done")
-    if isinstance(task, Apply) and task.method not in METHODS and task.method not in allowed:
+    if isinstance(task, Apply | Measure) and task.method not in {"", *METHODS, *allowed}:
         raise SiteError(
             f"method {task.method!r} is not allowed at {worker.place}; it allows "
             f"{', '.join([*METHODS, *allowed])}, and its owner can allow more there"

@@ -135,7 +135,8 @@ def _judge(
     for heir in plan.heirs:
         scored, done = found.scored[heir.name], applied.get(heir.name)
         reference = retrained[heir.name].test if heir.name in retrained else None
-        missing = tuple(n for n in scored.shapes if n not in cases[heir.name].evidence) if method.statistic else ()
+        shared = {n for one in cases[heir.name].evidence for n in one.means}
+        missing = tuple(n for n in scored.shapes if n not in shared) if method.evidence else ()
         status = UNTOUCHED
         if done is None:
             texts = [f"untouched: {misses[heir.name]}"]

@@ -1,21 +1,20 @@
 """The two rounds before the gate: measure and score, then merge and edit. Every answer is checked before it is used."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-
-import torch
+from dataclasses import dataclass, field, replace
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import Gate
-from fedunlearn.importance import Importance, pool
+from fedunlearn.importance import Importance, fits, pool
 from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Plan, Point
-from fedunlearn.methods import METHODS, Case, Method
+from fedunlearn.methods import METHODS, Case, Evidence, Method
+from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
 from fedunlearn.methods.menu import settings_of
 from fedunlearn.runtime.backend import Backend, ask
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.settle import in_force
-from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Measure, Measured, Question, Score, Scored
+from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Question, Score, Scored
 from fedunlearn.tensors import align, names_in
 
 
@@ -25,23 +24,25 @@ class Round1:
 
     Args:
         scored: every heir, before.
-        points: importance of what is forgotten, at every evidence point.
-        own: mean own importance of the heirs whose data lies elsewhere than at their home.
+        points: importance of what is forgotten, at every evidence point (one for each class, where they are apart).
+        own: what the heirs whose data lies elsewhere than at their home are on it.
         unweighed: heirs of which no row of their own may be used any more.
         read: rows that were read to measure it; what came out of a bank reads none.
+        enough: the number that was calibrated at each point, where the method has one.
     """
 
     scored: Mapping[str, Scored]
     points: Mapping[Point, Importance]
-    own: Mapping[str, Mapping[str, torch.Tensor]]
+    own: Mapping[str, Evidence]
     unweighed: frozenset[str] = frozenset()
     read: int = 0
+    enough: Mapping[Point, float] = field(default_factory=dict)
 
     @property
     def sent(self) -> int:
         """Bytes of evidence that the sites sent."""
         evidence = (t for i in self.points.values() for tensors in i.sums.values() for t in tensors.values())
-        own = (t for tensors in self.own.values() for t in tensors.values())
+        own = (t for evidence in self.own.values() for t in evidence.means.values())
         return sum(t.numel() * t.element_size() for t in (*evidence, *own))
 
 
@@ -98,56 +99,99 @@ def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Rou
         SiteError: a site failed, answered for something else, or has nothing left to measure.
     """
     scored = score_all(family, plan, backend)
-    if method.statistic is None:
+    if method.evidence is None and method.own is None:
         return Round1(scored, {}, {})
-    statistic, heads, lineage = method.statistic, family.heads, family.lineage
-    away = {h.name: h for h in plan.heirs if any(s.site != h.home for s in h.own)}
-    travel = {p.model for p in plan.points if p.site != lineage[p.model].home} | set(away)
+    heads, lineage = family.heads, family.lineage
+    asked = sorted({p for h in plan.heirs for p in _points(lineage, h, method)}, key=lambda p: (p.model, p.shard, p.classes))
+    away = {h.name: h for h in plan.heirs if method.own and any(s.site != h.home for s in h.own)}
+    travel = {p.model for p in asked if p.site != lineage[p.model].home} | set(away)
     fetched = fetch(family, travel, backend)
+    name, settings = (_menu_name(method), settings_of(method)) if method.apart else ("", {})
 
-    def task(model: str, site: str, shard: str, selection: Selection | None, classes: tuple[str, ...]) -> Measure:
+    def task(model: str, site: str, shard: str, selection: Selection | None, classes: tuple[str, ...], want: Want) -> Measure:
         sent = None if site == lineage[model].home else fetched[model]
-        return Measure(site, heads[model], shard.split("/", 1)[1], statistic, method.layers, selection, classes, sent)
+        plain = Measure(
+            site, heads[model], shard.split("/", 1)[1], want.statistic, method.layers, selection, classes, sent, want.loss
+        )
+        if selection is None:
+            return plain
+        masked = tuple(c for c in plan.request.classes if c in lineage[model].head) if want.loss == "masked" else ()
+        return replace(plain, masked=masked, method=name, settings=settings)
 
-    evidence = [task(p.model, p.site, p.shard, _selection(p), ()) for p in plan.points]
-    owned = [(h, s) for h in away.values() for s in h.own]
-    weighing = [task(h.name, s.site, s.key, None, tuple(s.rows)) for h, s in owned]
+    evidence = [task(p.model, p.site, p.shard, _selection(p), (), method.evidence) for p in asked if method.evidence]
+    owned = [(h, shard, classes) for h in away.values() for shard, classes in _weighing(h, plan, method)]
+    weighing = [task(h.name, s.split("/")[0], s, None, classes, method.own) for h, s, classes in owned if method.own]
     answers = ask(backend, [*evidence, *weighing], Measured)
-    points = {}
-    for point, answer in zip(plan.points, answers[: len(evidence)], strict=True):
+    points, enough = {}, {}
+    for point, answer in zip(asked, answers[: len(evidence)], strict=False):
         most = len(point.keys) or _rows(lineage, point)
-        points[point] = _checked(answer, heads[point.model], scored[point.model], method, point.shard, most)
+        points[point] = _checked(answer, heads[point.model], scored[point.model], method, method.evidence, point.shard, most)
         if not answer.importance.count:
             raise SiteError(
                 f"{point.site}: no row of what is to be forgotten is left in {point.shard}; it cannot be "
                 f"measured any more. Unlearn with a method that needs no evidence (logit_mask), or retrain "
                 f"from before it entered ({', '.join(plan.roots[:3])})"
             )
+        if answer.enough is not None:
+            enough[point] = answer.enough
     parts: dict[str, list[Importance]] = {}
-    for (heir, shard), answer in zip(owned, answers[len(evidence) :], strict=True):
-        parts.setdefault(heir.name, []).append(
-            _checked(answer, heads[heir.name], scored[heir.name], method, shard.key, sum(shard.rows.values()))
-        )
-    pooled = {name: pool(found) for name, found in parts.items()}
-    bare = {h.name for h in plan.heirs if h.name not in away and not scored[h.name].own_rows}
-    bare |= {name for name, own in pooled.items() if not own.count}
-    means = {name: own.mean(statistic) for name, own in pooled.items() if own.count}
-    return Round1(scored, points, means, frozenset(bare), sum(a.read for a in answers))
+    for (heir, shard, classes), answer in zip(owned, answers[len(evidence) :], strict=True):
+        most = sum(n for s in heir.own if s.key == shard for c, n in s.rows.items() if c in classes)
+        found = _checked(answer, heads[heir.name], scored[heir.name], method, method.own, shard, most)
+        parts.setdefault(heir.name, []).append(found)
+    pooled = {n: pool(found) for n, found in parts.items()}
+    bare = {h.name for h in plan.heirs if method.own and h.name not in away and not scored[h.name].own_rows}
+    bare |= {n for n, own in pooled.items() if not own.count}
+    means = {n: _means(own, method.own) for n, own in pooled.items() if own.count}
+    return Round1(scored, points, means, frozenset(bare), sum(a.read for a in answers), enough)
 
 
 def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1) -> Case:
     """The evidence of one heir in its own coordinates: one model's pools, different models' merge, its ancestors' only."""
     mine = found.scored[heir.name]
-    by_model: dict[str, list[Importance]] = {}
-    for point in sorted((p for p in heir.points if p in found.points), key=lambda p: (p.model, p.shard)):
-        by_model.setdefault(point.model, []).append(found.points[point])
+    parts: dict[tuple[str, str], list[Point]] = {}
+    for point in sorted(_points(family.lineage, heir, method), key=lambda p: (p.model, p.shard, p.classes)):
+        if point in found.points:
+            about = ", ".join(point.classes) if method.apart else ""
+            parts.setdefault((point.model, about), []).append(point)
     aligned = []
-    for model, parts in by_model.items():
-        mean = pool(parts).mean(method.statistic or "")
+    for (model, about), points in parts.items():
+        pooled = _means(pool([found.points[p] for p in points]), method.evidence)
         share = family.lineage.shares_head(model, heir.name)
-        aligned.append(align(mean, found.scored[model].head, mine.shapes, mine.head, share_head=share)[0])
-    evidence = method.merge(aligned) if aligned else {}
-    return Case(evidence, found.own.get(heir.name, {}), mine.head, plan.request.classes)
+        means = align(pooled.means, found.scored[model].head, _coordinates(mine, method), mine.head, share_head=share)[0]
+        told = [p for p in points if p in found.enough]  # of sites on one model: the mean over rows, as of what it is a mean
+        total = sum(found.points[p].count for p in told)
+        enough = sum(found.enough[p] * found.points[p].count for p in told) / total if total else None
+        aligned.append(Evidence(means, pooled.rows, about, enough))
+    return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, plan.request.classes)
+
+
+def _points(lineage: Lineage, heir: Heir, method: Method) -> tuple[Point, ...]:
+    """An heir's evidence points as a method asks for them: on the heir itself, and class by class."""
+    points = [replace(p, model=heir.name) for p in heir.points] if method.per_heir else list(heir.points)
+    if method.apart:
+        points = [replace(p, classes=(c,)) for p in points for c in p.classes if c in lineage[p.model].head]
+    return tuple(dict.fromkeys(points))
+
+
+def _weighing(heir: Heir, plan: Plan, method: Method) -> list[tuple[str, tuple[str, ...]]]:
+    """Shards (`site/name`) and classes of each on which an heir is weighed."""
+    whole = [(s.key, tuple(s.rows)) for s in heir.own]
+    if not (method.retained and plan.request.classes):
+        return whole
+    rest = [(s.key, tuple(c for c in s.rows if c not in plan.request.touches(s))) for s in heir.own]
+    return [(key, classes) for key, classes in rest if classes] or whole
+
+
+def _coordinates(mine: Scored, method: Method) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of an heir's evidence, by parameter."""
+    if method.evidence is not None and method.evidence.statistic == "activation":
+        return {n: tuple(s[:1]) for n, s in mine.shapes.items()}
+    return {n: tuple(s) for n, s in mine.shapes.items()}
+
+
+def _means(of: Importance, want: Want | None) -> Evidence:
+    return Evidence(of.mean(want.statistic if want else ""), of.count)
 
 
 def edit(
@@ -180,12 +224,14 @@ def edit(
                 _menu_name(method),
                 settings_of(method),
                 case.evidence,
-                case.own or None,
-                _at_home(heir),
+                case.own if case.own.rows else None,
+                tuple((key.split("/", 1)[1], classes) for key, classes in _weighing(heir, plan, method) if _here(key, heir)),
                 question_of(plan, heir.home, gone),
                 scored.calibration,
                 aim,
                 (limit, gate.retained_drop_at_most),
+                _forgotten(heir, plan) if FORGOTTEN_AT_HEIRS in method.needs else (),
+                _retained(heir, plan) if RETAINED_AT_HEIRS in method.needs else (),
             )
         )
     answers = dict(zip((h.name for h in heirs), ask(backend, tasks, Applied), strict=True))
@@ -194,6 +240,21 @@ def edit(
         if base != asked:
             raise SiteError(f"{heir.home}: edited version {base[:12]} of {heir.name}, asked was {asked[:12]}")
     return answers
+
+
+def _here(key: str, heir: Heir) -> bool:
+    return key.split("/")[0] == heir.home
+
+
+def _forgotten(heir: Heir, plan: Plan) -> tuple[Lot, ...]:
+    lots = dict.fromkeys((p.site, p.shard, _selection(p)) for p in heir.points)
+    return tuple(Lot(site, shard.split("/", 1)[1], selection) for site, shard, selection in lots)
+
+
+def _retained(heir: Heir, plan: Plan) -> tuple[Lot, ...]:
+    """What the heir was trained on; the worker takes out what is forgotten."""
+    asked = ((s, tuple(c for c in s.rows if not plan.request.classes or c not in plan.request.touches(s))) for s in heir.own)
+    return tuple(Lot(s.site, s.name, Selection(classes)) for s, classes in asked if classes)
 
 
 def _selection(point: Point) -> Selection:
@@ -210,17 +271,20 @@ def _rows(lineage: Lineage, point: Point) -> int:
     return sum(seen.values())
 
 
-def _checked(answer: Measured, version: str, scored: Scored, method: Method, where: str, most: int) -> Importance:
+def _checked(
+    answer: Measured, version: str, scored: Scored, method: Method, want: Want | None, where: str, most: int
+) -> Importance:
     """A site's answer is untrusted: version, names, shapes and count (finiteness and sign are checked when made)."""
-    expected = set(names_in(method.layers, scored.shapes, scored.head))
-    sums = answer.importance.sums.get(method.statistic or "", {})
-    shapes = {n: tuple(t.shape) for n, t in sums.items()}
+    statistic = want.statistic if want else ""
+    found = {n: tuple(t.shape) for n, t in answer.importance.sums.get(statistic, {}).items()}
     if answer.version != version:
         raise SiteError(f"{where}: answered for version {answer.version[:12]}, asked was {version[:12]}")
-    if shapes != {n: tuple(scored.shapes[n]) for n in expected}:
-        raise SiteError(f"{where}: sent importances of {sorted(shapes)[:5]} with shapes that are not the model's")
+    if not fits(statistic, found, scored.shapes, names_in(method.layers, scored.shapes, scored.head)):
+        raise SiteError(f"{where}: sent importances of {sorted(found)[:5]} with shapes that are not the model's")
     if answer.read < 0 or answer.importance.count > most:
         raise SiteError(f"{where}: sent a sum over {answer.importance.count} rows; models were trained on {most} there")
+    if answer.enough is not None and not 0 <= answer.enough < float("inf"):
+        raise SiteError(f"{where}: says that {answer.enough} is enough, expected a number from 0 up")
     return answer.importance
 
 

@@ -1,0 +1,171 @@
+"""Steer: evidence that says which way to move, not only where knowledge lies. Our own method.
+
+A root sends, for each forgotten class i, the mean gradient g_i over its rows of KL(t || p): p are the model's outputs, t the
+same outputs with all forgotten classes masked, which is close to what retraining gives and does not vanish on a model that is
+sure of itself. With it goes one number D_i: the first-order decrease of that loss that was enough at the root, where there
+are rows to see it. Raw strengths do not carry over from model to model (what is needed varies 20-fold), this decrease does.
+
+An heir takes the smallest change, in the damage it does on its own data, that makes every loss fall by its D_i or more:
+
+    minimise  delta' P^-1 delta / 2   so that   <g_i, delta> <= -D_i for every i,
+
+which is delta = -P G' l, with l >= 0 and G P G' l >= D, tight where l > 0 (equal to -P G' (G P G')^-1 D where all are).
+P is the inverse second moment of each layer's inputs on the heir's own data (the input side of K-FAC, Martens and Grosse 2015,
+arXiv 1503.05671): forward passes only, and no row of what is forgotten. Evidence of several roots and classes is kept apart:
+each is a constraint of its own. That they are inequalities makes two roots that say the same count once, and of two that
+agree on the way but not on how far, the farther.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedunlearn.errors import InputError
+from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want
+from fedunlearn.methods.calibration import least
+from fedunlearn.methods.logit_mask import no_output
+from fedunlearn.tensors import Tensors
+
+MARGIN = 1.3  # how much farther than what was enough at the root
+FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, MARGIN, 1.6, 2.0, 2.5, 3.2, 4.0)  # to choose from at an heir
+LEFT = 0.02  # accuracy on the class that is taken for forgotten at a root
+LAST, DEEP = 0.01, 0.03  # ridge of a moment, over the mean of its diagonal: for the last layer alone, and for others
+SWEEPS = 10_000  # of Hildreth's procedure; a handful are needed unless evidences nearly coincide
+TIGHT = 1e-12  # relative change of l at which it ends
+
+
+@dataclass(frozen=True)
+class Steer(Method):
+    """Directions from the roots, the smallest change that follows them at every heir.
+
+    Args:
+        factor: the decrease to reach, over what was enough at the root; "auto" is `MARGIN` where it keeps to the gate's limits
+            on the heir's calibration rows or there are none of the class, and otherwise chosen on them.
+        layers: "last", "all" (linear and convolutional layers), or the name of a layer.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    factor: float | Literal["auto"] = "auto"
+    layers: str = "last"
+    name = "steer"
+    evidence = Want("sum", "masked")
+    own = Want("moment")
+    apart = True
+    retained = True
+
+    def __post_init__(self) -> None:
+        if self.factor != "auto" and not (isinstance(self.factor, int | float) and 0 <= self.factor < float("inf")):
+            raise InputError(f"steer: factor is {self.factor!r}, expected a number from 0 up, or 'auto'")
+
+    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        """Kept apart."""
+        return tuple(evidence)
+
+    def misses(self, case: Case) -> str | None:
+        """A request that names no class, an heir without an output for any, or one that shares nothing with the evidence."""
+        if not case.classes:
+            return "cannot be steered: the request names no class; forget samples or whole sites with fiun"
+        if self.layers == "last" and (why := no_output(case, "steer")):
+            return why
+        return None if _reached(case) else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
+
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+        """Factors around `MARGIN`, or the one that was given."""
+        del case
+        return [{"factor": f} for f in (FACTORS[-most:] if self.factor == "auto" else (float(self.factor),))]
+
+    def sent(self, case: Case) -> Strength | None:
+        """What was enough at the root, and a margin."""
+        del case
+        return {"factor": MARGIN if self.factor == "auto" else float(self.factor)}
+
+    def enough(self, weights: Tensors, case: Case, left: Callable[[Tensors], float]) -> float:
+        """D: the least first-order decrease after which at most `LEFT` of the rows are recognised."""
+
+        def after(decrease: float) -> float:
+            (one,) = case.evidence
+            at = Evidence(one.means, one.rows, one.about, decrease)
+            return left(self.edit(weights, Case((at,), case.own, case.head, case.classes), {"factor": 1.0}))
+
+        return least(after, LEFT)
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Take the smallest change that reaches all decreases."""
+        found = _reached(case)
+        sides = {layer: _damped(case.own.means[layer], self.ridge) for layer in _layers(found, case, weights)}
+        rows = [{n: _flat(one.means, n, len(side)) for n, side in sides.items() if n in one.means} for one in found]  # G
+        ways = [{n: torch.linalg.solve(sides[n], g.T).T for n, g in row.items()} for row in rows]  # G P
+        gram = [[sum(float((g[n] * way[n]).sum()) for n in g.keys() & way.keys()) for way in ways] for g in rows]
+        multipliers = hildreth(gram, [one.enough or 0.0 for one in found])
+        edited = dict(weights)
+        for name, side in sides.items():
+            step = torch.zeros(len(weights[name]), len(side), dtype=torch.float64)
+            for multiplier, way in zip(multipliers, ways, strict=True):
+                if name in way:
+                    step += multiplier * strength["factor"] * way[name]
+            width = weights[name][0].numel()
+            edited[name] = _moved(weights[name], step[:, :width].reshape(weights[name].shape))
+            if len(side) > width:
+                edited[_bias(name)] = _moved(weights[_bias(name)], step[:, width])
+        return edited
+
+    @property
+    def ridge(self) -> float:
+        """What is added to the diagonal of a moment, over its mean."""
+        return LAST if self.layers == "last" else DEEP
+
+
+def hildreth(gram: Sequence[Sequence[float]], far: Sequence[float]) -> list[float]:
+    """The l >= 0 that minimises l' M l / 2 - d' l (Hildreth 1957, "A quadratic programming procedure").
+
+    It is the multiplier of: the smallest change whose decrease along every constraint is d_i or more.
+
+    Args:
+        gram: M, positive semidefinite; constraints with a diagonal of 0 cannot be met and are left out.
+        far: d, 0 or more.
+    """
+    found = [0.0] * len(far)
+    for _ in range(SWEEPS):
+        moved = 0.0
+        for i, (row, d) in enumerate(zip(gram, far, strict=True)):
+            if row[i] > 0:
+                now = max(0.0, found[i] + (d - sum(m * x for m, x in zip(row, found, strict=True))) / row[i])
+                moved, found[i] = max(moved, abs(now - found[i])), now
+        if moved <= TIGHT * max(found, default=0.0):
+            break
+    return found
+
+
+def _reached(case: Case) -> list[Evidence]:
+    """Evidence about classes that the heir has an output for, as far as it shares anything."""
+    return [e for e in case.evidence if e.means and e.about in case.head.classes]
+
+
+def _layers(found: Sequence[Evidence], case: Case, weights: Tensors) -> list[str]:
+    named = {n for one in found for n in one.means}
+    return [n for n in sorted(case.own.means) if n in named and n in weights]
+
+
+def _bias(layer: str) -> str:
+    return layer.removesuffix("weight") + "bias"
+
+
+def _damped(moment: Tensor, ridge: float) -> Tensor:
+    """P^-1 of one layer."""
+    size = float(moment.diagonal().mean()) or 1.0  # a layer that sees only zeros has no direction that does damage
+    return moment + ridge * size * torch.eye(len(moment), dtype=moment.dtype)
+
+
+def _flat(means: Tensors, layer: str, width: int) -> Tensor:
+    """A layer's gradient as a matrix, the bias as its last column where the moment has one."""
+    weight = means[layer].flatten(1)
+    return weight if weight.shape[1] == width else torch.cat([weight, means[_bias(layer)][:, None]], 1)
+
+
+def _moved(weight: Tensor, step: Tensor) -> Tensor:
+    return (weight.double() - step).to(weight.dtype)
