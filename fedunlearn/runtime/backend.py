@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
 from fedunlearn.methods import METHODS
+from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, HEIRS_AT_ROOTS, RETAINED_AT_HEIRS
 from fedunlearn.runtime.tasks import Answer, Apply, Failure, Measure, Task
 from fedunlearn.runtime.worker import Worker
 
@@ -30,10 +32,15 @@ class InProcess(Backend):
 
     Args:
         workers: place -> worker.
+        simulation: grant what a method may need, rows of other places included: for comparisons, never for a deployment.
     """
 
-    def __init__(self, workers: Mapping[str, Worker]) -> None:
+    def __init__(self, workers: Mapping[str, Worker], *, simulation: bool = False) -> None:
         self.workers = dict(workers)
+        if simulation:
+            self.grants = frozenset({HEIRS_AT_ROOTS, FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS})
+            data = {place: worker.data for place, worker in workers.items()}
+            self.workers = {place: replace(worker, lent=data) for place, worker in workers.items()}
 
     def carry(self, tasks: Sequence[Task]) -> list[Answer]:
         """Do them one after another."""

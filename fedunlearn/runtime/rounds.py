@@ -167,8 +167,11 @@ def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1)
 
 
 def _points(lineage: Lineage, heir: Heir, method: Method) -> tuple[Point, ...]:
-    """An heir's evidence points as a method asks for them: on the heir itself, and class by class."""
-    points = [replace(p, model=heir.name) for p in heir.points] if method.per_heir else list(heir.points)
+    """An heir's evidence points as a method asks for them: on the heir itself (as far as it can name them), class by class."""
+    points = list(heir.points)
+    if method.per_heir:
+        head = lineage[heir.name].head
+        points = [replace(p, model=heir.name) for p in points if not p.classes or not set(p.classes).isdisjoint(head)]
     if method.apart:
         points = [replace(p, classes=(c,)) for p in points for c in p.classes if c in lineage[p.model].head]
     return tuple(dict.fromkeys(points))
