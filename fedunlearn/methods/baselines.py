@@ -23,7 +23,6 @@ from fedunlearn.tensors import Tensors
 PASSES = (1, 2, 5, 10)  # epochs that "auto" tries
 
 
-@dataclass(frozen=True)
 class _Unguided(Method, ABC):
     """Takes no evidence, so that nothing of it can be missing."""
 
