@@ -12,7 +12,7 @@ from torch import nn
 
 from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData
 from fedunlearn.data.rows import joined
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, SiteError
 from fedunlearn.evaluation import Scores, score
 from fedunlearn.importance import Importance, by_class, measure, pool
 from fedunlearn.methods import Case, LogitMask, Method, calibrate, make
@@ -234,11 +234,11 @@ class Worker:
         """Rows of a lot, excluded ones left out.
 
         Raises:
-            InputError: they lie elsewhere.
+            SiteError: they lie elsewhere.
         """
         data = self.data if lot.site == self.place else self.lent.get(lot.site)
         if data is None:
-            raise InputError(f"{self.place}: rows of {lot.site}/{lot.shard} are needed here and do not leave {lot.site}")
+            raise SiteError(f"rows of {lot.site}/{lot.shard} are needed here and do not leave {lot.site}")
         return data.exclusions.keep(lot.shard, data.selected(lot.shard, lot.selection))
 
     def _commit(self, task: Commit) -> Committed:
