@@ -103,7 +103,7 @@ class Method(ABC):
         evidence: what is measured of what is forgotten, at the roots; None for nothing.
         own: what is measured of each heir on its own data; None for nothing.
         layers: which parameters are measured and edited: "all", "last", or names.
-        apart: evidence is measured class by class, each with what `enough` says.
+        apart: evidence is measured class by class where a request names classes, and carries what `enough` says.
         retained: heirs are weighed on their own data without what is forgotten.
         per_heir: evidence is measured on each heir itself instead of on its roots (at the same sites).
     """
@@ -121,6 +121,10 @@ class Method(ABC):
         """What it cannot do without beyond evidence; a backend that cannot grant it refuses."""
         return frozenset({HEIRS_AT_ROOTS}) if self.per_heir else frozenset()
 
+    def wants(self, classes: Sequence[str]) -> Want | None:
+        """What is measured of what is forgotten, for a request about these classes (none: about samples or whole sites)."""
+        return self.evidence
+
     @abstractmethod
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """Evidence of several models (and classes, where they are apart), already aligned to one heir, as the edit takes it."""
@@ -137,13 +141,16 @@ class Method(ABC):
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """The edited weights; those passed in stay as they are, and so do names, shapes and dtypes."""
 
-    def enough(self, weights: Tensors, case: Case, left: Callable[[Tensors], float]) -> float | None:
+    def enough(self, weights: Tensors, case: Case, left: Callable[[Tensors], float], gap: float | None) -> float | None:
         """A number to be calibrated at a root, which travels with its evidence; None for methods without one.
 
         Args:
             weights: of the model that was measured.
-            case: that model, with its evidence about one class, weighed on the data of the site that measures.
-            left: accuracy of edited weights on calibration rows of that class.
+            case: that model, with its evidence about one class (or about the samples), weighed on the data of the site that
+                measures.
+            left: accuracy of edited weights: on calibration rows of the class; on the samples themselves.
+            gap: how much larger the model's mean loss is on calibration rows (of the same classes) than on the measured ones;
+                None where there are none.
         """
         return None
 

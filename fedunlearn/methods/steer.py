@@ -4,6 +4,8 @@ A root sends, for each forgotten class i, the mean gradient g_i over its rows of
 same outputs with all forgotten classes masked, which is close to what retraining gives and does not vanish on a model that is
 sure of itself. With it goes one number D_i: the first-order decrease of that loss that was enough at the root, where there
 are rows to see it. Raw strengths do not carry over from model to model (what is needed varies 20-fold), this decrease does.
+For samples and whole sites, which a retrained model has not seen either but may well recognise, the loss is the labels', it is
+to rise, and D is the gap between the root's mean loss on calibration rows and on what is forgotten.
 
 An heir takes the smallest change, in the damage it does on its own data, that makes every loss fall by its D_i or more:
 
@@ -62,17 +64,22 @@ class Steer(Method):
         if self.factor != "auto" and not (isinstance(self.factor, int | float) and 0 <= self.factor < float("inf")):
             raise InputError(f"steer: factor is {self.factor!r}, expected a number from 0 up, or 'auto'")
 
+    def wants(self, classes: Sequence[str]) -> Want:
+        """Which way: towards the masked outputs for classes; for samples, away from their labels."""
+        return Want("sum", "masked") if classes else Want("sum")
+
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """Kept apart."""
         return tuple(evidence)
 
     def misses(self, case: Case) -> str | None:
-        """A request that names no class, an heir without an output for any, or one that shares nothing with the evidence."""
-        if not case.classes:
-            return "cannot be steered: the request names no class; forget samples or whole sites with fiun"
-        if self.layers == "last" and (why := no_output(case, "steer")):
+        """An heir without an output for any of the classes, one that shares nothing, or roots that cannot say how far."""
+        if case.classes and self.layers == "last" and (why := no_output(case, "steer")):
             return why
-        return None if _reached(case) else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
+        reached = _reached(case)
+        if reached and all(one.enough is None for one in reached):
+            return "cannot be steered: no root has calibration rows to say how far"
+        return None if reached else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
 
     def strengths(self, case: Case, most: int) -> Sequence[Strength]:
         """Factors around `MARGIN`, or the one that was given."""
@@ -80,12 +87,13 @@ class Steer(Method):
         return [{"factor": f} for f in (FACTORS[-most:] if self.factor == "auto" else (float(self.factor),))]
 
     def sent(self, case: Case) -> Strength | None:
-        """What was enough at the root, and a margin."""
-        del case
-        return {"factor": MARGIN if self.factor == "auto" else float(self.factor)}
+        """What was enough at the root; for classes, which are to vanish, with a margin."""
+        return {"factor": float(self.factor) if self.factor != "auto" else MARGIN if case.classes else 1.0}
 
-    def enough(self, weights: Tensors, case: Case, left: Callable[[Tensors], float]) -> float:
-        """D: the least first-order decrease after which at most `LEFT` of the rows are recognised."""
+    def enough(self, weights: Tensors, case: Case, left: Callable[[Tensors], float], gap: float | None) -> float | None:
+        """D: the least first-order decrease after which at most `LEFT` of the rows are recognised; the gap, for samples."""
+        if not case.classes:
+            return None if gap is None else max(0.0, gap)
 
         def after(decrease: float) -> float:
             (one,) = case.evidence
@@ -98,7 +106,8 @@ class Steer(Method):
         """Take the smallest change that reaches all decreases."""
         found = _reached(case)
         sides = {layer: _damped(case.own.means[layer], self.ridge) for layer in _layers(found, case, weights)}
-        rows = [{n: _flat(one.means, n, len(side)) for n, side in sides.items() if n in one.means} for one in found]  # G
+        way_of = 1.0 if case.classes else -1.0  # the labels' loss of samples is to rise
+        rows = [{n: way_of * _flat(e.means, n, len(side)) for n, side in sides.items() if n in e.means} for e in found]  # G
         ways = [{n: torch.linalg.solve(sides[n], g.T).T for n, g in row.items()} for row in rows]  # G P
         gram = [[sum(float((g[n] * way[n]).sum()) for n in g.keys() & way.keys()) for way in ways] for g in rows]
         multipliers = hildreth(gram, [one.enough or 0.0 for one in found])
@@ -142,8 +151,8 @@ def hildreth(gram: Sequence[Sequence[float]], far: Sequence[float]) -> list[floa
 
 
 def _reached(case: Case) -> list[Evidence]:
-    """Evidence about classes that the heir has an output for, as far as it shares anything."""
-    return [e for e in case.evidence if e.means and e.about in case.head.classes]
+    """Evidence that shares anything with the heir; of that about a class, what is about one that it has an output for."""
+    return [e for e in case.evidence if e.means and (not e.about or e.about in case.head.classes)]
 
 
 def _layers(found: Sequence[Evidence], case: Case, weights: Tensors) -> list[str]:

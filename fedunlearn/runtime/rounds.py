@@ -99,10 +99,13 @@ def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Rou
         SiteError: a site failed, answered for something else, or has nothing left to measure.
     """
     scored = score_all(family, plan, backend)
-    if method.evidence is None and method.own is None:
+    wanted = method.wants(plan.request.classes)
+    if wanted is None and method.own is None:
         return Round1(scored, {}, {})
     heads, lineage = family.heads, family.lineage
-    asked = sorted({p for h in plan.heirs for p in _points(lineage, h, method)}, key=lambda p: (p.model, p.shard, p.classes))
+    asked = sorted(
+        {p for h in plan.heirs for p in _points(lineage, h, plan, method)}, key=lambda p: (p.model, p.shard, p.classes)
+    )
     away = {h.name: h for h in plan.heirs if method.own and any(s.site != h.home for s in h.own)}
     travel = {p.model for p in asked if p.site != lineage[p.model].home} | set(away)
     fetched = fetch(family, travel, backend)
@@ -118,14 +121,14 @@ def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Rou
         masked = tuple(c for c in plan.request.classes if c in lineage[model].head) if want.loss == "masked" else ()
         return replace(plain, masked=masked, method=name, settings=settings)
 
-    evidence = [task(p.model, p.site, p.shard, _selection(p), (), method.evidence) for p in asked if method.evidence]
+    evidence = [task(p.model, p.site, p.shard, _selection(p), (), wanted) for p in asked if wanted]
     owned = [(h, shard, classes) for h in away.values() for shard, classes in _weighing(h, plan, method)]
     weighing = [task(h.name, s.split("/")[0], s, None, classes, method.own) for h, s, classes in owned if method.own]
     answers = ask(backend, [*evidence, *weighing], Measured)
     points, enough = {}, {}
     for point, answer in zip(asked, answers[: len(evidence)], strict=False):
         most = len(point.keys) or _rows(lineage, point)
-        points[point] = _checked(answer, heads[point.model], scored[point.model], method, method.evidence, point.shard, most)
+        points[point] = _checked(answer, heads[point.model], scored[point.model], method, wanted, point.shard, most)
         if not answer.importance.count:
             raise SiteError(
                 f"{point.site}: no row of what is to be forgotten is left in {point.shard}; it cannot be "
@@ -150,13 +153,13 @@ def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1)
     """The evidence of one heir in its own coordinates: one model's pools, different models' merge, its ancestors' only."""
     mine = found.scored[heir.name]
     parts: dict[tuple[str, str], list[Point]] = {}
-    for point in sorted(_points(family.lineage, heir, method), key=lambda p: (p.model, p.shard, p.classes)):
+    for point in sorted(_points(family.lineage, heir, plan, method), key=lambda p: (p.model, p.shard, p.classes)):
         if point in found.points:
-            about = ", ".join(point.classes) if method.apart else ""
+            about = ", ".join(point.classes) if method.apart and plan.request.classes else ""
             parts.setdefault((point.model, about), []).append(point)
     aligned = []
     for (model, about), points in parts.items():
-        pooled = _means(pool([found.points[p] for p in points]), method.evidence)
+        pooled = _means(pool([found.points[p] for p in points]), method.wants(plan.request.classes))
         share = family.lineage.shares_head(model, heir.name)
         means = align(pooled.means, found.scored[model].head, _coordinates(mine, method), mine.head, share_head=share)[0]
         told = [p for p in points if p in found.enough]  # of sites on one model: the mean over rows, as of what it is a mean
@@ -166,13 +169,13 @@ def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1)
     return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, plan.request.classes)
 
 
-def _points(lineage: Lineage, heir: Heir, method: Method) -> tuple[Point, ...]:
+def _points(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple[Point, ...]:
     """An heir's evidence points as a method asks for them: on the heir itself (as far as it can name them), class by class."""
     points = list(heir.points)
     if method.per_heir:
         head = lineage[heir.name].head
         points = [replace(p, model=heir.name) for p in points if not p.classes or not set(p.classes).isdisjoint(head)]
-    if method.apart:
+    if method.apart and plan.request.classes:
         points = [replace(p, classes=(c,)) for p in points for c in p.classes if c in lineage[p.model].head]
     return tuple(dict.fromkeys(points))
 

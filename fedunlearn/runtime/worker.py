@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from blake3 import blake3
 from torch import nn
+from torch.nn import functional
 
 from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData
 from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError, SiteError
 from fedunlearn.evaluation import Scores, score
+from fedunlearn.evaluation.accuracy import BATCH
 from fedunlearn.importance import Importance, by_class, measure, pool
 from fedunlearn.methods import Case, LogitMask, Method, calibrate, make
 from fedunlearn.methods.base import Evidence, Home, Strength
@@ -115,9 +117,10 @@ class Worker:
     def _enough(self, task: Measure, found: Fetched | Version, net: nn.Module, rows: Rows, of: Importance) -> float | None:
         """The method's number for this evidence: on calibration rows of the class; on the measured ones if there are none."""
         method, head = make(task.method, task.settings), found.head
-        classes = () if task.selection is None else task.selection.classes
-        held = self.data.held_out.get("calibration")
-        unseen = rows if held is None else held.for_head(head.classes).of(classes)
+        held = self.data.held_out.get("calibration", Rows.empty(head.classes)).for_head(head.classes)
+        like = held.of(rows.counts())  # calibration rows of the classes that were measured
+        asked = like if task.masked and len(like) else rows
+        gap = None if not len(like) else _loss(net, like, self.device) - _loss(net, rows, self.device)
         own = Evidence()
         if method.own is not None:
             whole = self.data.training(task.shard).counts()
@@ -127,18 +130,10 @@ class Worker:
                 method.own.loss,
             )  # fmt: skip
             own = _evidence(self._measure(ask).importance, method.own.statistic)
-        evidence = _evidence(of, task.statistic, ", ".join(classes))
-        trials = Trials(
-            net,
-            found.weights,
-            head,
-            (unseen if len(unseen) else rows, Rows.empty(head.classes)),
-            (),
-            method.layers,
-            self.device,
-        )
-        case = Case((evidence,), own, head, task.masked)
-        return method.enough(found.weights, case, lambda edited: trials(edited).forgotten or 0.0)
+        about = ", ".join(rows.counts()) if task.masked else ""
+        trials = Trials(net, found.weights, head, (asked, Rows.empty(head.classes)), (), method.layers, self.device)
+        case = Case((_evidence(of, task.statistic, about),), own, head, task.masked)
+        return method.enough(found.weights, case, lambda edited: trials(edited).forgotten or 0.0, gap)
 
     def _banked(self, task: Measure) -> Importance | None:
         """Out of the bank, where the sums of whole classes of this very version, on these very rows, are in it."""
@@ -289,6 +284,13 @@ def _masked(weights: Tensors, case: Case) -> Tensors | None:
 
 def _evidence(of: Importance, statistic: str, about: str = "") -> Evidence:
     return Evidence(of.mean(statistic), of.count, about)
+
+
+def _loss(net: nn.Module, rows: Rows, device: str) -> float:
+    """Mean cross-entropy of the rows' labels."""
+    with torch.inference_mode():
+        parts = [net(rows.x[i : i + BATCH].to(device)).cpu() for i in range(0, len(rows), BATCH)]
+    return float(functional.cross_entropy(torch.cat(parts).double(), rows.y))
 
 
 def _together(parts: Sequence[Rows], head: Head) -> Rows:

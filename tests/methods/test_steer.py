@@ -126,7 +126,7 @@ def test_an_heir_that_never_saw_the_class_forgets_it_and_the_number_carries_over
         w, b = (edited[n] for n in head.names)  # type: ignore[index]
         return float(((held @ w.T + b).argmax(1) == 1).float().mean())
 
-    enough = method.enough(weights, case(root, evidence), left)
+    enough = method.enough(weights, case(root, evidence), left, None)
     assert enough is not None
     assert left(weights) > 0.9
     inherited = {n: t.detach() for n, t in heir.state_dict().items()}
@@ -155,7 +155,8 @@ def test_what_is_enough_is_found_by_doubling_and_halving() -> None:
 def test_requests_that_it_cannot_serve_are_told_apart() -> None:
     told = (Evidence({"head.weight": torch.ones(3, 2)}, 1, "b", 1.0),)
     assert Steer().misses(Case(told, Evidence(), HEAD, ("b",))) is None
-    assert "names no class" in str(Steer().misses(Case(told, Evidence(), HEAD, ())))
+    mute = (Evidence({"head.weight": torch.ones(3, 2)}, 1),)
+    assert "no root has calibration rows to say how far" in str(Steer().misses(Case(mute, Evidence(), HEAD, ())))
     assert "no output to steer" in str(Steer().misses(Case(told, Evidence(), HEAD, ("z",))))
     assert "retire the model" in str(Steer().misses(Case(told, Evidence(), HEAD, HEAD.classes)))
 
