@@ -206,3 +206,30 @@ def test_the_same_request_is_steered_the_same_way_to_the_bit(trained: Path, tmp_
         family = Family.open(Path(shutil.copytree(trained, tmp_path / str(i))))
         facts.append(unlearn(family, BOTH, "steer", backend_of(family)).facts)
     assert facts[0] == facts[1]
+
+
+def test_samples_are_steered_away_from_their_labels_as_far_as_the_gap(family: Family, backend_of: BackendOf) -> None:
+    backend = backend_of(family)
+    keys = backend.workers["east"].data.shards["main"].keys[::5]
+    request = Request(samples=tuple(f"east/main/{k}" for k in keys))
+    plan = discover(family.lineage, request)
+    found = round1(family, plan, Steer(), backend)
+    case = merge(family, next(h for h in plan.heirs if h.name == "eastern"), plan, Steer(), found)
+    assert {e.about for e in case.evidence} == {""}
+    assert all(e.rows == len(keys) for e in case.evidence)
+    record = unlearn(family, request, "steer", backend)
+    m = by_name(record)["eastern"]
+    assert m["strength"] == {"factor": 1.0}
+    assert m["version_after"] != m["version_before"]
+    assert m["forgotten_after"] <= m["forgotten_before"]  # type: ignore[operator]
+    assert abs(m["retained_before"] - m["retained_after"]) <= 0.03  # type: ignore[operator]
+
+
+def test_where_no_root_can_say_how_far_samples_are_left_alone(family: Family, backend_of: BackendOf) -> None:
+    backend = backend_of(family)
+    key = backend.workers["east"].data.shards["main"].keys[5]
+    before = snapshot(family.folder)
+    with pytest.raises(InputError, match="steer: no heir .*no root has calibration rows to say how far"):
+        blind = without_calibration(backend, ("east",), [str(c) for c in range(10)])
+        unlearn(family, Request(samples=(f"east/main/{key}",)), "steer", blind)
+    assert snapshot(family.folder) == before
