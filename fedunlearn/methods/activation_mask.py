@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want
 from fedunlearn.methods.dampening import merged
-from fedunlearn.methods.masks import check_ratio, names_of, ratios, top, zeroed
+from fedunlearn.methods.masks import check_ratio, finer_ratios, names_of, ratios, top, zeroed
 from fedunlearn.tensors import Tensors
 
 
@@ -57,6 +57,10 @@ class ActivationMask(Method):
         """Shares of units."""
         del case
         return ratios(self.ratio, most)
+
+    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
+        """Shares beside the best."""
+        return finer_ratios(tried, best)
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Silence."""

@@ -135,7 +135,11 @@ class Method(ABC):
 
     @abstractmethod
     def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        """At most so many strengths to choose from for this heir; a single one leaves no choice."""
+        """At most so many strengths to begin with for this heir; a single one leaves no choice."""
+
+    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
+        """Strengths between the best one and its neighbours among those tried; none where there is no finer."""
+        return ()
 
     @abstractmethod
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Evidence, Method, Strength, Want
-from fedunlearn.methods.masks import check_ratio, ratios, top, units, zeroed
+from fedunlearn.methods.masks import check_ratio, finer_ratios, ratios, top, units, zeroed
 from fedunlearn.methods.tuning import labels, tuned
 from fedunlearn.nets import load
 from fedunlearn.tensors import Tensors
@@ -63,6 +63,10 @@ class RandomMask(_Unguided):
         """Shares of units."""
         del case
         return ratios(self.ratio, most)
+
+    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
+        """Shares beside the best."""
+        return finer_ratios(tried, best)
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Mask."""

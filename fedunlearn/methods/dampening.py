@@ -15,6 +15,7 @@ import torch
 from fedunlearn.errors import InputError
 from fedunlearn.importance import merge
 from fedunlearn.methods.base import Case, Evidence, Method, Strength
+from fedunlearn.methods.calibration import beside
 from fedunlearn.tensors import Tensors
 
 LAMS = (1.0, 0.1)  # what "auto" tries for lam; 1 is the papers' value, 0.1 forgets where 1 cannot
@@ -53,10 +54,15 @@ class Dampening(Method, ABC):
         """All pairs of alpha and lam to try; for each lam, from few weights selected to all."""
         lams = LAMS if self.lam == "auto" else (float(self.lam),)
         if self.alpha == "auto":
-            alphas = thresholds(case.merged, case.own.means, most // len(lams))
+            alphas = thresholds(case.merged, case.own.means, max(2, most * 2 // (3 * len(lams))))
         else:
             alphas = (percentile(case) if self.alpha == "percentile" else float(self.alpha),)
         return [{"alpha": a, "lam": lam} for lam in lams for a in alphas]
+
+    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
+        """Alphas beside the best, with its lam."""
+        alphas = [s["alpha"] for s in tried if s["lam"] == best["lam"]]
+        return [{**best, "alpha": a} for a in beside(alphas, best["alpha"])]
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
         """Dampen (SSD, equations 3 and 4)."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from fedunlearn.errors import InputError
 from fedunlearn.methods.base import RETAINED_AT_HEIRS, Case, Evidence, Method, Strength, Want
 from fedunlearn.methods.dampening import merged
-from fedunlearn.methods.masks import check_ratio, names_of, ratios, top, units, zeroed
+from fedunlearn.methods.masks import check_ratio, finer_ratios, names_of, ratios, top, units, zeroed
 from fedunlearn.methods.tuning import labels, tuned
 from fedunlearn.tensors import Tensors
 
@@ -74,6 +74,10 @@ class FisherMask(Method):
         """Shares of units."""
         del case
         return ratios(self.ratio, TRIED if self.tune else most)
+
+    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
+        """Shares beside the best."""
+        return () if self.tune else finer_ratios(tried, best)
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Mask, and fine-tune."""

@@ -7,16 +7,23 @@ from torch import Tensor
 
 from fedunlearn.errors import InputError
 from fedunlearn.methods.base import Strength
+from fedunlearn.methods.calibration import beside
 from fedunlearn.tensors import Tensors
 
 LEAST, MOST = 1e-4, 0.5  # shares of units between which "auto" steps
 
 
 def ratios(ratio: float | str, most: int) -> list[Strength]:
-    """The shares of units to try: geometric steps, or the one that was given."""
+    """The shares of units to begin with: geometric steps, or the one that was given."""
     if ratio != "auto":
         return [{"ratio": float(ratio)}]
-    return [{"ratio": LEAST * (MOST / LEAST) ** (i / (most - 1))} for i in range(most)]
+    number = max(2, most * 2 // 3)
+    return [{"ratio": LEAST * (MOST / LEAST) ** (i / (number - 1))} for i in range(number)]
+
+
+def finer_ratios(tried: Sequence[Strength], best: Strength) -> list[Strength]:
+    """Shares beside the best."""
+    return [{"ratio": r} for r in beside([s["ratio"] for s in tried], best["ratio"])]
 
 
 def check_ratio(name: str, ratio: float | str) -> None:

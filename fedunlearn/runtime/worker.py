@@ -194,8 +194,9 @@ class Worker:
             return found.forgotten, found.retained, _distance(version.weights, edited)
 
         before = (task.before.forgotten, task.before.retained)
-        strengths = method.strengths(case, trials.most - (method.sent(case) is not None))
-        choice = calibrate(strengths, tried, before, task.aim, task.limits, method.sent(case))
+        sent, most = method.sent(case), trials.most
+        strengths = method.strengths(case, most - (sent is not None))
+        choice = calibrate(strengths, tried, before, task.aim, task.limits, sent=sent, finer=method.finer, most=most)
         edited = method.edit(version.weights, case, choice.strength)
         candidate, masked = self.store.write(edited, version.head, version.net), _masked(version.weights, case)
         mask = self._score(load(net, masked), task.question, version.head, "test") if masked is not None else None

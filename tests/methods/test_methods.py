@@ -1,6 +1,7 @@
 """What each method's own equations say, and how strengths are chosen."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from fedunlearn.errors import InputError
 from fedunlearn.methods import Case, Evidence, FIUn, calibrate, make
+from fedunlearn.methods.calibration import beside
 from fedunlearn.methods.dampening import dampen, thresholds
 from fedunlearn.tensors import Head
 
@@ -150,7 +152,7 @@ def test_what_was_calibrated_at_the_roots_comes_first() -> None:
     sent = {"step": 2.0}
 
     def chosen(before: tuple[float | None, float | None], aim: float | None, limits: tuple[float, float]) -> tuple[float, int]:
-        choice = calibrate(STRENGTHS, lambda s: CURVE[int(s["step"])], before, aim, limits, sent)
+        choice = calibrate(STRENGTHS, lambda s: CURVE[int(s["step"])], before, aim, limits, sent=sent)
         return choice.strength["step"], len(choice.curve)
 
     assert chosen((0.9, 0.95), 0.5, (0.05, 0.05)) == (2, 1)  # within the limits here: nothing else is tried
@@ -164,3 +166,27 @@ def test_the_percentile_is_that_of_assd() -> None:
     case = Case((Evidence({"w": m}, 50),), Evidence({"w": torch.ones_like(m)}, 500), HEAD, ("b",))
     (strength,) = make("fiun", {"alpha": "percentile", "lam": 1}).strengths(case, 20)
     assert strength["alpha"] == pytest.approx(float(np.percentile(m.numpy(), 100 - math.log(1 + 100 * 50 / 500))), abs=1.0)
+
+
+def test_the_rest_of_the_budget_goes_beside_the_best() -> None:
+    """A peak between two strengths that are far apart is found, and the budget is kept."""
+
+    def score(strength: Mapping[str, float]) -> tuple[float, float, float]:
+        far = abs(math.log(strength["alpha"] / 37))
+        return min(1.0, far / 4), 0.9, 1 / strength["alpha"]
+
+    coarse = [{"alpha": 10.0**k, "lam": lam} for lam in (1.0, 0.1) for k in range(5)]
+    method = make("fiun")
+    choice = calibrate(coarse, score, (1.0, 0.9), 0.0, finer=method.finer, most=20)
+    assert choice.strength["alpha"] == pytest.approx(37, rel=0.1)
+    assert len(choice.curve) <= 20
+    assert calibrate(coarse, score, (1.0, 0.9), 0.0, most=20).strength["alpha"] == 100.0
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8, unique=True), st.data())
+def test_finer_strengths_lie_between_the_best_and_its_neighbours(tried: list[float], data: st.DataObject) -> None:
+    best = data.draw(st.sampled_from(tried))
+    for value in beside(tried, best):
+        low, high = sorted((value, best))
+        assert not any(low < v < high for v in tried)
+        assert min(tried) < value < max(tried)
