@@ -26,10 +26,12 @@ class Want:
     Args:
         statistic: of the menu in `fedunlearn.importance`.
         loss: what is differentiated; a statistic of a forward pass alone reads none.
+        rows: at most so many of each shard, evenly spread; 0 for all.
     """
 
     statistic: str
     loss: str = "labels"
+    rows: int = 0
 
 
 @dataclass(frozen=True)

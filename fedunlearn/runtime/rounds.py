@@ -114,8 +114,9 @@ def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Rou
     def task(model: str, site: str, shard: str, selection: Selection | None, classes: tuple[str, ...], want: Want) -> Measure:
         sent = None if site == lineage[model].home else fetched[model]
         plain = Measure(
-            site, heads[model], shard.split("/", 1)[1], want.statistic, method.layers, selection, classes, sent, want.loss
-        )
+            site, heads[model], shard.split("/", 1)[1], want.statistic, method.layers, selection, classes, sent, want.loss,
+            most=want.rows,
+        )  # fmt: skip
         if selection is None:
             return plain
         masked = tuple(c for c in plan.request.classes if c in lineage[model].head) if want.loss == "masked" else ()

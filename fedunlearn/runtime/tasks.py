@@ -64,6 +64,7 @@ class Measure:
         masked: for the loss "masked", the classes that its target lacks.
         method: the method whose number is to be calibrated along with it; empty where none is.
         settings: of that method.
+        most: at most so many rows, evenly spread; 0 for all.
     """
 
     place: str
@@ -78,6 +79,7 @@ class Measure:
     masked: tuple[str, ...] = ()
     method: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    most: int = 0
 
 
 @dataclass(frozen=True)

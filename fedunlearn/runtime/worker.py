@@ -106,6 +106,8 @@ class Worker:
             rows = self.data.selected(task.shard, task.selection).for_head(found.head.classes)
         else:
             rows = self.data.training(task.shard, task.classes).for_head(found.head.classes)
+        if 0 < task.most < len(rows):
+            rows = rows.take([i * len(rows) // task.most for i in range(task.most)])
         net = self._net(found)
         importance = measure(
             net, rows.x.to(self.device), rows.y.to(self.device), head=found.head, layers=task.layers,
@@ -127,7 +129,7 @@ class Worker:
             rest = [c for c in whole if c not in task.masked] or list(whole)
             ask = Measure(
                 self.place, task.version, task.shard, method.own.statistic, method.layers, None, tuple(rest), task.sent,
-                method.own.loss,
+                method.own.loss, most=method.own.rows,
             )  # fmt: skip
             own = _evidence(self._measure(ask).importance, method.own.statistic)
         about = ", ".join(rows.counts()) if task.masked else ""
@@ -212,7 +214,17 @@ class Worker:
         assert want is not None
         answers = [
             self._measure(
-                Measure(self.place, task.version, shard, want.statistic, method.layers, None, classes, loss=want.loss)
+                Measure(
+                    self.place,
+                    task.version,
+                    shard,
+                    want.statistic,
+                    method.layers,
+                    None,
+                    classes,
+                    loss=want.loss,
+                    most=want.rows,
+                )
             )
             for shard, classes in task.own_shards
         ]

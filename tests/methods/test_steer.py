@@ -10,7 +10,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Evidence, Steer, make
 from fedunlearn.methods.calibration import least
-from fedunlearn.methods.steer import LAST, hildreth
+from fedunlearn.methods.steer import LAST, SOFT, multipliers
 from fedunlearn.tensors import Head
 from tests.methods.cases import HEAD, cases, evidence_of
 
@@ -30,15 +30,21 @@ def test_multipliers_meet_every_constraint_and_are_idle_where_one_is_more_than_m
     g = torch.tensor(drawn[0], dtype=torch.float64) + torch.randn(len(drawn[0]), 6, generator=generator).double()
     far = torch.rand(len(g), generator=generator).double() * 10
     gram = g @ g.T
-    found = torch.tensor(hildreth(gram.tolist(), far.tolist()), dtype=torch.float64)
-    slack = gram @ found - far
+    found = multipliers(gram, far)
+    slack = gram @ found + SOFT * gram.diagonal() * found - far
     assert bool((found >= 0).all())
-    assert bool((slack >= -1e-6 * 10).all())
-    assert float((found * slack).abs().max()) <= 1e-5 * float(1 + found.max() * far.max())
+    assert float(slack.min()) >= -1e-6
+    assert float((found * slack).abs().max()) <= 1e-6 * float(1 + found.max())
 
 
-def test_a_constraint_that_nothing_can_meet_is_left_out() -> None:
-    assert hildreth([[0.0, 0.0], [0.0, 2.0]], [5.0, 3.0]) == [0.0, 1.5]
+def test_a_constraint_that_nothing_can_meet_is_left_out_and_contradictions_give_a_compromise() -> None:
+    def solved(gram: list[list[float]], far: list[float]) -> torch.Tensor:
+        return multipliers(torch.tensor(gram, dtype=torch.float64), torch.tensor(far, dtype=torch.float64))
+
+    assert solved([[0.0, 0.0], [0.0, 2.0]], [5.0, 3.0]).tolist() == pytest.approx([0.0, 1.5], rel=1e-3)
+    one, other = solved([[1.0, -1.0], [-1.0, 1.0]], [10.0, 4.0]).tolist()
+    assert one - other == pytest.approx(3.0, rel=1e-3)  # along the first way: half of what divides them
+    assert solved([[0.0]], [1.0]).tolist() == [0.0]
 
 
 @settings(max_examples=30)
@@ -60,17 +66,17 @@ def test_every_decrease_is_reached_to_first_order_with_the_least_damage(data: st
     g = [flat(e.means) for e in evidence]
     moment = own.means["head.weight"]
     damped = moment + LAST * (float(moment.diagonal().mean()) or 1.0) * torch.eye(3)
-    independent = torch.linalg.matrix_rank(torch.stack([x.flatten() for x in g]), rtol=1e-3) == 2
-    if not independent:
-        return
+    lengths = [float(x.norm()) for x in g]
+    if min(lengths) < 1e-3 or abs(float((g[0] * g[1]).sum())) > 0.9 * lengths[0] * lengths[1]:
+        return  # nothing to follow, or two that say nearly the same, or the opposite
     for e, x in zip(evidence, g, strict=True):
-        assert float((x * step).sum()) <= -float(e.enough or 0) * (1 - 1e-4)
+        assert float((x * step).sum()) <= -float(e.enough or 0) * (1 - 1e-2)
     for seed in range(20):  # no other change that reaches them does less damage
         other = step + 0.1 * step.norm() * torch.randn(3, 3, generator=torch.Generator().manual_seed(seed)).double()
         reached = min(-float((x * other).sum()) / float(e.enough or 1) for e, x in zip(evidence, g, strict=True))
         if reached > 0:
             other = other / min(reached, 1.0)
-            assert float((other @ damped * other).sum()) >= float((step @ damped * step).sum()) * (1 - 1e-4)
+            assert float((other @ damped * other).sum()) >= float((step @ damped * step).sum()) * (1 - 1e-2)
 
 
 def test_with_one_class_it_is_the_closed_form() -> None:
@@ -84,8 +90,8 @@ def test_with_one_class_it_is_the_closed_form() -> None:
     a = h.T @ h / 9
     pg = g @ torch.linalg.inv(a + 0.01 * torch.trace(a) / 3 * torch.eye(3))
     delta = -2.6 * pg / (g * pg).sum()
-    assert torch.allclose(edited["head.weight"].double() - weights["head.weight"].double(), delta[:, :2], atol=1e-6)
-    assert torch.allclose(edited["head.bias"].double() - weights["head.bias"].double(), delta[:, 2], atol=1e-6)
+    assert torch.allclose(edited["head.weight"].double() - weights["head.weight"].double(), delta[:, :2], rtol=1e-3, atol=1e-6)
+    assert torch.allclose(edited["head.bias"].double() - weights["head.bias"].double(), delta[:, 2], rtol=1e-3, atol=1e-6)
 
 
 def test_an_heir_that_never_saw_the_class_forgets_it_and_the_number_carries_over() -> None:
@@ -171,3 +177,12 @@ def test_evidence_with_an_impossible_number_is_refused() -> None:
     for number in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="the number that is enough is"):
             Evidence({}, 1, "b", number)
+
+
+def test_a_root_that_does_not_know_the_class_says_that_nothing_is_to_be_moved() -> None:
+    means = {"head.weight": torch.full((3, 2), 1e-9).double(), "head.bias": torch.full((3,), 1e-9).double()}
+    own = Evidence({"head.weight": torch.eye(3).double()}, 1)
+    weights = {n: torch.zeros(t.shape) for n, t in means.items()}
+    case = Case((Evidence(means, 1, "b"),), own, HEAD, ("b",))
+    assert Steer().enough(weights, case, lambda _: 0.01, None) == 0.0
+    assert (Steer().enough(weights, case, lambda _: 0.5, None) or 0) > 0

@@ -99,7 +99,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Fetched: FETCHED,
     Measure: st.builds(
         Measure,
-        *(TEXT, TEXT, TEXT, TEXT, TEXT, st.none() | SELECTIONS, NAMES, st.none() | FETCHED, TEXT, NAMES, TEXT, SETTINGS),
+        *(TEXT, TEXT, TEXT, TEXT, TEXT, st.none() | SELECTIONS, NAMES, st.none() | FETCHED, TEXT, NAMES, TEXT, SETTINGS, WHOLE),
     ),
     Measured: st.builds(Measured, TEXT, importances(), WHOLE, MAYBE),
     Deposit: st.builds(Deposit, TEXT, TEXT, TEXT, TEXT, st.none() | FETCHED),
