@@ -1,4 +1,4 @@
-"""What FIUn does to the `hospitals` family: every class of digits, three seeds, last layer and all layers.
+"""What methods do to the `hospitals` family: every class of digits, three seeds; FIUn and Steer, beside the logit mask.
 
 For each class c, two of four sites lack c, so that three of the heirs know it only by inheritance. Each model is tested on
 rows that nobody trained on (seeds pooled), beside the logit mask and the family retrained without the class.
@@ -7,7 +7,6 @@ rows that nobody trained on (seeds pooled), beside the logit mask and the family
 import json
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,19 @@ import yaml
 from common import arguments, keep, origin
 
 from fedunlearn.lineage import Request, discover
-from fedunlearn.methods import FIUn
+from fedunlearn.methods import FIUn, Method, Steer
 from fedunlearn.runtime import InProcess, score_all, unlearn
 from fedunlearn.scenario import find_topology, reference, train, workers
 from fedunlearn.scenario.files import parse
 
-KEPT = ("seed", "class", "layers", "name", "target", "holds_class", "forgotten_before", "forgotten_after", "retained_before",
+CHOICES: dict[str, Method] = {"fiun all": FIUn(), "fiun last": FIUn(layers="last"), "steer": Steer()}
+KEPT = ("seed", "class", "method", "name", "target", "holds_class", "forgotten_before", "forgotten_after", "retained_before",
         "retained_after", "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten", "rows_retained",
-        "strength", "status")  # fmt: skip
+        "strength", "rule", "passes", "status")  # fmt: skip
 
 
-def one(seed: int, forget: int, layers: Iterable[str]) -> list[dict[str, Any]]:
-    """One family, one class; every choice of layers starts from a family of its own."""
+def one(seed: int, forget: int) -> list[dict[str, Any]]:
+    """One family, one class; every method starts from a family of its own."""
     plain = yaml.safe_load(find_topology("hospitals").read_text())
     plain["seed"] = plain["data"]["seed"] = seed
     plain["data"]["without"] = {"east": [forget], "west": [forget]}
@@ -36,25 +36,25 @@ def one(seed: int, forget: int, layers: Iterable[str]) -> list[dict[str, Any]]:
     request = Request(classes=(str(forget),))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for choice in layers:
+        for choice, method in CHOICES.items():
             family = train(scenario, Path(folder) / choice)
             twin = reference(family, scenario, request)
             retrained = score_all(twin, discover(family.lineage, request),
                                   InProcess(workers(scenario, twin)))  # fmt: skip
-            record = unlearn(family, request, FIUn(layers=choice), InProcess(workers(scenario, family)), scenario.gate.gate,
+            record = unlearn(family, request, method, InProcess(workers(scenario, family)), scenario.gate.gate,
                              retrained=retrained)  # fmt: skip
-            found = ({**m, "seed": seed, "class": forget, "layers": choice} for m in record.facts["models"])
+            found = ({**m, "seed": seed, "class": forget, "method": choice} for m in record.facts["models"])
             rows += [{k: m[k] for k in KEPT} for m in found]
     return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Seeds pooled, in %, one line a class, heir and choice of layers."""
-    columns = ("class", "layers", "heir", "before", "left", "rest before", "lost", "mask: lost", "retrained: rest", "accepted")
+    """Seeds pooled, in %, one line a class, heir and method."""
+    columns = ("class", "method", "heir", "before", "left", "rest before", "lost", "mask: lost", "retrained: rest", "accepted")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    keys = dict.fromkeys((r["class"], r["layers"], r["name"]) for r in rows if r["target"] == "absent")
+    keys = dict.fromkeys((r["class"], r["method"], r["name"]) for r in rows if r["target"] == "absent")
     for key in keys:
-        cell = [r for r in rows if (r["class"], r["layers"], r["name"]) == key]
+        cell = [r for r in rows if (r["class"], r["method"], r["name"]) == key]
 
         def pooled(what: str, weight: str, cell: list[dict[str, Any]] = cell) -> float:
             return 100 * sum(r[what] * r[weight] for r in cell) / sum(r[weight] for r in cell)
@@ -76,7 +76,7 @@ def main() -> None:
     for forget in classes:
         for seed in seeds:
             print(f"class {forget}, seed {seed}", file=sys.stderr)
-            rows += one(seed, forget, ("all", "last"))
+            rows += one(seed, forget)
     result = {"what": __doc__, "size": args.size, **origin(), "rows": rows}
     if args.write:
         keep("hospitals_classes", result)

@@ -50,14 +50,14 @@ def _ratio(row: dict[str, Any]) -> str:
 
 
 def summary(result: dict[str, Any]) -> str:
-    """All heirs that must forget, pooled over seeds: one line a class, all layers."""
+    """All heirs that must forget, pooled over seeds: one line a class and method."""
     lines = [
-        "| class | accepted | worst heir: left | worst heir: lost on the rest | least known before |",
-        "|---|---|---|---|---|",
+        "| class | method | accepted | worst heir: left | worst heir: lost on the rest | least known before |",
+        "|---|---|---|---|---|---|",
     ]
-    rows = [r for r in result["rows"] if r["target"] == "absent" and r["layers"] == "all"]
-    for forget in sorted({r["class"] for r in rows}):
-        of = [r for r in rows if r["class"] == forget]
+    absent = [r for r in result["rows"] if r["target"] == "absent"]
+    for forget, method in sorted({(r["class"], r["method"]) for r in absent}):
+        of = [r for r in absent if (r["class"], r["method"]) == (forget, method)]
         heirs = [[r for r in of if r["name"] == n] for n in dict.fromkeys(r["name"] for r in of)]
         left = max(_pooled(h, "forgotten_after", "rows_forgotten") for h in heirs)
         lost = max(
@@ -65,7 +65,7 @@ def summary(result: dict[str, Any]) -> str:
         )
         before = min(_pooled(h, "forgotten_before", "rows_forgotten") for h in heirs)
         accepted = sum(r["status"] == "committed" for r in of)
-        lines.append(f"| {forget} | {accepted} of {len(of)} | {left:.1f} % | {lost:.1f} points | {before:.1f} % |")
+        lines.append(f"| {forget} | {method} | {accepted} of {len(of)} | {left:.1f} % | {lost:.1f} points | {before:.1f} % |")
     return "\n".join(lines) + where(result)
 
 

@@ -2,6 +2,7 @@
 
 from fedunlearn.importance.fisher import by_class as by_class
 from fedunlearn.importance.fisher import measure as measure
+from fedunlearn.importance.forward import fits as fits
 from fedunlearn.importance.importance import Importance as Importance
 from fedunlearn.importance.importance import merge as merge
 from fedunlearn.importance.importance import pool as pool

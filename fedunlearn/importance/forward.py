@@ -1,6 +1,7 @@
 """Statistics that need no gradient: what the units of a layer put out, and how a layer's inputs are spread."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,27 @@ def moment(rule: Rule, a: Arguments, out: Tensor, biased: bool) -> Tensor:
 
 
 FORWARD: dict[str, Each] = {"activation": activation, "moment": moment}
+
+
+def fits(
+    statistic: str, found: Mapping[str, Sequence[int]], shapes: Mapping[str, Sequence[int]], wanted: Collection[str]
+) -> bool:
+    """Whether shapes of sums are those of a statistic of a model.
+
+    Args:
+        statistic: any.
+        found: shapes of its sums, by parameter.
+        shapes: of the model's parameters.
+        wanted: names of the parameters that were asked for.
+    """
+    if statistic not in FORWARD:
+        return {n: tuple(s) for n, s in found.items()} == {n: tuple(shapes[n]) for n in wanted}
+    if not found or not found.keys() <= set(wanted):
+        return False
+    if statistic == "activation":
+        return all(tuple(s) == tuple(shapes[n][:1]) for n, s in found.items())
+    inputs = {n: prod(shapes[n][1:]) for n in found}
+    return all(tuple(s) in {(k, k), (k + 1, k + 1)} for s, k in ((s, inputs[n]) for n, s in found.items()))
 
 
 def forward_sums(net: nn.Module, x: Tensor, statistic: str, wanted: frozenset[str], max_bytes: int) -> dict[str, Tensor]:

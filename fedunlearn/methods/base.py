@@ -1,14 +1,76 @@
 """What a method is: what it measures, how it merges, how it edits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
 
-import torch
+from torch import Tensor, nn
 
+from fedunlearn.data import Rows
+from fedunlearn.errors import InputError
 from fedunlearn.tensors import Head, Tensors
 
 Strength = Mapping[str, float]  # settings of an edit, by name
+
+# What a method may need beyond evidence. No deployment grants these by itself: rows stay where they are.
+HEIRS_AT_ROOTS = "every heir's weights at the sites of what is forgotten"
+FORGOTTEN_AT_HEIRS = "what is forgotten at every heir's home"
+RETAINED_AT_HEIRS = "the retained data at every heir's home"
+
+
+@dataclass(frozen=True)
+class Want:
+    """What is to be measured.
+
+    Args:
+        statistic: of the menu in `fedunlearn.importance`.
+        loss: what is differentiated; a statistic of a forward pass alone reads none.
+        rows: at most so many of each shard, evenly spread; 0 for all.
+    """
+
+    statistic: str
+    loss: str = "labels"
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Means of a statistic over rows, by parameter.
+
+    Args:
+        means: float64; shaped as the statistic says.
+        rows: over how many rows.
+        about: the class that the rows are of; empty where they are not told apart.
+        enough: a number that was calibrated where it was measured, and travels along.
+
+    Raises:
+        InputError: the number is not finite, or below zero.
+    """
+
+    means: Tensors = field(default_factory=dict)
+    rows: int = 0
+    about: str = ""
+    enough: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.enough is not None and not (isfinite(self.enough) and self.enough >= 0):
+            raise InputError(f"evidence about {self.about!r}: the number that is enough is {self.enough}, expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Home:
+    """What lies at an heir's home, for methods that train there.
+
+    Args:
+        net: a copy of the heir, in eval mode; it may be changed.
+        forgotten: rows to be forgotten, labelled by the heir's outputs; none where the method has no need of them.
+        retained: the heir's own rows without those.
+    """
+
+    net: nn.Module
+    forgotten: Rows
+    retained: Rows
 
 
 @dataclass(frozen=True)
@@ -16,42 +78,88 @@ class Case:
     """One heir, as a method sees it.
 
     Args:
-        evidence: merged evidence of its roots, in the heir's own names and shapes, for the parameters it shares with them.
-        own: mean importances of the heir on its own data, for the same parameters.
+        evidence: of its roots, as the method merged it, in the heir's own names and shapes, for what it shares with them.
+        own: means of the heir on its own data.
         head: the heir's outputs.
         classes: the classes to be forgotten; empty where the request is about samples or whole sites.
+        home: what lies at its home, for methods that need it.
     """
 
-    evidence: Tensors
-    own: Tensors
+    evidence: tuple[Evidence, ...]
+    own: Evidence
     head: Head
     classes: tuple[str, ...]
+    home: Home | None = None
+
+    @property
+    def merged(self) -> Tensors:
+        """The means of the only evidence, where a method merges all into one."""
+        return self.evidence[0].means if self.evidence else {}
 
 
 class Method(ABC):
     """A way to forget. Its fields are its settings.
 
-    `statistic` is what it has measured for it, `layers` which parameters it edits ("all", "last", or names), and `needs`
-    what it cannot do without beyond evidence (a backend that cannot grant it refuses).
+    Attributes:
+        name: in the menu.
+        evidence: what is measured of what is forgotten, at the roots; None for nothing.
+        own: what is measured of each heir on its own data; None for nothing.
+        layers: which parameters are measured and edited: "all", "last", or names.
+        apart: evidence is measured class by class where a request names classes, and carries what `enough` says.
+        retained: heirs are weighed on their own data without what is forgotten.
+        per_heir: evidence is measured on each heir itself instead of on its roots (at the same sites).
     """
 
     name: str
-    statistic: str | None = "squares"
+    evidence: Want | None = Want("squares")
+    own: Want | None = Want("squares")
     layers: str = "all"
-    needs: frozenset[str] = frozenset()
+    apart: bool = False
+    retained: bool = False
+    per_heir: bool = False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it cannot do without beyond evidence; a backend that cannot grant it refuses."""
+        return frozenset({HEIRS_AT_ROOTS}) if self.per_heir else frozenset()
+
+    def wants(self, classes: Sequence[str]) -> Want | None:
+        """What is measured of what is forgotten, for a request about these classes (none: about samples or whole sites)."""
+        return self.evidence
 
     @abstractmethod
-    def merge(self, evidence: Sequence[Tensors]) -> dict[str, torch.Tensor]:
-        """Evidence of several models, already aligned to one heir, as one."""
+    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        """Evidence of several models (and classes, where they are apart), already aligned to one heir, as the edit takes it."""
 
     @abstractmethod
     def misses(self, case: Case) -> str | None:
         """Why there is nothing in this heir for the method to edit; None where there is. `case.own` may still be empty."""
 
     @abstractmethod
-    def strengths(self, case: Case) -> Sequence[Strength]:
-        """The strengths to choose from for this heir; a single one leaves no choice."""
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+        """At most so many strengths to begin with for this heir; a single one leaves no choice."""
+
+    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
+        """Strengths between the best one and its neighbours among those tried; none where there is no finer."""
+        return ()
 
     @abstractmethod
-    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """The edited weights; those passed in stay as they are, and so do names, shapes and dtypes."""
+
+    def enough(self, weights: Tensors, case: Case, left: Callable[[Tensors], float], gap: float | None) -> float | None:
+        """A number to be calibrated at a root, which travels with its evidence; None for methods without one.
+
+        Args:
+            weights: of the model that was measured.
+            case: that model, with its evidence about one class (or about the samples), weighed on the data of the site that
+                measures.
+            left: accuracy of edited weights: on calibration rows of the class; on the samples themselves.
+            gap: how much larger the model's mean loss is on calibration rows (of the same classes) than on the measured ones;
+                None where there are none.
+        """
+        return None
+
+    def sent(self, case: Case) -> Strength | None:
+        """The strength that such numbers give at an heir; None where there are none."""
+        return None

@@ -4,9 +4,74 @@ Selective Synaptic Dampening (SSD, arXiv 2308.07707), equations 3 and 4: where M
 theta_i <- min(lam * F_i / M_i, 1) * theta_i. Its reference code squares gradients of batch means; here M and F are exact.
 """
 
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Literal
+
 import torch
 
+from fedunlearn.errors import InputError
+from fedunlearn.importance import merge
+from fedunlearn.methods.base import Case, Evidence, Method, Strength
+from fedunlearn.methods.calibration import beside
 from fedunlearn.tensors import Tensors
+
+LAMS = (1.0, 0.1)  # what "auto" tries for lam; 1 is the papers' value, 0.1 forgets where 1 cannot
+
+
+@dataclass(frozen=True)
+class Dampening(Method, ABC):
+    """What those methods have in common; they differ in what is measured, on which model, and in how it merges.
+
+    Args:
+        alpha: threshold on evidence over own importance, 0 or more; "auto" chooses it for each heir by forward passes,
+            "percentile" by ASSD's rule from the numbers of rows alone.
+        lam: how far selected weights are dampened, from 0 (to nothing) up; "auto" tries `LAMS`.
+        layers: "all", "last", or the name of a layer or parameter.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    alpha: float | Literal["auto", "percentile"] = "auto"
+    lam: float | Literal["auto"] = "auto"
+    layers: str = "all"
+
+    def __post_init__(self) -> None:
+        for what, words in (("alpha", ("auto", "percentile")), ("lam", ("auto",))):
+            value = getattr(self, what)
+            if value not in words and not (isinstance(value, int | float) and 0 <= value < float("inf")):
+                named = " or ".join(map(repr, words))
+                raise InputError(f"{self.name}: {what} is {value!r}, expected a number from 0 up, or {named}")
+
+    def misses(self, case: Case) -> str | None:
+        """An heir that shares no parameter with the evidence."""
+        return None if case.merged else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
+
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+        """All pairs of alpha and lam to try; for each lam, from few weights selected to all."""
+        lams = LAMS if self.lam == "auto" else (float(self.lam),)
+        if self.alpha == "auto":
+            alphas = thresholds(case.merged, case.own.means, max(2, most * 2 // (3 * len(lams))))
+        else:
+            alphas = (percentile(case) if self.alpha == "percentile" else float(self.alpha),)
+        return [{"alpha": a, "lam": lam} for lam in lams for a in alphas]
+
+    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
+        """Alphas beside the best, with its lam."""
+        alphas = [s["alpha"] for s in tried if s["lam"] == best["lam"]]
+        return [{**best, "alpha": a} for a in beside(alphas, best["alpha"])]
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
+        """Dampen (SSD, equations 3 and 4)."""
+        return dampen(weights, case.merged, case.own.means, strength["alpha"], strength["lam"])
+
+
+def merged(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """The elementwise maximum, as one; it speaks for as many rows as the one that speaks for most."""
+    return (Evidence(merge([e.means for e in evidence]), max(e.rows for e in evidence)),)
 
 
 def dampen(weights: Tensors, evidence: Tensors, own: Tensors, alpha: float, lam: float) -> dict[str, torch.Tensor]:
@@ -41,9 +106,27 @@ def thresholds(evidence: Tensors, own: Tensors, number: int) -> tuple[float, ...
         own: F.
         number: how many, at least 2; fewer come back where weights are few.
     """
-    ratios = [(evidence[n] / own[n]).flatten() for n in sorted(evidence.keys() & own.keys())]
-    ratio = torch.cat(ratios) if ratios else torch.zeros(0)
-    ratio = ratio[torch.isfinite(ratio) & (ratio > 0)].sort(descending=True).values
+    ratio = _ratios(evidence, own).sort(descending=True).values
     n = len(ratio)
     ranks = sorted({round(n ** (i / (number - 1))) for i in range(number - 1)}) if n > 1 else []
     return (*dict.fromkeys(float(ratio[k]) for k in ranks if k < n), 0.0)
+
+
+def percentile(case: Case) -> float:
+    """Adaptive SSD's alpha (ASSD, arXiv 2402.10098): the p-th percentile of M / F, p = 100 - ln(1 + 100 |D_f| / |D|).
+
+    Differs: there F is of the retained data, here of all the model's own, as SSD has it.
+    """
+    ratio = _ratios(case.merged, case.own.means)
+    if not len(ratio) or not case.own.rows:
+        return float("inf")  # there is nothing to select
+    share = log(1 + 100 * case.evidence[0].rows / case.own.rows)
+    at = (len(ratio) - 1) * max(0.0, 1 - share / 100)
+    return float(ratio.sort().values[round(at)])
+
+
+def _ratios(evidence: Tensors, own: Tensors) -> torch.Tensor:
+    """M / F of all weights that have evidence, where it is finite."""
+    ratios = [(evidence[n] / own[n]).flatten() for n in sorted(evidence.keys() & own.keys())]
+    ratio = torch.cat(ratios) if ratios else torch.zeros(0)
+    return ratio[torch.isfinite(ratio) & (ratio > 0)]

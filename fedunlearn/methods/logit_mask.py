@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from fedunlearn.errors import InputError
-from fedunlearn.methods.base import Case, Method, Strength
+from fedunlearn.methods.base import Case, Evidence, Method, Strength
 from fedunlearn.tensors import Tensors
 
 NEVER = -1e4  # a bias that no logit reaches, finite so that losses stay finite, and small enough for float16
@@ -21,23 +21,22 @@ class LogitMask(Method):
     """Zero weights and a bias of `NEVER` for the rows of the forgotten classes."""
 
     name = "logit_mask"
-    statistic = None
+    evidence = None
+    own = None
     layers = "last"
 
-    def merge(self, evidence: Sequence[Tensors]) -> dict[str, torch.Tensor]:
+    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """It uses none."""
         del evidence
-        return {}
+        return ()
 
     def misses(self, case: Case) -> str | None:
         """An heir without an output to mask, or with no other."""
-        if set(case.classes).isdisjoint(case.head.classes):
-            return "needs deeper layers; it has no output to mask"
-        return "all its outputs would be masked; retire the model" if set(case.head.classes) <= set(case.classes) else None
+        return no_output(case, "mask")
 
-    def strengths(self, case: Case) -> Sequence[Strength]:
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
         """There is nothing to choose."""
-        del case
+        del case, most
         return [{}]
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
@@ -60,3 +59,10 @@ class LogitMask(Method):
             edited[name] = weights[name].clone()
             edited[name][rows] = value
         return edited
+
+
+def no_output(case: Case, what: str) -> str | None:
+    """Why outputs of the forgotten classes cannot be edited: the heir has none, or no other; None where they can."""
+    if set(case.classes).isdisjoint(case.head.classes):
+        return f"needs deeper layers; it has no output to {what}"
+    return f"all its outputs would be {what}ed; retire the model" if set(case.head.classes) <= set(case.classes) else None

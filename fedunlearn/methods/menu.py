@@ -6,11 +6,30 @@ from typing import Any, get_args, get_type_hints
 
 from fedunlearn.dotted import resolve
 from fedunlearn.errors import InputError, unknown
+from fedunlearn.methods.activation_mask import ActivationMask
 from fedunlearn.methods.base import Method
+from fedunlearn.methods.baselines import Distil, FineTune, FisherNoise, GradientAscent, RandomMask
+from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.methods.fiun import FIUn
+from fedunlearn.methods.lfssd import LFSSD
 from fedunlearn.methods.logit_mask import LogitMask
+from fedunlearn.methods.ssd import SSD
+from fedunlearn.methods.steer import Steer
 
-METHODS: dict[str, type[Method]] = {"fiun": FIUn, "logit_mask": LogitMask}
+METHODS: dict[str, type[Method]] = {
+    "steer": Steer,
+    "fiun": FIUn,
+    "ssd": SSD,
+    "lfssd": LFSSD,
+    "fisher_mask": FisherMask,
+    "activation_mask": ActivationMask,
+    "logit_mask": LogitMask,
+    "random_mask": RandomMask,
+    "fisher_noise": FisherNoise,
+    "fine_tune": FineTune,
+    "gradient_ascent": GradientAscent,
+    "distil": Distil,
+}
 
 
 def make(name: str, settings: Mapping[str, Any] | None = None) -> Method:
@@ -49,9 +68,16 @@ def settings_of(method: Method) -> dict[str, Any]:
 
 
 def _value(given: Any, hint: Any) -> Any:
-    if not isinstance(given, str) or not {float, int} & {hint, *get_args(hint)}:
+    """Settings may come as text; what does not read as its kind is left to the method to refuse."""
+    kinds = {hint, *get_args(hint)}
+    if not isinstance(given, str):
         return given
-    try:
-        return float(given)
-    except ValueError:
-        return given
+    if bool in kinds and given.lower() in ("true", "false"):
+        return given.lower() == "true"
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(given)
+            except ValueError:
+                continue
+    return given

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
 from fedunlearn.methods import METHODS
-from fedunlearn.runtime.tasks import Answer, Apply, Failure, Task
+from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, HEIRS_AT_ROOTS, RETAINED_AT_HEIRS
+from fedunlearn.runtime.tasks import Answer, Apply, Failure, Measure, Task
 from fedunlearn.runtime.worker import Worker
 
 Kind = TypeVar("Kind")
@@ -30,10 +32,15 @@ class InProcess(Backend):
 
     Args:
         workers: place -> worker.
+        simulation: grant what a method may need, rows of other places included: for comparisons, never for a deployment.
     """
 
-    def __init__(self, workers: Mapping[str, Worker]) -> None:
+    def __init__(self, workers: Mapping[str, Worker], *, simulation: bool = False) -> None:
         self.workers = dict(workers)
+        if simulation:
+            self.grants = frozenset({HEIRS_AT_ROOTS, FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS})
+            data = {place: worker.data for place, worker in workers.items()}
+            self.workers = {place: replace(worker, lent=data) for place, worker in workers.items()}
 
     def carry(self, tasks: Sequence[Task]) -> list[Answer]:
         """Do them one after another."""
@@ -91,7 +98,7 @@ def answer(worker: Worker, task: Task, allowed: Collection[str] | None = None) -
 def _refuse(worker: Worker, task: Task, allowed: Collection[str]) -> None:
     if task.place != worker.place:
         raise SiteError(f"this is {worker.place!r}, the task is for {task.place!r}; nothing was done")
-    if isinstance(task, Apply) and task.method not in METHODS and task.method not in allowed:
+    if isinstance(task, Apply | Measure) and task.method not in {"", *METHODS, *allowed}:
         raise SiteError(
             f"method {task.method!r} is not allowed at {worker.place}; it allows "
             f"{', '.join([*METHODS, *allowed])}, and its owner can allow more there"

@@ -26,7 +26,7 @@ from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Record, row
 from fedunlearn.runtime.roll import Roll
-from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, merge
+from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, merge, points_of
 from fedunlearn.runtime.settle import settle
 from fedunlearn.runtime.tasks import Applied, Scored
 
@@ -122,7 +122,7 @@ def carry_out(
     progress(f"measuring {request.words()} at {len(plan.points)} points, scoring {len(plan.heirs)} heirs")
     found = measure(family, plan, method, backend, roll, doing.then)
     measured = time.perf_counter()
-    waiting = _waiting(plan, method, found, roll)
+    waiting = _waiting(plan, found, roll)
     cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs if h.name not in waiting}
     misses = {name: text for name, case in cases.items() if (text := method.misses(case))}
     bare = "cannot be weighed: every row of its own is excluded from use by now; logit_mask needs none"
@@ -165,21 +165,23 @@ _OFFLINE = "waits for {} to be online"
 
 def _needed(lineage: Lineage, plan: Plan, method: Method) -> frozenset[str]:
     """Every place that a plan needs an answer of."""
-    homes = {h.home for h in plan.heirs}
-    if method.statistic is None:
-        return frozenset(homes)
-    measured = {p.site for p in plan.points} | {lineage[p.model].home for p in plan.points}
-    return frozenset(homes | measured | {s.site for h in plan.heirs for s in h.own})
+    needed = {h.home for h in plan.heirs}
+    if method.wants(plan.request.classes):
+        points = [p for h in plan.heirs for p in points_of(lineage, h, plan, method)]
+        needed |= {p.site for p in points} | {lineage[p.model].home for p in points}
+    if method.own:
+        needed |= {s.site for h in plan.heirs for s in h.own}
+    return frozenset(needed)
 
 
-def _waiting(plan: Plan, method: Method, found: Round1, roll: Roll) -> dict[str, str]:
+def _waiting(plan: Plan, found: Round1, roll: Roll) -> dict[str, str]:
     """Heirs that cannot be edited because somebody is offline, and for whom they wait."""
     waiting = {}
     for heir in plan.heirs:
-        missing = found.missing(heir) if method.statistic is not None else ()
+        missing = found.missing.get(heir.name, ())
         if heir.home in roll.absent or heir.name not in found.scored:
             waiting[heir.name] = _OFFLINE.format(heir.home)
-        elif heir.points and len(missing) == len(heir.points):
+        elif missing and heir.name in found.unmeasured:
             waiting[heir.name] = _OFFLINE.format(", ".join(sorted({p.site for p in missing})))
     return waiting
 
@@ -203,12 +205,13 @@ def _judge(
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     rows: list[dict[str, Any]] = []
     objections: list[dict[str, str]] = []
-    weighs = doing.method.statistic is not None
+    weighs = doing.method.wants(plan.request.classes) is not None
     for heir in plan.heirs:
         scored, done = found.scored.get(heir.name), applied.get(heir.name)
         reference = retrained[heir.name].test if heir.name in retrained else None
         case = cases.get(heir.name)
-        missing = tuple(n for n in scored.shapes if n not in case.evidence) if scored and case and weighs else ()
+        shared = {n for one in case.evidence for n in one.means} if case else set()
+        missing = tuple(n for n in scored.shapes if n not in shared) if scored and case and weighs else ()
         if heir.name in waiting:
             status, texts = WAITING, [waiting[heir.name]]
         elif done is None or scored is None:
@@ -217,7 +220,7 @@ def _judge(
             wrong, untested = doing.gate.judge(heir.target, scored.test, done.test, reference)
             texts = wrong + ([] if doing.accept_untested else untested)
             status = PENDING if texts else COMMITTED
-        unmeasured = tuple(f"{p.model} @ {p.shard}" for p in found.missing(heir)) if weighs else ()
+        unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing.get(heir.name, ())))
         classes = bool(plan.request.classes)
         rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, unmeasured, status, classes))
         objections += [{"model": heir.name, "text": text} for text in texts]

@@ -92,6 +92,7 @@ def row(
         "strength": dict(applied.strength) if applied else None,
         "rule": applied.rule if applied else None,
         "curve": [[dict(s), *rest] for s, *rest in applied.curve] if applied else [],
+        "passes": applied.passes if applied else 0,
         "not_shared": list(missing),
         "unmeasured": list(unmeasured),
         "status": status,

@@ -1,22 +1,21 @@
 """The two rounds before the gate: measure and score, then merge and edit. Every answer is checked before it is used."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-
-import torch
+from dataclasses import dataclass, field, replace
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import Gate
-from fedunlearn.importance import Importance, pool
-from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Plan, Point, Shard
-from fedunlearn.methods import METHODS, Case, Method
+from fedunlearn.importance import Importance, fits, pool
+from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Plan, Point
+from fedunlearn.methods import METHODS, Case, Evidence, Method
+from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
 from fedunlearn.methods.menu import settings_of
 from fedunlearn.runtime.backend import Backend, ask
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.settle import in_force
-from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Measure, Measured, Question, Score, Scored
+from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Question, Score, Scored
 from fedunlearn.tensors import align, names_in
 
 
@@ -26,27 +25,30 @@ class Round1:
 
     Args:
         scored: every heir whose home is there, and every other model that evidence is of, before.
-        points: importance of what is forgotten, at every evidence point whose site is there.
-        own: mean own importance of the heirs whose data lies elsewhere than at their home.
+        points: importance of what is forgotten, at every evidence point whose site is there (one for each class, where they are
+            apart).
+        own: what the heirs whose data lies elsewhere than at their home are on it.
         unweighed: heirs of which no row of their own may be used, or none is there.
         read: rows that were read to measure it; what came out of a bank reads none.
+        enough: the number that was calibrated at each point, where the method has one.
+        missing: evidence points of each heir that nobody measured, because a place is offline.
+        unmeasured: heirs all of whose points are missing.
     """
 
     scored: Mapping[str, Scored]
     points: Mapping[Point, Importance]
-    own: Mapping[str, Mapping[str, torch.Tensor]]
+    own: Mapping[str, Evidence]
     unweighed: frozenset[str] = frozenset()
     read: int = 0
-
-    def missing(self, heir: Heir) -> tuple[Point, ...]:
-        """Evidence points of an heir that nobody measured, because a place is offline."""
-        return tuple(p for p in heir.points if p not in self.points)
+    enough: Mapping[Point, float] = field(default_factory=dict)
+    missing: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
+    unmeasured: frozenset[str] = frozenset()
 
     @property
     def sent(self) -> int:
         """Bytes of evidence that the sites sent."""
         evidence = (t for i in self.points.values() for tensors in i.sums.values() for t in tensors.values())
-        own = (t for tensors in self.own.values() for t in tensors.values())
+        own = (t for evidence in self.own.values() for t in evidence.means.values())
         return sum(t.numel() * t.element_size() for t in (*evidence, *own))
 
 
@@ -81,15 +83,15 @@ def score_all(family: Family, plan: Plan, backend: Backend, gone: Sequence[str] 
 
 
 def _scores(
-    family: Family, plan: Plan, backend: Backend, roll: Roll, measured_on: Mapping[str, str]
+    family: Family, plan: Plan, backend: Backend, roll: Roll, sources: Mapping[str, str]
 ) -> dict[tuple[str, str], Scored]:
     """Scores of the heirs as they are, and of the versions that evidence is measured on; of those whose homes are there."""
     heads, gone = family.heads, gone_from(family)
     tasks = {
         (h.name, heads[h.name]): Score(h.home, heads[h.name], question_of(plan, h.home, gone), _at_home(h)) for h in plan.heirs
     }
-    for name in {p.model for p in plan.points} & measured_on.keys():
-        tasks.setdefault((name, measured_on[name]), Score(family.lineage[name].home, measured_on[name], Question()))
+    for name, version in sources.items():
+        tasks.setdefault((name, version), Score(family.lineage[name].home, version, Question()))
     answers = roll.ask(backend, list(tasks.values()), Scored)
     return {key: _of_version(tasks[key], a) for key, a in zip(tasks, answers, strict=True) if a is not None}
 
@@ -139,66 +141,120 @@ def measure(
     """
     lineage, current = family.lineage, family.heads
     measured_on = dict(current if then is None else {**current, **then})
-    before = _scores(family, plan, backend, roll, measured_on if method.statistic is not None else {})
+    wanted = method.wants(plan.request.classes)
+    by_heir = {h.name: points_of(lineage, h, plan, method) if wanted else () for h in plan.heirs}
+    asked = sorted({p for points in by_heir.values() for p in points}, key=lambda p: (p.model, p.shard, p.classes))
+    before = _scores(family, plan, backend, roll, {p.model: measured_on[p.model] for p in asked})
     scored = {name: s for (name, version), s in before.items() if version == current[name]}
     sources = {name: s for (name, version), s in before.items() if version == measured_on[name]}
-    if method.statistic is None:
+    if wanted is None and method.own is None:
         return Round1(scored, {}, {})
-    statistic = method.statistic
-    away = {h.name: h for h in plan.heirs if h.name in scored and any(s.site != h.home for s in h.own)}
-    usable = [p for p in plan.points if p.model in sources]
+    away = {h.name: h for h in plan.heirs if h.name in scored and method.own and any(s.site != h.home for s in h.own)}
+    usable = [p for p in asked if p.model in sources]
     travel = {(p.model, measured_on[p.model]) for p in usable if p.site != lineage[p.model].home}
-    travel |= {(name, current[name]) for name in away}
-    fetched = _fetched(family, sorted(travel), backend, roll)
+    fetched = _fetched(family, sorted(travel | {(name, current[name]) for name in away}), backend, roll)
+    name, settings = (menu_name(method), settings_of(method)) if method.apart else ("", {})
 
-    def task(name: str, version: str, shard: Shard | Point, selection: Selection | None) -> Measure | None:
-        sent = None if shard.site == lineage[name].home else fetched.get((name, version))
-        if sent is None and shard.site != lineage[name].home:
-            return None
-        key = shard.shard if isinstance(shard, Point) else shard.key
-        classes = () if isinstance(shard, Point) else tuple(shard.rows)
-        return Measure(shard.site, version, key.split("/", 1)[1], statistic, method.layers, selection, classes, sent)
+    def task(model: str, version: str, key: str, selection: Selection | None, classes: tuple[str, ...], want: Want) -> Measure:
+        site, shard = key.split("/", 1)
+        sent = None if site == lineage[model].home else fetched[model, version]
+        plain = Measure(
+            site, version, shard, want.statistic, method.layers, selection, classes, sent, want.loss, most=want.rows
+        )  # fmt: skip
+        if selection is None:
+            return plain
+        masked = tuple(c for c in plan.request.classes if c in lineage[model].head) if want.loss == "masked" else ()
+        return replace(plain, masked=masked, method=name, settings=settings)
 
-    evidence = {p: t for p in usable if (t := task(p.model, measured_on[p.model], p, _selection(p)))}
-    weighing = [(h.name, s, task(h.name, current[h.name], s, None)) for h in away.values() for s in h.own]
-    owned = [(name, s, t) for name, s, t in weighing if t is not None]
-    answers = roll.ask(backend, [*evidence.values(), *(t for _, _, t in owned)], Measured)
-    points, parts = {}, dict[str, list[Importance]]()
-    for point, answer in zip(evidence, answers[: len(evidence)], strict=True):
+    def carried(model: str, version: str, site: str) -> bool:
+        return site == lineage[model].home or (model, version) in fetched
+
+    usable = [p for p in usable if carried(p.model, measured_on[p.model], p.site)]
+    evidence = [task(p.model, measured_on[p.model], p.shard, _selection(p), (), wanted) for p in usable if wanted]
+    owned = [(h, shard, classes) for h in away.values() for shard, classes in _weighing(h, plan, method)]
+    owned = [(h, shard, c) for h, shard, c in owned if carried(h.name, current[h.name], shard.split("/", 1)[0])]
+    weighing = [task(h.name, current[h.name], s, None, classes, method.own) for h, s, classes in owned if method.own]
+    answers = roll.ask(backend, [*evidence, *weighing], Measured)
+    points, enough = {}, {}
+    for point, answer in zip(usable, answers[: len(evidence)], strict=True):
         if answer is None:
             continue
         most = len(point.keys) or _rows(lineage, point)
-        points[point] = _checked(answer, measured_on[point.model], sources[point.model], method, point.shard, most)
+        version = measured_on[point.model]
+        points[point] = _checked(answer, version, sources[point.model], method, wanted, point.shard, most)
         if not answer.importance.count:
             raise SiteError(
                 f"{point.site}: no row of what is to be forgotten is left in {point.shard}; it cannot be "
                 f"measured any more. Unlearn with a method that needs no evidence (logit_mask), or retrain "
                 f"from before it entered ({', '.join(plan.roots[:3])})"
             )
-    for (name, shard, _), answer in zip(owned, answers[len(evidence) :], strict=True):
+        if answer.enough is not None:
+            enough[point] = answer.enough
+    parts: dict[str, list[Importance]] = {}
+    for (heir, shard, classes), answer in zip(owned, answers[len(evidence) :], strict=True):
         if answer is not None:
-            most = sum(shard.rows.values())
-            parts.setdefault(name, []).append(_checked(answer, current[name], scored[name], method, shard.key, most))
-    pooled = {name: pool(found) for name, found in parts.items()}
-    bare = {h.name for h in plan.heirs if h.name in scored and h.name not in away and not scored[h.name].own_rows}
-    bare |= {name for name in away if name not in pooled or not pooled[name].count}
-    means = {name: own.mean(statistic) for name, own in pooled.items() if own.count}
-    return Round1(sources | scored, points, means, frozenset(bare), sum(a.read for a in answers if a is not None))
+            most = sum(n for s in heir.own if s.key == shard for c, n in s.rows.items() if c in classes)
+            found = _checked(answer, current[heir.name], scored[heir.name], method, method.own, shard, most)
+            parts.setdefault(heir.name, []).append(found)
+    pooled = {n: pool(found) for n, found in parts.items()}
+    at_home = [h.name for h in plan.heirs if method.own and h.name in scored and h.name not in away]
+    bare = {n for n in at_home if not scored[n].own_rows} | {n for n in away if n not in pooled or not pooled[n].count}
+    means = {n: _means(own, method.own) for n, own in pooled.items() if own.count}
+    read = sum(a.read for a in answers if a is not None)
+    missing = {n: tuple(p for p in wished if p not in points) for n, wished in by_heir.items()}
+    unmeasured = frozenset(n for n, wished in by_heir.items() if wished and len(missing[n]) == len(wished))
+    return Round1(sources | scored, points, means, frozenset(bare), read, enough, missing, unmeasured)
 
 
 def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1) -> Case:
     """The evidence of one heir in its own coordinates: one model's pools, different models' merge, its ancestors' only."""
     mine = found.scored[heir.name]
-    by_model: dict[str, list[Importance]] = {}
-    for point in sorted((p for p in heir.points if p in found.points), key=lambda p: (p.model, p.shard)):
-        by_model.setdefault(point.model, []).append(found.points[point])
+    parts: dict[tuple[str, str], list[Point]] = {}
+    for point in sorted(points_of(family.lineage, heir, plan, method), key=lambda p: (p.model, p.shard, p.classes)):
+        if point in found.points:
+            about = ", ".join(point.classes) if method.apart and plan.request.classes else ""
+            parts.setdefault((point.model, about), []).append(point)
     aligned = []
-    for model, parts in by_model.items():
-        mean = pool(parts).mean(method.statistic or "")
+    for (model, about), points in parts.items():
+        pooled = _means(pool([found.points[p] for p in points]), method.wants(plan.request.classes))
         share = family.lineage.shares_head(model, heir.name)
-        aligned.append(align(mean, found.scored[model].head, mine.shapes, mine.head, share_head=share)[0])
-    evidence = method.merge(aligned) if aligned else {}
-    return Case(evidence, found.own.get(heir.name, {}), mine.head, plan.request.classes)
+        means = align(pooled.means, found.scored[model].head, _coordinates(mine, method), mine.head, share_head=share)[0]
+        told = [p for p in points if p in found.enough]  # of sites on one model: the mean over rows, as of what it is a mean
+        total = sum(found.points[p].count for p in told)
+        enough = sum(found.enough[p] * found.points[p].count for p in told) / total if total else None
+        aligned.append(Evidence(means, pooled.rows, about, enough))
+    return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, plan.request.classes)
+
+
+def points_of(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple[Point, ...]:
+    """An heir's evidence points as a method asks for them: on the heir itself (as far as it can name them), class by class."""
+    points = list(heir.points)
+    if method.per_heir:
+        head = lineage[heir.name].head
+        points = [replace(p, model=heir.name) for p in points if not p.classes or not set(p.classes).isdisjoint(head)]
+    if method.apart and plan.request.classes:
+        points = [replace(p, classes=(c,)) for p in points for c in p.classes if c in lineage[p.model].head]
+    return tuple(dict.fromkeys(points))
+
+
+def _weighing(heir: Heir, plan: Plan, method: Method) -> list[tuple[str, tuple[str, ...]]]:
+    """Shards (`site/name`) and classes of each on which an heir is weighed."""
+    whole = [(s.key, tuple(s.rows)) for s in heir.own]
+    if not (method.retained and plan.request.classes):
+        return whole
+    rest = [(s.key, tuple(c for c in s.rows if c not in plan.request.touches(s))) for s in heir.own]
+    return [(key, classes) for key, classes in rest if classes] or whole
+
+
+def _coordinates(mine: Scored, method: Method) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of an heir's evidence, by parameter."""
+    if method.evidence is not None and method.evidence.statistic == "activation":
+        return {n: tuple(s[:1]) for n, s in mine.shapes.items()}
+    return {n: tuple(s) for n, s in mine.shapes.items()}
+
+
+def _means(of: Importance, want: Want | None) -> Evidence:
+    return Evidence(of.mean(want.statistic if want else ""), of.count)
 
 
 def edit(
@@ -232,12 +288,14 @@ def edit(
                 menu_name(method),
                 settings_of(method),
                 case.evidence,
-                case.own or None,
-                _at_home(heir),
+                case.own if case.own.rows else None,
+                tuple((key.split("/", 1)[1], classes) for key, classes in _weighing(heir, plan, method) if _here(key, heir)),
                 question_of(plan, heir.home, gone),
                 scored.calibration,
                 aim,
                 (limit, gate.retained_drop_at_most),
+                _forgotten(heir, plan) if FORGOTTEN_AT_HEIRS in method.needs else (),
+                _retained(heir, plan) if RETAINED_AT_HEIRS in method.needs else (),
             )
         )
     answers = {h.name: a for h, a in zip(heirs, roll.ask(backend, tasks, Applied), strict=True) if a is not None}
@@ -246,6 +304,21 @@ def edit(
         if base != asked:
             raise SiteError(f"{heir.home}: edited version {base[:12]} of {heir.name}, asked was {asked[:12]}")
     return answers
+
+
+def _here(key: str, heir: Heir) -> bool:
+    return key.split("/")[0] == heir.home
+
+
+def _forgotten(heir: Heir, plan: Plan) -> tuple[Lot, ...]:
+    lots = dict.fromkeys((p.site, p.shard, _selection(p)) for p in heir.points)
+    return tuple(Lot(site, shard.split("/", 1)[1], selection) for site, shard, selection in lots)
+
+
+def _retained(heir: Heir, plan: Plan) -> tuple[Lot, ...]:
+    """What the heir was trained on; the worker takes out what is forgotten."""
+    asked = ((s, tuple(c for c in s.rows if not plan.request.classes or c not in plan.request.touches(s))) for s in heir.own)
+    return tuple(Lot(s.site, s.name, Selection(classes)) for s, classes in asked if classes)
 
 
 def _selection(point: Point) -> Selection:
@@ -262,17 +335,20 @@ def _rows(lineage: Lineage, point: Point) -> int:
     return sum(seen.values())
 
 
-def _checked(answer: Measured, version: str, scored: Scored, method: Method, where: str, most: int) -> Importance:
+def _checked(
+    answer: Measured, version: str, scored: Scored, method: Method, want: Want | None, where: str, most: int
+) -> Importance:
     """A site's answer is untrusted: version, names, shapes and count (finiteness and sign are checked when made)."""
-    expected = set(names_in(method.layers, scored.shapes, scored.head))
-    sums = answer.importance.sums.get(method.statistic or "", {})
-    shapes = {n: tuple(t.shape) for n, t in sums.items()}
+    statistic = want.statistic if want else ""
+    found = {n: tuple(t.shape) for n, t in answer.importance.sums.get(statistic, {}).items()}
     if answer.version != version:
         raise SiteError(f"{where}: answered for version {answer.version[:12]}, asked was {version[:12]}")
-    if shapes != {n: tuple(scored.shapes[n]) for n in expected}:
-        raise SiteError(f"{where}: sent importances of {sorted(shapes)[:5]} with shapes that are not the model's")
+    if not fits(statistic, found, scored.shapes, names_in(method.layers, scored.shapes, scored.head)):
+        raise SiteError(f"{where}: sent importances of {sorted(found)[:5]} with shapes that are not the model's")
     if answer.read < 0 or answer.importance.count > most:
         raise SiteError(f"{where}: sent a sum over {answer.importance.count} rows; models were trained on {most} there")
+    if answer.enough is not None and not 0 <= answer.enough < float("inf"):
+        raise SiteError(f"{where}: says that {answer.enough} is enough, expected a number from 0 up")
     return answer.importance
 
 

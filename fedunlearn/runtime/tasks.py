@@ -10,7 +10,7 @@ from typing import Any
 from fedunlearn.data import Selection
 from fedunlearn.evaluation import Scores
 from fedunlearn.importance import Importance
-from fedunlearn.methods.base import Strength
+from fedunlearn.methods.base import Evidence, Strength
 from fedunlearn.tensors import Head, Tensors
 from fedunlearn.training import Recipe
 
@@ -60,6 +60,11 @@ class Measure:
         selection: rows to be forgotten; None for the rows that the model was trained on.
         classes: without a selection, the classes that the model used of the shard.
         sent: the version itself; None where the site has it in its own store.
+        loss: what is differentiated.
+        masked: for the loss "masked", the classes that its target lacks.
+        method: the method whose number is to be calibrated along with it; empty where none is.
+        settings: of that method.
+        most: at most so many rows, evenly spread; 0 for all.
     """
 
     place: str
@@ -70,15 +75,28 @@ class Measure:
     selection: Selection | None
     classes: tuple[str, ...]
     sent: Fetched | None = None
+    loss: str = "labels"
+    masked: tuple[str, ...] = ()
+    method: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    most: int = 0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Answers `Measure`; `read` says how many rows were read for it: none when it came out of the bank."""
+    """Answers `Measure`.
+
+    Args:
+        version: what was measured.
+        importance: sums and count.
+        read: how many rows were read for it: none when it came out of the bank.
+        enough: the method's number, calibrated on the site's calibration rows; None where none was asked for.
+    """
 
     version: str
     importance: Importance
     read: int
+    enough: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +141,15 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Lot:
+    """Rows of one shard of some site, by description."""
+
+    site: str
+    shard: str
+    selection: Selection
+
+
+@dataclass(frozen=True)
 class Apply:
     """Edit a version: choose the strength on calibration rows, write the candidate, score it on test rows.
 
@@ -131,26 +158,30 @@ class Apply:
         version: what is edited; it stays.
         method: name of a method.
         settings: its settings.
-        evidence: merged, in the heir's names and shapes.
-        own: the heir's own mean importances; None where all its data lies here and the worker measures them itself.
+        evidence: as the method merged it, in the heir's names and shapes.
+        own: the heir's own means; None where all its data lies here and the worker measures them itself.
         own_shards: for that, shard names and the classes used of each.
         question: what scores are about.
         before: the heir's calibration scores, from `Scored`.
         aim: the forgotten accuracy to come to; None where nobody can say.
         limits: the gate's, on the distance to the aim and on what is lost on the rest.
+        forgotten: for a method that needs them at the heir's home, the rows to be forgotten, wherever they lie.
+        retained: the same for the heir's own rows.
     """
 
     place: str
     version: str
     method: str
     settings: Mapping[str, Any]
-    evidence: Tensors
-    own: Tensors | None
+    evidence: tuple[Evidence, ...]
+    own: Evidence | None
     own_shards: tuple[tuple[str, tuple[str, ...]], ...]
     question: Question
     before: Scores
     aim: float | None
     limits: tuple[float, float]
+    forgotten: tuple[Lot, ...] = ()
+    retained: tuple[Lot, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +197,7 @@ class Applied:
         test: the candidate's scores on test rows.
         mask: the logit mask's scores on the same rows; None where no class is to be masked.
         read: rows of its own that were read to weigh it.
+        passes: forward passes over the calibration rows that the choice took.
     """
 
     base: str
@@ -176,6 +208,7 @@ class Applied:
     test: Scores
     mask: Scores | None
     read: int
+    passes: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,26 @@
 """The only code that sees a place's data and weights. One `match` shows all that can be asked of it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 
 import torch
 from blake3 import blake3
 from torch import nn
+from torch.nn import functional
 
 from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData
 from fedunlearn.data.rows import joined
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, SiteError
 from fedunlearn.evaluation import Scores, score
+from fedunlearn.evaluation.accuracy import BATCH
 from fedunlearn.importance import Importance, by_class, measure, pool
-from fedunlearn.methods import Case, LogitMask, calibrate, make
-from fedunlearn.methods.base import Strength
+from fedunlearn.methods import Case, LogitMask, Method, calibrate, make
+from fedunlearn.methods.base import Evidence, Home, Strength
 from fedunlearn.nets import load
 from fedunlearn.runtime.births import survey, train
-from fedunlearn.runtime.features import features, last_layer
 from fedunlearn.runtime.tasks import (
     Answer,
     Applied,
@@ -29,6 +31,7 @@ from fedunlearn.runtime.tasks import (
     Deposited,
     Fetch,
     Fetched,
+    Lot,
     Measure,
     Measured,
     Question,
@@ -38,6 +41,7 @@ from fedunlearn.runtime.tasks import (
     Task,
     Train,
 )
+from fedunlearn.runtime.trials import Trials
 from fedunlearn.store import Bank, Banked, Store, Version, write_atomically
 from fedunlearn.tensors import Head, Tensors, names_in
 
@@ -52,6 +56,7 @@ class Worker:
         data: its shards and held-out rows; a place that only holds models has no shards.
         make_net: a net for so many outputs, of the family's architecture of that name (empty for its own).
         device: where to compute.
+        lent: data of other places, by place: none but in a simulation that grants methods what no deployment does.
     """
 
     place: str
@@ -59,6 +64,7 @@ class Worker:
     data: SiteData
     make_net: Callable[[int, str], nn.Module]
     device: str = "cpu"
+    lent: Mapping[str, SiteData] = field(default_factory=dict)
 
     def handle(self, task: Task) -> Answer:
         """Do one task.
@@ -93,20 +99,47 @@ class Worker:
 
     def _measure(self, task: Measure) -> Measured:
         banked = self._banked(task)
-        if banked is not None:
+        if banked is not None and not task.method:
             return Measured(task.version, banked, 0)
         found = self._weights(task)
-        head = found.head
         if task.selection is not None:
-            rows = self.data.selected(task.shard, task.selection)
+            rows = self.data.selected(task.shard, task.selection).for_head(found.head.classes)
         else:
-            rows = self.data.training(task.shard, task.classes)
-        importance = self._importance(self._net(found), rows, head, task.layers, task.statistic)
-        return Measured(task.version, importance, len(rows))
+            rows = self.data.training(task.shard, task.classes).for_head(found.head.classes)
+        if 0 < task.most < len(rows):
+            rows = rows.take([i * len(rows) // task.most for i in range(task.most)])
+        net = self._net(found)
+        importance = measure(
+            net, rows.x.to(self.device), rows.y.to(self.device), head=found.head, layers=task.layers,
+            statistic=task.statistic, loss=task.loss, masked=task.masked,
+        )  # fmt: skip
+        enough = self._enough(task, found, net, rows, importance) if task.method and len(rows) else None
+        return Measured(task.version, importance, len(rows), enough)
+
+    def _enough(self, task: Measure, found: Fetched | Version, net: nn.Module, rows: Rows, of: Importance) -> float | None:
+        """The method's number for this evidence: on calibration rows of the class; on the measured ones if there are none."""
+        method, head = make(task.method, task.settings), found.head
+        held = self.data.held_out.get("calibration", Rows.empty(head.classes)).for_head(head.classes)
+        like = held.of(rows.counts())  # calibration rows of the classes that were measured
+        asked = like if task.masked and len(like) else rows
+        gap = None if not len(like) else _loss(net, like, self.device) - _loss(net, rows, self.device)
+        own = Evidence()
+        if method.own is not None:
+            whole = self.data.training(task.shard).counts()
+            rest = [c for c in whole if c not in task.masked] or list(whole)
+            ask = Measure(
+                self.place, task.version, task.shard, method.own.statistic, method.layers, None, tuple(rest), task.sent,
+                method.own.loss, most=method.own.rows,
+            )  # fmt: skip
+            own = _evidence(self._measure(ask).importance, method.own.statistic)
+        about = ", ".join(rows.counts()) if task.masked else ""
+        trials = Trials(net, found.weights, head, (asked, Rows.empty(head.classes)), (), method.layers, self.device)
+        case = Case((_evidence(of, task.statistic, about),), own, head, task.masked)
+        return method.enough(found.weights, case, lambda edited: trials(edited).forgotten or 0.0, gap)
 
     def _banked(self, task: Measure) -> Importance | None:
         """Out of the bank, where the sums of whole classes of this very version, on these very rows, are in it."""
-        held = Bank(self.store.folder).read(self._what(task.version, task.shard, task.statistic))
+        held = Bank(self.store.folder).read(self._what(task.version, task.shard, task.statistic, task.loss))
         excluded = self.data.exclusions.by_request.values()
         if held is None or (task.selection is not None and task.selection.samples):
             return None
@@ -139,53 +172,82 @@ class Worker:
         bank.write(what, {c: Banked(i.sums[task.statistic], i.count) for c, i in found.items()})
         return Deposited(task.version, len(rows))
 
-    def _what(self, version: str, shard: str, statistic: str) -> dict[str, str]:
+    def _what(self, version: str, shard: str, statistic: str, loss: str = "labels") -> dict[str, str]:
         names = "\n".join(self.data.all(shard).keys)
         rows = blake3(names.encode()).hexdigest()
-        return {"version": version, "shard": shard, "rows": rows, "statistic": statistic, "loss": "labels", "layers": "all"}
+        return {"version": version, "shard": shard, "rows": rows, "statistic": statistic, "loss": loss, "layers": "all"}
 
     def _weights(self, task: Measure | Deposit) -> Fetched | Version:
         return task.sent or self.store.read(task.version)
-
-    def _importance(self, net: nn.Module, rows: Rows, head: Head, layers: str, statistic: str) -> Importance:
-        named = rows.for_head(head.classes)
-        return measure(net, named.x.to(self.device), named.y.to(self.device), head=head, layers=layers, statistic=statistic)
 
     def _apply(self, task: Apply) -> Applied:
         version = self.store.read(task.version)
         method = make(task.method, task.settings)
         net = self._net(version)
-        own, read = task.own, 0
-        if own is None and method.statistic is not None:
-            asks = (
-                Measure(self.place, task.version, shard, method.statistic, method.layers, None, classes)
-                for shard, classes in task.own_shards
-            )
-            answers = [self._measure(ask) for ask in asks]
-            own, read = pool([a.importance for a in answers]).mean(method.statistic), sum(a.read for a in answers)
-        case = Case(task.evidence, own or {}, version.head, task.question.classes)
-
-        def scored(weights: Tensors, split: str) -> Scores:
-            return self._score(load(net, weights), task.question, version.head, split)
-
+        own, read = (task.own, 0) if task.own or method.own is None else self._own(task, method)
+        home = self._home(task, net, version.head) if task.forgotten or task.retained else None
+        case = Case(task.evidence, own or Evidence(), version.head, task.question.classes, home)
         forgotten, rest, named = self._asked(task.question, version.head, "calibration")
-        inside = method.layers == "last" and [features(net, version.head, rows) for rows in (forgotten, rest)]
+        trials = Trials(net, version.weights, version.head, (forgotten, rest), named, method.layers, self.device)
 
         def tried(strength: Strength) -> tuple[float | None, float | None, float]:
             edited = method.edit(version.weights, case, strength)
-            if inside and inside[0] is not None and inside[1] is not None and _only_head(version, edited):
-                found = score(last_layer(edited, version.head, self.device), inside[0], inside[1], named)
-            else:
-                found = score(load(net, edited), forgotten, rest, named)
+            found = trials(edited)
             return found.forgotten, found.retained, _distance(version.weights, edited)
 
         before = (task.before.forgotten, task.before.retained)
-        choice = calibrate(method.strengths(case), tried, before, task.aim, task.limits)
+        sent, most = method.sent(case), trials.most
+        strengths = method.strengths(case, most - (sent is not None))
+        choice = calibrate(strengths, tried, before, task.aim, task.limits, sent=sent, finer=method.finer, most=most)
         edited = method.edit(version.weights, case, choice.strength)
         candidate, masked = self.store.write(edited, version.head, version.net), _masked(version.weights, case)
-        mask = scored(masked, "test") if masked is not None else None
-        test = scored(edited, "test")
-        return Applied(task.version, candidate, choice.strength, choice.rule, choice.curve, test, mask, read)
+        mask = self._score(load(net, masked), task.question, version.head, "test") if masked is not None else None
+        test = self._score(load(net, edited), task.question, version.head, "test")
+        return Applied(
+            task.version, candidate, choice.strength, choice.rule, choice.curve, test, mask, read,
+            trials.passes if choice.curve else 0,
+        )  # fmt: skip
+
+    def _own(self, task: Apply, method: Method) -> tuple[Evidence, int]:
+        """What the heir's own data here says of it, and how many rows were read."""
+        want = method.own
+        assert want is not None
+        answers = [
+            self._measure(
+                Measure(
+                    self.place,
+                    task.version,
+                    shard,
+                    want.statistic,
+                    method.layers,
+                    None,
+                    classes,
+                    loss=want.loss,
+                    most=want.rows,
+                )
+            )
+            for shard, classes in task.own_shards
+        ]
+        return _evidence(pool([a.importance for a in answers]), want.statistic), sum(a.read for a in answers)
+
+    def _home(self, task: Apply, net: nn.Module, head: Head) -> Home:
+        forgotten, retained = ([self._lot(lot) for lot in lots] for lots in (task.forgotten, task.retained))
+        gone = {(lot.site, lot.shard, k) for lot, rows in zip(task.forgotten, forgotten, strict=True) for k in rows.keys}
+        kept = []
+        for lot, rows in zip(task.retained, retained, strict=True):
+            kept.append(rows.take([i for i, k in enumerate(rows.keys) if (lot.site, lot.shard, k) not in gone]))
+        return Home(deepcopy(net), _together(forgotten, head), _together(kept, head))
+
+    def _lot(self, lot: Lot) -> Rows:
+        """Rows of a lot, excluded ones left out.
+
+        Raises:
+            SiteError: they lie elsewhere.
+        """
+        data = self.data if lot.site == self.place else self.lent.get(lot.site)
+        if data is None:
+            raise SiteError(f"rows of {lot.site}/{lot.shard} are needed here and do not leave {lot.site}")
+        return data.exclusions.keep(lot.shard, data.selected(lot.shard, lot.selection))
 
     def _commit(self, task: Commit) -> Committed:
         plain = {
@@ -233,9 +295,24 @@ def _masked(weights: Tensors, case: Case) -> Tensors | None:
         return None
 
 
-def _only_head(version: Version, edited: Tensors) -> bool:
-    """Whether an edit left everything below the last layer as it was."""
-    return all(torch.equal(t, edited[n]) for n, t in version.weights.items() if n not in version.head.names)
+def _evidence(of: Importance, statistic: str, about: str = "") -> Evidence:
+    return Evidence(of.mean(statistic), of.count, about)
+
+
+def _loss(net: nn.Module, rows: Rows, device: str) -> float:
+    """Mean cross-entropy of the rows' labels."""
+    with torch.inference_mode():
+        parts = [net(rows.x[i : i + BATCH].to(device)).cpu() for i in range(0, len(rows), BATCH)]
+    return float(functional.cross_entropy(torch.cat(parts).double(), rows.y))
+
+
+def _together(parts: Sequence[Rows], head: Head) -> Rows:
+    """Rows of several sites as one, in the head's classes; keys may repeat between sites and are numbered anew."""
+    named = [p.for_head(head.classes) for p in parts if len(p)]
+    if not named:
+        return Rows.empty(head.classes)
+    x, y = torch.cat([p.x for p in named]), torch.cat([p.y for p in named])
+    return Rows(x, y, tuple(map(str, range(len(y)))), tuple(head.classes))
 
 
 def _distance(before: Tensors, after: Tensors) -> float:

@@ -1,5 +1,9 @@
-"""Laws that every method obeys, and what each one's own equations say."""
+"""What each method's own equations say, and how strengths are chosen."""
 
+import math
+from collections.abc import Mapping
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,61 +11,23 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedunlearn.errors import InputError
-from fedunlearn.methods import METHODS, Case, FIUn, calibrate, make
+from fedunlearn.methods import Case, Evidence, FIUn, calibrate, make
+from fedunlearn.methods.calibration import beside
 from fedunlearn.methods.dampening import dampen, thresholds
-from fedunlearn.methods.menu import settings_of
-from fedunlearn.tensors import Head, equal
+from fedunlearn.tensors import Head
 
 HEAD = Head("head", ("a", "b", "c"))
 values = arrays("float32", (3, 2), elements=st.floats(-4, 4, width=32)).map(torch.from_numpy)
 importances = arrays("float64", (3, 2), elements=st.floats(0, 1e3, allow_subnormal=False)).map(torch.from_numpy)
 
 
-@st.composite
-def cases(draw: st.DrawFn) -> tuple[dict[str, torch.Tensor], Case]:
-    weights = {"head.weight": draw(values), "head.bias": torch.zeros(3), "body": draw(values), "steps": torch.tensor(4)}
-    evidence, own = ({n: draw(importances) for n in ("head.weight", "body")} for _ in range(2))
-    return weights, Case(evidence, own, HEAD, ("b",))
-
-
-@pytest.mark.parametrize("name", METHODS)
-@settings(max_examples=30)
-@given(data=st.data())
-def test_the_model_passed_in_stays_and_names_shapes_and_dtypes_stay(name: str, data: st.DataObject) -> None:
-    weights, case = data.draw(cases())
-    before = {n: t.clone() for n, t in weights.items()}
-    method = make(name)
-    for strength in method.strengths(case):
-        edited = method.edit(weights, case, strength)
-        assert equal(weights, before)
-        assert {n: (t.shape, t.dtype) for n, t in edited.items()} == {n: (t.shape, t.dtype) for n, t in weights.items()}
-        assert all(bool(torch.isfinite(t).all()) for t in edited.values())
-
-
-@pytest.mark.parametrize("name", METHODS)
-@settings(max_examples=30)
-@given(data=st.data())
-def test_forgetting_nothing_changes_nothing(name: str, data: st.DataObject) -> None:
-    weights, case = data.draw(cases())
-    nothing = Case({n: torch.zeros_like(t) for n, t in case.evidence.items()}, case.own, HEAD, ())
-    method = make(name)
-    for strength in method.strengths(nothing):
-        assert equal(method.edit(weights, nothing, strength), weights)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_name_with_its_settings_makes_the_method_again(name: str) -> None:
-    method = make(name)
-    assert make(name, settings_of(method)) == method
-
-
 @settings(max_examples=50)
 @given(data=st.data(), alpha=st.floats(0, 20), lam=st.floats(0, 2))
 def test_dampening_is_equations_3_and_4_of_ssd(data: st.DataObject, alpha: float, lam: float) -> None:
-    weights, case = data.draw(cases())
-    edited = dampen(weights, case.evidence, case.own, alpha, lam)["body"]
-    for i, w in enumerate(weights["body"].flatten().tolist()):
-        m, f = float(case.evidence["body"].flatten()[i]), float(case.own["body"].flatten()[i])
+    weights, evidence, own = data.draw(values), data.draw(importances), data.draw(importances)
+    edited = dampen({"body": weights}, {"body": evidence}, {"body": own}, alpha, lam)["body"]
+    for i, w in enumerate(weights.flatten().tolist()):
+        m, f = float(evidence.flatten()[i]), float(own.flatten()[i])
         expected = w * min(lam * f / m, 1.0) if m > alpha * f else w
         assert float(edited.flatten()[i]) == pytest.approx(expected, rel=1e-6, abs=1e-30)
 
@@ -85,13 +51,17 @@ def test_thresholds_select_more_and_more_weights_up_to_all(ratio: object) -> Non
 
 
 def test_merged_evidence_of_two_roots_is_the_maximum() -> None:
-    a, b = {"w": torch.tensor([1.0, 5.0])}, {"w": torch.tensor([2.0, 3.0])}
-    assert FIUn().merge([a, b])["w"].tolist() == [2.0, 5.0]
+    a, b = Evidence({"w": torch.tensor([1.0, 5.0])}, 3), Evidence({"w": torch.tensor([2.0, 3.0])}, 5)
+    for how, expected in {"max": [2.0, 5.0], "mean": [1.5, 4.0], "sum": [3.0, 8.0]}.items():
+        (merged,) = FIUn(merging=how).merge([a, b])
+        assert merged.means["w"].tolist() == expected
+    with pytest.raises(InputError, match="unknown merging 'maximum'; did you mean 'max'"):
+        FIUn(merging="maximum")
 
 
 def test_the_mask_makes_a_class_lose_whatever_the_input() -> None:
     weights = {"head.weight": torch.randn(3, 2), "head.bias": torch.randn(3)}
-    edited = make("logit_mask").edit(weights, Case({}, {}, HEAD, ("b",)), {})
+    edited = make("logit_mask").edit(weights, Case((), Evidence(), HEAD, ("b",)), {})
     out = torch.randn(100, 2) * 50 @ edited["head.weight"].T + edited["head.bias"]
     assert not (out.argmax(1) == 1).any()
     assert torch.equal(edited["head.weight"][[0, 2]], weights["head.weight"][[0, 2]])
@@ -100,12 +70,12 @@ def test_the_mask_makes_a_class_lose_whatever_the_input() -> None:
 def test_the_mask_says_when_it_cannot() -> None:
     weights = {"head.weight": torch.randn(3, 2)}
     with pytest.raises(InputError, match="all 3 outputs would be masked; retire the model"):
-        make("logit_mask").edit(weights, Case({}, {}, HEAD, ("a", "b", "c")), {})
+        make("logit_mask").edit(weights, Case((), Evidence(), HEAD, ("a", "b", "c")), {})
     with pytest.raises(InputError, match="the head 'head' has no bias"):
-        make("logit_mask").edit(weights, Case({}, {}, HEAD, ("a",)), {})
-    assert "no output to mask" in str(make("logit_mask").misses(Case({}, {}, HEAD, ("z",))))
-    assert "retire the model" in str(make("logit_mask").misses(Case({}, {}, HEAD, ("a", "b", "c"))))
-    assert make("logit_mask").misses(Case({}, {}, HEAD, ("a", "z"))) is None
+        make("logit_mask").edit(weights, Case((), Evidence(), HEAD, ("a",)), {})
+    assert "no output to mask" in str(make("logit_mask").misses(Case((), Evidence(), HEAD, ("z",))))
+    assert "retire the model" in str(make("logit_mask").misses(Case((), Evidence(), HEAD, ("a", "b", "c"))))
+    assert make("logit_mask").misses(Case((), Evidence(), HEAD, ("a", "z"))) is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +83,7 @@ def test_the_mask_says_when_it_cannot() -> None:
     [
         ("fiunn", {}, "unknown method 'fiunn'; did you mean 'fiun'"),
         ("fiun", {"alhpa": 1}, "method fiun: unknown setting 'alhpa'; did you mean 'alpha'"),
-        ("fiun", {"alpha": "much"}, "alpha is 'much', expected a number from 0 up, or 'auto'"),
+        ("fiun", {"alpha": "much"}, "alpha is 'much', expected a number from 0 up, or 'auto' or 'percentile'"),
         ("fiun", {"lam": -1}, "lam is -1, expected a number from 0 up"),
         ("fiun", {"alpha": "nan"}, "alpha is nan"),
         ("logit_mask", {"alpha": 1}, "method logit_mask: unknown setting 'alpha'"),
@@ -176,3 +146,47 @@ def test_without_rows_of_the_class_it_bounds_the_damage_and_takes_the_largest_ed
 def test_a_single_strength_is_taken_as_given() -> None:
     choice = calibrate([{"alpha": 2.0}], lambda _: pytest.fail("not to be scored"), (0.9, 0.9), 0.0)
     assert choice.rule == "given"
+
+
+def test_what_was_calibrated_at_the_roots_comes_first() -> None:
+    sent = {"step": 2.0}
+
+    def chosen(before: tuple[float | None, float | None], aim: float | None, limits: tuple[float, float]) -> tuple[float, int]:
+        choice = calibrate(STRENGTHS, lambda s: CURVE[int(s["step"])], before, aim, limits, sent=sent)
+        return choice.strength["step"], len(choice.curve)
+
+    assert chosen((0.9, 0.95), 0.5, (0.05, 0.05)) == (2, 1)  # within the limits here: nothing else is tried
+    assert chosen((0.9, 0.95), 0.0, (0.05, 0.05)) == (3, len(CURVE))  # it is not: chosen as if there were none
+    assert chosen((None, 0.95), 0.0, (0.05, 0.05)) == (2, 1)  # nobody can see it here
+    assert chosen((0.9, 0.95), None, (0.05, 0.05)) == (2, 1)
+
+
+def test_the_percentile_is_that_of_assd() -> None:
+    m = torch.arange(1.0, 1002.0, dtype=torch.float64)
+    case = Case((Evidence({"w": m}, 50),), Evidence({"w": torch.ones_like(m)}, 500), HEAD, ("b",))
+    (strength,) = make("fiun", {"alpha": "percentile", "lam": 1}).strengths(case, 20)
+    assert strength["alpha"] == pytest.approx(float(np.percentile(m.numpy(), 100 - math.log(1 + 100 * 50 / 500))), abs=1.0)
+
+
+def test_the_rest_of_the_budget_goes_beside_the_best() -> None:
+    """A peak between two strengths that are far apart is found, and the budget is kept."""
+
+    def score(strength: Mapping[str, float]) -> tuple[float, float, float]:
+        far = abs(math.log(strength["alpha"] / 37))
+        return min(1.0, far / 4), 0.9, 1 / strength["alpha"]
+
+    coarse = [{"alpha": 10.0**k, "lam": lam} for lam in (1.0, 0.1) for k in range(5)]
+    method = make("fiun")
+    choice = calibrate(coarse, score, (1.0, 0.9), 0.0, finer=method.finer, most=20)
+    assert choice.strength["alpha"] == pytest.approx(37, rel=0.1)
+    assert len(choice.curve) <= 20
+    assert calibrate(coarse, score, (1.0, 0.9), 0.0, most=20).strength["alpha"] == 100.0
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8, unique=True), st.data())
+def test_finer_strengths_lie_between_the_best_and_its_neighbours(tried: list[float], data: st.DataObject) -> None:
+    best = data.draw(st.sampled_from(tried))
+    for value in beside(tried, best):
+        low, high = sorted((value, best))
+        assert not any(low < v < high for v in tried)
+        assert min(tried) < value < max(tried)

@@ -46,8 +46,8 @@ def test_a_class_request_reads_no_row_and_comes_out_the_same(family: Family, bac
         assert banked.count == importance.count
         for name, tensor in importance.sums["squares"].items():
             assert torch.allclose(banked.sums["squares"][name], tensor, rtol=1e-5, atol=1e-12)
-    for name, tensors in fresh.own.items():
-        assert all(torch.allclose(own.own[name][n], t, rtol=1e-5, atol=1e-12) for n, t in tensors.items())
+    for name, weighed in fresh.own.items():
+        assert all(torch.allclose(own.own[name].means[n], t, rtol=1e-5, atol=1e-12) for n, t in weighed.means.items())
     for place, worker in backend.workers.items():
         sealed = Sealed(worker.data.site, worker.data.shards, worker.data.held_out, worker.data.excluded)
         backend.workers[place] = replace(worker, data=sealed)

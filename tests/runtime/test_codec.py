@@ -15,6 +15,7 @@ from torch import Tensor
 from fedunlearn.data import Selection
 from fedunlearn.evaluation import Scores
 from fedunlearn.importance import Importance
+from fedunlearn.methods import Evidence
 from fedunlearn.runtime import codec
 from fedunlearn.runtime.codec import DTYPES, KINDS, CodecError, Packed, pack, size, unpack
 from fedunlearn.runtime.tasks import (
@@ -27,6 +28,7 @@ from fedunlearn.runtime.tasks import (
     Failure,
     Fetch,
     Fetched,
+    Lot,
     Measure,
     Measured,
     Question,
@@ -81,6 +83,8 @@ SCORES = st.builds(
     Scores, st.none() | NUMBER, st.none() | NUMBER, WHOLE, WHOLE, st.dictionaries(TEXT, st.none() | NUMBER, max_size=2)
 )
 FETCHED = st.builds(Fetched, NAMED, HEADS, TEXT)
+EVIDENCE = st.builds(Evidence, NAMED, WHOLE, TEXT, st.none() | st.floats(0, 1e300))
+LOTS = st.lists(st.builds(Lot, TEXT, TEXT, SELECTIONS), max_size=2).map(tuple)
 SHARDS = st.lists(st.tuples(TEXT, NAMES), max_size=2).map(tuple)
 STRENGTHS = st.dictionaries(TEXT, NUMBER, max_size=2)
 SETTINGS = st.dictionaries(TEXT, PLAIN, max_size=3)
@@ -93,18 +97,21 @@ RECIPES = st.builds(Recipe, TEXT, TEXT, NAMES, NAMES, WHOLE, NUMBER, WHOLE, WHOL
 MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Fetch: st.builds(Fetch, TEXT, TEXT),
     Fetched: FETCHED,
-    Measure: st.builds(Measure, TEXT, TEXT, TEXT, TEXT, TEXT, st.none() | SELECTIONS, NAMES, st.none() | FETCHED),
-    Measured: st.builds(Measured, TEXT, importances(), WHOLE),
+    Measure: st.builds(
+        Measure,
+        *(TEXT, TEXT, TEXT, TEXT, TEXT, st.none() | SELECTIONS, NAMES, st.none() | FETCHED, TEXT, NAMES, TEXT, SETTINGS, WHOLE),
+    ),
+    Measured: st.builds(Measured, TEXT, importances(), WHOLE, MAYBE),
     Deposit: st.builds(Deposit, TEXT, TEXT, TEXT, TEXT, st.none() | FETCHED),
     Deposited: st.builds(Deposited, TEXT, WHOLE),
     Score: st.builds(Score, TEXT, TEXT, QUESTIONS, SHARDS),
     Scored: st.builds(Scored, TEXT, HEADS, SHAPES, SCORES, SCORES, WHOLE),
     Apply: st.builds(
         Apply,
-        *(TEXT, TEXT, TEXT, SETTINGS, NAMED, st.none() | NAMED, SHARDS, QUESTIONS, SCORES, MAYBE),
-        st.tuples(NUMBER, NUMBER),
+        *(TEXT, TEXT, TEXT, SETTINGS, st.lists(EVIDENCE, max_size=2).map(tuple), st.none() | EVIDENCE, SHARDS, QUESTIONS),
+        *(SCORES, MAYBE, st.tuples(NUMBER, NUMBER), LOTS, LOTS),
     ),
-    Applied: st.builds(Applied, TEXT, TEXT, STRENGTHS, TEXT, CURVES, SCORES, st.none() | SCORES, WHOLE),
+    Applied: st.builds(Applied, TEXT, TEXT, STRENGTHS, TEXT, CURVES, SCORES, st.none() | SCORES, WHOLE, WHOLE),
     Commit: st.builds(
         Commit, TEXT, st.dictionaries(TEXT, TEXT, max_size=2), st.dictionaries(TEXT, SELECTIONS, max_size=2), TEXT
     ),
@@ -220,7 +227,11 @@ FETCH = '{"place":"north","version":"v"}'
             '{"weights":{"w":"0:float32"},"head":{"layer":"h","classes":[]},"net":""}',
             r"weights.w: .* that came along",
         ),
-        ("measured", '{"version":"v","read":0,"importance":{"sums":{},"count":-1}}', "measured.importance: .*count is -1"),
+        (
+            "measured",
+            '{"version":"v","read":0,"enough":null,"importance":{"sums":{},"count":-1}}',
+            "measured.importance: .*count is -1",
+        ),
     ],
 )
 def test_errors_name_the_kind_and_the_field(kind: str, plain: str, says: str) -> None:
@@ -246,7 +257,7 @@ def test_what_cannot_travel_is_refused_where_it_is_packed() -> None:
         (endless, r"apply.settings.x\[0\].*not nested deeper than 16"),
         (2**63, "apply.settings.x: .*numbers within 64 bits"),
     ):
-        task = Apply("p", "v", "m", {"x": held}, {}, None, (), Question(), Scores(None, None, 0, 0), None, (0.0, 0.0))
+        task = Apply("p", "v", "m", {"x": held}, (), None, (), Question(), Scores(None, None, 0, 0), None, (0.0, 0.0))
         with pytest.raises(CodecError, match=says):
             pack(task)
     with pytest.raises(CodecError, match=r"fetched.weights.w: got a .* tensor of complex64"):

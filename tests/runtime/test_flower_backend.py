@@ -62,7 +62,12 @@ def test_the_facts_are_those_of_this_process_hashes_included(
 ) -> None:
     scenario, trained = load(find_topology(topology)), families(topology)
     request = Request(classes=tuple(next(iter(scenario.requests.values())).classes))
-    for name, method in {"last": FIUn(layers="last"), "all": FIUn(layers="all"), "mask": "logit_mask"}.items():
+    for name, method in {
+        "last": FIUn(layers="last"),
+        "all": FIUn(layers="all"),
+        "mask": "logit_mask",
+        "steer": "steer",
+    }.items():
         records: list[Record] = []
         for way in (lambda f: InProcess(workers(scenario, f)), lambda f: over_grid(scenario, f)):
             family = Family.open(Path(shutil.copytree(trained, tmp_path / f"{name}-{len(records)}")))
@@ -218,7 +223,9 @@ def test_an_answer_counts_once_and_only_to_what_was_asked(asked: list[Task], fam
 def test_a_method_of_ones_own_runs_only_where_the_site_allows_it(family: Family, hospitals: Scenario) -> None:
     name = f"{Mine.__module__}:{Mine.__qualname__}"
     before = snapshot(family.folder)
-    with pytest.raises(SiteError, match=rf"method '{name}' is not allowed at \w+; it allows fiun, logit_mask, and its owner"):
+    with pytest.raises(
+        SiteError, match=rf"method '{name}' is not allowed at \w+; it allows steer, .*logit_mask.*, and its owner"
+    ):
         unlearn(family, LEAVE, Mine(), over_grid(hospitals, family))
     assert snapshot(family.folder) == before
     assert not unlearn(family, LEAVE, Mine(), over_grid(hospitals, family, (name,))).nothing

@@ -39,7 +39,7 @@ def test_pool_within_a_model_merge_between_models_and_only_over_ancestors() -> N
     found = Round1(scored, {p: values[p.shard] for p in plan.points}, {})
     family = Family.__new__(Family)
     family.__dict__["lineage"] = lineage
-    heirs = {h.name: merge(family, h, plan, FIUn(), found).evidence["h.weight"].flatten().tolist() for h in plan.heirs}
+    heirs = {h.name: merge(family, h, plan, FIUn(), found).merged["h.weight"].flatten().tolist() for h in plan.heirs}
     assert heirs["one"] == [1.5, 2.0]  # (2 + 4) / 4, (8 + 0) / 4: pooled over the clients of one model
     assert heirs["two"] == [1.0, 3.0]
     assert heirs["joined"] == [1.5, 3.0]  # maximum over the two models

@@ -12,7 +12,7 @@ from fedunlearn.errors import ExcludedError, InputError, SiteError
 from fedunlearn.evaluation import Gate
 from fedunlearn.importance import Importance, measure, pool
 from fedunlearn.lineage import Request, discover
-from fedunlearn.methods import Case, FIUn, Method
+from fedunlearn.methods import Case, Evidence, FIUn, Method
 from fedunlearn.methods.base import Strength
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, Record, rollback, score_all, settle, unlearn
@@ -287,13 +287,13 @@ class Greedy(Method):
     name = "greedy"
     needs = frozenset({"forget data at the heir"})
 
-    def merge(self, evidence: Sequence[Tensors]) -> dict[str, torch.Tensor]:
-        return {}
+    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        return ()
 
     def misses(self, case: Case) -> str | None:
         return None
 
-    def strengths(self, case: Case) -> Sequence[Strength]:
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
         return [{}]
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
@@ -424,7 +424,7 @@ def test_the_own_importance_of_a_global_model_is_pooled_over_its_clients(family:
         rows = backend.workers[site].data.all("main")
         parts.append(measure(net, rows.x, rows.y, head=version.head))
     expected = pool(parts).mean()
-    assert all(torch.allclose(found.own["shared"][n], t, rtol=1e-6) for n, t in expected.items())
+    assert all(torch.allclose(found.own["shared"].means[n], t, rtol=1e-6) for n, t in expected.items())
 
 
 def inflated(task: Task, answer: Answer) -> Answer:

@@ -26,7 +26,7 @@ def run(script: str, folder: Path) -> dict[str, Any]:
 
 def test_hospitals_classes(tmp_path: Path) -> None:
     rows = run("hospitals_classes.py", tmp_path)["rows"]
-    assert {r["layers"] for r in rows} == {"all", "last"}
+    assert {r["method"] for r in rows} == {"fiun all", "fiun last", "steer"}
     assert {r["name"] for r in rows} == {"shared", "parallel", "eastern", "merged", "triage"}
 
 

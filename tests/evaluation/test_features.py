@@ -5,8 +5,8 @@ from torch import nn
 
 from fedunlearn.data import Rows
 from fedunlearn.evaluation import accuracy
+from fedunlearn.evaluation.features import features, last_layer
 from fedunlearn.nets import build, head_of, weights_of
-from fedunlearn.runtime.features import features, last_layer
 
 CLASSES = ("a", "b", "c", "d")
 

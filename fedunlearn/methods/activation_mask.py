@@ -1,0 +1,83 @@
+"""ActivationMask, the baseline of FisherMask (arXiv 2310.05331) that looks at activations instead of gradients.
+
+Score of a unit: its mean activation on what is forgotten less that on what is retained, a channel's over positions too. The
+top `ratio` of all units (channels of convolutions, outputs of linear layers) are silenced: their weights, their bias, and the
+BatchNorm that follows.
+
+Differs: the last layer is left alone (its outputs are the classes; silencing them is the logit mask); units that are no more
+active on what is forgotten are never silenced. The paper's ratio is that of FisherMask; "auto" chooses it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want
+from fedunlearn.methods.dampening import merged
+from fedunlearn.methods.masks import check_ratio, finer_ratios, names_of, ratios, top, zeroed
+from fedunlearn.tensors import Tensors
+
+
+@dataclass(frozen=True)
+class ActivationMask(Method):
+    """Silence units that are active on what is forgotten and not on the rest.
+
+    Args:
+        ratio: share of units, or "auto".
+        per_heir: evidence of each heir itself, as in the paper; or of its roots.
+        layers: "all", or the name of a layer.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    ratio: float | Literal["auto"] = "auto"
+    per_heir: bool = False
+    layers: str = "all"
+    name = "activation_mask"
+    evidence = Want("activation")
+    own = Want("activation")
+    retained = True
+
+    def __post_init__(self) -> None:
+        check_ratio(self.name, self.ratio)
+
+    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        """The elementwise maximum, where there is more than one model."""
+        return merged(evidence)
+
+    def misses(self, case: Case) -> str | None:
+        """An heir that shares no hidden layer with the evidence."""
+        hidden = set(case.merged) - set(case.head.names)
+        return None if hidden else f"needs deeper layers; it shares no hidden layer with the evidence in layers {self.layers!r}"
+
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+        """Shares of units."""
+        del case
+        return ratios(self.ratio, most)
+
+    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
+        """Shares beside the best."""
+        return finer_ratios(tried, best)
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Silence."""
+        forgotten, rest = case.merged, case.own.means
+        hidden = [n for n in names_of([forgotten, rest], weights) if n not in case.head.names]
+        chosen = top({n: forgotten[n] - rest[n] for n in hidden}, strength["ratio"])
+        return zeroed(weights, {n: unit for layer, unit in chosen.items() for n in (layer, *_along(layer, weights))})
+
+
+def _along(layer: str, weights: Tensors) -> list[str]:
+    """What else shapes a layer's output by unit: its bias, and the BatchNorm that stands next in the model."""
+    names = [n for n in weights if not n.endswith("num_batches_tracked")]
+    prefix = layer.removesuffix("weight")
+    found = [n for n in (prefix + "bias",) if n in weights]
+    after = names[names.index(layer) + 1 + len(found) :][:4]
+    norm = after[0].removesuffix("weight") if after and after[0].endswith("weight") else ""
+    is_norm = norm and [norm + x for x in ("weight", "bias", "running_mean", "running_var")] == after
+    if is_norm and len(weights[after[0]]) == len(weights[layer]):
+        found += after[:2]
+    return found

@@ -1,0 +1,230 @@
+"""Baselines without evidence: what has to be beaten, beside the logit mask.
+
+Random mask and Fisher noise are those of FisherMask (arXiv 2310.05331; the noise after Golatkar et al. 2020, arXiv 1911.04933).
+Fine-tuning, gradient ascent and distillation train at each heir's home, with rows that no deployment sends there: simulations.
+"""
+
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedunlearn.data import Rows
+from fedunlearn.errors import InputError
+from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Evidence, Method, Strength, Want
+from fedunlearn.methods.masks import check_ratio, finer_ratios, ratios, top, units, zeroed
+from fedunlearn.methods.tuning import labels, tuned
+from fedunlearn.nets import load
+from fedunlearn.tensors import Tensors
+
+PASSES = (1, 2, 5, 10)  # epochs that "auto" tries
+
+
+class _Unguided(Method, ABC):
+    """Takes no evidence, so that nothing of it can be missing."""
+
+    evidence = None
+    own: Want | None = None
+
+    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        """It uses none."""
+        del evidence
+        return ()
+
+    def misses(self, case: Case) -> str | None:
+        """Nothing."""
+        del case
+        return None
+
+
+@dataclass(frozen=True)
+class RandomMask(_Unguided):
+    """Zero units drawn at random: what a mask does whatever it is told.
+
+    Args:
+        ratio: share of units, or "auto".
+        seed: of the draw.
+
+    Raises:
+        InputError: the ratio is no fraction.
+    """
+
+    ratio: float | Literal["auto"] = "auto"
+    seed: int = 0
+    name = "random_mask"
+
+    def __post_init__(self) -> None:
+        check_ratio(self.name, self.ratio)
+
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+        """Shares of units."""
+        del case
+        return ratios(self.ratio, most)
+
+    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
+        """Shares beside the best."""
+        return finer_ratios(tried, best)
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Mask."""
+        del case
+        generator = torch.Generator().manual_seed(self.seed)
+        shapes = {n: units(t).shape for n, t in sorted(weights.items()) if t.dim() >= 2}
+        return zeroed(weights, top({n: torch.rand(s, generator=generator) for n, s in shapes.items()}, strength["ratio"]))
+
+
+@dataclass(frozen=True)
+class FisherNoise(_Unguided):
+    """Gaussian noise on every weight, the more the less the retained data needs it.
+
+    theta ~ N(theta, s / F), 1 / F at most `MOST`, averaged over inputs of a unit, ten times for the last layer and for vectors;
+    rows of forgotten classes in the last layer are drawn around 0 with variance `ROW`.
+
+    Args:
+        scale: s; 1e-6 in the public code; "auto" chooses it.
+        seed: of the draw.
+
+    Raises:
+        InputError: the scale is below zero.
+    """
+
+    scale: float | Literal["auto"] = "auto"
+    seed: int = 0
+    name = "fisher_noise"
+    own = Want("squares")
+    retained = True
+
+    def __post_init__(self) -> None:
+        if self.scale != "auto" and not (isinstance(self.scale, int | float) and 0 <= self.scale < float("inf")):
+            raise InputError(f"fisher_noise: scale is {self.scale!r}, expected a number from 0 up, or 'auto'")
+
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+        """Scales from 1e-9 up, by factors of 3."""
+        del case
+        return [{"scale": 1e-9 * 3**i} for i in range(most)] if self.scale == "auto" else [{"scale": float(self.scale)}]
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Draw."""
+        generator = torch.Generator().manual_seed(self.seed)
+        rows = [i for i, c in enumerate(case.head.classes) if c in case.classes]
+        edited = dict(weights)
+        for name in sorted(case.own.means.keys() & weights.keys()):
+            weight, fisher = weights[name], case.own.means[name]
+            last = name in case.head.names
+            inverse = (1 / (fisher + NEVER_ZERO)).clamp(max=MOST_LAST if last else MOST)
+            spread = inverse.mean(1, keepdim=True).expand_as(weight) if weight.dim() > 1 else inverse
+            spread = strength["scale"] * spread * (10 if last or weight.dim() == 1 else 1)
+            mean = weight.double()
+            if last and rows:
+                mean, spread = mean.clone(), spread.clone()
+                mean[rows], spread[rows] = 0.0, ROW
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            edited[name] = (mean + spread.sqrt() * noise).to(weight.dtype)
+        return edited
+
+
+NEVER_ZERO, MOST, MOST_LAST, ROW = 1e-8, 1e3, 1e2, 1e-4  # as the public code of FisherMask has them
+
+
+@dataclass(frozen=True)
+class _Trained(_Unguided, ABC):
+    """Trains at the heir's home.
+
+    Args:
+        epochs: passes over the rows, or "auto".
+        lr: learning rate.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    epochs: int | Literal["auto"] = "auto"
+    lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        if (self.epochs != "auto" and not (isinstance(self.epochs, int | float) and self.epochs >= 0)) or not self.lr > 0:
+            raise InputError(f"{self.name}: epochs is {self.epochs!r} and lr {self.lr}, expected 0 or more and above 0")
+
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+        """Numbers of epochs."""
+        del case, most
+        return [{"epochs": float(n)} for n in (PASSES if self.epochs == "auto" else (self.epochs,))]
+
+
+@dataclass(frozen=True)
+class FineTune(_Trained):
+    """Go on training on what is retained, and hope that the rest fades."""
+
+    name = "fine_tune"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Retained data."""
+        return frozenset({RETAINED_AT_HEIRS})
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Minimise the cross-entropy of retained rows."""
+        if case.home is None:
+            return dict(weights)
+        return tuned(case.home, weights, case.home.retained, labels, epochs=int(strength["epochs"]), lr=self.lr)
+
+
+@dataclass(frozen=True)
+class GradientAscent(_Trained):
+    """Train backwards on what is forgotten."""
+
+    lr: float = 0.001
+    name = "gradient_ascent"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What is forgotten."""
+        return frozenset({FORGOTTEN_AT_HEIRS})
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Maximise the cross-entropy of forgotten rows."""
+        if case.home is None:
+            return dict(weights)
+        rows = case.home.forgotten
+        return tuned(case.home, weights, rows, lambda out, y: -labels(out, y), epochs=int(strength["epochs"]), lr=self.lr)
+
+
+@dataclass(frozen=True)
+class Distil(_Trained):
+    """Learn from the masked teacher: the heir's own outputs without the forgotten classes, on forgotten and retained rows.
+
+    The minimised loss is KL(t || p), whose gradient at the roots is what `steer` sends.
+    """
+
+    name = "distil"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Both kinds of rows."""
+        return frozenset({FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS})
+
+    def misses(self, case: Case) -> str | None:
+        """A request without classes, which leaves nothing to mask."""
+        return None if case.classes else "cannot be taught: the request names no class to mask"
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Minimise the divergence from the teacher."""
+        if case.home is None or not set(case.classes) & set(case.head.classes) < set(case.head.classes):
+            return dict(weights)
+        forgotten, retained = case.home.forgotten, case.home.retained
+        x = torch.cat([part.x for part in (forgotten, retained) if len(part)] or [forgotten.x])
+        both = Rows(x, torch.zeros(len(x), dtype=torch.int64), tuple(map(str, range(len(x)))), forgotten.classes)
+        gone = [i for i, c in enumerate(case.head.classes) if c in case.classes]
+        with torch.no_grad():
+            out = load(case.home.net, weights)(x.to(next(case.home.net.parameters()).device)).cpu() if len(x) else x
+        target = out.clone()
+        target[:, gone] = -torch.inf
+
+        def divergence(out: Tensor, teacher: Tensor) -> Tensor:
+            return -(teacher * torch.log_softmax(out, 1)).sum(1).mean()  # KL(t || p) up to the teacher's own entropy
+
+        along = torch.softmax(target, 1)
+        return tuned(case.home, weights, both, divergence, epochs=int(strength["epochs"]), lr=self.lr, along=along)

@@ -1,0 +1,188 @@
+"""Steer solves the problem that it says it solves."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from fedunlearn.errors import InputError
+from fedunlearn.importance import measure
+from fedunlearn.methods import Case, Evidence, Steer, make
+from fedunlearn.methods.calibration import least
+from fedunlearn.methods.steer import LAST, SOFT, multipliers
+from fedunlearn.tensors import Head
+from tests.methods.cases import HEAD, cases, evidence_of
+
+GRAMS = st.integers(1, 5).flatmap(
+    lambda k: st.tuples(
+        st.lists(st.lists(st.floats(-2, 2), min_size=6, max_size=6), min_size=k, max_size=k), st.integers(0, 99)
+    )
+)
+
+
+@given(GRAMS)
+def test_multipliers_meet_every_constraint_and_are_idle_where_one_is_more_than_met(
+    drawn: tuple[list[list[float]], int],
+) -> None:
+    """The conditions of Karush, Kuhn and Tucker, which only the minimum fulfils."""
+    generator = torch.Generator().manual_seed(drawn[1])
+    g = torch.tensor(drawn[0], dtype=torch.float64) + torch.randn(len(drawn[0]), 6, generator=generator).double()
+    far = torch.rand(len(g), generator=generator).double() * 10
+    gram = g @ g.T
+    found = multipliers(gram, far)
+    slack = gram @ found + SOFT * gram.diagonal() * found - far
+    assert bool((found >= 0).all())
+    assert float(slack.min()) >= -1e-6
+    assert float((found * slack).abs().max()) <= 1e-6 * float(1 + found.max())
+
+
+def test_a_constraint_that_nothing_can_meet_is_left_out_and_contradictions_give_a_compromise() -> None:
+    def solved(gram: list[list[float]], far: list[float]) -> torch.Tensor:
+        return multipliers(torch.tensor(gram, dtype=torch.float64), torch.tensor(far, dtype=torch.float64))
+
+    assert solved([[0.0, 0.0], [0.0, 2.0]], [5.0, 3.0]).tolist() == pytest.approx([0.0, 1.5], rel=1e-3)
+    one, other = solved([[1.0, -1.0], [-1.0, 1.0]], [10.0, 4.0]).tolist()
+    assert one - other == pytest.approx(3.0, rel=1e-3)  # along the first way: half of what divides them
+    assert solved([[0.0]], [1.0]).tolist() == [0.0]
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_every_decrease_is_reached_to_first_order_with_the_least_damage(data: st.DataObject) -> None:
+    method = Steer()
+    weights, case = data.draw(cases(method))
+    weights = {n: t.double() for n, t in weights.items()}
+    evidence = (*case.evidence, evidence_of(data.draw, method, "c"))
+    own = Evidence({"head.weight": case.own.means["head.weight"]}, case.own.rows)
+    case = Case(evidence, own, HEAD, ("b", "c"))
+    edited = method.edit(weights, case, {"factor": 1.0})
+
+    def flat(one: object) -> torch.Tensor:
+        w, b = (one[n] for n in HEAD.names)  # type: ignore[index]
+        return torch.cat([w, b[:, None]], 1)
+
+    step = flat(edited) - flat(weights)
+    g = [flat(e.means) for e in evidence]
+    moment = own.means["head.weight"]
+    damped = moment + LAST * (float(moment.diagonal().mean()) or 1.0) * torch.eye(3)
+    lengths = [float(x.norm()) for x in g]
+    if min(lengths) < 1e-3 or abs(float((g[0] * g[1]).sum())) > 0.9 * lengths[0] * lengths[1]:
+        return  # nothing to follow, or two that say nearly the same, or the opposite
+    for e, x in zip(evidence, g, strict=True):
+        assert float((x * step).sum()) <= -float(e.enough or 0) * (1 - 1e-2)
+    for seed in range(20):  # no other change that reaches them does less damage
+        other = step + 0.1 * step.norm() * torch.randn(3, 3, generator=torch.Generator().manual_seed(seed)).double()
+        reached = min(-float((x * other).sum()) / float(e.enough or 1) for e, x in zip(evidence, g, strict=True))
+        if reached > 0:
+            other = other / min(reached, 1.0)
+            assert float((other @ damped * other).sum()) >= float((step @ damped * step).sum()) * (1 - 1e-2)
+
+
+def test_with_one_class_it_is_the_closed_form() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = {n: torch.randn(s, generator=generator) for n, s in (("head.weight", (3, 2)), ("head.bias", (3,)))}
+    means = {n: torch.randn(t.shape, generator=generator).double() for n, t in weights.items()}
+    h = torch.cat([torch.randn(9, 2, generator=generator).double(), torch.ones(9, 1)], 1)
+    own = Evidence({"head.weight": h.T @ h / 9}, 9)
+    edited = Steer().edit(weights, Case((Evidence(means, 5, "b", 2.0),), own, HEAD, ("b",)), {"factor": 1.3})
+    g = torch.cat([means["head.weight"], means["head.bias"][:, None]], 1)
+    a = h.T @ h / 9
+    pg = g @ torch.linalg.inv(a + 0.01 * torch.trace(a) / 3 * torch.eye(3))
+    delta = -2.6 * pg / (g * pg).sum()
+    assert torch.allclose(edited["head.weight"].double() - weights["head.weight"].double(), delta[:, :2], rtol=1e-3, atol=1e-6)
+    assert torch.allclose(edited["head.bias"].double() - weights["head.bias"].double(), delta[:, 2], rtol=1e-3, atol=1e-6)
+
+
+def test_an_heir_that_never_saw_the_class_forgets_it_and_the_number_carries_over() -> None:
+    """Two heads over the same features, trained apart: what is enough at one is enough at the other."""
+    generator = torch.Generator().manual_seed(3)
+    centres = torch.randn(3, 8, generator=generator) * 2
+    y = torch.arange(300) % 3
+    x = centres[y] + torch.randn(300, 8, generator=generator)
+    head = Head("head", ("a", "b", "c"))
+
+    def trained(rows: torch.Tensor, epochs: int, start: torch.nn.Module | None = None) -> torch.nn.Sequential:
+        net = torch.nn.Sequential()
+        net.add_module("head", torch.nn.Linear(8, 3))
+        if start is not None:
+            net.load_state_dict(start.state_dict())
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(epochs):
+            optimiser.zero_grad()
+            functional.cross_entropy(net(x[rows]), y[rows]).backward()
+            optimiser.step()
+        return net.eval()
+
+    root = trained(torch.arange(0, 150), 200)
+    heir = trained((y != 1).nonzero().flatten(), 40, root)
+    method, held = make("steer"), x[150:][y[150:] == 1]
+
+    def case(net: torch.nn.Module, evidence: Evidence) -> Case:
+        rest = y[:150] != 1
+        own = measure(net, x[:150][rest], head=head, statistic="moment", layers="last")
+        return Case((evidence,), Evidence(own.mean("moment"), own.count), head, ("b",))
+
+    forgotten = y[:150] == 1
+    g = measure(root, x[:150][forgotten], y[:150][forgotten], head=head, statistic="sum", loss="masked", masked=("b",))
+    evidence = Evidence(g.mean("sum"), g.count, "b")
+    weights = {n: t.detach() for n, t in root.state_dict().items()}
+
+    def left(edited: object) -> float:
+        w, b = (edited[n] for n in head.names)  # type: ignore[index]
+        return float(((held @ w.T + b).argmax(1) == 1).float().mean())
+
+    enough = method.enough(weights, case(root, evidence), left, None)
+    assert enough is not None
+    assert left(weights) > 0.9
+    inherited = {n: t.detach() for n, t in heir.state_dict().items()}
+    assert left(inherited) > 0.5
+    told = Evidence(evidence.means, evidence.rows, "b", enough)
+    edited = method.edit(inherited, case(heir, told), method.sent(case(heir, told)) or {})
+    assert left(edited) <= 0.05
+    rest = x[150:][y[150:] != 1]
+    kept = (rest @ edited["head.weight"].T + edited["head.bias"]).argmax(1) == y[150:][y[150:] != 1]
+    assert float(kept.float().mean()) >= 0.95
+
+
+def test_what_is_enough_is_found_by_doubling_and_halving() -> None:
+    tried: list[float] = []
+
+    def left(number: float) -> float:
+        tried.append(number)
+        return 0.0 if number >= 37.0 else 1.0
+
+    assert 37.0 <= least(left, 0.02) <= 37.0 * 1.035
+    assert len(tried) <= 20
+    assert least(lambda _: 0.0, 0.02) == 0.5
+    assert least(lambda number: 1 / number, 0.0) == 1024
+
+
+def test_requests_that_it_cannot_serve_are_told_apart() -> None:
+    told = (Evidence({"head.weight": torch.ones(3, 2)}, 1, "b", 1.0),)
+    assert Steer().misses(Case(told, Evidence(), HEAD, ("b",))) is None
+    mute = (Evidence({"head.weight": torch.ones(3, 2)}, 1),)
+    assert "no root has calibration rows to say how far" in str(Steer().misses(Case(mute, Evidence(), HEAD, ())))
+    assert "no output to steer" in str(Steer().misses(Case(told, Evidence(), HEAD, ("z",))))
+    assert "retire the model" in str(Steer().misses(Case(told, Evidence(), HEAD, HEAD.classes)))
+
+
+@pytest.mark.parametrize("factor", [-1, float("nan"), float("inf"), "much"])
+def test_factors_out_of_range_are_refused(factor: object) -> None:
+    with pytest.raises(InputError, match=f"steer: factor is {factor!r}, expected a number from 0 up, or 'auto'"):
+        make("steer", {"factor": factor})
+
+
+def test_evidence_with_an_impossible_number_is_refused() -> None:
+    for number in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="the number that is enough is"):
+            Evidence({}, 1, "b", number)
+
+
+def test_a_root_that_does_not_know_the_class_says_that_nothing_is_to_be_moved() -> None:
+    means = {"head.weight": torch.full((3, 2), 1e-9).double(), "head.bias": torch.full((3,), 1e-9).double()}
+    own = Evidence({"head.weight": torch.eye(3).double()}, 1)
+    weights = {n: torch.zeros(t.shape) for n, t in means.items()}
+    case = Case((Evidence(means, 1, "b"),), own, HEAD, ("b",))
+    assert Steer().enough(weights, case, lambda _: 0.01, None) == 0.0
+    assert (Steer().enough(weights, case, lambda _: 0.5, None) or 0) > 0
