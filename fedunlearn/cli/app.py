@@ -8,8 +8,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +15,7 @@ import typer
 from rich.markup import escape
 from safetensors.torch import save
 
+from fedunlearn.cli import flower, site
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.say import say_family, say_plan, say_record
@@ -25,7 +24,7 @@ from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, InProcess, Record, gone_from, score_all, settle
+from fedunlearn.runtime import Backend, Family, InProcess, Record, settle
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.runtime import unlearn as run_unlearn
@@ -39,10 +38,14 @@ from fedunlearn.scenario import (
     of_family,
     open_site_data,
     read_plain,
-    reference,
+    retrained,
+    sites_away,
+    train_afar,
     workers,
+    workers_here,
 )
 from fedunlearn.scenario import extend as run_extend
+from fedunlearn.scenario import request_of as _request
 from fedunlearn.scenario import train as run_train
 from fedunlearn.store import write_atomically
 
@@ -52,6 +55,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Unlearning for families of models that inherit from one another.",
 )
+
+app.add_typer(site.app, name="site")
 
 Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
@@ -65,8 +70,19 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", help="folder of data sets and checkpoints; FEDUNLEARN_DATA by default", callback=lambda p: _data(p)),
 ]
-Trainer = Annotated[str, typer.Option("--backend", help="who runs federated rounds: in-process or flower")]
-Carrier = Annotated[str, typer.Option("--backend", help="where places work: in-process, or ray (one actor a place)")]
+Trainer = Annotated[
+    str, typer.Option("--backend", help="who runs federated rounds: in-process or flower; with --sites: in-process or ray")
+]
+Carrier = Annotated[
+    str, typer.Option("--backend", help="where places work: in-process, ray (one actor a place) or flower (see --federation)")
+]
+Federation = Annotated[
+    str | None,
+    typer.Option(help="of a Flower deployment: the connection's name in Flower's config.toml; remembered by the folder"),
+]
+OwnSites = Annotated[
+    Path | None, typer.Option("--sites", help="for `sites: own`: each site opens <folder>/<site>/site.yaml, on its own machine")
+]
 Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; by default one is started and stopped")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]
 
@@ -90,6 +106,9 @@ def train(
     folder: Annotated[Path | None, typer.Option("--out", help="where to keep the family; runs/<name> by default")] = None,
     seed: Annotated[int | None, typer.Option(help="replaces the file's seeds")] = None,
     backend: Trainer = "in-process",
+    federation: Federation = None,
+    address: Address = None,
+    sites: OwnSites = None,
     data: Data = None,
     with_bank: Annotated[
         bool, typer.Option("--bank", help="bank importances by class, so that class requests read no data")
@@ -99,8 +118,16 @@ def train(
     """Train every model of a topology and keep the family."""
     scenario = _seeded(load(find_topology(topology)), seed)
     folder = folder or Path("runs") / scenario.name
+    if with_bank and scenario.own:
+        raise InputError("--bank: each site banks its own; not for a family whose data says `sites: own` yet")
     with progress() as say:
-        family = run_train(scenario, folder, backend=backend, progress=say)
+        if federation is not None:
+            family = flower.train(scenario, folder, backend, federation, say)
+        elif scenario.own and sites is not None:
+            with sites_away(scenario, sites, backend, address) as away:
+                family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), progress=say)
+        else:
+            family = run_train(scenario, folder, backend=backend, progress=say)
         if with_bank:
             say("banking importances by class")
             run_bank(family, InProcess(workers(scenario, family)))
@@ -149,10 +176,12 @@ def show(
     folder: Folder,
     whole: Annotated[bool, typer.Option("--all", help="draw every kept model, many alike ones too")] = False,
     picture: Annotated[Path | None, typer.Option(help="draw the lineage into this file too: .svg, .png or .pdf")] = None,
+    backend: Annotated[str, typer.Option("--backend", help="flower: bring the newest state home first")] = "in-process",
+    federation: Federation = None,
     as_json: Json = False,
 ) -> None:
     """The lineage, current versions, and what happened so far."""
-    family = _open(folder)
+    family = flower.show(folder, federation) if backend == "flower" else _open(folder)
     if picture is not None:
         draw_picture(family.lineage, picture, pending(family))
     if as_json:
@@ -177,7 +206,7 @@ def plan(
     scenario = of_family(family)
     asked = _request(scenario, classes, samples, sites, since, request)
     found = discover(family.lineage, asked)
-    if asked.samples:
+    if asked.samples and not scenario.own:
         check_samples(open_site_data(scenario, family.folder / "homes"), asked)
     price = cost(family, found)
     if as_json:
@@ -203,14 +232,22 @@ def unlearn(
     due: Annotated[str | None, typer.Option(help="date by which it must be done")] = None,
     backend: Carrier = "in-process",
     address: Address = None,
+    sites_in: OwnSites = None,
+    federation: Federation = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Make every heir of some data forget it."""
-    family = _open(folder)
-    asked = _request(of_family(family), classes, samples, sites, since, request, due)
-    carrier = backend_of(family, backend, address)
-    record = _unlearn(family, asked, method, settings, no_reference, atomic, accept_untested, reason, carrier)
+    if backend == "flower":
+        request_ = {"classes": classes, "samples": samples, "sites": sites, "since": since, "request": request, "due": due}
+        how = {"method": method, "settings": _pairs(settings), "reference": not no_reference, "atomic": atomic}
+        said = {"accept_untested": accept_untested, "reason": reason}
+        record = flower.unlearn(folder, federation, {**request_, **how, **said})
+    else:
+        family = _open(folder)
+        asked = _request(of_family(family), classes, samples, sites, since, request, due)
+        carrier = backend_of(family, backend, address, sites_in)
+        record = _unlearn(family, asked, method, settings, no_reference, atomic, accept_untested, reason, carrier)
     if as_json:
         print_json(record.to_json())
     else:
@@ -227,6 +264,8 @@ def rollback(
     ] = None,
     backend: Carrier = "in-process",
     address: Address = None,
+    sites: OwnSites = None,
+    federation: Federation = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -235,8 +274,11 @@ def rollback(
     undone = family.ledger.last_undoable()
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
-    with backend_of(family, backend, address) as carrier:
-        line = roll_back(family, carrier, lift_exclusion=lift)
+    if backend == "flower":
+        family, line = flower.rollback(folder, federation, lift)
+    else:
+        with backend_of(family, backend, address, sites) as carrier:
+            line = roll_back(family, carrier, lift_exclusion=lift)
     if as_json:
         print_json({"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift})
         return
@@ -282,10 +324,22 @@ def export(
 
 
 @app.command("settle")
-def settle_(folder: Folder, data: Data = None, as_json: Json = False) -> None:
+def settle_(
+    folder: Folder,
+    backend: Carrier = "in-process",
+    address: Address = None,
+    sites: OwnSites = None,
+    federation: Federation = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Bring every place in line with the ledger, after a place or a command failed half-way."""
     family = _open(folder)
-    settle(family, InProcess(workers(of_family(family), family)))
+    if backend == "flower":
+        family = flower.settle(folder, federation)
+    else:
+        with backend_of(family, backend, address, sites) as carrier:
+            settle(family, carrier)
     number = family.ledger.lines[-1].number
     if as_json:
         print_json({"line": number, "places": list(family.places)})
@@ -388,29 +442,6 @@ def _fresh(folder: Path) -> Path:
     return next(f for f in names if not f.exists())
 
 
-def _request(
-    scenario: Scenario,
-    classes: str = "",
-    samples: str = "",
-    sites: str = "",
-    since: str | None = None,
-    named: str | None = None,
-    due: str | None = None,
-) -> Request:
-    if named is not None:
-        if classes or samples or sites or since:
-            raise InputError(f"--request {named}: stands alone; leave out --classes, --samples, --sites and --since")
-        if named not in scenario.requests:
-            raise unknown("request", named, scenario.requests)
-        found = scenario.requests[named].request(named)
-        return replace(found, due=due or found.due, received=found.received or date.today().isoformat())
-
-    def listed(text: str) -> tuple[str, ...]:
-        return tuple(v.strip() for v in text.split(",") if v.strip())
-
-    return Request(listed(classes), listed(samples), listed(sites), since, received=date.today().isoformat(), due=due)
-
-
 def _unlearn(
     family: Family,
     asked: Request,
@@ -424,14 +455,10 @@ def _unlearn(
 ) -> Record:
     scenario = of_family(family)
     chosen = make(method, _pairs(settings))
-    found = discover(family.lineage, asked)
     with progress() as say, carrier or backend_of(family) as backend:
 
-        def retrained() -> Mapping[str, Scored]:
-            if no_reference:
-                return {}
-            twin = reference(family, scenario, asked, say)
-            return score_all(twin, found, InProcess(workers(scenario, twin)), gone_from(family))
+        def twin() -> Mapping[str, Scored]:
+            return {} if no_reference else retrained(family, scenario, asked, backend, say)
 
         return run_unlearn(
             family,
@@ -439,7 +466,7 @@ def _unlearn(
             chosen,
             backend,
             scenario.gate.gate,
-            retrained=retrained,
+            retrained=twin,
             atomic=atomic,
             accept_untested=accept_untested,
             reason=reason,

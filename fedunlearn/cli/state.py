@@ -51,9 +51,10 @@ def pending(family: Family) -> dict[str, str]:
 
 
 def behind(family: Family) -> list[str]:
-    """Places that have not acknowledged the last ledger line."""
-    last = family.ledger.lines[-1].hash
-    return [p for p in family.places if acknowledged(family.store(p)) != last]
+    """Places that have not acknowledged the last ledger line, as far as their stores are here."""
+    last, scenario = family.ledger.lines[-1].hash, of_family(family)
+    elsewhere = scenario.sites if scenario.own else ()
+    return [p for p in family.places if p not in elsewhere and acknowledged(family.store(p)) != last]
 
 
 def due(family: Family) -> list[dict[str, Any]]:

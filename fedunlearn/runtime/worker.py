@@ -52,6 +52,7 @@ class Worker:
         data: its shards and held-out rows; a place that only holds models has no shards.
         make_net: a net for so many outputs, of the family's architecture of that name (empty for its own).
         device: where to compute.
+        methods: beyond the menu, that a task out of a message may name here; each "their.module:Class".
     """
 
     place: str
@@ -59,6 +60,7 @@ class Worker:
     data: SiteData
     make_net: Callable[[int, str], nn.Module]
     device: str = "cpu"
+    methods: tuple[str, ...] = ()
 
     def handle(self, task: Task) -> Answer:
         """Do one task.

@@ -1,0 +1,3 @@
+"""The coordinator's side, as installed with fedunlearn."""
+
+from fedunlearn.deployed.server import app as app
