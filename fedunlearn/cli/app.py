@@ -71,7 +71,7 @@ Data = Annotated[
     typer.Option("--data", help="folder of data sets and checkpoints; FEDUNLEARN_DATA by default", callback=lambda p: _data(p)),
 ]
 Trainer = Annotated[
-    str, typer.Option("--backend", help="who runs federated rounds: in-process or flower; with --sites: in-process or ray")
+    str, typer.Option("--backend", help="who runs federated rounds: in-process or flower; with --sites-in: in-process or ray")
 ]
 Carrier = Annotated[
     str, typer.Option("--backend", help="where places work: in-process, ray (one actor a place) or flower (see --federation)")
@@ -81,7 +81,8 @@ Federation = Annotated[
     typer.Option(help="of a Flower deployment: the connection's name in Flower's config.toml; remembered by the folder"),
 ]
 OwnSites = Annotated[
-    Path | None, typer.Option("--sites", help="for `sites: own`: each site opens <folder>/<site>/site.yaml, on its own machine")
+    Path | None,
+    typer.Option("--sites-in", help="for `sites: own`: each site opens <folder>/<site>/site.yaml, on its own machine"),
 ]
 Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; by default one is started and stopped")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]
@@ -108,7 +109,7 @@ def train(
     backend: Trainer = "in-process",
     federation: Federation = None,
     address: Address = None,
-    sites: OwnSites = None,
+    sites_in: OwnSites = None,
     data: Data = None,
     with_bank: Annotated[
         bool, typer.Option("--bank", help="bank importances by class, so that class requests read no data")
@@ -123,8 +124,8 @@ def train(
     with progress() as say:
         if federation is not None:
             family = flower.train(scenario, folder, backend, federation, say)
-        elif scenario.own and sites is not None:
-            with sites_away(scenario, sites, backend, address) as away:
+        elif scenario.own and sites_in is not None:
+            with sites_away(scenario, sites_in, backend, address) as away:
                 family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), progress=say)
         else:
             family = run_train(scenario, folder, backend=backend, progress=say)
@@ -264,7 +265,7 @@ def rollback(
     ] = None,
     backend: Carrier = "in-process",
     address: Address = None,
-    sites: OwnSites = None,
+    sites_in: OwnSites = None,
     federation: Federation = None,
     data: Data = None,
     as_json: Json = False,
@@ -277,7 +278,7 @@ def rollback(
     if backend == "flower":
         family, line = flower.rollback(folder, federation, lift)
     else:
-        with backend_of(family, backend, address, sites) as carrier:
+        with backend_of(family, backend, address, sites_in) as carrier:
             line = roll_back(family, carrier, lift_exclusion=lift)
     if as_json:
         print_json({"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift})
@@ -328,7 +329,7 @@ def settle_(
     folder: Folder,
     backend: Carrier = "in-process",
     address: Address = None,
-    sites: OwnSites = None,
+    sites_in: OwnSites = None,
     federation: Federation = None,
     data: Data = None,
     as_json: Json = False,
@@ -338,7 +339,7 @@ def settle_(
     if backend == "flower":
         family = flower.settle(folder, federation)
     else:
-        with backend_of(family, backend, address, sites) as carrier:
+        with backend_of(family, backend, address, sites_in) as carrier:
             settle(family, carrier)
     number = family.ledger.lines[-1].number
     if as_json:

@@ -58,7 +58,7 @@ def backend_of(
         return _split(scenario, family, sites_away(scenario, sites, name, address))
     refuse_own(scenario)
     if sites is not None:
-        raise InputError(f"--sites {sites}: goes with a family whose data says `sites: own`; this one's is opened here")
+        raise InputError(f"--sites-in {sites}: goes with a family whose data says `sites: own`; this one's is opened here")
     if name == "ray":
         from fedunlearn.runtime.ray import Ray  # an extra: asked for only here
 

@@ -1,3 +1,5 @@
-"""A site's side, as installed with fedunlearn."""
+"""The side of a site, as installed with fedunlearn."""
 
-from fedunlearn.deployed.client import app as app
+from fedunlearn.deployed import client
+
+app = client.app  # Flower looks for this very assignment before it takes the app

@@ -1,3 +1,5 @@
-"""The coordinator's side, as installed with fedunlearn."""
+"""The side of the coordinator, as installed with fedunlearn."""
 
-from fedunlearn.deployed.server import app as app
+from fedunlearn.deployed import server
+
+app = server.app  # Flower looks for this very assignment before it takes the app
