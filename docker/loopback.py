@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +39,7 @@ class Parties:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.address = folder, ""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def of(self, party: str) -> Path:
@@ -208,32 +209,74 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def fedunlearn(made: Parties, *words: object, check: bool = True) -> "subprocess.CompletedProcess[str]":
-    """What the operator types, shown as it is typed."""
-    print(f"\n$ fedunlearn {' '.join(map(str, words))}", flush=True)
-    env = made.environ("operator")
-    done = subprocess.run(
-        ["fedunlearn", *map(str, words)], env=env, cwd=made.of("operator"), text=True, check=False, capture_output=True
+@contextmanager
+def ray(folder: Path, sites: tuple[str, ...] = SITES, say: Callable[[str], None] = print) -> Iterator[Parties]:
+    """A head with the coordinator, and a worker a site; each has an address of its own, as machines have."""
+    with (
+        parties(folder) as made,
+        tempfile.TemporaryDirectory(prefix="fr", dir="/tmp") as temporary,
+    ):  # names of sockets are short
+        port = free_port()
+        made.do("coordinator", "ray-token")
+        token = made.of("coordinator") / "keys" / "ray.token"
+        made.start("head", "coordinator", "ray-head", PORT=port, RAY_TEMP=temporary)
+        made.until("head", lambda: "Ray runtime started" in made.log("coordinator", "head"))
+        say(f"Ray's head on 127.0.0.1:{port}")
+        for number, site in enumerate(sites, 2):
+            made.environ(site)
+            shutil.copy(token, made.of(site) / "keys" / "ray.token")
+            own = {"HOST": f"127.0.0.{number}", "RAY_HEAD": f"127.0.0.1:{port}", "FEDUNLEARN_SITES": made.folder}
+            made.start(f"worker-{site}", site, "ray-worker", site, **own)
+            started = partial(made.log, site, f"worker-{site}")
+            made.until(
+                f"worker {site}", lambda log=started: "Ray runtime started" in log()
+            )  # at once they take each other's ports
+        say(f"{len(sites)} workers: {', '.join(sites)}")
+        made.address = f"127.0.0.1:{port}"
+        yield made
+
+
+def alone() -> bool:
+    """Whether this machine, as it is seen from here, has no network but loopback."""
+    return [name for _, name in socket.if_nameindex()] == ["lo"]
+
+
+def in_a_network_of_its_own() -> None:
+    """Start this program anew where there is only loopback: Ray listens on every interface and cannot be told otherwise."""
+    inside = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    with suppress(OSError):
+        os.execvp(inside[0], [*inside, sys.executable, *sys.argv])
+    sys.exit(
+        "loopback.py: `unshare --net` is needed, so that Ray listens nowhere but on loopback; this machine does not have it"
     )
+
+
+def fedunlearn(
+    made: Parties, *words: object, party: str = "operator", check: bool = True
+) -> "subprocess.CompletedProcess[str]":
+    """What is typed, shown as it is typed, and what comes of it."""
+    print(f"\n$ fedunlearn {' '.join(map(str, words))}", flush=True)
+    own = made.of("coordinator")
+    more = {"FEDUNLEARN_DATA": own / "families", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": own / "keys" / "ray.token"}
+    env, there = made.environ(party, **(more if party == "coordinator" else {})), made.of(party)
+    done = subprocess.run(["fedunlearn", *map(str, words)], env=env, cwd=there, text=True, check=False, capture_output=True)
     print(done.stdout + done.stderr, flush=True)
     if check and done.returncode:
         raise RuntimeError(f"fedunlearn {words[0]} ended with {done.returncode}")
     return done
 
 
-def story(made: Parties, *how: object) -> None:
+def story(made: Parties, *how: object, party: str) -> None:
     """Train, forget, roll back, show."""
-    fedunlearn(made, "train", HERE / "digits.yaml", "--out", "runs/digits", *how)
-    remembered = how if "ray" in how else how[:2]
-    fedunlearn(made, "unlearn", "runs/digits", "--classes", "0", "--no-reference", *remembered)
-    fedunlearn(made, "rollback", "runs/digits", "--lift-exclusion", *remembered)
-    fedunlearn(made, "show", "runs/digits")
-    print("\nweights on each party's disk:")
-    for party, files in made.weights().items():
-        print(f"  {party}: {len(files)} files" + "".join(f"\n    {f[:100]}" for f in files))
-    print("rows on each party's disk:")
-    for party, files in made.rows().items():
-        print(f"  {party}: {', '.join(files) or 'none'}")
+    there = how[:2] if "flower" in how else how  # the folder remembers the federation
+    fedunlearn(made, "train", HERE / "digits.yaml", "--out", "runs/digits", *how, party=party)
+    fedunlearn(made, "unlearn", "runs/digits", "--classes", "0", "--no-reference", *there, party=party)
+    fedunlearn(made, "rollback", "runs/digits", "--lift-exclusion", *there, party=party)
+    fedunlearn(made, "show", "runs/digits", party=party)
+    for what, held in (("weights", made.weights()), ("rows", made.rows())):
+        print(f"\n{what} on each party's disk:")
+        for name, files in held.items():
+            print(f"  {name}: {len(files) or 'none'}" + "".join(f"\n    {f[:100]}" for f in files))
 
 
 def main() -> None:
@@ -242,11 +285,17 @@ def main() -> None:
     words.add_argument("what", choices=("flower", "ray"))
     words.add_argument("--folder", type=Path, help="kept afterwards; a temporary one by default, removed at the end")
     given = words.parse_args()
+    if given.what == "ray" and not alone():
+        in_a_network_of_its_own()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary) / "parties").resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        with flower(folder) as made:
-            story(made, "--backend", "flower", "--federation", NAME)
+        if given.what == "flower":
+            with flower(folder) as made:
+                story(made, "--backend", "flower", "--federation", NAME, party="operator")
+        else:
+            with ray(folder) as made:
+                story(made, "--backend", "ray", "--address", made.address, "--sites-in", made.folder, party="coordinator")
 
 
 if __name__ == "__main__":

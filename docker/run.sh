@@ -70,10 +70,10 @@ ray-token)
     umask 077
     openssl rand -hex 32 | tr -d '\n' > "$KEYS/ray.token"
     ;;
-ray-head) # ray-head SITE: the coordinator's machine, which may be a site too
+ray-head) # ray-head [SITE]: the coordinator's machine, which may be a site too
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$KEYS/ray.token"
     exec ray start --head --block --node-ip-address "$HOST" --port "$PORT" --num-cpus "$CPUS" --include-dashboard=false \
-        --disable-usage-stats --resources "${2:+{\"site:$2\": 1\}}"
+        --disable-usage-stats --temp-dir "${RAY_TEMP:-/tmp/ray}" --resources "{${2:+\"site:$2\": 1}}"
     ;;
 ray-worker) # ray-worker SITE; FEDUNLEARN_SITES says where SITE/site.yaml is
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$KEYS/ray.token"
