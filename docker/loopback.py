@@ -13,13 +13,10 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -64,6 +61,13 @@ class Parties:
     def do(self, party: str, *words: object, **more: object) -> str:
         """A command of run.sh that ends by itself; its output."""
         return self.call(party, [str(HERE / "run.sh"), *map(str, words)], **more)
+
+    def works(self, party: str, *words: object, **more: object) -> bool:
+        """Whether a command of run.sh ends well."""
+        with suppress(RuntimeError):
+            self.do(party, *words, **more)
+            return True
+        return False
 
     def call(self, party: str, words: list[str], **more: object) -> str:
         """Any command of a party; raises with its output when it fails."""
@@ -140,10 +144,10 @@ class Parties:
 def parties(folder: Path) -> Iterator[Parties]:
     """Parties with rows of their own, nothing started; whatever is started ends with the block."""
     made = Parties(folder)
+    made.call("operator", [str(HERE / "prepare.sh"), str(folder), *SITES, STRANGER], NAMES="DNS:localhost,IP:127.0.0.1")
+    (made.of("operator") / "keys" / "sites" / f"{STRANGER}.pub").unlink()
     made.call("operator", [sys.executable, str(HERE / "deal.py"), str(folder), *SITES])
-    families = made.of("coordinator") / "families"
-    families.mkdir(parents=True)
-    shutil.move(folder / "heldout.npz", families / "heldout.npz")
+    shutil.move(folder / "heldout.npz", made.of("coordinator") / "families" / "heldout.npz")
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         yield made
@@ -158,21 +162,13 @@ def flower(folder: Path, sites: tuple[str, ...] = SITES, say: Callable[[str], No
     with parties(folder) as made:
         port = free_port()
         link = {"PORT": port, "SUPERLINK": f"127.0.0.1:{port}"}
-        made.do("coordinator", "authority", NAMES="DNS:localhost,IP:127.0.0.1")
         made.start("superlink", "coordinator", "superlink", **link)
-        ca = made.of("coordinator") / "keys" / "ca.crt"
-        made.until("SuperLink", lambda: healthy(port, ca))
-        config = made.of("operator") / "flwr" / "config.toml"
-        config.write_text(
-            f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "127.0.0.1:{port}"\nroot-certificates = "{ca}"\n'
-        )
+        made.until("SuperLink", lambda: made.works("coordinator", "healthy", PORT=port))
         say(f"SuperLink on 127.0.0.1:{port}")
+        made.do("operator", "connection", NAME, link["SUPERLINK"])
+        made.do("operator", "register-all", made.of("operator") / "keys" / "sites", NAME)
         made.start("serverapp", "coordinator", "serverapp", FEDUNLEARN_FAMILIES=made.of("coordinator") / "families", **link)
         for site in (*sites, STRANGER):
-            made.do(site, "site-key", site)
-            shutil.copy(ca, made.of(site) / "keys" / "ca.crt")
-            if site != STRANGER:
-                made.do("operator", "register", site, made.of(site) / "keys" / "site.pub", NAME)
             own = {"PORT": free_port(), "SUPERLINK": link["SUPERLINK"], "SITE_FILE": made.of(site) / "site.yaml"}
             made.start(f"supernode-{site}", site, "supernode", **own)
             if site != STRANGER:
@@ -190,18 +186,6 @@ def online(made: Parties) -> int:
     return sum(node["status"] == "online" for node in json.loads(told[told.find("{") :])["nodes"])
 
 
-def healthy(port: int, ca: Path) -> bool:
-    """Whether the SuperLink answers."""
-    with (
-        suppress(OSError, urllib.error.URLError),
-        urllib.request.urlopen(
-            f"https://127.0.0.1:{port}/health", context=ssl.create_default_context(cafile=ca), timeout=5
-        ) as told,
-    ):
-        return bool(told.status == 200)
-    return False
-
-
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody has now."""
     with socket.socket() as probe:
@@ -217,15 +201,11 @@ def ray(folder: Path, sites: tuple[str, ...] = SITES, say: Callable[[str], None]
         tempfile.TemporaryDirectory(prefix="fr", dir="/tmp") as temporary,
     ):  # names of sockets are short
         port = free_port()
-        made.do("coordinator", "ray-token")
-        token = made.of("coordinator") / "keys" / "ray.token"
-        made.start("head", "coordinator", "ray-head", PORT=port, RAY_TEMP=temporary)
+        made.start("head", "coordinator", "ray-head", PORT=port, RAY_TEMP=temporary, NODE_IP="127.0.0.1")
         made.until("head", lambda: "Ray runtime started" in made.log("coordinator", "head"))
         say(f"Ray's head on 127.0.0.1:{port}")
         for number, site in enumerate(sites, 2):
-            made.environ(site)
-            shutil.copy(token, made.of(site) / "keys" / "ray.token")
-            own = {"HOST": f"127.0.0.{number}", "RAY_HEAD": f"127.0.0.1:{port}", "FEDUNLEARN_SITES": made.folder}
+            own = {"NODE_IP": f"127.0.0.{number}", "RAY_HEAD": f"127.0.0.1:{port}", "FEDUNLEARN_SITES": made.folder}
             made.start(f"worker-{site}", site, "ray-worker", site, **own)
             started = partial(made.log, site, f"worker-{site}")
             made.until(

@@ -3,7 +3,7 @@
 # What differs from machine to machine comes from the environment; the defaults are those of the containers.
 set -eu
 
-: "${KEYS:=/keys}"              # ca.crt for everybody; what else a party needs is in its own folder of this name
+: "${KEYS:=/keys}"              # ca.crt, and a party's own keys
 : "${STATE:=/state}"            # what a party keeps between starts
 : "${HOST:=0.0.0.0}"            # where a server listens
 : "${PORT:=8443}"
@@ -13,7 +13,7 @@ set -eu
 : "${RAY_HEAD:=head:6379}"
 : "${CPUS:=1}"
 
-export FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
+export KEYS FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
 export RAY_USAGE_STATS_ENABLED=0 RAY_ENABLE_UV_RUN_RUNTIME_ENV=0
 
 case "${1:-}" in
@@ -25,7 +25,8 @@ authority)
         -addext "basicConstraints=critical,CA:TRUE" -addext "keyUsage=critical,keyCertSign,cRLSign"
     openssl req -newkey rsa:3072 -nodes -subj "/CN=superlink" -keyout server.key -out server.csr
     printf "subjectAltName=%s\nextendedKeyUsage=serverAuth\n" "${NAMES:-DNS:superlink,DNS:localhost,IP:127.0.0.1}" > server.ext
-    openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days "${DAYS:-365}" -extfile server.ext -out server.pem
+    openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days "${DAYS:-365}" \
+        -extfile server.ext -out server.pem
     openssl rand -out superexec.secret 32
     rm server.csr server.ext
     ;;
@@ -37,9 +38,21 @@ site-key)
     openssl rand -out superexec.secret 32
     ;;
 
-# --- the coordinator registers a site by name: register NAME PUBLIC-KEY CONNECTION
-register)
-    exec flwr supernode register "$3" "$4" --name "$2"
+# --- the operator: connection NAME HOST:PORT says how to reach the SuperLink; register-all FOLDER NAME registers FOLDER/<site>.pub
+connection)
+    mkdir -p "$FLWR_HOME"
+    printf '[superlink]\ndefault = "%s"\n\n[superlink.%s]\naddress = "%s"\nroot-certificates = "%s"\n' \
+        "$2" "$2" "$3" "$KEYS/ca.crt" > "$FLWR_HOME/config.toml"
+    ;;
+register-all)
+    for key in "$2"/*.pub; do
+        site="$(basename "$key" .pub)"
+        flwr supernode register "$key" "$3" --name "$site" ||
+            echo "run.sh: $site is not registered anew; is it already?" >&2
+    done
+    ;;
+fedunlearn)
+    exec "$@"
     ;;
 
 # --- Flower: the coordinator's machine
@@ -48,6 +61,10 @@ superlink)
         --ssl-ca-certfile "$KEYS/ca.crt" --ssl-certfile "$KEYS/server.pem" --ssl-keyfile "$KEYS/server.key" \
         --superexec-auth-secret-file "$KEYS/superexec.secret" --database "$STATE/superlink.db" \
         --disable-runtime-dependency-installation
+    ;;
+healthy)
+    exec python -c "import os, ssl, urllib.request as u; u.urlopen('https://localhost:$PORT/health', timeout=5,
+context=ssl.create_default_context(cafile=os.environ['KEYS'] + '/ca.crt'))"
     ;;
 serverapp) # FEDUNLEARN_FAMILIES says where the families live
     : "${FEDUNLEARN_FAMILIES:?the folder of families}"
@@ -72,18 +89,18 @@ ray-token)
     ;;
 ray-head) # ray-head [SITE]: the coordinator's machine, which may be a site too
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$KEYS/ray.token"
-    exec ray start --head --block --node-ip-address "$HOST" --port "$PORT" --num-cpus "$CPUS" --include-dashboard=false \
-        --disable-usage-stats --temp-dir "${RAY_TEMP:-/tmp/ray}" --resources "{${2:+\"site:$2\": 1}}"
+    exec ray start --head --block ${NODE_IP:+--node-ip-address "$NODE_IP"} --port "$PORT" --num-cpus "$CPUS" \
+        --include-dashboard=false --disable-usage-stats --temp-dir "${RAY_TEMP:-/tmp/ray}" --resources "{${2:+\"site:$2\": 1}}"
     ;;
 ray-worker) # ray-worker SITE; FEDUNLEARN_SITES says where SITE/site.yaml is
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$KEYS/ray.token"
     : "${FEDUNLEARN_SITES:?the folder with $2/site.yaml}"
-    exec ray start --block --address "$RAY_HEAD" --node-ip-address "$HOST" --num-cpus "$CPUS" --disable-usage-stats \
+    exec ray start --block --address "$RAY_HEAD" ${NODE_IP:+--node-ip-address "$NODE_IP"} --num-cpus "$CPUS" --disable-usage-stats \
         --resources "{\"site:$2\": 1}"
     ;;
 *)
-    echo "run.sh: ${1:-nothing} is none of: authority, site-key, register, superlink, serverapp, supernode, clientapp," \
-        "ray-token, ray-head, ray-worker" >&2
+    echo "run.sh: ${1:-nothing} is none of: authority, site-key, connection, register-all, superlink, healthy, serverapp," \
+        "supernode, clientapp, fedunlearn, ray-token, ray-head, ray-worker" >&2
     exit 2
     ;;
 esac
