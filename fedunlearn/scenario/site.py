@@ -115,13 +115,14 @@ class Site:
             InputError: rows cannot be opened or a net cannot be made.
         """
         shards, held = _opened(self.file, str(self.path.parent))
-        shape = tuple(next(iter(shards.values())).x.shape[1:])
+        first = next(iter(shards.values()))
+        shape = tuple(first.x.shape[1:])
         file, vocabulary = self.file, self.file.data.vocabulary
 
         def make(outputs: int, net: str) -> nn.Module:
             return build(net_spec(file.net, file.nets, vocabulary, net), shape, outputs)
 
-        make(2, "")  # what cannot be made is said before anything is measured
+        make(len(first.classes), "")  # what cannot be made is said before anything is measured
         store = Store(self.folder)
         data = SiteData(self.place, shards, held, partial(Exclusions.read, store.folder / MIRROR))
         worker = Worker(self.place, store, data, make, file.device or device_of(), file.methods)

@@ -38,7 +38,7 @@ def tell(data: str) -> Mod:
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         reply = call_next(message, context)
         if message.metadata.message_type.split(".")[0] == "train" and reply.has_content():
-            one = told(_site(context))
+            one = told(site_of(context))
             said = ConfigRecord({"site": one.site, "shard": SHARD, "classes": list(one.classes)})
             said["rows"] = [one.rows.get(c, 0) for c in one.classes]
             reply.content[RECORD] = said
@@ -122,7 +122,12 @@ class Recorder(Wrapped):
         return result
 
 
-def _site(context: Context) -> str:
+def site_of(context: Context) -> str:
+    """A node's site: its node_config's `site`, or `site-<partition-id>`.
+
+    Raises:
+        InputError: it has neither.
+    """
     config = context.node_config
     if "site" not in config and "partition-id" not in config:
         raise InputError(f"node_config {dict(config)}: names neither `site` nor `partition-id`; give the node a `site`")
