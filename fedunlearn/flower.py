@@ -6,7 +6,6 @@ Needs `pip install "fedunlearn[flower]"`. `tell` and `Recorded` write the family
 
 import shlex
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +88,16 @@ def answering(app: ClientApp, net: str, data: str, test: str | None = None, fold
         The same app.
     """
 
-    @cache
-    def opened(name: str, store: Path) -> Site:
-        own = Own(factory=data, test=test or data, calibration=0, held_out=0)
-        return Site(SiteFile(name=name, store=".", data=own, net={"factory": net}), store / "site.yaml")
+    known: dict[str, Site] = {}  # no functools.cache: a simulation pickles the app, by what its functions close over
+    here = Path(folder).absolute()
 
     def site(context: Context) -> Site:
         name = site_of(context)
-        return opened(name, Path(str(context.node_config.get("store", Path(folder) / "homes" / name))).absolute())
+        if name not in known:
+            store = Path(str(context.node_config.get("store", here / "homes" / name))).absolute()
+            own = Own(factory=data, test=test or data, calibration=0, held_out=0)
+            known[name] = Site(SiteFile(name=name, store=".", data=own, net={"factory": net}), store / "site.yaml")
+        return known[name]
 
     return add_handlers(app, site)
 

@@ -3,7 +3,6 @@
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
@@ -30,10 +29,13 @@ def tell(data: str) -> Mod:
             `(x, y, classes, keys)`. It must give what the app trains on.
     """
 
-    @cache
+    known: dict[str, Told] = {}  # no functools.cache: a simulation pickles the app, by what its functions close over
+
     def told(site: str) -> Told:
-        rows = open_site(data, site)
-        return Told(site, rows.classes, rows.counts())
+        if site not in known:
+            rows = open_site(data, site)
+            known[site] = Told(site, rows.classes, rows.counts())
+        return known[site]
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         reply = call_next(message, context)
