@@ -9,7 +9,7 @@ shift
 for party in coordinator operator "$@"; do
     mkdir -p "$folder/$party/keys" "$folder/$party/state"
 done
-mkdir -p "$folder/coordinator/families" "$folder/operator/keys/sites"
+mkdir -p "$folder/coordinator/families" "$folder/coordinator/runs" "$folder/operator/runs" "$folder/operator/keys/sites"
 KEYS="$folder/coordinator/keys" "$run" authority
 KEYS="$folder/coordinator/keys" "$run" ray-token
 mkdir -p "$folder/authority"

@@ -87,7 +87,6 @@ def answering(app: ClientApp, net: str, data: str, test: str | None = None, fold
     Returns:
         The same app.
     """
-
     known: dict[str, Site] = {}  # no functools.cache: a simulation pickles the app, by what its functions close over
     here = Path(folder).absolute()
 

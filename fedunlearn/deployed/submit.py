@@ -22,7 +22,7 @@ APP = Path(__file__).parent / "app"
 SAYS = "fedunlearn-says "
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 POLL = 3.0  # seconds between two looks at a run
-LATE = 60.0  # seconds that a finished run's log may lag behind
+LATE = 20.0  # seconds that a finished run's log may lag behind; then it is asked for anew, once
 
 Say = Callable[[str], None]
 
@@ -95,6 +95,9 @@ class Deployment:
                         f"ServerApp process (flower-superexec) run beside the SuperLink?"
                     )
                 time.sleep(POLL)
+        if not reader.whole:
+            for line in self._output("log", str(run), self.federation, "--show").stdout.splitlines():
+                reader.take(line)
         return _answer(run, self.federation, status, told, reader)
 
     def _status(self, run: int) -> dict[str, Any]:
@@ -125,11 +128,13 @@ class Deployment:
                     process.terminate()
                     process.wait()
 
+    def _output(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        command, env = [*_program(), *words], _environ()
+        return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=env)
+
     def _flwr(self, *words: str) -> dict[str, Any]:
         """What a command of Flower's prints as JSON."""
-        done = subprocess.run(
-            [*_program(), *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=_environ()
-        )
+        done = self._output(*words)
         text = done.stdout[done.stdout.find("{") :]
         try:
             found = json.loads(text)

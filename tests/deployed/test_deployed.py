@@ -266,7 +266,7 @@ if word == "run":
     token = Path(sys.argv[sys.argv.index("--run-config") + 1]).read_text().rpartition("token = ")[2].strip().strip('"')
     Path({said!r} + ".token").write_text(token)
     print(json.dumps(said["run"]))
-if word == "log":
+if word == "log" and (sys.argv[-1] == "--show" or not said.get("deaf")):
     print(said["log"].replace("TOKEN", Path({said!r} + ".token").read_text()), flush=True)
 if word == "list":
     print(json.dumps({{"success": True, "runs": [{{"run-id": "7", "status": said["status"], "status-details": "so"}}]}}))
@@ -305,6 +305,12 @@ def test_a_run_is_followed_until_its_answer_is_home(pretend: Callable[..., Path]
     assert Deployment("fed").carry_out(Order(family="x"), said.append) == {"line": 3}
     assert said[0] == "run 7 is submitted to fed"
     assert {"training", "run 7: finished:completed"} == set(said[1:])
+
+
+def test_a_stream_that_broke_off_is_made_up_for(pretend: Callable[..., Path]) -> None:
+    calls = pretend(log=log_of({"line": 3}), deaf=True)
+    assert Deployment("fed").carry_out(Order(family="x")) == {"line": 3}
+    assert calls.read_text().split().count("log") == 2
 
 
 @pytest.mark.parametrize(
@@ -361,6 +367,8 @@ def test_commands_submit_and_print_what_they_print_in_one_process(
     assert shown == json.loads(run("show", folder, "--backend", "flower", "--json")[1])
     assert (len(shown["ledger"]), shown["behind"]) == (3, [])
     assert run("plan", folder, "--classes", "1")[0] == 0
+    elsewhere_ = tmp_path / "again" / "ours"  # another operator, who knows the family's name
+    assert shown == json.loads(run("show", elsewhere_, "--backend", "flower", "--federation", "fed", "--json")[1])
 
 
 def test_commands_that_lack_a_federation_say_how_to_name_one(run: Run, tmp_path: Path) -> None:

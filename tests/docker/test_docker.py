@@ -63,7 +63,7 @@ def test_compose_files_refer_to_what_is_there(path: Path) -> None:
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:")
     made = (DOCKER / "prepare.sh").read_text()
-    assert all(f'"{word}"' in made or f"/{word}" in made for word in ("keys", "state", "families"))
+    assert all(f'"{word}"' in made or f"/{word}" in made for word in ("keys", "state", "families", "runs"))
 
 
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda p: p.name)

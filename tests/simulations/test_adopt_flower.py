@@ -3,11 +3,16 @@
 import difflib
 import importlib
 import json
+import os
 import random
 import shutil
+import signal
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,8 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.flower import Recorded, tell
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Family, InProcess, rollback, unlearn
+from fedunlearn.runtime.flower import Flower
+from fedunlearn.runtime.tasks import Commit, Committed
 from fedunlearn.scenario import of_family, request_of, workers
 from fedunlearn.training.flower import LocalGrid
 from fedunlearn.training.flower.grid import at_server
@@ -125,6 +132,55 @@ def test_the_app_forgets_over_its_own_grid(tmp_path: Path, capsys: pytest.Captur
     run("rollback lift-exclusion=true")
     assert Family.open(tmp_path / "family").heads == family.heads
     assert len(Family.open(tmp_path / "family").ledger.lines) == 4
+
+
+@pytest.mark.usefixtures("after")
+def test_the_clients_app_can_be_pickled_as_a_simulation_does() -> None:
+    cloudpickle = pytest.importorskip("cloudpickle")
+    app = importlib.import_module("quickstart.client_app").app
+    grid = grid_of(cloudpickle.loads(cloudpickle.dumps(app)))
+    assert Flower(grid, join=0).carry([Commit("site-1", {}, {}, "line")]) == [Committed("line")]
+
+
+IN_SIMULATION = """
+set -eu
+ip link set lo up
+flwr run . --stream --federation-config "$NODES"
+cp -r family alone
+flwr run . --stream --federation-config "$NODES" -c 'fedunlearn="unlearn classes=0"'
+flwr run . --stream --federation-config "$NODES" -c 'fedunlearn="unlearn classes=1 method=logit_mask"'
+flwr run . --stream --federation-config "$NODES" -c 'fedunlearn="rollback lift-exclusion=true"'
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("ray"), reason="Flower simulates with Ray")
+def test_flwr_run_does_it_in_flowers_simulation(tmp_path: Path) -> None:
+    """`pytest -m slow tests/simulations/test_adopt_flower.py`: four runs, about three minutes, where there is only loopback."""
+    if subprocess.run(["unshare", "--map-root-user", "--net", "true"], check=False).returncode:
+        pytest.skip("this machine does not let us make a network namespace (unshare -n), and Ray listens on every interface")
+    there, home = tmp_path / "after", tmp_path / "flwr"
+    shutil.copytree(APPS / "after", there)
+    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    own = {"FLWR_HOME": str(home), "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": "39377", "PYTHONPATH": str(ROOT), **quiet}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    more = {"PATH": path, "NODES": "num-supernodes=3 client-resources-num-cpus=1"}
+    env = {**os.environ, **own, **more, "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
+    words = ["unshare", "--map-root-user", "--net", "sh", "-c", IN_SIMULATION]
+    try:
+        done = subprocess.run(words, cwd=there, env=env, capture_output=True, text=True, check=False, timeout=600)
+    finally:
+        for one in Path("/proc").glob("[0-9]*"):  # the daemon that `flwr run` has left behind, known by its home
+            with suppress(OSError):
+                if str(home).encode() in (one / "cmdline").read_bytes():
+                    os.kill(int(one.name), signal.SIGTERM)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    family, alone = Family.open(there / "family"), Family.open(there / "alone")
+    assert [x.kind for x in family.ledger.lines] == ["trained", "unlearned", "unlearned", "rolled back"], done.stdout[-5000:]
+    backend = InProcess(workers(of_family(alone), alone))
+    record = unlearn(alone, request_of(of_family(alone), "0"), "fiun", backend)
+    assert family.ledger.lines[1].body["record"]["facts"] == json.loads(json.dumps(record.facts))
+    assert family.heads == alone.heads
 
 
 @pytest.mark.usefixtures("after")

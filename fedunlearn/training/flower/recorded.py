@@ -28,7 +28,6 @@ def tell(data: str) -> Mod:
         data: the loader of a site's training rows, called with the site's name; returns `(x, y)`, `(x, y, classes)` or
             `(x, y, classes, keys)`. It must give what the app trains on.
     """
-
     known: dict[str, Told] = {}  # no functools.cache: a simulation pickles the app, by what its functions close over
 
     def told(site: str) -> Told:
