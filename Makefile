@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format tables clean
+.PHONY: help demo test check format tables deploy-flower deploy-ray clean
 
 help:  ## what there is to do
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
 
 demo: .venv/ready  ## train a family on handwritten digits and make it forget one
 	$(BIN)/fedunlearn demo
@@ -25,6 +25,13 @@ format: .venv/ready  ## put the code in its format
 
 tables: .venv/ready  ## put the results of the simulations into the documents
 	$(BIN)/python simulations/tables.py
+
+deploy-flower: .venv/ready  ## a Flower deployment on 127.0.0.1, with TLS and authenticated sites: train, forget, roll back, show
+	$(BIN)/python docker/loopback.py flower
+
+deploy-ray: .venv/ready  ## the same on a Ray cluster of several nodes, in a network namespace of its own
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python docker/loopback.py ray
 
 clean:  ## remove what was made here, but no family in runs/
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

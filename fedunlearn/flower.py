@@ -1,15 +1,34 @@
-"""For apps written for Flower: two names that make an app's federation a family. Needs `pip install "fedunlearn[flower]"`."""
+"""For apps written for Flower: names that make an app's federation a family, and let it forget over its own Grid.
 
-from collections.abc import Mapping
+Needs `pip install "fedunlearn[flower]"`. `tell` and `Recorded` write the family down; with `answering` around the ClientApp and
+`forgetting` around the ServerApp, `flwr run . -c 'fedunlearn="unlearn classes=0"'` makes it forget; "rollback" takes it back.
+"""
+
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedunlearn.deployed.coordinator import carry_out
+from fedunlearn.deployed.order import Order
+from fedunlearn.deployed.server import say
+from fedunlearn.errors import InputError
+from fedunlearn.runtime.flower import Flower, add_handlers
+from fedunlearn.scenario import Site
 from fedunlearn.scenario.adopt import Adoption
+from fedunlearn.scenario.site import Own, SiteFile
 from fedunlearn.tensors import Tensors
 from fedunlearn.training.flower import Recorder, tell
+from fedunlearn.training.flower.recorded import site_of
 from fedunlearn.training.recording import Recording
 
-__all__ = ["Recorded", "tell"]
+__all__ = ["Recorded", "answering", "forgetting", "tell"]
+
+KEY = "fedunlearn"  # of the run-config
 
 
 class Recorded(Recorder):
@@ -51,3 +70,86 @@ class Recorded(Recorder):
     def ends(self, recording: Recording) -> None:
         """Write the family."""
         self.adoption.write(recording)
+
+
+def answering(app: ClientApp, net: str, data: str, test: str | None = None, folder: str | Path = "family") -> ClientApp:
+    """Have the clients of an app also answer tasks of unlearning; what it does already stays.
+
+    A site keeps what is its own, which here are exclusions and no weights, in the folder that its node_config calls `store`.
+
+    Args:
+        app: the app; its site's name is the node_config's `site`, or `site-<partition-id>`, as for `tell`.
+        net: "their.module:make_net", the one that `Recorded` has.
+        data: "their.module:load_site", the same.
+        test: the same; by default `data`.
+        folder: where sites whose node_config names no `store` keep theirs: in `<folder>/homes/<site>`.
+
+    Returns:
+        The same app.
+    """
+    known: dict[str, Site] = {}  # no functools.cache: a simulation pickles the app, by what its functions close over
+    here = Path(folder).absolute()
+
+    def site(context: Context) -> Site:
+        name = site_of(context)
+        if name not in known:
+            store = Path(str(context.node_config.get("store", here / "homes" / name))).absolute()
+            own = Own(factory=data, test=test or data, calibration=0, held_out=0)
+            known[name] = Site(SiteFile(name=name, store=".", data=own, net={"factory": net}), store / "site.yaml")
+        return known[name]
+
+    return add_handlers(app, site)
+
+
+def forgetting(app: ServerApp, folder: str | Path, *, deadline: float = 1800.0, join: float = 120.0) -> ServerApp:
+    """Have an app's server also make its family forget, when a run's config says so under `fedunlearn`.
+
+    The words are an action and its settings, for example "unlearn classes=0", "unlearn sites=site-1 method=logit_mask" or
+    "rollback lift-exclusion=true" (see `deployed.order.Order`). Without any the app does what it always does.
+
+    Args:
+        app: the app; `main` and `lifespan` are its own.
+        folder: of the family, the one that `Recorded` has.
+        deadline: seconds that one round of messages may take.
+        join: seconds to wait for the sites.
+    """
+    return _Forgetting(app, Path(folder), {"deadline": deadline, "join": join})
+
+
+class _Forgetting(ServerApp):
+    def __init__(self, inside: ServerApp, folder: Path, patience: Mapping[str, float]) -> None:
+        super().__init__()
+        self._inside, self._folder, self._patience = inside, folder, patience
+
+    def main(self) -> Callable[[Any], Any]:
+        return self._inside.main()
+
+    def lifespan(self) -> Callable[[Any], Any]:
+        return self._inside.lifespan()
+
+    def __call__(self, grid: Grid, context: Context) -> None:
+        words = context.run_config.get(KEY, "")
+        if not words:
+            self._inside(grid, context)
+            return
+        folder = self._folder.absolute()
+        order = Order.of({**_read(str(words)), "family": folder.name, **self._patience})
+        backend = Flower(grid, deadline=order.deadline, join=order.join)
+        answer = carry_out(order, folder.parent, backend, lambda scenario: backend.wait(scenario.sites), say)
+        for model in answer.get("record", {}).get("facts", {}).get("models", []):
+            before, after = ((model[f"forgotten_{when}"], model[f"retained_{when}"]) for when in ("before", "after"))
+            say(f"{model['name']}: {model['status']}; forgotten, rest: {before} -> {after} (fractions of test rows)")
+        say(f"{order.action}: done; the family is in {folder}")
+
+
+def _read(words: str) -> dict[str, str | bool]:
+    """An action and `key=value` pairs; true and false are said as such."""
+    action, *rest = shlex.split(words)
+    found: dict[str, str | bool] = {"action": action}
+    known = Order(family="x").config
+    for pair in rest:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in known:
+            raise InputError(f"{KEY} = {words!r}: {pair!r}: expected key=value with one of {', '.join(known)}")
+        found[key] = value == "true" if value in ("true", "false") else value
+    return found

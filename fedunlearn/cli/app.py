@@ -6,11 +6,8 @@ Long because every command is here, so that the whole command line can be read i
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,15 +15,16 @@ import typer
 from rich.markup import escape
 from safetensors.torch import save
 
+from fedunlearn.cli import flower, site
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.say import say_family, say_plan, say_record
 from fedunlearn.cli.state import cost, pending, state
 from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
-from fedunlearn.lineage import Plan, Request, discover
+from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, InProcess, Record, gone_from, score_all, settle, waiting_plan
+from fedunlearn.runtime import Backend, Family, InProcess, Record, settle, waiting_plan
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back
@@ -41,10 +39,14 @@ from fedunlearn.scenario import (
     of_family,
     open_site_data,
     read_plain,
-    reference,
+    retrained,
+    sites_away,
+    train_afar,
     workers,
+    workers_here,
 )
 from fedunlearn.scenario import extend as run_extend
+from fedunlearn.scenario import request_of as _request
 from fedunlearn.scenario import train as run_train
 from fedunlearn.store import write_atomically
 
@@ -54,6 +56,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Unlearning for families of models that inherit from one another.",
 )
+
+app.add_typer(site.app, name="site")
 
 Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
@@ -67,8 +71,20 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", help="folder of data sets and checkpoints; FEDUNLEARN_DATA by default", callback=lambda p: _data(p)),
 ]
-Trainer = Annotated[str, typer.Option("--backend", help="who runs federated rounds: in-process or flower")]
-Carrier = Annotated[str, typer.Option("--backend", help="where places work: in-process, or ray (one actor a place)")]
+Trainer = Annotated[
+    str, typer.Option("--backend", help="who runs federated rounds: in-process or flower; with --sites-in: in-process or ray")
+]
+Carrier = Annotated[
+    str, typer.Option("--backend", help="where places work: in-process, ray (one actor a place) or flower (see --federation)")
+]
+Federation = Annotated[
+    str | None,
+    typer.Option(help="of a Flower deployment: the connection's name in Flower's config.toml; remembered by the folder"),
+]
+OwnSites = Annotated[
+    Path | None,
+    typer.Option("--sites-in", help="for `sites: own`: each site opens <folder>/<site>/site.yaml, on its own machine"),
+]
 Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; by default one is started and stopped")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]
 
@@ -92,6 +108,9 @@ def train(
     folder: Annotated[Path | None, typer.Option("--out", help="where to keep the family; runs/<name> by default")] = None,
     seed: Annotated[int | None, typer.Option(help="replaces the file's seeds")] = None,
     backend: Trainer = "in-process",
+    federation: Federation = None,
+    address: Address = None,
+    sites_in: OwnSites = None,
     data: Data = None,
     with_bank: Annotated[
         bool, typer.Option("--bank", help="bank importances by class, so that class requests read no data")
@@ -101,8 +120,16 @@ def train(
     """Train every model of a topology and keep the family."""
     scenario = _seeded(load(find_topology(topology)), seed)
     folder = folder or Path("runs") / scenario.name
+    if with_bank and scenario.own:
+        raise InputError("--bank: each site banks its own; not for a family whose data says `sites: own` yet")
     with progress() as say:
-        family = run_train(scenario, folder, backend=backend, progress=say)
+        if federation is not None:
+            family = flower.train(scenario, folder, backend, federation, say)
+        elif scenario.own and sites_in is not None:
+            with sites_away(scenario, sites_in, backend, address) as away:
+                family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), progress=say)
+        else:
+            family = run_train(scenario, folder, backend=backend, progress=say)
         if with_bank:
             say("banking importances by class")
             run_bank(family, InProcess(workers(scenario, family)))
@@ -151,10 +178,12 @@ def show(
     folder: Folder,
     whole: Annotated[bool, typer.Option("--all", help="draw every kept model, many alike ones too")] = False,
     picture: Annotated[Path | None, typer.Option(help="draw the lineage into this file too: .svg, .png or .pdf")] = None,
+    backend: Annotated[str, typer.Option("--backend", help="flower: bring the newest state home first")] = "in-process",
+    federation: Federation = None,
     as_json: Json = False,
 ) -> None:
     """The lineage, current versions, and what happened so far."""
-    family = _open(folder)
+    family = flower.show(folder, federation) if backend == "flower" else _open(folder)
     if picture is not None:
         draw_picture(family.lineage, picture, pending(family))
     if as_json:
@@ -179,7 +208,7 @@ def plan(
     scenario = of_family(family)
     asked = _request(scenario, classes, samples, sites, since, request)
     found = discover(family.lineage, asked)
-    if asked.samples:
+    if asked.samples and not scenario.own:
         check_samples(open_site_data(scenario, family.folder / "homes"), asked)
     price = cost(family, found)
     if as_json:
@@ -208,18 +237,27 @@ def unlearn(
     resume: Annotated[bool, typer.Option("--resume", help="finish what was left waiting for a place to be online")] = False,
     backend: Carrier = "in-process",
     address: Address = None,
+    sites_in: OwnSites = None,
+    federation: Federation = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Make every heir of some data forget it."""
-    family, quorum = _open(folder), 0.0 if skip_offline else quorum
-    carrier = backend_of(family, backend, address)
-    if resume:
-        if classes or samples or sites or since or request:
-            raise InputError("--resume: stands alone; what it goes on with is in the ledger")
-        record = _resume(family, no_reference, quorum, carrier)
+    quorum, named = 0.0 if skip_offline else quorum, bool(classes or samples or sites or since or request)
+    if resume and named:
+        raise InputError("--resume: stands alone; what it goes on with is in the ledger")
+    if backend == "flower":
+        request_ = {"classes": classes, "samples": samples, "sites": sites, "since": since, "request": request, "due": due}
+        how = {"method": method, "settings": _pairs(settings), "reference": not no_reference, "atomic": atomic}
+        said = {"accept_untested": accept_untested, "reason": reason, "quorum": quorum, "resume": resume}
+        record = flower.unlearn(folder, federation, {**request_, **how, **said})
+    elif resume:
+        family = _open(folder)
+        record = _resume(family, no_reference, quorum, backend_of(family, backend, address, sites_in))
     else:
+        family = _open(folder)
         asked = _request(of_family(family), classes, samples, sites, since, request, due)
+        carrier = backend_of(family, backend, address, sites_in)
         options = {"atomic": atomic, "accept_untested": accept_untested, "reason": reason, "quorum": quorum}
         record = _unlearn(family, asked, method, settings, no_reference, carrier, **options)
     if as_json:
@@ -238,6 +276,8 @@ def rollback(
     ] = None,
     backend: Carrier = "in-process",
     address: Address = None,
+    sites_in: OwnSites = None,
+    federation: Federation = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -246,8 +286,11 @@ def rollback(
     undone = family.ledger.last_undoable()
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
-    with backend_of(family, backend, address) as carrier:
-        line = roll_back(family, carrier, lift_exclusion=lift)
+    if backend == "flower":
+        family, line = flower.rollback(folder, federation, lift)
+    else:
+        with backend_of(family, backend, address, sites_in) as carrier:
+            line = roll_back(family, carrier, lift_exclusion=lift)
     if as_json:
         print_json({"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift})
         return
@@ -293,10 +336,22 @@ def export(
 
 
 @app.command("settle")
-def settle_(folder: Folder, data: Data = None, as_json: Json = False) -> None:
+def settle_(
+    folder: Folder,
+    backend: Carrier = "in-process",
+    address: Address = None,
+    sites_in: OwnSites = None,
+    federation: Federation = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Bring every place in line with the ledger, after a place or a command failed half-way."""
     family = _open(folder)
-    settle(family, InProcess(workers(of_family(family), family)))
+    if backend == "flower":
+        family = flower.settle(folder, federation)
+    else:
+        with backend_of(family, backend, address, sites_in) as carrier:
+            settle(family, carrier)
     number = family.ledger.lines[-1].number
     if as_json:
         print_json({"line": number, "places": list(family.places)})
@@ -399,29 +454,6 @@ def _fresh(folder: Path) -> Path:
     return next(f for f in names if not f.exists())
 
 
-def _request(
-    scenario: Scenario,
-    classes: str = "",
-    samples: str = "",
-    sites: str = "",
-    since: str | None = None,
-    named: str | None = None,
-    due: str | None = None,
-) -> Request:
-    if named is not None:
-        if classes or samples or sites or since:
-            raise InputError(f"--request {named}: stands alone; leave out --classes, --samples, --sites and --since")
-        if named not in scenario.requests:
-            raise unknown("request", named, scenario.requests)
-        found = scenario.requests[named].request(named)
-        return replace(found, due=due or found.due, received=found.received or date.today().isoformat())
-
-    def listed(text: str) -> tuple[str, ...]:
-        return tuple(v.strip() for v in text.split(",") if v.strip())
-
-    return Request(listed(classes), listed(samples), listed(sites), since, received=date.today().isoformat(), due=due)
-
-
 def _unlearn(
     family: Family,
     asked: Request,
@@ -431,24 +463,21 @@ def _unlearn(
     carrier: AbstractContextManager[Backend] | None = None,
     **options: Any,
 ) -> Record:
-    scenario, found = of_family(family), discover(family.lineage, asked)
+    scenario = of_family(family)
     chosen = make(method, _pairs(settings))
     with progress() as say, carrier or backend_of(family) as backend:
-        again = partial(_retrained, family, found, no_reference, say)
-        return run_unlearn(family, asked, chosen, backend, scenario.gate.gate, retrained=again, progress=say, **options)
+
+        def twin() -> Mapping[str, Scored]:
+            return {} if no_reference else retrained(family, scenario, asked, backend, say)
+
+        return run_unlearn(family, asked, chosen, backend, scenario.gate.gate, retrained=twin, progress=say, **options)
 
 
 def _resume(family: Family, no_reference: bool, quorum: float, carrier: AbstractContextManager[Backend]) -> Record:
-    found = waiting_plan(family)
+    scenario, plan = of_family(family), waiting_plan(family)
     with progress() as say, carrier as backend:
-        again = partial(_retrained, family, found, no_reference, say) if found else None
-        return run_resume(family, backend, retrained=again, quorum=quorum, progress=say)
 
+        def twin() -> Mapping[str, Scored]:
+            return retrained(family, scenario, plan.request, backend, say) if plan and not no_reference else {}
 
-def _retrained(family: Family, found: Plan, no_reference: bool, say: Callable[[str], None]) -> Mapping[str, Scored]:
-    """Scores of the family retrained without what is asked for."""
-    if no_reference:
-        return {}
-    scenario = of_family(family)
-    twin = reference(family, scenario, found.request, say)
-    return score_all(twin, found, InProcess(workers(scenario, twin)), gone_from(family))
+        return run_resume(family, backend, retrained=twin, quorum=quorum, progress=say)

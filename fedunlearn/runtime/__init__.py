@@ -1,5 +1,6 @@
 """Carrying a request to where the data and the weights are, and back."""
 
+from fedunlearn.runtime.backend import Answerer as Answerer
 from fedunlearn.runtime.backend import Backend as Backend
 from fedunlearn.runtime.backend import InProcess as InProcess
 from fedunlearn.runtime.backend import Split as Split

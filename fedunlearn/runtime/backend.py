@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
 from fedunlearn.methods import METHODS
@@ -13,6 +13,21 @@ from fedunlearn.runtime.tasks import Answer, Apply, Failure, Measure, Task
 from fedunlearn.runtime.worker import Worker
 
 Kind = TypeVar("Kind")
+
+
+class Answerer(Protocol):
+    """What answers for one place: a `Worker`, or something around one that asks the place's owner first."""
+
+    @property
+    def place(self) -> str:
+        """Its name."""
+
+    @property
+    def methods(self) -> Collection[str]:
+        """Methods beyond the menu that a task out of a message may name, each "their.module:Class"."""
+
+    def handle(self, task: Task) -> Answer:
+        """Do one task, or raise what says why not."""
 
 
 class Backend(ABC):
@@ -35,12 +50,13 @@ class InProcess(Backend):
         simulation: grant what a method may need, rows of other places included: for comparisons, never for a deployment.
     """
 
-    def __init__(self, workers: Mapping[str, Worker], *, simulation: bool = False) -> None:
+    def __init__(self, workers: Mapping[str, Answerer], *, simulation: bool = False) -> None:
         self.workers = dict(workers)
         if simulation:
             self.grants = frozenset({HEIRS_AT_ROOTS, FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS})
-            data = {place: worker.data for place, worker in workers.items()}
-            self.workers = {place: replace(worker, lent=data) for place, worker in workers.items()}
+            here = {place: worker for place, worker in workers.items() if isinstance(worker, Worker)}
+            data = {place: worker.data for place, worker in here.items()}
+            self.workers |= {place: replace(worker, lent=data) for place, worker in here.items()}
 
     def carry(self, tasks: Sequence[Task]) -> list[Answer]:
         """Do them one after another."""
@@ -61,7 +77,7 @@ class Split(Backend):
         away: carries the tasks of all other places.
     """
 
-    def __init__(self, here: Mapping[str, Worker], away: Backend) -> None:
+    def __init__(self, here: Mapping[str, Answerer], away: Backend) -> None:
         self.here, self.away = InProcess(here), away
         self.grants, self.traffic = away.grants, away.traffic
 
@@ -76,14 +92,14 @@ class Split(Backend):
         return [found[i] for i in range(len(tasks))]
 
 
-def answer(worker: Worker, task: Task, allowed: Collection[str] | None = None) -> Answer:
+def answer(worker: Answerer, task: Task, allowed: Collection[str] | None = None) -> Answer:
     """Have a worker do one task; whatever goes wrong becomes its answer, so that others still answer.
 
     Args:
         worker: of the task's place.
         task: what is asked.
-        allowed: for tasks out of a message: methods beyond the menu that may be made here, each "their.module:Class"; the
-            worker must then be the place's own. None where the task is of this process.
+        allowed: for tasks out of a message: methods that may be made here beside the worker's own and those of the menu;
+            the worker must then be the place's own. None where the task is of this process.
     """
     try:
         if allowed is not None:
@@ -95,13 +111,14 @@ def answer(worker: Worker, task: Task, allowed: Collection[str] | None = None) -
         return Failure(task.place, f"{type(error).__name__}: {error}")
 
 
-def _refuse(worker: Worker, task: Task, allowed: Collection[str]) -> None:
+def _refuse(worker: Answerer, task: Task, allowed: Collection[str]) -> None:
     if task.place != worker.place:
         raise SiteError(f"this is {worker.place!r}, the task is for {task.place!r}; nothing was done")
-    if isinstance(task, Apply | Measure) and task.method not in {"", *METHODS, *allowed}:
+    known = [*allowed, *worker.methods]
+    if isinstance(task, Apply | Measure) and task.method not in {"", *METHODS, *known}:
         raise SiteError(
             f"method {task.method!r} is not allowed at {worker.place}; it allows "
-            f"{', '.join([*METHODS, *allowed])}, and its owner can allow more there"
+            f"{', '.join([*METHODS, *known])}, and its owner can allow more there"
         )
 
 

@@ -20,10 +20,9 @@ import numpy as np
 import torch
 
 from fedunlearn.errors import InputError, unknown
-from fedunlearn.runtime.backend import Backend, answer
+from fedunlearn.runtime.backend import Answerer, Backend, answer
 from fedunlearn.runtime.codec import DTYPES, Packed, pack, unpack
 from fedunlearn.runtime.tasks import Answer, Failure, Task
-from fedunlearn.runtime.worker import Worker
 
 BIG = 64 << 10  # bytes from which a tensor that several places get is put into the object store, once
 RETRIES = 2  # in a new actor, after one was lost, not by Ray, whose calls fail while it restarts one; tasks may be done twice
@@ -31,7 +30,7 @@ SHARE = 0.001  # of a declared `site:<name>`: it says where, not how many
 LOCAL = {"include_dashboard": False}
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 
-MakeWorker = Callable[[], Worker]
+MakeWorker = Callable[[], Answerer]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class _Site:
 
     def __init__(self, place: str, make: MakeWorker) -> None:
         self.place, self.make = place, make
-        self.worker: Worker | None = None
+        self.worker: Answerer | None = None
 
     def do(self, batch: Sequence[_Message]) -> tuple[list[_Message], float]:
         """Answers, and the seconds that they took here."""

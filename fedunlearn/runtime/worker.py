@@ -57,6 +57,7 @@ class Worker:
         make_net: a net for so many outputs, of the family's architecture of that name (empty for its own).
         device: where to compute.
         lent: data of other places, by place: none but in a simulation that grants methods what no deployment does.
+        methods: beyond the menu, that a task out of a message may name here; each "their.module:Class".
     """
 
     place: str
@@ -65,6 +66,7 @@ class Worker:
     make_net: Callable[[int, str], nn.Module]
     device: str = "cpu"
     lent: Mapping[str, SiteData] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
 
     def handle(self, task: Task) -> Answer:
         """Do one task.

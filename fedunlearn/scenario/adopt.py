@@ -97,6 +97,7 @@ class Adoption:
             "models": len(lineage.models),
             "carried": {},
             "without": [],
+            "shape": list(shape),
             "rows_per_second": round(recording.trained / recording.seconds, 1),
         }
         family.ledger.append("trained", body)

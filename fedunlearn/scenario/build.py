@@ -27,6 +27,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.nets import build
 from fedunlearn.runtime import Family, Worker
 from fedunlearn.scenario.schema import Data, Scenario, matching
+from fedunlearn.scenario.sources import Opening
 
 MAIN = "main"  # the set under `data`; a site's rows of a set are the shard of that name
 
@@ -107,13 +108,17 @@ def refuse_own(scenario: Scenario) -> None:
         )
 
 
-def shared_test(scenario: Scenario, spec: Data) -> dict[str, Rows]:
+def shared_test(spec: Opening, beside: str) -> dict[str, Rows]:
     """The declared test set, in two: to calibrate on, and to test on.
+
+    Args:
+        spec: what declares it.
+        beside: the folder in which a relative path is looked up.
 
     Raises:
         InputError: there is none, or it cannot be opened.
     """
-    rows = open_rows(spec.test or "", "test", beside=scenario.folder, options=spec.test_options)
+    rows = open_rows(spec.test or "", "test", beside=beside, options=spec.test_options)
     _, calibration, test = held_out(rows, 0.4, 0.6, spec.seed)
     return {"calibration": calibration, "test": test}
 
@@ -142,7 +147,7 @@ def _open_set(scenario: Scenario, name: str) -> tuple[dict[str, Rows], dict[str,
             raise InputError(
                 f"data.test: {spec.test!r} is what is trained on; leave `test` out, and rows of the set are held out"
             )
-        shared = shared_test(scenario, spec)
+        shared = shared_test(spec, scenario.folder)
         if dealt:
             check_test(spec, shared["test"].classes, [c for rows in dealt.values() for c in rows.classes])
         held = dict.fromkeys(scenario.places, shared)
@@ -240,11 +245,28 @@ def maker(scenario: Scenario, shape: tuple[int, ...]) -> MakeNet:
 
 
 def _net_spec(scenario: Scenario, name: str) -> Mapping[str, Any]:
-    if name and name not in scenario.nets:
-        raise unknown("net", name, scenario.nets, where="nets")
-    spec = scenario.nets[name] if name else scenario.net
-    if str(spec.get("name", "")).startswith("text_") and scenario.data.vocabulary is not None:
-        return {"vocabulary": scenario.data.vocabulary, **spec}  # data and net count tokens alike
+    return net_spec(scenario.net, scenario.nets, scenario.data.vocabulary, name)
+
+
+def net_spec(
+    net: Mapping[str, Any], nets: Mapping[str, Mapping[str, Any]], vocabulary: int | None, name: str
+) -> Mapping[str, Any]:
+    """What an architecture is built from.
+
+    Args:
+        net: the family's own.
+        nets: the others by name.
+        vocabulary: how many tokens the data counts; a net for texts counts alike.
+        name: of the architecture; empty for the family's own.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name and name not in nets:
+        raise unknown("net", name, nets, where="nets")
+    spec = nets[name] if name else net
+    if str(spec.get("name", "")).startswith("text_") and vocabulary is not None:
+        return {"vocabulary": vocabulary, **spec}
     return spec
 
 

@@ -3,6 +3,7 @@
 import difflib
 import json
 import sys
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def parse(plain: Any, where: str) -> Scenario:
     try:
         scenario = Scenario.model_validate(plain)
     except ValidationError as error:
-        raise InputError("\n".join(_said(e, where) for e in error.errors())) from error
+        raise InputError("\n".join(said(e, where) for e in error.errors())) from error
     try:
         order = ordered(scenario.parents)
         for name in order:
@@ -199,12 +200,19 @@ def _check_model(scenario: Scenario, name: str) -> None:
             )
 
 
-def _said(error: Any, where: str) -> str:
+def said(error: Any, where: str, fields: Callable[[list[str]], list[str]] | None = None) -> str:
+    """What is wrong with a value of a file, in words.
+
+    Args:
+        error: of pydantic, plain.
+        where: the file.
+        fields: from the path of a wrong key to the right keys there; those of a topology by default.
+    """
     *_, key = error["loc"] or ("",)
     keys = [str(k) for k in error["loc"] if str(k) not in KINDS]
     path = ".".join(keys)
     if error["type"] == "extra_forbidden":
-        known = _fields(keys)
+        known = (fields or _fields)(keys)
         close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
         return (
             f"{where}: {path}: unknown key {key!r}; "

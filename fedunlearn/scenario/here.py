@@ -46,7 +46,7 @@ def workers_here(scenario: Scenario, family: Family, places: Sequence[str] = ())
 
 def _held_out(scenario: Scenario) -> dict[str, Rows]:
     """The test sets of all sets that have one, joined."""
-    opened = {name: shared_test(scenario, spec) for name, spec in scenario.sets.items() if spec.test is not None}
+    opened = {name: shared_test(spec, scenario.folder) for name, spec in scenario.sets.items() if spec.test is not None}
     classes = tuple(dict.fromkeys(c for splits in opened.values() for c in splits["test"].classes))
     several = len(scenario.sets) > 1
     return {

@@ -1,13 +1,23 @@
 """A family's places behind each backend: all in this process, or each where it is."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from fedunlearn.errors import unknown
-from fedunlearn.runtime import Backend, Family, InProcess, Worker
+from fedunlearn.errors import InputError, unknown
+from fedunlearn.lineage import Request, discover
+from fedunlearn.runtime import Backend, Family, InProcess, Split, Worker, gone_from, score_all
+from fedunlearn.runtime.tasks import Scored
+from fedunlearn.scenario.afar import train_afar
 from fedunlearn.scenario.build import refuse_own, workers
 from fedunlearn.scenario.files import of_family
+from fedunlearn.scenario.here import workers_here
+from fedunlearn.scenario.schema import Scenario
+from fedunlearn.scenario.site import open_site_in
+from fedunlearn.scenario.train import reference
+from fedunlearn.scenario.upbringing import Progress
 
 BACKENDS = ("in-process", "ray")
 
@@ -29,23 +39,92 @@ def open_worker(folder: str, place: str) -> Worker:
     return found[place]
 
 
-def backend_of(family: Family, name: str = "in-process", address: str | None = None) -> AbstractContextManager[Backend]:
+def backend_of(
+    family: Family, name: str = "in-process", address: str | None = None, sites: Path | None = None
+) -> AbstractContextManager[Backend]:
     """A backend for all places of a family, to be used in a `with` block.
 
     Args:
         family: the family.
         name: one of `BACKENDS`.
         address: of a running Ray cluster; without one, a cluster is started on this machine and stopped at the end.
+        sites: for a family whose data says `sites: own`: see `sites_away`.
 
     Raises:
-        InputError: an unknown backend, one that is not installed, or a family whose sites are elsewhere.
+        InputError: an unknown backend, one that is not installed, or a family whose sites are elsewhere, nobody knows where.
     """
-    refuse_own(of_family(family))
+    scenario = of_family(family)
+    if scenario.own and sites is not None:
+        return _split(scenario, family, sites_away(scenario, sites, name, address))
+    refuse_own(scenario)
+    if sites is not None:
+        raise InputError(f"--sites-in {sites}: goes with a family whose data says `sites: own`; this one's is opened here")
     if name == "ray":
         from fedunlearn.runtime.ray import Ray  # an extra: asked for only here
 
         folder = str(family.folder.resolve())
-        return Ray({place: partial(open_worker, folder, place) for place in of_family(family).places}, address)
+        return Ray({place: partial(open_worker, folder, place) for place in scenario.places}, address)
     if name != "in-process":
         raise unknown("backend", name, BACKENDS)
-    return nullcontext(InProcess(workers(of_family(family), family)))
+    return nullcontext(InProcess(workers(scenario, family)))
+
+
+def sites_away(
+    scenario: Scenario, folder: Path, name: str = "in-process", address: str | None = None
+) -> AbstractContextManager[Backend]:
+    """A backend for the sites of a scenario, each of which opens its own `<folder>/<site>/site.yaml`.
+
+    Args:
+        scenario: whose data says `sites: own`.
+        folder: where the sites' folders are. Under Ray this is looked up on each site's machine, and what the environment
+            says there (FEDUNLEARN_SITES) is taken instead.
+        name: one of `BACKENDS`.
+        address: of a running Ray cluster, where each site's machine declares the resource `site:<name>`.
+
+    Raises:
+        InputError: an unknown backend, one that is not installed, or a site's file that is wrong.
+    """
+    where = str(folder.resolve())
+    if name == "ray":
+        from fedunlearn.runtime.ray import Ray  # an extra: asked for only here
+
+        return Ray({site: partial(open_site_in, where, site) for site in scenario.sites}, address)
+    if name != "in-process":
+        raise unknown("backend", name, BACKENDS)
+    return nullcontext(InProcess({site: open_site_in(where, site) for site in scenario.sites}))
+
+
+def retrained(
+    family: Family, scenario: Scenario, request: Request, backend: Backend, progress: Progress = lambda _: None
+) -> Mapping[str, Scored]:
+    """Scores of every heir as it would be without the data of a request and of those in force.
+
+    Args:
+        family: the family.
+        scenario: what it was trained from.
+        request: what is left out.
+        backend: carries tasks; of a family whose sites are elsewhere, a `Split`, as `backend_of` gives it.
+        progress: told, in words, what is being done.
+
+    Raises:
+        InputError: the request names something that is not there; nothing is trained then.
+        TrainingError: a site failed.
+    """
+    found = discover(family.lineage, request)
+    if not isinstance(backend, Split):
+        twin = reference(family, scenario, request, progress)
+        return score_all(twin, found, InProcess(workers(scenario, twin)), gone_from(family))
+    away = backend.away
+
+    def retrain(scenario: Scenario, folder: Path, **more: Any) -> Family:
+        return train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), **more)
+
+    twin = reference(family, scenario, request, progress, retrain=retrain)
+    return score_all(twin, found, Split(workers_here(scenario, twin), away), gone_from(family))
+
+
+@contextmanager
+def _split(scenario: Scenario, family: Family, sites: AbstractContextManager[Backend]) -> Iterator[Backend]:
+    here = workers_here(scenario, family)
+    with sites as away:
+        yield Split(here, away)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -31,24 +31,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Data(Strict):
-    """Where rows come from and who gets which.
-
-    One of `set` (a name, or the path of an .npz file, dealt to the sites), `factory` (the user's `their.module:load_site`,
-    called with each site's name; then the rows are the sites' own), and `sites: own` (each site opens its own, where it is;
-    whoever has this file sees none of it).
-    """
+class Opening(Strict):
+    """How rows are opened, and how some are held out: what a topology and a site's own file say alike."""
 
     set: str | None = None
     factory: str | None = None
-    sites: Literal["own"] | None = None
     test: str | None = Field(None, description="a set, a file or a factory of held-out rows that every home may use")
-    shards: Literal["iid", "by_label", "dirichlet"] = "iid"
-    concentration: float = Field(0.5, gt=0, description="of the Dirichlet distribution")
     seed: int = Field(7, ge=0)
-    without: dict[str, Names] = Field(default_factory=dict, description="site (or a pattern, rank-*) -> classes that it lacks")
-    only: dict[str, Names] = Field(default_factory=dict, description="site (or a pattern) -> the only classes that it gets")
-    share: dict[str, float] = Field(default_factory=dict, description="site (or a pattern) -> how much it gets, 1 by default")
     calibration: float = Field(0.2, ge=0, lt=1, description="fraction held out to choose strengths on")
     held_out: float = Field(0.3, ge=0, lt=1, description="fraction held out for the gate to test on")
     download: bool | None = Field(None, description="let torchvision fetch a set that is not in the data folder")
@@ -72,13 +61,33 @@ class Data(Strict):
         return rest if self.test_limit is None else {**rest, "limit": self.test_limit}
 
     @model_validator(mode="after")
+    def _leaves_some(self) -> Self:
+        if self.calibration + self.held_out >= 1:
+            raise ValueError("calibration and held_out leave nothing to train on; together they must stay below 1")
+        return self
+
+
+class Data(Opening):
+    """Where rows come from and who gets which.
+
+    One of `set` (a name, or the path of an .npz file, dealt to the sites), `factory` (the user's `their.module:load_site`,
+    called with each site's name; then the rows are the sites' own), and `sites: own` (each site opens its own, where it is;
+    whoever has this file sees none of it).
+    """
+
+    sites: Literal["own"] | None = None
+    shards: Literal["iid", "by_label", "dirichlet"] = "iid"
+    concentration: float = Field(0.5, gt=0, description="of the Dirichlet distribution")
+    without: dict[str, Names] = Field(default_factory=dict, description="site (or a pattern, rank-*) -> classes that it lacks")
+    only: dict[str, Names] = Field(default_factory=dict, description="site (or a pattern) -> the only classes that it gets")
+    share: dict[str, float] = Field(default_factory=dict, description="site (or a pattern) -> how much it gets, 1 by default")
+
+    @model_validator(mode="after")
     def _one_source(self) -> "Data":
         if [self.set, self.factory, self.sites].count(None) != 2:
             raise ValueError("give one of set, factory and sites: own")
         if self.sites:
             _refuse_for_own(self)
-        if self.calibration + self.held_out >= 1:
-            raise ValueError("calibration and held_out leave nothing to train on; together they must stay below 1")
         return self
 
 

@@ -133,8 +133,6 @@ def test_heirs_are_weighed_without_what_is_forgotten_where_a_method_says_so(fami
     assert round1(family, plan, FIUn(), backend, everybody).own["shared"].rows == sum(map(len, rows.values()))
     rest = sum(len(r.without(["0"])) for r in rows.values())
     assert round1(family, plan, Steer(), backend, everybody).own["shared"].rows == rest
-        len(r.without(["0"])) for r in rows.values()
-    )
 
 
 def test_a_root_without_calibration_rows_of_the_class_uses_the_forgotten_ones(family: Family, backend_of: BackendOf) -> None:

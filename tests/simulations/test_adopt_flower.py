@@ -2,9 +2,17 @@
 
 import difflib
 import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +22,21 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
+from fedunlearn.data import MIRROR, Exclusions
 from fedunlearn.errors import InputError, ShapeError, TrainingError
+from fedunlearn.evaluation import Gate
 from fedunlearn.flower import Recorded, tell
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Family, InProcess, rollback, unlearn
-from fedunlearn.scenario import of_family, workers
+from fedunlearn.runtime.flower import Flower
+from fedunlearn.runtime.tasks import Commit, Committed
+from fedunlearn.scenario import of_family, request_of, workers
 from fedunlearn.training.flower import LocalGrid
 from fedunlearn.training.flower.grid import at_server
 from tests.conftest import ROOT
 
 APPS = ROOT / "simulations" / "adopt_flower"
-LOADER, NET = "quickstart.task:load_site", "quickstart.task:Net"
+LOADER, NET = "quickstart.task:partition", "quickstart.task:Net"
 
 
 @pytest.fixture
@@ -43,10 +55,11 @@ def grid_of(app: ClientApp | None = None) -> LocalGrid:
     return LocalGrid(app or importlib.import_module("quickstart.client_app").app, nodes, config)
 
 
-def run() -> None:
+def run(words: str = "") -> None:
     torch.manual_seed(0)
+    random.seed(0)  # Flower's strategy draws its clients by it
     grid = grid_of()
-    context = Context(1, 1, {}, RecordDict(), grid.contexts[10].run_config)
+    context = Context(1, 1, {}, RecordDict(), {**grid.contexts[10].run_config, "fedunlearn": words})
     with at_server():
         importlib.import_module("quickstart.server_app").app(grid, context)
 
@@ -90,12 +103,96 @@ def test_a_flower_app_becomes_a_family_that_can_forget(tmp_path: Path) -> None:
     assert [heir.name for heir in found.heirs] == ["model"]
     backend = InProcess(workers(scenario, family))
     before = dict(family.heads)
-    record = unlearn(family, Request(classes=("0",)), "fiun", backend)
+    record = unlearn(family, Request(classes=("0",)), "fiun", backend, Gate(retained_drop_at_most=0.3))
     assert record.facts
     forgotten = Family.open(tmp_path / "family")
     assert forgotten.heads["model"] != before["model"]
     rollback(forgotten, InProcess(workers(scenario, forgotten)), lift_exclusion=True)
     assert Family.open(tmp_path / "family").heads == before
+
+
+@pytest.mark.usefixtures("after")
+def test_the_app_forgets_over_its_own_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    alone = Family.open(Path(shutil.copytree(tmp_path / "family", tmp_path / "alone")))
+    before = alone.heads
+    capsys.readouterr()
+
+    run("unlearn classes=0 reason='a test'")
+    family = Family.open(tmp_path / "family")
+    record = unlearn(alone, request_of(of_family(alone), "0"), "fiun", InProcess(workers(of_family(alone), alone)))
+    assert family.ledger.lines[-1].body["record"]["facts"] == json.loads(json.dumps(record.facts))
+    assert family.ledger.lines[-1].body["reason"] == "a test"
+    (model,) = record.facts["models"]
+    assert f"model: {model['status']}; forgotten, rest: ({model['forgotten_before']}" in capsys.readouterr().out
+
+    run("unlearn classes=1 method=logit_mask")
+    assert Family.open(tmp_path / "family").heads not in (before, family.heads)
+    assert "1" in str(Exclusions.read(tmp_path / "family" / "homes" / "site-1" / MIRROR).by_request)
+    run("rollback lift-exclusion=true")
+    assert Family.open(tmp_path / "family").heads == family.heads
+    assert len(Family.open(tmp_path / "family").ledger.lines) == 4
+
+
+@pytest.mark.usefixtures("after")
+def test_the_clients_app_can_be_pickled_as_a_simulation_does() -> None:
+    cloudpickle = pytest.importorskip("cloudpickle")
+    app = importlib.import_module("quickstart.client_app").app
+    grid = grid_of(cloudpickle.loads(cloudpickle.dumps(app)))
+    assert Flower(grid, join=0).carry([Commit("site-1", {}, {}, "line")]) == [Committed("line")]
+
+
+IN_SIMULATION = """
+set -eu
+ip link set lo up
+flwr run . --stream --federation-config "$NODES"
+cp -r family alone
+flwr run . --stream --federation-config "$NODES" -c 'fedunlearn="unlearn classes=0"'
+flwr run . --stream --federation-config "$NODES" -c 'fedunlearn="unlearn classes=1 method=logit_mask"'
+flwr run . --stream --federation-config "$NODES" -c 'fedunlearn="rollback lift-exclusion=true"'
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("ray"), reason="Flower simulates with Ray")
+def test_flwr_run_does_it_in_flowers_simulation(tmp_path: Path) -> None:
+    """`pytest -m slow tests/simulations/test_adopt_flower.py`: four runs, about three minutes, where there is only loopback."""
+    if subprocess.run(["unshare", "--map-root-user", "--net", "true"], check=False).returncode:
+        pytest.skip("this machine does not let us make a network namespace (unshare -n), and Ray listens on every interface")
+    there, home = tmp_path / "after", tmp_path / "flwr"
+    shutil.copytree(APPS / "after", there)
+    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    own = {"FLWR_HOME": str(home), "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": "39377", "PYTHONPATH": str(ROOT), **quiet}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    more = {"PATH": path, "NODES": "num-supernodes=3 client-resources-num-cpus=1"}
+    env = {**os.environ, **own, **more, "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
+    words = ["unshare", "--map-root-user", "--net", "sh", "-c", IN_SIMULATION]
+    try:
+        done = subprocess.run(words, cwd=there, env=env, capture_output=True, text=True, check=False, timeout=600)
+    finally:
+        for one in Path("/proc").glob("[0-9]*"):  # the daemon that `flwr run` has left behind, known by its home
+            with suppress(OSError):
+                if str(home).encode() in (one / "cmdline").read_bytes():
+                    os.kill(int(one.name), signal.SIGTERM)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    family, alone = Family.open(there / "family"), Family.open(there / "alone")
+    assert [x.kind for x in family.ledger.lines] == ["trained", "unlearned", "unlearned", "rolled back"], done.stdout[-5000:]
+    backend = InProcess(workers(of_family(alone), alone))
+    record = unlearn(alone, request_of(of_family(alone), "0"), "fiun", backend)
+    assert family.ledger.lines[1].body["record"]["facts"] == json.loads(json.dumps(record.facts))
+    assert family.heads == alone.heads
+
+
+@pytest.mark.usefixtures("after")
+def test_words_that_are_no_order_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"fedunlearn = 'unlearn class=0': 'class=0': expected key=value with one of action, fam"
+    ):
+        run("unlearn class=0")
+    with pytest.raises(InputError, match="unknown action 'forget'"):
+        run("forget classes=0")
+    with pytest.raises(InputError, match="no family here"):
+        run("unlearn classes=0")
 
 
 @pytest.mark.usefixtures("after")

@@ -6,13 +6,12 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedunlearn.errors import FedUnlearnError
-from fedunlearn.runtime.backend import answer
+from fedunlearn.runtime.backend import Answerer, answer
 from fedunlearn.runtime.codec import CodecError, Packed, pack, unpack
 from fedunlearn.runtime.flower.records import CONFIG, TASKS, WHOAMI, from_records, to_records
 from fedunlearn.runtime.tasks import Answer, Failure, Task
-from fedunlearn.runtime.worker import Worker
 
-WorkerOf = Callable[[Context], Worker]
+WorkerOf = Callable[[Context], Answerer]
 
 
 def client_app(worker_of: WorkerOf, allowed: Collection[str] = ()) -> ClientApp:
@@ -20,7 +19,7 @@ def client_app(worker_of: WorkerOf, allowed: Collection[str] = ()) -> ClientApp:
 
     Args:
         worker_of: the worker of the node whose Context it gets; asked at every message.
-        allowed: methods of the site's own choice beyond the menu, each "their.module:Class".
+        allowed: methods of the site's own choice beyond the menu and the worker's, each "their.module:Class".
     """
     return add_handlers(ClientApp(), worker_of, allowed)
 
@@ -33,7 +32,7 @@ def add_handlers(app: ClientApp, worker_of: WorkerOf, allowed: Collection[str] =
     Args:
         app: a ClientApp without `client_fn`.
         worker_of: the worker of the node whose Context it gets; asked at every message.
-        allowed: methods of the site's own choice beyond the menu, each "their.module:Class".
+        allowed: methods of the site's own choice beyond the menu and the worker's, each "their.module:Class".
 
     Returns:
         The same app.
@@ -54,7 +53,7 @@ def add_handlers(app: ClientApp, worker_of: WorkerOf, allowed: Collection[str] =
     return app
 
 
-def _answered(worker: Worker, packed: Packed, allowed: Collection[str]) -> Packed:
+def _answered(worker: Answerer, packed: Packed, allowed: Collection[str]) -> Packed:
     try:
         task = unpack(packed)
         if not isinstance(task, Task):

@@ -3,7 +3,6 @@
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
@@ -29,16 +28,18 @@ def tell(data: str) -> Mod:
         data: the loader of a site's training rows, called with the site's name; returns `(x, y)`, `(x, y, classes)` or
             `(x, y, classes, keys)`. It must give what the app trains on.
     """
+    known: dict[str, Told] = {}  # no functools.cache: a simulation pickles the app, by what its functions close over
 
-    @cache
     def told(site: str) -> Told:
-        rows = open_site(data, site)
-        return Told(site, rows.classes, rows.counts())
+        if site not in known:
+            rows = open_site(data, site)
+            known[site] = Told(site, rows.classes, rows.counts())
+        return known[site]
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         reply = call_next(message, context)
         if message.metadata.message_type.split(".")[0] == "train" and reply.has_content():
-            one = told(_site(context))
+            one = told(site_of(context))
             said = ConfigRecord({"site": one.site, "shard": SHARD, "classes": list(one.classes)})
             said["rows"] = [one.rows.get(c, 0) for c in one.classes]
             reply.content[RECORD] = said
@@ -122,7 +123,12 @@ class Recorder(Wrapped):
         return result
 
 
-def _site(context: Context) -> str:
+def site_of(context: Context) -> str:
+    """A node's site: its node_config's `site`, or `site-<partition-id>`.
+
+    Raises:
+        InputError: it has neither.
+    """
     config = context.node_config
     if "site" not in config and "partition-id" not in config:
         raise InputError(f"node_config {dict(config)}: names neither `site` nor `partition-id`; give the node a `site`")

@@ -3,10 +3,10 @@
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedunlearn.flower import tell
+from fedunlearn.flower import answering, tell
 from quickstart.task import Net, loader, partition, train
 
-app = ClientApp(mods=[tell("quickstart.task:load_site")])
+app = answering(ClientApp(mods=[tell("quickstart.task:partition")]), "quickstart.task:Net", "quickstart.task:partition")
 
 
 @app.train()

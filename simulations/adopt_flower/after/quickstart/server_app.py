@@ -5,10 +5,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from fedunlearn.flower import Recorded
+from fedunlearn.flower import Recorded, forgetting
 from quickstart.task import Net, loader, split, test
 
-app = ServerApp()
+app = forgetting(ServerApp(), "family")
 
 
 @app.main()
@@ -16,7 +16,7 @@ def main(grid: Grid, context: Context) -> None:
     """Train, then save the model."""
     config = context.run_config
     strategy = FedAvg(fraction_evaluate=config["fraction-evaluate"])
-    strategy = Recorded(strategy, "family", net="quickstart.task:Net", data="quickstart.task:load_site")
+    strategy = Recorded(strategy, "family", net="quickstart.task:Net", data="quickstart.task:partition")
     result = strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord(Net().state_dict()),

@@ -34,12 +34,8 @@ def split():
 
 def partition(partition_id):
     """What one site trains on."""
-    x, y = split()[0]
-    return x[partition_id::SITES], y[partition_id::SITES]
-
-
-def load_site(site):  # for fedunlearn: "site-0", "site-1", ..., and "test"
-    return split()[1] if site == "test" else partition(int(site.removeprefix("site-")))
+    rows, number = split()[partition_id == "test"], str(partition_id).removeprefix("site-")
+    return rows if number == "test" else tuple(part[int(number) :: SITES] for part in rows)
 
 
 def loader(rows, batch_size):

@@ -1,0 +1,106 @@
+#!/bin/sh
+# Every command of a deployment, in one place: the compose files call it in containers, loopback.py on one machine.
+# What differs from machine to machine comes from the environment; the defaults are those of the containers.
+set -eu
+
+: "${KEYS:=/keys}"              # ca.crt, and a party's own keys
+: "${STATE:=/state}"            # what a party keeps between starts
+: "${HOST:=0.0.0.0}"            # where a server listens
+: "${PORT:=8443}"
+: "${SUPERLINK:=superlink:8443}"
+: "${SUPERNODE:=supernode:9094}"
+: "${SITE_FILE:=/site/site.yaml}"
+: "${RAY_HEAD:=head:6379}"
+: "${CPUS:=1}"
+
+export KEYS FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
+export RAY_USAGE_STATS_ENABLED=0 RAY_ENABLE_UV_RUN_RUNTIME_ENV=0
+
+case "${1:-}" in
+
+# --- keys: once, on the coordinator's machine; NAMES are those by which others reach the SuperLink
+authority)
+    mkdir -p "$KEYS" && cd "$KEYS" && umask 077
+    openssl req -x509 -newkey rsa:3072 -nodes -days "${DAYS:-365}" -subj "/CN=fedunlearn ca" -keyout ca.key -out ca.crt \
+        -addext "basicConstraints=critical,CA:TRUE" -addext "keyUsage=critical,keyCertSign,cRLSign"
+    openssl req -newkey rsa:3072 -nodes -subj "/CN=superlink" -keyout server.key -out server.csr
+    printf "subjectAltName=%s\nextendedKeyUsage=serverAuth\n" "${NAMES:-DNS:superlink,DNS:localhost,IP:127.0.0.1}" > server.ext
+    openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days "${DAYS:-365}" \
+        -extfile server.ext -out server.pem
+    openssl rand -out superexec.secret 32
+    rm server.csr server.ext
+    ;;
+
+# --- keys: once a site, on its own machine; site.pub goes to the coordinator, ca.crt comes from there
+site-key)
+    mkdir -p "$KEYS" && cd "$KEYS" && umask 077
+    ssh-keygen -q -t ecdsa -b 384 -N "" -C "$2" -f site
+    openssl rand -out superexec.secret 32
+    ;;
+
+# --- the operator: connection NAME HOST:PORT says how to reach the SuperLink; register-all FOLDER NAME registers FOLDER/<site>.pub
+connection)
+    mkdir -p "$FLWR_HOME"
+    printf '[superlink]\ndefault = "%s"\n\n[superlink.%s]\naddress = "%s"\nroot-certificates = "%s"\n' \
+        "$2" "$2" "$3" "$KEYS/ca.crt" > "$FLWR_HOME/config.toml"
+    ;;
+register-all)
+    for key in "$2"/*.pub; do
+        site="$(basename "$key" .pub)"
+        flwr supernode register "$key" "$3" --name "$site" ||
+            echo "run.sh: $site is not registered anew; is it already?" >&2
+    done
+    ;;
+fedunlearn)
+    exec "$@"
+    ;;
+
+# --- Flower: the coordinator's machine
+superlink)
+    exec flower-superlink --host "$HOST" --port "$PORT" --isolation process --enable-supernode-auth \
+        --ssl-ca-certfile "$KEYS/ca.crt" --ssl-certfile "$KEYS/server.pem" --ssl-keyfile "$KEYS/server.key" \
+        --superexec-auth-secret-file "$KEYS/superexec.secret" --database "$STATE/superlink.db" \
+        --disable-runtime-dependency-installation
+    ;;
+healthy)
+    exec python -c "import os, ssl, urllib.request as u; u.urlopen('https://localhost:$PORT/health', timeout=5,
+context=ssl.create_default_context(cafile=os.environ['KEYS'] + '/ca.crt'))"
+    ;;
+serverapp) # FEDUNLEARN_FAMILIES says where the families live
+    : "${FEDUNLEARN_FAMILIES:?the folder of families}"
+    exec flower-superexec --runtime-api-address "$SUPERLINK" --root-certificates "$KEYS/ca.crt" \
+        --superexec-auth-secret-file "$KEYS/superexec.secret"
+    ;;
+
+# --- Flower: a site's machine
+supernode)
+    exec flower-supernode --superlink "$SUPERLINK" --root-certificates "$KEYS/ca.crt" \
+        --auth-supernode-private-key "$KEYS/site" --isolation process --host "$HOST" --port "$PORT" \
+        --superexec-auth-secret-file "$KEYS/superexec.secret" --node-config "site-file=\"$SITE_FILE\""
+    ;;
+clientapp)
+    exec flower-superexec --insecure --runtime-api-address "$SUPERNODE" --superexec-auth-secret-file "$KEYS/superexec.secret"
+    ;;
+
+# --- Ray: whoever has the token may do anything on every machine of the cluster
+ray-token)
+    umask 077
+    openssl rand -hex 32 | tr -d '\n' > "$KEYS/ray.token"
+    ;;
+ray-head) # ray-head [SITE]: the coordinator's machine, which may be a site too
+    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$KEYS/ray.token"
+    exec ray start --head --block ${NODE_IP:+--node-ip-address "$NODE_IP"} --port "$PORT" --num-cpus "$CPUS" \
+        --include-dashboard=false --disable-usage-stats --temp-dir "${RAY_TEMP:-/tmp/ray}" --resources "{${2:+\"site:$2\": 1}}"
+    ;;
+ray-worker) # ray-worker SITE; FEDUNLEARN_SITES says where SITE/site.yaml is
+    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$KEYS/ray.token"
+    : "${FEDUNLEARN_SITES:?the folder with $2/site.yaml}"
+    exec ray start --block --address "$RAY_HEAD" ${NODE_IP:+--node-ip-address "$NODE_IP"} --num-cpus "$CPUS" --disable-usage-stats \
+        --resources "{\"site:$2\": 1}"
+    ;;
+*)
+    echo "run.sh: ${1:-nothing} is none of: authority, site-key, connection, register-all, superlink, healthy, serverapp," \
+        "supernode, clientapp, fedunlearn, ray-token, ray-head, ray-worker" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,81 @@
+"""Commands whose family lives in a Flower deployment: an order is submitted, and its answer comes home into the folder."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.cli.console import progress
+from fedunlearn.deployed import Copy, Deployment, Order
+from fedunlearn.errors import InputError, SiteError
+from fedunlearn.runtime import Family, Record
+from fedunlearn.scenario import Scenario
+from fedunlearn.store import Line
+
+Say = Callable[[str], None]
+
+
+def train(scenario: Scenario, folder: Path, backend: str, federation: str, say: Say) -> Family:
+    """Train a family in a federation; its copy, without weights, is kept here.
+
+    Raises:
+        InputError: another backend is asked for, the rows are not the sites' own, or the folder is taken.
+        SiteError: the run failed; says why.
+    """
+    if backend != "flower":
+        raise InputError(f"--federation {federation}: goes with --backend flower, not with {backend!r}")
+    if not scenario.own:
+        raise InputError(
+            f"{scenario.name}: its data is opened in one process; in a federation each site opens its own: say "
+            f"`data: {{sites: own}}` and give every site a site.yaml, or leave out --federation"
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: is not empty; choose another folder with --out")
+    topology = scenario.model_dump(by_alias=True, mode="json", exclude_unset=True, exclude={"folder"})
+    copy = Copy.of(folder, federation)
+    answer = Deployment(federation).carry_out(replace(_order(copy, "show"), action="train", topology=json.dumps(topology)), say)
+    return copy.keep(answer["family"])
+
+
+def show(folder: Path, federation: str | None) -> Family:
+    """Bring the newest state home."""
+    return _done(folder, federation, "show")[0]
+
+
+def settle(folder: Path, federation: str | None) -> Family:
+    """Bring every place in line with the ledger."""
+    return _done(folder, federation, "settle")[0]
+
+
+def rollback(folder: Path, federation: str | None, lift: bool) -> tuple[Family, Line]:
+    """Back to the versions before; the family, and the ledger line that says so."""
+    family, _ = _done(folder, federation, "rollback", lift_exclusion=lift)
+    return family, family.ledger.lines[-1]
+
+
+def unlearn(folder: Path, federation: str | None, words: Mapping[str, Any]) -> Record:
+    """Make every heir forget, each at its home.
+
+    Args:
+        folder: of the copy.
+        federation: another connection than the folder remembers.
+        words: fields of `Order`; None for what was left out.
+    """
+    given = {k: v for k, v in words.items() if v is not None}
+    _, answer = _done(folder, federation, "unlearn", **{**given, "settings": json.dumps(given["settings"])})
+    told = answer.get("record")
+    if not (isinstance(told, dict) and isinstance(told.get("facts"), dict) and isinstance(told.get("cost"), dict)):
+        raise SiteError("the answer holds no record; do both sides run the same version of fedunlearn?")
+    return Record(told["facts"], told["cost"])
+
+
+def _done(folder: Path, federation: str | None, action: str, **more: Any) -> tuple[Family, dict[str, Any]]:
+    copy = Copy.of(folder, federation)
+    with progress() as say:
+        answer = Deployment(copy.federation).carry_out(replace(_order(copy, action), **more), say)
+    return copy.keep(answer.get("family") or {}), answer
+
+
+def _order(copy: Copy, action: str) -> Order:
+    return Order(action=action, family=copy.family)

@@ -1,0 +1,1 @@
+"""Nothing but the names by which Flower finds what is installed."""

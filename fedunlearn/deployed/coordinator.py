@@ -1,0 +1,128 @@
+"""Carries out one order where the family lives. Knows nothing of Flower but a backend that waits for sites."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.deployed.homecoming import plain_files
+from fedunlearn.deployed.order import Order
+from fedunlearn.errors import InputError
+from fedunlearn.methods import make
+from fedunlearn.runtime import Backend, Family, Record, Split, resume, rollback, settle, unlearn, waiting_plan
+from fedunlearn.runtime.tasks import Scored
+from fedunlearn.scenario import Scenario, of_family, request_of, retrained, train_afar, workers_here
+from fedunlearn.scenario.files import parse
+
+FAMILIES = "FEDUNLEARN_FAMILIES"
+
+Say = Callable[[str], None]
+Answer = dict[str, Any]
+
+
+def families_here(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of families on the coordinator's machine.
+
+    Raises:
+        InputError: the environment does not name it, or it is not there.
+    """
+    named = environ.get(FAMILIES)
+    if not named:
+        raise InputError(
+            f"{FAMILIES} is not set where the ServerApp runs; its machine's owner sets it to the folder of families"
+        )
+    if not Path(named).is_dir():
+        raise InputError(f"{FAMILIES}={named}: no such folder where the ServerApp runs")
+    return Path(named)
+
+
+def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scenario], None], say: Say) -> Answer:
+    """Do what an order says.
+
+    Args:
+        order: the order.
+        families: the folder of families.
+        away: carries tasks to the sites.
+        wait: waits until a scenario's sites are there, or raises.
+        say: told, in words, what is being done.
+
+    Returns:
+        The answer as plain data; under "family", the family's plain files as they are then.
+
+    Raises:
+        FedUnlearnError: it cannot be done; says why.
+    """
+    folder = families / order.family
+    if order.action == "train":
+        scenario = _scenario(order, families)
+        wait(scenario)
+        family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), progress=say)
+        return _answer(family, {})
+    family = Family.open(folder)
+    if order.action == "show":
+        return _answer(family, {})
+    scenario = of_family(family)
+    if order.quorum == 1:  # otherwise whoever is missing is for the quorum to judge
+        wait(scenario)
+    both = Split(workers_here(scenario, family), away)
+    if order.action == "unlearn":
+        return _answer(family, _unlearn(order, family, scenario, both, say))
+    if order.action == "rollback":
+        undone = family.ledger.last_undoable()
+        line = rollback(family, both, lift_exclusion=order.lift_exclusion)
+        told = {"line": line.number, "undoes": undone.number, "request": undone.body["request"]}
+        return _answer(family, {**told, "heads": dict(line.body["heads"]), "lifted": order.lift_exclusion})
+    settle(family, both)
+    return _answer(family, {"line": family.ledger.lines[-1].number, "places": list(family.places)})
+
+
+def _scenario(order: Order, families: Path) -> Scenario:
+    """Paths of test sets are looked up on this machine: beside the families, then in the data folder."""
+    try:
+        plain = json.loads(order.topology)
+    except ValueError as error:
+        raise InputError(f"run-config: topology: not JSON: {error}") from error
+    if isinstance(plain, dict):
+        plain["folder"] = str(families.resolve())
+    return parse(plain, "run-config: topology")
+
+
+def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, say: Say) -> Answer:
+    if order.resume:
+        plan = waiting_plan(family)
+
+        def again() -> Mapping[str, Scored]:
+            return retrained(family, scenario, plan.request, both, say) if plan and order.reference else {}
+
+        return _record(resume(family, both, retrained=again, quorum=order.quorum, progress=say))
+    asked = request_of(
+        scenario, order.classes, order.samples, order.sites, order.since or None, order.request or None, order.due or None
+    )
+    method = make(order.method, order.plain_settings)
+
+    def twin() -> Mapping[str, Scored]:
+        return retrained(family, scenario, asked, both, say) if order.reference else {}
+
+    record = unlearn(
+        family,
+        asked,
+        method,
+        both,
+        scenario.gate.gate,
+        retrained=twin,
+        quorum=order.quorum,
+        atomic=order.atomic,
+        accept_untested=order.accept_untested or None,
+        reason=order.reason or None,
+        progress=say,
+    )
+    return _record(record)
+
+
+def _record(record: Record) -> Answer:
+    return {"record": {"facts": record.facts, "cost": record.cost}}
+
+
+def _answer(family: Family, told: Answer) -> Answer:
+    return {**told, "family": plain_files(Family.open(family.folder))}

@@ -1,0 +1,110 @@
+"""What the operator keeps of a family that lives elsewhere: names, the ledger, where it is. No weights, no rows."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fedunlearn.errors import InputError, SiteError, StoreError
+from fedunlearn.runtime import Family
+from fedunlearn.runtime.family import NOTE
+from fedunlearn.store import write_atomically
+
+POINTER = "deployed.json"
+PLAIN = ("scenario.yaml", "lineage.json")
+LEDGER = "ledger.jsonl"
+MIRROR = "place.json"
+
+
+def plain_files(family: Family) -> dict[str, str]:
+    """All files of a family that hold no tensors: scenario, lineage, ledger, who acknowledged it, mirrors that are here."""
+    homes = family.folder / "homes"
+    mirrors = [f"homes/{p}/{MIRROR}" for p in family.places if (homes / p / MIRROR).is_file()]
+    noted = [NOTE] if (family.folder / NOTE).is_file() else []
+    return {name: (family.folder / name).read_text() for name in (*PLAIN, LEDGER, *noted, *mirrors)}
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A family's plain files, brought home, and where it lives. `show` and `plan` read them as they read any family.
+
+    Args:
+        folder: of the copy.
+        federation: the name of the SuperLink connection, as Flower's config.toml has it.
+        family: its name there.
+    """
+
+    folder: Path
+    federation: str
+    family: str
+
+    @classmethod
+    def of(cls, folder: Path, federation: str | None = None) -> "Copy":
+        """Where the family of a folder lives.
+
+        Args:
+            folder: of the copy.
+            federation: another connection than the one that it came home by.
+
+        Raises:
+            InputError: the folder does not say, and neither does `federation`.
+            StoreError: what it says is damaged.
+        """
+        path = folder / POINTER
+        if not path.exists():
+            if federation is None or (folder / LEDGER).exists():
+                raise InputError(
+                    f"{folder}: does not say in which Flower federation its family lives; train it there "
+                    f"(fedunlearn train TOPOLOGY --backend flower --federation NAME --out {folder}), or name another folder"
+                )
+            return cls(folder, federation, folder.resolve().name)
+        try:
+            told = json.loads(path.read_text())
+            return cls(folder, federation or str(told["federation"]), str(told["family"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path}: does not say where the family lives ({error}); name it with --federation") from error
+
+    def keep(self, files: Mapping[str, Any]) -> Family:
+        """Put what came home in place of what came before.
+
+        Args:
+            files: as `plain_files` gives them; untrusted.
+
+        Raises:
+            SiteError: it is no family, or its ledger does not continue the one that came home before.
+        """
+        self._check(files)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pointer = {"federation": self.federation, "family": self.family}
+        write_atomically(self.folder / POINTER, json.dumps(pointer, indent=1).encode())
+        for name in (n for n in files if n != LEDGER):
+            write_atomically(self.folder / name, files[name].encode())
+        write_atomically(self.folder / LEDGER, files[LEDGER].encode())  # last: before it, nobody believes the others
+        return Family.open(self.folder)
+
+    def _check(self, files: Mapping[str, Any]) -> None:
+        if not (
+            isinstance(files, Mapping) and {*PLAIN, LEDGER} <= set(files) and all(isinstance(t, str) for t in files.values())
+        ):
+            raise SiteError(
+                f"{self.federation}: what came home is no family; do both sides run the same version of fedunlearn?"
+            )
+        with TemporaryDirectory() as there:
+            for name in (*PLAIN, LEDGER):
+                (Path(there) / name).write_text(files[name])
+            try:
+                family = Family.open(Path(there))
+            except InputError as error:
+                raise SiteError(f"{self.federation}: the family that came home is damaged: {error}") from error
+        allowed = {f"homes/{place}/{MIRROR}" for place in family.places} | {*PLAIN, LEDGER, NOTE}
+        if strange := sorted(set(files) - allowed):
+            raise SiteError(f"{self.federation}: sent a file {strange[0][:80]!r} that belongs to no family; nothing was kept")
+        path = self.folder / LEDGER
+        before = path.read_text() if path.exists() else ""
+        if not files[LEDGER].startswith(before):
+            raise SiteError(
+                f"{self.federation}: the ledger of {self.family} does not continue the one in {self.folder}: it was changed "
+                f"there, or it is another family; keep both, and find out why"
+            )

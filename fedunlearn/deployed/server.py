@@ -1,0 +1,49 @@
+"""The ServerApp: carries out the order of its run-config, and prints the answer where `flwr log` finds it."""
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedunlearn.deployed.coordinator import carry_out, families_here
+from fedunlearn.deployed.order import Order
+from fedunlearn.deployed.wire import lines
+from fedunlearn.errors import FedUnlearnError
+from fedunlearn.runtime.flower import Flower
+from fedunlearn.scenario import Scenario
+
+SAYS = "fedunlearn-says "
+
+app = ServerApp()
+
+
+class Refused(Exception):
+    """The order could not be carried out; why is in the answer. Ends the run as failed."""
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Carry out one order; Flower calls a run failed when this raises."""
+    token = str(context.run_config.get("token", "answer"))
+    try:
+        order = Order.of(context.run_config)
+        backend = Flower(grid, deadline=order.deadline, join=order.join)
+
+        def wait(scenario: Scenario) -> None:
+            say(f"waiting for {', '.join(scenario.sites)}")
+            backend.wait(scenario.sites)
+
+        answer = carry_out(order, families_here(), backend, wait, say)
+        told = list(lines(token, answer))
+    except FedUnlearnError as error:
+        _print(*lines(token, {"error": str(error), "exit_status": error.exit_status}))
+        raise Refused("the order was not carried out; why is in the lines above") from None
+    _print(*told)
+
+
+def say(text: str) -> None:
+    """One line of progress; what a site has said cannot make it two."""
+    _print(SAYS + " ".join(text.split()))
+
+
+def _print(*told: str) -> None:
+    for line in told:
+        print(line, flush=True)

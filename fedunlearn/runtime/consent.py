@@ -1,0 +1,198 @@
+"""A place whose owner is asked before it computes on its rows, changes a model or gives something away.
+
+Asked for are Train, Measure, Deposit, Apply and Fetch. Survey (rows a class), Score (accuracies on held-out rows) and Commit
+(the mirror of the ledger, which only ever adds to what must not be trained on) are answered without asking.
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from blake3 import blake3
+
+from fedunlearn.errors import InputError, SiteError, StoreError, unknown
+from fedunlearn.runtime.backend import Answerer
+from fedunlearn.runtime.codec import pack
+from fedunlearn.runtime.tasks import Answer, Apply, Deposit, Fetch, Measure, Task, Train
+from fedunlearn.store import write_atomically
+
+ASKED = (Train, Measure, Deposit, Apply, Fetch)
+MOST_WAITING = 1000  # of a coordinator that asks without end, no more is written down
+ID = re.compile("[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A task that the owner is asked about.
+
+    Args:
+        id: a hash of all that the task says, tensors included.
+        what: the same, in words.
+        asked: when it came first, UTC.
+        approved: when the owner allowed it; empty before.
+    """
+
+    id: str
+    what: str
+    asked: str
+    approved: str = ""
+
+
+@dataclass(frozen=True)
+class Consent:
+    """What was asked for at a place, and what its owner has allowed; one small file each.
+
+    What is allowed is one task, by content: the same version, rows, settings and tensors. It stays allowed, so that a training
+    of several rounds can be taken up again once its next round is allowed too.
+
+    Args:
+        folder: where the files are.
+    """
+
+    folder: Path
+
+    def wishes(self) -> list[Wish]:
+        """All that was asked for, in order of time.
+
+        Raises:
+            StoreError: a file is not ours.
+        """
+        found = []
+        for path in self.folder.glob("*.json"):
+            try:
+                found.append(Wish(**json.loads(path.read_text())))
+            except (ValueError, TypeError) as error:
+                raise StoreError(f"{path}: not a task that waits for its owner ({error}); delete it") from error
+        return sorted(found, key=lambda w: (w.asked, w.id))
+
+    def approve(self, wish: str) -> Wish:
+        """Allow one task.
+
+        Args:
+            wish: its id, or as much of the beginning as tells it from others.
+
+        Raises:
+            InputError: nothing of that id waits here, or several do.
+        """
+        fits = [w for w in self.wishes() if w.id.startswith(wish)]
+        if len(fits) != 1:
+            raise unknown("task", wish, (w.id for w in (fits or self.wishes())), where=str(self.folder))
+        allowed = replace(fits[0], approved=fits[0].approved or _now())
+        self._write(allowed)
+        return allowed
+
+    def check(self, task: Task, how: Callable[[str], str]) -> None:
+        """Refuse what the owner has not allowed, and write down that it was asked for.
+
+        Args:
+            task: what is asked for.
+            how: from its id to the words that say how the owner allows it.
+
+        Raises:
+            SiteError: it is not allowed yet.
+        """
+        wish = Wish(identity(task), words(task), _now())
+        path = self.folder / f"{wish.id}.json"
+        if path.exists():
+            (wish,) = (w for w in self.wishes() if w.id == wish.id)
+        elif sum(1 for w in self.wishes() if not w.approved) >= MOST_WAITING:
+            raise SiteError(
+                f"{MOST_WAITING} tasks wait for this site's owner already; nothing more is taken until they are seen to"
+            )
+        else:
+            self._write(wish)
+        if not wish.approved:
+            raise SiteError(f"this site's owner is asked first, and has not allowed it yet: {wish.what}; {how(wish.id)}")
+
+    def _write(self, wish: Wish) -> None:
+        write_atomically(self.folder / f"{wish.id}.json", json.dumps(vars(wish), indent=1).encode())
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Answers for a place when its owner has allowed it.
+
+    Args:
+        inside: does what is allowed.
+        consent: what that is.
+        how: from a task's id to the words that say how the owner allows it.
+    """
+
+    inside: Answerer
+    consent: Consent
+    how: Callable[[str], str]
+
+    @property
+    def place(self) -> str:
+        """Its name."""
+        return self.inside.place
+
+    @property
+    def methods(self) -> Collection[str]:
+        """As the place itself says."""
+        return self.inside.methods
+
+    def handle(self, task: Task) -> Answer:
+        """Do one task.
+
+        Raises:
+            SiteError: the owner has not allowed it.
+            FedUnlearnError: it cannot be done; says why.
+        """
+        if isinstance(task, ASKED):
+            self.consent.check(task, self.how)
+        return self.inside.handle(task)
+
+
+def identity(task: Task) -> str:
+    """A hash of all that a task says, tensors included; 16 hexadecimal digits."""
+    packed = pack(task)
+    found = blake3(f"{packed.kind}\n{packed.plain}\n".encode())
+    for name, tensor in packed.tensors.items():
+        found.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def words(task: Task) -> str:
+    """What a task would do, for the owner to read. Names in it are the coordinator's and are shown as they came, quoted."""
+    match task:
+        case Train():
+            gives = "; its weights are sent" if task.give else "; its weights stay here"
+            rows = f"rows of {_listed(task.classes)} in {task.shard!r}"
+            return f"train {task.recipe.name!r} ({task.born!r}, {task.recipe.epochs} epochs) on {rows}{gives}"
+        case Measure():
+            chosen = task.selection
+            about = (
+                f"{len(chosen.samples)} samples"
+                if chosen and chosen.samples
+                else _listed(chosen.classes if chosen else task.classes)
+            )
+            return (
+                f"measure {task.statistic!r} of {_short(task.version)} on {about} in {task.shard!r}; a sum a parameter is sent"
+            )
+        case Deposit():
+            return f"measure {task.statistic!r} of {_short(task.version)} on all rows of {task.shard!r}; nothing is sent"
+        case Apply():
+            about = _listed(task.question.classes) if task.question.classes else "samples"
+            return f"edit {_short(task.version)} with {task.method!r} to forget {about}; the new version stays here"
+        case Fetch():
+            return f"send the weights of {_short(task.version)}"
+    raise InputError(f"{type(task).__name__}: is answered without asking")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(n[:40]) for n in names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"classes {shown}" if names else "all classes"
+
+
+def _short(version: str) -> str:
+    return f"version {version[:12]!r}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

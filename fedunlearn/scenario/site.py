@@ -1,0 +1,223 @@
+"""A site's own file, `site.yaml`: what its owner lets others ask for, and out of which rows, nets and store it is answered.
+
+Nothing of this comes in a message. Messages name a net, a shard and a method; here it says what these names mean.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from torch import nn
+
+from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData, find, held_out, open_rows
+from fedunlearn.data import open_site as load_rows
+from fedunlearn.data.rows import joined
+from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
+from fedunlearn.nets import build
+from fedunlearn.runtime import Answerer, Worker
+from fedunlearn.runtime.consent import Asking, Consent
+from fedunlearn.runtime.tasks import Answer, Task
+from fedunlearn.scenario.build import MAIN, Seen, among, device_of, net_spec, shared_test, union
+from fedunlearn.scenario.files import read_plain, said
+from fedunlearn.scenario.sources import Name, Opening, Strict
+from fedunlearn.store import Store
+
+SITES = "FEDUNLEARN_SITES"  # the folder with this machine's <site>/site.yaml, where it is not where others think
+FILE = "site.yaml"
+METHOD = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class Own(Opening):
+    """Where a site's rows of one set come from.
+
+    One of `set` (a name or a file), `factory` (called with the site's name) and `folder` (of .npz files, one a shard).
+    """
+
+    folder: str | None = Field(None, description="of .npz files; each is the shard of its name")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Own":
+        if [self.set, self.factory, self.folder].count(None) != 2:
+            raise ValueError("give one of set, factory and folder")
+        return self
+
+
+class SiteFile(Strict):
+    """What stands in a `site.yaml`. Relative paths are looked up beside the file."""
+
+    name: Name
+    store: str = Field("store", description="folder for versions of models, what was banked, and what waits for the owner")
+    data: Own = Field(description="the rows of the family's main set")
+    more: dict[Name, Own] = Field(
+        default_factory=dict, description="rows of further sets, by the names that topologies give them"
+    )
+    net: dict[str, Any] = Field(description="as in the topology")
+    nets: dict[Name, dict[str, Any]] = Field(default_factory=dict, description="as in the topology")
+    device: str | None = Field(None, description="where to compute; by default the GPU where there is one")
+    methods: tuple[str, ...] = Field((), description="methods that may be used here beyond the menu, each their.module:Class")
+    policy: Literal["auto", "ask"] = Field("auto", description="ask: the owner allows each task before it is done")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SiteFile":
+        wrong = [m for m in self.methods if not METHOD.fullmatch(m)]
+        if wrong:
+            raise ValueError(f"method {wrong[0]!r}: expected their.module:Class")
+        if self.more and self.data.folder:
+            raise ValueError("a folder of shards under `data` names all sets; leave out `more`, or give data.set")
+        if any(own.folder for own in self.more.values()):
+            raise ValueError("a folder of shards stands under `data` only; give a set or a file for each of `more`")
+        return self
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site, opened when it is first asked something, so that what is wrong with its rows is its answer.
+
+    Args:
+        file: what its owner wrote.
+        path: where that stands.
+    """
+
+    file: SiteFile
+    path: Path
+
+    @property
+    def place(self) -> str:
+        """Its name."""
+        return self.file.name
+
+    @property
+    def methods(self) -> Collection[str]:
+        """What its owner allows beyond the menu."""
+        return self.file.methods
+
+    @property
+    def folder(self) -> Path:
+        """Of its store."""
+        return self.path.parent / Path(self.file.store).expanduser()
+
+    @property
+    def consent(self) -> Consent:
+        """What was asked for, and what is allowed."""
+        return Consent(self.folder / "consent")
+
+    @cached_property
+    def answerer(self) -> Answerer:
+        """What answers tasks here.
+
+        Raises:
+            InputError: rows cannot be opened or a net cannot be made.
+        """
+        shards, held = _opened(self.file, str(self.path.parent))
+        first = next(iter(shards.values()))
+        shape = tuple(first.x.shape[1:])
+        file, vocabulary = self.file, self.file.data.vocabulary
+
+        def make(outputs: int, net: str) -> nn.Module:
+            return build(net_spec(file.net, file.nets, vocabulary, net), shape, outputs)
+
+        make(len(first.classes), "")  # what cannot be made is said before anything is measured
+        store = Store(self.folder)
+        data = SiteData(self.place, shards, held, partial(Exclusions.read, store.folder / MIRROR))
+        worker = Worker(self.place, store, data, make, file.device or device_of(), methods=file.methods)
+        return worker if file.policy == "auto" else Asking(worker, self.consent, self._how)
+
+    def handle(self, task: Task) -> Answer:
+        """Do one task.
+
+        Raises:
+            SiteError: the site cannot be opened, or its owner has not allowed the task.
+            FedUnlearnError: it cannot be done; says why.
+        """
+        try:
+            answerer = self.answerer
+        except FedUnlearnError as error:
+            raise SiteError(f"cannot open its rows, nets or store: {error}") from error
+        return answerer.handle(task)
+
+    def _how(self, wish: str) -> str:
+        return f"on its own machine the owner allows it with `fedunlearn site approve {self.path.name} {wish}`; then ask again"
+
+
+def open_site(path: str | Path) -> Site:
+    """A site from its owner's file. Rows are opened when the first task comes.
+
+    Args:
+        path: of the `site.yaml`. Its folder goes on the import path, so that factories beside it are found.
+
+    Raises:
+        InputError: the file is missing or not YAML, or something in it is wrong.
+    """
+    path = Path(path).expanduser()
+    plain = read_plain(path)
+    if not isinstance(plain, dict):
+        raise InputError(f"{path}: expected a mapping with name, store, data and net, found {type(plain).__name__}")
+    try:
+        file = SiteFile.model_validate(plain)
+    except ValidationError as error:
+        raise InputError("\n".join(said(e, str(path), _fields) for e in error.errors())) from error
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return Site(file, path.resolve())
+
+
+def open_site_in(folder: str, name: str) -> Site:
+    """The site of that name, from `<folder>/<name>/site.yaml` on the machine where this is called.
+
+    Args:
+        folder: as whoever asks knows it; what the environment says there (FEDUNLEARN_SITES) is taken instead.
+        name: of the site.
+
+    Raises:
+        InputError: there is no such file, something in it is wrong, or it is another site's.
+    """
+    path = Path(os.environ.get(SITES) or folder) / name / FILE
+    found = open_site(path)
+    if found.place != name:
+        raise InputError(f"{path}: name: {found.place!r}, expected {name!r}, as the folder is called")
+    return found
+
+
+def _opened(file: SiteFile, beside: str) -> tuple[dict[str, Rows], dict[str, Rows]]:
+    """Rows to train on of every shard, and held-out rows of all, under one list of classes."""
+    sources = {MAIN: file.data, **file.more}
+    if file.data.folder is not None:
+        folder = find(file.data.folder, beside, "folder of shards")
+        names = sorted(p.stem for p in folder.glob("*.npz")) if folder.is_dir() else []
+        if not names:
+            raise InputError(
+                f"data.folder: {folder}: holds no .npz file; each is the shard of its name, the first set's is {MAIN}.npz"
+            )
+        alone = {"folder": None}
+        sources = {n: file.data.model_copy(update={**alone, "set": str(folder / f"{n}.npz")}) for n in names}
+        if MAIN not in sources:
+            raise unknown("shard", MAIN, names, where=f"data.folder: {folder}")
+    shards: dict[str, Rows] = {}
+    held: dict[str, dict[str, Rows]] = {}
+    for name, own in sources.items():
+        rows = (
+            load_rows(own.factory, file.name) if own.factory else open_rows(own.set or "", beside=beside, options=own.options)
+        )
+        fractions = (own.calibration, own.held_out) if own.test is None else (0.0, 0.0)
+        shards[name], calibration, test = held_out(rows, *fractions, own.seed)
+        held[name] = {"calibration": calibration, "test": test} if own.test is None else shared_test(own, beside)
+    seen: dict[str, Seen] = {name: (rows.classes, tuple(rows.x.shape[1:])) for name, rows in shards.items()}
+    classes, several = union(seen), len(sources) > 1
+    splits = {
+        split: joined([among(parts[split], classes, name if several else "") for name, parts in held.items()])
+        for split in ("calibration", "test")
+    }
+    return shards, splits
+
+
+def _fields(keys: list[str]) -> list[str]:
+    """Right keys at the place of a wrong one."""
+    kind: type[BaseModel] = Own if len(keys) > 1 and keys[0] in ("data", "more") else SiteFile
+    return sorted({field.alias or name for name, field in kind.model_fields.items()})
