@@ -7,7 +7,7 @@ Fine-tuning, gradient ascent and distillation train at each heir's home, with ro
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,8 +19,6 @@ from fedunlearn.methods.masks import check_ratio, finer_ratios, ratios, top, uni
 from fedunlearn.methods.tuning import labels, tuned
 from fedunlearn.nets import load
 from fedunlearn.tensors import Tensors
-
-PASSES = (1, 2, 5, 10)  # epochs that "auto" tries
 
 
 class _Unguided(Method, ABC):
@@ -143,6 +141,7 @@ class _Trained(_Unguided, ABC):
 
     epochs: int | Literal["auto"] = "auto"
     lr: float = 0.01
+    passes: ClassVar[tuple[int, ...]] = (1, 2, 5, 10)  # epochs that "auto" tries
 
     def __post_init__(self) -> None:
         if (self.epochs != "auto" and not (isinstance(self.epochs, int | float) and self.epochs >= 0)) or not self.lr > 0:
@@ -151,7 +150,7 @@ class _Trained(_Unguided, ABC):
     def strengths(self, case: Case, most: int) -> Sequence[Strength]:
         """Numbers of epochs."""
         del case, most
-        return [{"epochs": float(n)} for n in (PASSES if self.epochs == "auto" else (self.epochs,))]
+        return [{"epochs": float(n)} for n in (self.passes if self.epochs == "auto" else (self.epochs,))]
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,9 @@ class FineTune(_Trained):
 class GradientAscent(_Trained):
     """Train backwards on what is forgotten."""
 
-    lr: float = 0.001
+    lr: float = 0.02
     name = "gradient_ascent"
+    passes = tuple(range(1, 13))  # a step too many destroys the model
 
     @property
     def needs(self) -> frozenset[str]:

@@ -13,6 +13,7 @@ from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.methods.fiun import FIUn
 from fedunlearn.methods.lfssd import LFSSD
 from fedunlearn.methods.logit_mask import LogitMask
+from fedunlearn.methods.pour import Pour
 from fedunlearn.methods.ssd import SSD
 from fedunlearn.methods.steer import Steer
 
@@ -24,6 +25,7 @@ METHODS: dict[str, type[Method]] = {
     "fisher_mask": FisherMask,
     "activation_mask": ActivationMask,
     "logit_mask": LogitMask,
+    "pour": Pour,
     "random_mask": RandomMask,
     "fisher_noise": FisherNoise,
     "fine_tune": FineTune,

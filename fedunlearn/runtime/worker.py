@@ -1,9 +1,8 @@
 """The only code that sees a place's data and weights. One `match` shows all that can be asked of it."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -13,14 +12,15 @@ from torch.nn import functional
 
 from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData
 from fedunlearn.data.rows import joined
-from fedunlearn.errors import InputError, SiteError
+from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Scores, score
 from fedunlearn.evaluation.accuracy import BATCH
 from fedunlearn.importance import Importance, by_class, measure, pool
 from fedunlearn.methods import Case, LogitMask, Method, calibrate, make
-from fedunlearn.methods.base import Evidence, Home, Strength
+from fedunlearn.methods.base import Evidence, Strength
 from fedunlearn.nets import load
 from fedunlearn.runtime.births import survey, train
+from fedunlearn.runtime.homes import home_of
 from fedunlearn.runtime.tasks import (
     Answer,
     Applied,
@@ -31,7 +31,6 @@ from fedunlearn.runtime.tasks import (
     Deposited,
     Fetch,
     Fetched,
-    Lot,
     Measure,
     Measured,
     Question,
@@ -187,7 +186,9 @@ class Worker:
         method = make(task.method, task.settings)
         net = self._net(version)
         own, read = (task.own, 0) if task.own or method.own is None else self._own(task, method)
-        home = self._home(task, net, version.head) if task.forgotten or task.retained else None
+        home = (
+            home_of(task, {**self.lent, self.place: self.data}, net, version.head) if task.forgotten or task.retained else None
+        )
         case = Case(task.evidence, own or Evidence(), version.head, task.question.classes, home)
         forgotten, rest, named = self._asked(task.question, version.head, "calibration")
         trials = Trials(net, version.weights, version.head, (forgotten, rest), named, method.layers, self.device)
@@ -231,25 +232,6 @@ class Worker:
             for shard, classes in task.own_shards
         ]
         return _evidence(pool([a.importance for a in answers]), want.statistic), sum(a.read for a in answers)
-
-    def _home(self, task: Apply, net: nn.Module, head: Head) -> Home:
-        forgotten, retained = ([self._lot(lot) for lot in lots] for lots in (task.forgotten, task.retained))
-        gone = {(lot.site, lot.shard, k) for lot, rows in zip(task.forgotten, forgotten, strict=True) for k in rows.keys}
-        kept = []
-        for lot, rows in zip(task.retained, retained, strict=True):
-            kept.append(rows.take([i for i, k in enumerate(rows.keys) if (lot.site, lot.shard, k) not in gone]))
-        return Home(deepcopy(net), _together(forgotten, head), _together(kept, head))
-
-    def _lot(self, lot: Lot) -> Rows:
-        """Rows of a lot, excluded ones left out.
-
-        Raises:
-            SiteError: they lie elsewhere.
-        """
-        data = self.data if lot.site == self.place else self.lent.get(lot.site)
-        if data is None:
-            raise SiteError(f"rows of {lot.site}/{lot.shard} are needed here and do not leave {lot.site}")
-        return data.exclusions.keep(lot.shard, data.selected(lot.shard, lot.selection))
 
     def _commit(self, task: Commit) -> Committed:
         plain = {
@@ -306,15 +288,6 @@ def _loss(net: nn.Module, rows: Rows, device: str) -> float:
     with torch.inference_mode():
         parts = [net(rows.x[i : i + BATCH].to(device)).cpu() for i in range(0, len(rows), BATCH)]
     return float(functional.cross_entropy(torch.cat(parts).double(), rows.y))
-
-
-def _together(parts: Sequence[Rows], head: Head) -> Rows:
-    """Rows of several sites as one, in the head's classes; keys may repeat between sites and are numbered anew."""
-    named = [p.for_head(head.classes) for p in parts if len(p)]
-    if not named:
-        return Rows.empty(head.classes)
-    x, y = torch.cat([p.x for p in named]), torch.cat([p.y for p in named])
-    return Rows(x, y, tuple(map(str, range(len(y)))), tuple(head.classes))
 
 
 def _distance(before: Tensors, after: Tensors) -> float:

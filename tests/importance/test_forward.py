@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from fedunlearn.errors import InputError, ShapeError
-from fedunlearn.importance import by_class, measure, pool, sensitivity
+from fedunlearn.importance import by_class, fits, measure, pool, sensitivity
 from tests.importance.test_layers import Flat, batch, head_of, ready
 
 NET = nn.Sequential(
@@ -108,3 +108,17 @@ def test_wrong_losses_are_refused() -> None:
             measure(net, x, y, head=head_of(net), **asked)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="loss 'labels' needs labels"):
         measure(net, x, head=head_of(net))
+
+
+def test_shapes_that_are_not_those_of_a_statistic_are_told_apart() -> None:
+    net = ready(NET)
+    x, _ = batch(3, 2, 6, 6)
+    shapes = {n: tuple(p.shape) for n, p in net.named_parameters()}
+    for statistic in ("squares", "activation", "moment"):
+        found = measure(net, x, batch(3, 2, 6, 6)[1], head=head_of(net), statistic=statistic).sums[statistic]
+        sent = {n: tuple(t.shape) for n, t in found.items()}
+        assert fits(statistic, sent, shapes, shapes)
+        name = next(iter(sent))
+        assert not fits(statistic, {**sent, name: (7, *sent[name][1:])}, shapes, shapes)
+        assert not fits(statistic, {**sent, "elsewhere.weight": (3,)}, shapes, shapes)
+        assert not fits(statistic, {}, shapes, shapes)

@@ -14,6 +14,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.methods import Case, Evidence, FIUn, calibrate, make
 from fedunlearn.methods.calibration import beside
 from fedunlearn.methods.dampening import dampen, thresholds
+from fedunlearn.methods.masks import top, units, zeroed
 from fedunlearn.tensors import Head
 
 HEAD = Head("head", ("a", "b", "c"))
@@ -190,3 +191,59 @@ def test_finer_strengths_lie_between_the_best_and_its_neighbours(tried: list[flo
         low, high = sorted((value, best))
         assert not any(low < v < high for v in tried)
         assert min(tried) < value < max(tried)
+
+
+def test_projected_outputs_do_not_see_the_class_and_a_collapsed_net_keeps_the_others() -> None:
+    """On a simplex: rows of the class get equal outputs, and the others keep their order with margins to spare."""
+    simplex = torch.eye(3) - 1 / 3
+    weights = {"head.weight": simplex, "head.bias": torch.zeros(3)}
+    edited = make("pour").edit(weights, Case((), Evidence(), HEAD, ("b",)), {})
+    out = simplex @ edited["head.weight"].T
+    assert torch.allclose(out[1], torch.zeros(3), atol=1e-6)
+    assert out[[0, 2]].argmax(1).tolist() == [0, 2]
+    both = make("pour").edit(weights, Case((), Evidence(), HEAD, ("a", "b")), {})
+    assert torch.allclose(both["head.weight"], torch.zeros(3, 3), atol=1e-6)  # of a simplex of three, two span all
+
+
+def test_masks_take_the_units_with_the_highest_scores_over_all_layers() -> None:
+    scores = {"a": torch.tensor([[5.0, 1.0], [-1.0, 4.0]]), "b": torch.tensor([3.0, 2.0, -7.0, 0.0])}
+    chosen = top(scores, 3 / 8)
+    assert chosen["a"].tolist() == [[True, False], [False, True]]
+    assert chosen["b"].tolist() == [True, False, False, False]
+    assert sum(int(t.sum()) for t in top(scores, 1.0).values()) == 5  # those at or below 0 never
+    kernels = torch.randn(2, 3, 4, 4)
+    assert torch.allclose(units(kernels), kernels.mean((2, 3)))
+    masked = zeroed({"w": kernels}, {"w": torch.tensor([[True, False, False], [False, False, True]])})["w"]
+    assert float(masked[0, 0].abs().max() + masked[1, 2].abs().max()) == 0
+    assert torch.equal(masked[0, 1:], kernels[0, 1:])
+
+
+def test_silencing_a_channel_silences_its_batch_norm() -> None:
+    conv, norm, last = torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Linear(3, 3)
+    net = torch.nn.Sequential()
+    for name, part in {"conv": conv, "norm": norm, "pool": torch.nn.AdaptiveAvgPool2d(1), "flat": torch.nn.Flatten(),
+                       "head": last}.items():  # fmt: skip
+        net.add_module(name, part)
+    torch.nn.init.normal_(norm.bias)
+    net.eval()
+    weights = {n: t.detach().clone() for n, t in net.state_dict().items()}
+    told = (Evidence({"conv.weight": torch.tensor([0.0, 2.0, 0.0]).double()}, 1),)
+    own = Evidence({"conv.weight": torch.zeros(3).double()}, 1)
+    edited = make("activation_mask").edit(weights, Case(told, own, HEAD, ("b",)), {"ratio": 1 / 3})
+    net.load_state_dict(edited)
+    with torch.no_grad():
+        out = norm(conv(torch.randn(5, 2, 6, 6)))
+    assert float(out[:, 1].abs().max()) == 0
+    assert float(out[:, [0, 2]].abs().min()) > 0
+    changed = {n for n in weights if not torch.equal(edited[n], weights[n])}
+    assert changed == {"conv.weight", "conv.bias", "norm.weight", "norm.bias"}
+
+
+def test_fisher_mask_scores_what_matters_to_the_forgotten_and_not_to_the_rest() -> None:
+    weights = {"body.weight": torch.ones(2, 2), "head.weight": torch.ones(3, 2), "head.bias": torch.ones(3)}
+    forgotten = {"body.weight": torch.tensor([[9.0, 1.0], [8.0, 0.0]]).double(), "head.bias": torch.full((3,), 99.0).double()}
+    rest = {"body.weight": torch.tensor([[8.5, 0.0], [0.0, 5.0]]).double(), "head.bias": torch.zeros(3).double()}
+    case = Case((Evidence(forgotten, 1),), Evidence(rest, 1), HEAD, ("b",))
+    edited = make("fisher_mask").edit(weights, case, {"ratio": 0.5})
+    assert edited["body.weight"].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert torch.equal(edited["head.bias"], weights["head.bias"])  # biases stay

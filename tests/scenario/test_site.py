@@ -126,7 +126,7 @@ def test_a_site_is_found_by_the_name_of_its_folder(tmp_path: Path, monkeypatch: 
 
 
 RECIPE = Recipe("shared", "server", (), ("0", "1"), 1, 0.1, 8, 0)
-SENT = torch.ones(3)
+SENT, NONE = torch.ones(3), Scores(None, None, 0, 0)
 ASKED = [
     Train("north", RECIPE, "federated", "main", ("0", "1"), start={"w": SENT}, give=True),
     Measure("north", "v" * 64, "main", "squares", "all", None, ("0",)),
