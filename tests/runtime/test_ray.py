@@ -46,7 +46,7 @@ class Faulty:
     """A worker that a file beside the family tells when to fail: `<place> <kind of task> <what> <when>`."""
 
     def __init__(self, worker: Worker, orders: Path) -> None:
-        self.worker, self.orders, self.place = worker, orders, worker.place
+        self.worker, self.orders, self.place, self.methods = worker, orders, worker.place, worker.methods
 
     def handle(self, task: Task) -> Answer:
         place, kind, what, when = self.orders.read_text().split() if self.orders.exists() else ("",) * 4
