@@ -30,7 +30,7 @@ deploy-flower: .venv/ready  ## a Flower deployment on 127.0.0.1, with TLS and au
 	$(BIN)/python docker/loopback.py flower
 
 deploy-ray: .venv/ready  ## the same on a Ray cluster of several nodes, in a network namespace of its own
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python -c "import ray" || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
 	$(BIN)/python docker/loopback.py ray
 
 clean:  ## remove what was made here, but no family in runs/

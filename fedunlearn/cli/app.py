@@ -430,7 +430,11 @@ def _data(folder: Path | None) -> Path | None:
 def _seeded(scenario: Scenario, seed: int | None) -> Scenario:
     if seed is None:
         return scenario
-    return scenario.model_copy(update={"seed": seed, "data": scenario.data.model_copy(update={"seed": seed})})
+    data = scenario.data
+    dealt = (
+        data if scenario.own and data.test is None else data.model_copy(update={"seed": seed})
+    )  # there may be nothing to deal
+    return scenario.model_copy(update={"seed": seed, "data": dealt})
 
 
 def _program() -> str:

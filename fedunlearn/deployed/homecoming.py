@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fedunlearn.data import MIRROR
 from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.runtime import Family
 from fedunlearn.runtime.family import NOTE
@@ -15,7 +16,6 @@ from fedunlearn.store import write_atomically
 POINTER = "deployed.json"
 PLAIN = ("scenario.yaml", "lineage.json")
 LEDGER = "ledger.jsonl"
-MIRROR = "place.json"
 
 
 def plain_files(family: Family) -> dict[str, str]:

@@ -5,12 +5,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedunlearn.deployed.coordinator import carry_out, families_here
 from fedunlearn.deployed.order import Order
-from fedunlearn.deployed.wire import lines
+from fedunlearn.deployed.wire import SAYS, lines
 from fedunlearn.errors import FedUnlearnError
 from fedunlearn.runtime.flower import Flower
 from fedunlearn.scenario import Scenario
-
-SAYS = "fedunlearn-says "
 
 app = ServerApp()
 

@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedunlearn.deployed.order import Order
-from fedunlearn.deployed.wire import Reader
+from fedunlearn.deployed.wire import SAYS, Reader
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError
 
 APP = Path(__file__).parent / "app"
-SAYS = "fedunlearn-says "
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 POLL = 3.0  # seconds between two looks at a run
+LOOKS = 5  # failed looks at a run, one after another, until it is given up: it may be the network
 LATE = 20.0  # seconds that a finished run's log may lag behind; then it is asked for anew, once
 
 Say = Callable[[str], None]
@@ -101,7 +101,14 @@ class Deployment:
         return _answer(run, self.federation, status, told, reader)
 
     def _status(self, run: int) -> dict[str, Any]:
-        told = self._flwr("list", self.federation, "--run-id", str(run), "--format", "json")
+        for look in range(1, LOOKS + 1):
+            try:
+                told = self._flwr("list", self.federation, "--run-id", str(run), "--format", "json")
+                break
+            except SiteError as error:
+                if look == LOOKS:
+                    raise SiteError(f"{error}; run {run} may go on: look at it with `flwr list --run-id {run}`") from error
+                time.sleep(POLL)
         runs = told.get("runs") or []
         if len(runs) != 1 or "status" not in runs[0]:
             raise SiteError(f"{self.federation}: does not tell how run {run} is: {_short(told)}")

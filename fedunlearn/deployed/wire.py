@@ -16,6 +16,7 @@ from blake3 import blake3
 from fedunlearn.errors import SiteError
 
 MARK = "fedunlearn-answer"
+SAYS = "fedunlearn-says "  # at the beginning of a line that tells how far it is
 CHUNK = 3000  # characters a line
 MOST_BYTES = 64 << 20  # of the answer, before it is compressed
 LINE = re.compile(

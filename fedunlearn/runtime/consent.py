@@ -1,7 +1,7 @@
 """A place whose owner is asked before it computes on its rows, changes a model or gives something away.
 
-Asked for are Train, Measure, Deposit, Apply and Fetch. Survey (rows a class), Score (accuracies on held-out rows) and Commit
-(the mirror of the ledger, which only ever adds to what must not be trained on) are answered without asking.
+Survey (rows a class), Score (accuracies on held-out rows) and Commit (the mirror of the ledger: current versions, and what must
+not be trained on) are answered without asking; for everything else the owner is asked.
 """
 
 import json
@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from blake3 import blake3
 
-from fedunlearn.errors import InputError, SiteError, StoreError, unknown
+from fedunlearn.errors import SiteError, StoreError, unknown
 from fedunlearn.runtime.backend import Answerer
 from fedunlearn.runtime.codec import pack
-from fedunlearn.runtime.tasks import Answer, Apply, Deposit, Fetch, Measure, Task, Train
+from fedunlearn.runtime.tasks import Answer, Apply, Commit, Deposit, Fetch, Measure, Score, Survey, Task, Train
 from fedunlearn.store import write_atomically
 
-ASKED = (Train, Measure, Deposit, Apply, Fetch)
+FREE = (Survey, Score, Commit)
 MOST_WAITING = 1000  # of a coordinator that asks without end, no more is written down
 ID = re.compile("[0-9a-f]{16}")
 
@@ -143,7 +143,7 @@ class Asking:
             SiteError: the owner has not allowed it.
             FedUnlearnError: it cannot be done; says why.
         """
-        if isinstance(task, ASKED):
+        if not isinstance(task, FREE):
             self.consent.check(task, self.how)
         return self.inside.handle(task)
 
@@ -182,7 +182,8 @@ def words(task: Task) -> str:
             return f"edit {_short(task.version)} with {task.method!r} to forget {about}; the new version stays here"
         case Fetch():
             return f"send the weights of {_short(task.version)}"
-    raise InputError(f"{type(task).__name__}: is answered without asking")
+        case _:
+            return f"{type(task).__name__} (answered without asking)"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -272,7 +272,7 @@ if word == "list":
     print(json.dumps({{"success": True, "runs": [{{"run-id": "7", "status": said["status"], "status-details": "so"}}]}}))
 if word == "stop":
     print(json.dumps({{"success": True}}))
-sys.exit(said.get("exit", 0))
+sys.exit(said.get("exit", 4 if word == "list" and said.get("lost") else 0))
 """
 
 
@@ -326,6 +326,7 @@ def test_a_stream_that_broke_off_is_made_up_for(pretend: Callable[..., Path]) ->
         ({"status": "finished:failed", "log": log_of({"line": 1})}, SiteError, "is finished:failed, though it answered"),
         ({"run": {"success": False, "error-message": "No such SuperLink"}}, SiteError, "`flwr run` failed: No such SuperLink"),
         ({"run": {"success": True}}, SiteError, "did not take the run"),
+        ({"lost": True}, SiteError, r"`flwr list` failed: .*; run 7 may go on: look at it with `flwr list --run-id 7`"),
         ({"exit": 3}, SiteError, "`flwr run` failed: "),
         ({"status": "pending"}, SiteError, r"still pending after 0.2 s and was stopped; does a ServerApp process"),
         ({"log": log_of([1])}, SiteError, "answered with list, expected an object"),
@@ -382,9 +383,10 @@ def test_commands_that_lack_a_federation_say_how_to_name_one(run: Run, tmp_path:
 
 def test_sites_of_this_machine_are_asked_by_their_files(run: Run, tmp_path: Path) -> None:
     site_files(tmp_path / "sites")
-    (tmp_path / "t.yaml").write_text(yaml.safe_dump(json.loads(TOPOLOGY)))
+    plain = json.loads(TOPOLOGY)
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump({**plain, "data": {"sites": "own"}}))
     how = ("--sites-in", tmp_path / "sites")
-    assert run("train", tmp_path / "t.yaml", "--out", tmp_path / "f", *how)[0] == 0
+    assert run("train", tmp_path / "t.yaml", "--out", tmp_path / "f", "--seed", "3", *how)[0] == 0
     _, out, _ = run("unlearn", tmp_path / "f", "--classes", "0", *how, "--json")
     assert json.loads(out)["models"]
     assert run("rollback", tmp_path / "f", "--lift-exclusion", *how)[0] == 0

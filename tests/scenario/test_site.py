@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,9 +18,22 @@ from fedunlearn.lineage import Request
 from fedunlearn.methods import Evidence
 from fedunlearn.runtime import InProcess, Split, unlearn
 from fedunlearn.runtime.backend import answer
-from fedunlearn.runtime.consent import MOST_WAITING, Consent, identity, words
+from fedunlearn.runtime.consent import FREE, MOST_WAITING, Consent, identity, words
 from fedunlearn.runtime.flower import Flower, client_app
-from fedunlearn.runtime.tasks import Apply, Commit, Deposit, Failure, Fetch, Measure, Question, Score, Survey, Surveyed, Train
+from fedunlearn.runtime.tasks import (
+    Apply,
+    Commit,
+    Deposit,
+    Failure,
+    Fetch,
+    Measure,
+    Question,
+    Score,
+    Survey,
+    Surveyed,
+    Task,
+    Train,
+)
 from fedunlearn.scenario import open_site, open_site_in, workers_here
 from fedunlearn.scenario.site import SITES, Site
 from fedunlearn.training import Recipe
@@ -164,6 +177,11 @@ def test_what_computes_changes_or_gives_waits_for_the_owner(task: Any, tmp_path:
     site.consent.approve(wish.id[:6])
     after = answer(open_site(tmp_path / "site.yaml"), task, ())  # it is on disk
     assert "owner is asked first" not in str(getattr(after, "text", ""))
+
+
+def test_whatever_is_not_free_is_asked_about() -> None:
+    """A kind of task that is new asks until somebody says that it need not."""
+    assert {type(t) for t in ASKED} | set(FREE) == set(get_args(Task))
 
 
 def test_what_is_allowed_is_that_very_task(tmp_path: Path) -> None:
