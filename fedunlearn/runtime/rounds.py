@@ -141,12 +141,12 @@ def measure(family: Family, plan: Plan, method: Method, backend: Backend) -> Rou
     parts: dict[str, list[Importance]] = {}
     for (heir, shard, classes), answer in zip(owned, answers[len(evidence) :], strict=True):
         most = sum(n for s in heir.own if s.key == shard for c, n in s.rows.items() if c in classes)
-        found = _checked(answer, heads[heir.name], scored[heir.name], method, method.own, shard, most)
-        parts.setdefault(heir.name, []).append(found)
-    pooled = {n: pool(found) for n, found in parts.items()}
+        held = parts.setdefault(heir.name, [])
+        if answer.importance.count:  # a site may have no row left that it may use
+            held.append(_checked(answer, heads[heir.name], scored[heir.name], method, method.own, shard, most))
     bare = {h.name for h in plan.heirs if method.own and h.name not in away and not scored[h.name].own_rows}
-    bare |= {n for n, own in pooled.items() if not own.count}
-    means = {n: _means(own, method.own) for n, own in pooled.items() if own.count}
+    bare |= {n for n, held in parts.items() if not held}
+    means = {n: _means(pool(held), method.own) for n, held in parts.items() if held}
     return Round1(scored, points, means, frozenset(bare), sum(a.read for a in answers), enough)
 
 
