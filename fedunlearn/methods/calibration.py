@@ -44,8 +44,8 @@ def calibrate(
 ) -> Choice:
     """Choose among strengths.
 
-    A strength that was calibrated at the roots comes first: it is taken where there are no forgotten rows to see it, or where
-    what it does here keeps to both limits. Otherwise, with an aim and forgotten rows: among those within both limits, or among
+    A strength that was calibrated at the roots comes first: it is taken where what it does here keeps to the limits, as far as
+    there are rows to see it. Otherwise, with an aim and forgotten rows: among those within both limits, or among
     all if none is, the least sum of the distance to the aim and of what is lost on the rest; ties go to the smaller edit.
     Without either: the largest edit that costs at most `SPARE` on the rest, which bounds the damage and promises nothing.
     What is left of the budget goes to strengths beside the best, closer and closer.
@@ -80,9 +80,9 @@ def calibrate(
 
     if sent is not None:
         curve.append((sent, *score(sent)))
-        if blind:
+        if blind and lost(curve[0]) <= limits[1]:
             return Choice(sent, "calibrated at the roots; no row tells what is left here", tuple(curve))
-        if off(curve[0]) <= limits[0] and lost(curve[0]) <= limits[1]:
+        if not blind and off(curve[0]) <= limits[0] and lost(curve[0]) <= limits[1]:
             return Choice(sent, "calibrated at the roots, and within the limits here", tuple(curve))
     curve += [(s, *score(s)) for s in strengths if s != sent]
     while len(curve) < most:

@@ -29,7 +29,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want
 from fedunlearn.methods.calibration import least
 from fedunlearn.methods.logit_mask import no_output
-from fedunlearn.tensors import Tensors
+from fedunlearn.tensors import Tensors, equal
 
 MARGIN = 1.3  # how much farther than what was enough at the root
 FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, MARGIN, 1.6, 2.0, 2.5, 3.2, 4.0)  # to choose from at an heir
@@ -70,8 +70,12 @@ class Steer(Method):
         return Want("sum", "masked") if classes else Want("sum")
 
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """Kept apart."""
-        return tuple(evidence)
+        """Kept apart; what is said twice, to the bit, is heard once."""
+        kept: list[Evidence] = []
+        for one in evidence:
+            if not any(one.about == k.about and one.enough == k.enough and equal(one.means, k.means) for k in kept):
+                kept.append(one)
+        return tuple(kept)
 
     def misses(self, case: Case) -> str | None:
         """An heir without an output for any of the classes, one that shares nothing, or roots that cannot say how far."""

@@ -192,14 +192,15 @@ def measure(
             enough[point] = answer.enough
     parts: dict[str, list[Importance]] = {}
     for (heir, shard, classes), answer in zip(owned, answers[len(evidence) :], strict=True):
-        if answer is not None:
-            most = sum(n for s in heir.own if s.key == shard for c, n in s.rows.items() if c in classes)
-            found = _checked(answer, current[heir.name], scored[heir.name], method, method.own, shard, most)
-            parts.setdefault(heir.name, []).append(found)
-    pooled = {n: pool(found) for n, found in parts.items()}
+        if answer is None:
+            continue
+        most = sum(n for s in heir.own if s.key == shard for c, n in s.rows.items() if c in classes)
+        held = parts.setdefault(heir.name, [])
+        if answer.importance.count:  # a site may have no row left that it may use
+            held.append(_checked(answer, current[heir.name], scored[heir.name], method, method.own, shard, most))
     at_home = [h.name for h in plan.heirs if method.own and h.name in scored and h.name not in away]
-    bare = {n for n in at_home if not scored[n].own_rows} | {n for n in away if n not in pooled or not pooled[n].count}
-    means = {n: _means(own, method.own) for n, own in pooled.items() if own.count}
+    bare = {n for n in at_home if not scored[n].own_rows} | {n for n in away if not parts.get(n)}
+    means = {n: _means(pool(held), method.own) for n, held in parts.items() if held}
     read = sum(a.read for a in answers if a is not None)
     missing = {n: tuple(p for p in wished if p not in points) for n, wished in by_heir.items()}
     unmeasured = frozenset(n for n, wished in by_heir.items() if wished and len(missing[n]) == len(wished))

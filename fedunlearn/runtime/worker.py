@@ -10,7 +10,7 @@ from blake3 import blake3
 from torch import nn
 from torch.nn import functional
 
-from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData
+from fedunlearn.data import MIRROR, Exclusions, Rows, Selection, SiteData
 from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Scores, score
@@ -126,10 +126,10 @@ class Worker:
         gap = None if not len(like) else _loss(net, like, self.device) - _loss(net, rows, self.device)
         own = Evidence()
         if method.own is not None:
-            whole = self.data.training(task.shard).counts()
-            rest = [c for c in whole if c not in task.masked] or list(whole)
+            whole = self.data.all(task.shard).for_head(head.classes).counts()  # to measure, what is excluded by now included
+            rest = tuple(c for c in whole if c not in task.masked) or tuple(whole)
             ask = Measure(
-                self.place, task.version, task.shard, method.own.statistic, method.layers, None, tuple(rest), task.sent,
+                self.place, task.version, task.shard, method.own.statistic, method.layers, Selection(rest), (), task.sent,
                 method.own.loss, most=method.own.rows,
             )  # fmt: skip
             own = _evidence(self._measure(ask).importance, method.own.statistic)
@@ -231,7 +231,9 @@ class Worker:
             )
             for shard, classes in task.own_shards
         ]
-        return _evidence(pool([a.importance for a in answers]), want.statistic), sum(a.read for a in answers)
+        return _evidence(pool([a.importance for a in answers if a.importance.count]), want.statistic), sum(
+            a.read for a in answers
+        )
 
     def _commit(self, task: Commit) -> Committed:
         plain = {

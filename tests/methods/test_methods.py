@@ -160,6 +160,8 @@ def test_what_was_calibrated_at_the_roots_comes_first() -> None:
     assert chosen((0.9, 0.95), 0.0, (0.05, 0.05)) == (3, len(CURVE))  # it is not: chosen as if there were none
     assert chosen((None, 0.95), 0.0, (0.05, 0.05)) == (2, 1)  # nobody can see it here
     assert chosen((0.9, 0.95), None, (0.05, 0.05)) == (2, 1)
+    choice = calibrate(STRENGTHS, lambda s: CURVE[int(s["step"])], (None, 0.95), 0.0, sent={"step": 5.0})
+    assert choice.strength["step"] == 2  # what was sent would cost too much here
 
 
 def test_the_percentile_is_that_of_assd() -> None:

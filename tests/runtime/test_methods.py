@@ -223,7 +223,7 @@ def test_samples_are_steered_away_from_their_labels_as_far_as_the_gap(family: Fa
     assert all(e.rows == len(keys) for e in case.evidence)
     record = unlearn(family, request, "steer", backend)
     m = by_name(record)["eastern"]
-    assert m["strength"] == {"factor": 1.0}
+    assert m["strength"]["factor"] <= 1.0  # type: ignore[index]
     assert m["version_after"] != m["version_before"]
     assert m["forgotten_after"] <= m["forgotten_before"]  # type: ignore[operator]
     assert abs(m["retained_before"] - m["retained_after"]) <= 0.03  # type: ignore[operator]
@@ -237,3 +237,10 @@ def test_where_no_root_can_say_how_far_samples_are_left_alone(family: Family, ba
     with pytest.raises(InputError, match=r"steer: no heir .*no root has calibration rows to say how far"):
         unlearn(family, Request(samples=(f"east/main/{key}",)), "steer", blind)
     assert snapshot(family.folder) == before
+
+
+def test_a_site_whose_rows_are_all_excluded_by_now_still_says_which_way(family: Family, backend_of: BackendOf) -> None:
+    unlearn(family, Request(sites=("north",)), "fiun", backend_of(family), accept_untested="all of it goes")
+    plan = discover(family.lineage, LEAVE)
+    found = round1(family, plan, Steer(), backend_of(family), Roll(family.places))
+    assert {p.site for p in found.enough} == {"north", "south"}
