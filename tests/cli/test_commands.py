@@ -174,8 +174,14 @@ def test_a_place_that_is_behind_is_shown_and_settled(run: Run, folder: Path) -> 
 
 
 def readme_commands() -> list[str]:
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    return [line.split("#")[0].strip() for b in blocks for line in b.splitlines() if line.startswith("fedunlearn ")]
+    """Lines of the blocks without a language; what needs a deployment stands in blocks of `sh`."""
+    fence, found = None, []
+    for line in (ROOT / "README.md").read_text().splitlines():
+        if line.startswith("```"):
+            fence = line if fence is None else None
+        elif fence == "```" and line.startswith("fedunlearn "):
+            found.append(line.split("#")[0].strip())
+    return found
 
 
 def test_every_command_in_the_readme_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
