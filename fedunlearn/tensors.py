@@ -9,6 +9,7 @@ from torch import Tensor
 from fedunlearn.errors import ShapeError, unknown
 
 Tensors = Mapping[str, Tensor]
+PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,21 @@ class Head:
     def names(self) -> tuple[str, str]:
         """Names of its parameters; a head without bias simply lacks the second."""
         return f"{self.layer}.weight", f"{self.layer}.bias"
+
+
+def rounded(tensors: Tensors, precision: str) -> dict[str, Tensor]:
+    """Values that a narrower type can hold, in the type that they had.
+
+    Args:
+        tensors: to be rounded.
+        precision: one of `PRECISIONS`.
+
+    Raises:
+        InputError: an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    return {n: t.to(PRECISIONS[precision]).to(t.dtype) for n, t in tensors.items()}
 
 
 def align(

@@ -232,6 +232,7 @@ def unlearn(
     accept_untested: Annotated[str | None, typer.Option(help="commit what could not be tested, for this reason")] = None,
     reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
     due: Annotated[str | None, typer.Option(help="date by which it must be done")] = None,
+    precision: Annotated[str, typer.Option(help="of evidence on its way: float64, float32 or bfloat16")] = "float64",
     quorum: Annotated[float, typer.Option(help="least share of the places that must be online; the others' heirs wait")] = 1.0,
     skip_offline: Annotated[bool, typer.Option("--skip-offline", help="go on with whoever is online: --quorum 0")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="finish what was left waiting for a place to be online")] = False,
@@ -249,8 +250,8 @@ def unlearn(
     if backend == "flower":
         request_ = {"classes": classes, "samples": samples, "sites": sites, "since": since, "request": request, "due": due}
         how = {"method": method, "settings": _pairs(settings), "reference": not no_reference, "atomic": atomic}
-        said = {"accept_untested": accept_untested, "reason": reason, "quorum": quorum, "resume": resume}
-        record = flower.unlearn(folder, federation, {**request_, **how, **said})
+        said = {"accept_untested": accept_untested, "reason": reason, "quorum": quorum, "precision": precision}
+        record = flower.unlearn(folder, federation, {**request_, **how, **said, "resume": resume})
     elif resume:
         family = _open(folder)
         record = _resume(family, no_reference, quorum, backend_of(family, backend, address, sites_in))
@@ -259,7 +260,7 @@ def unlearn(
         asked = _request(of_family(family), classes, samples, sites, since, request, due)
         carrier = backend_of(family, backend, address, sites_in)
         options = {"atomic": atomic, "accept_untested": accept_untested, "reason": reason, "quorum": quorum}
-        record = _unlearn(family, asked, method, settings, no_reference, carrier, **options)
+        record = _unlearn(family, asked, method, settings, no_reference, carrier, **options, precision=precision)
     if as_json:
         print_json(record.to_json())
     else:

@@ -112,6 +112,7 @@ def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, sa
         scenario.gate.gate,
         retrained=twin,
         quorum=order.quorum,
+        precision=order.precision,
         atomic=order.atomic,
         accept_untested=order.accept_untested or None,
         reason=order.reason or None,

@@ -33,6 +33,7 @@ class Order:
         accept_untested: commit what could not be tested, for this reason.
         reason: goes to the ledger.
         quorum: the least share of the places that must be online.
+        precision: of evidence on its way.
         resume: finish what was left waiting instead; what it is, is in the ledger.
         lift_exclusion: for "rollback": whether the data may be trained on again.
         deadline: seconds that one round of messages may take.
@@ -56,6 +57,7 @@ class Order:
     accept_untested: str = ""
     reason: str = ""
     quorum: float = 1.0
+    precision: str = "float64"
     resume: bool = False
     lift_exclusion: bool = False
     deadline: float = 1800.0

@@ -43,6 +43,7 @@ DTYPES = {
     str(d).removeprefix("torch."): d
     for d in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool)
 }
+NARROW = ("bfloat16", "float32")  # in which float64 travels where all its values fit: nothing is lost
 MOST_TEXT = 64 << 20  # characters of JSON
 MOST_BYTES = 16 << 30  # of tensors
 MOST_TENSORS = 200_000
@@ -60,7 +61,8 @@ class Packed:
 
     Args:
         kind: one of `KINDS`.
-        plain: its fields as JSON, in their own order; where a tensor belongs, the tensor's name.
+        plain: its fields as JSON, in their own order; where a tensor belongs, the tensor's name, and
+            ">float64" if it travels narrower than it is.
         tensors: on the CPU and contiguous; a name is "<number>:<dtype>", for example "0:bfloat16".
     """
 
@@ -150,9 +152,11 @@ def _fold(value: Any, hint: Any, at: str, tensors: dict[str, Tensor]) -> Any:
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype not in DTYPES or value.layout != torch.strided:
             raise _wrong(at, f"a {value.layout} tensor of {dtype}", f"a dense one of {', '.join(DTYPES)}")
-        name = f"{len(tensors)}:{dtype}"
-        tensors[name] = value.detach().cpu().contiguous()
-        return name
+        held = value.detach().cpu().contiguous()
+        narrow = next((d for d in NARROW if dtype == "float64" and torch.equal(held.to(DTYPES[d]).double(), held)), "")
+        name = f"{len(tensors)}:{narrow or dtype}"
+        tensors[name] = held.to(DTYPES[narrow]) if narrow else held
+        return f"{name}>{dtype}" if narrow else name
     if _record(hint) and _exactly(value, hint):
         return {n: _fold(getattr(value, n), h, f"{at}.{n}", tensors) for n, h in _hints(hint).items()}
     if origin is tuple and isinstance(value, tuple):
@@ -171,12 +175,15 @@ def _unfold(plain: Any, hint: Any, at: str, tensors: dict[str, Tensor]) -> Any:
     if origin is types.UnionType:
         return None if plain is None else _unfold(plain, args[0], at, tensors)
     if hint is Tensor and isinstance(plain, str):
-        if plain not in tensors:
-            raise _wrong(at, _shown(plain), "the name of a tensor that came along, each named once")
-        found = tensors.pop(plain)
-        if found.dtype != DTYPES.get(plain.partition(":")[2]) or found.layout != torch.strided or found.is_meta:
-            raise _wrong(at, f"a tensor of {found.dtype}", f"a dense one as named, {plain[:80]!r}")
-        return found
+        name, widened, wide = plain.partition(">")
+        if name not in tensors:
+            raise _wrong(at, _shown(name), "the name of a tensor that came along, each named once")
+        found, dtype = tensors.pop(name), name.partition(":")[2]
+        if found.dtype != DTYPES.get(dtype) or found.layout != torch.strided or found.is_meta:
+            raise _wrong(at, f"a tensor of {found.dtype}", f"a dense one as named, {name[:80]!r}")
+        if widened and (dtype not in NARROW or wide != "float64"):
+            raise _wrong(at, _shown(plain), f"one of {', '.join(NARROW)} that becomes float64")
+        return found.double() if widened else found
     if _record(hint) and isinstance(plain, dict):
         hints = _hints(hint)
         missing, extra = sorted(hints.keys() - plain.keys()), sorted(plain.keys() - hints.keys())

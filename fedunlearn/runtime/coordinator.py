@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedunlearn.data import Selection
-from fedunlearn.errors import InputError, SiteError
+from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
@@ -29,6 +29,7 @@ from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, merge, points_of
 from fedunlearn.runtime.settle import settle
 from fedunlearn.runtime.tasks import Applied, Scored
+from fedunlearn.tensors import PRECISIONS
 
 Progress = Callable[[str], None]
 Retrained = Mapping[str, Scored] | Callable[[], Mapping[str, Scored]] | None
@@ -43,6 +44,7 @@ def unlearn(
     *,
     retrained: Retrained = None,
     quorum: float = 1.0,
+    precision: str = "float64",
     atomic: bool = False,
     accept_untested: str | None = None,
     reason: str | None = None,
@@ -62,6 +64,7 @@ def unlearn(
         quorum: the least share of the places it needs that must be there. With less than 1, heirs whose home is offline, or
             for which nobody who has evidence is there, are left waiting (see `resume`); others go on with the evidence that
             there is.
+        precision: what evidence is rounded to before it travels: "float64", "float32" or "bfloat16". The facts say which.
         atomic: hold back all when one is held back.
         accept_untested: commit what could not be tested, for this reason, which goes to the ledger.
         reason: why this is done; goes to the ledger.
@@ -76,7 +79,7 @@ def unlearn(
     """
     method = make(method) if isinstance(method, str) else method
     plan = discover(family.lineage, request)
-    doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason)
+    doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
     return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
 
 
@@ -95,6 +98,7 @@ class Doing:
     atomic: bool = False
     accept_untested: str | None = None
     reason: str | None = None
+    precision: str = "float64"
     then: Mapping[str, str] | None = None
     resumes: int | None = None
 
@@ -116,11 +120,13 @@ def carry_out(
             f"method {method.name} needs {', '.join(sorted(method.needs - backend.grants))}, which "
             f"{type(backend).__name__} cannot grant"
         )
+    if doing.precision not in PRECISIONS:
+        raise unknown("precision", doing.precision, PRECISIONS)
     roll = Roll(_needed(family.lineage, plan, method), doing.quorum)
     if not plan.heirs:
         return Record(_facts(plan, doing, [], [], roll), {"seconds": 0.0})
     progress(f"measuring {request.words()} at {len(plan.points)} points, scoring {len(plan.heirs)} heirs")
-    found = measure(family, plan, method, backend, roll, doing.then)
+    found = measure(family, plan, method, backend, roll, doing.then, doing.precision)
     measured = time.perf_counter()
     waiting = _waiting(plan, found, roll)
     cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs if h.name not in waiting}
@@ -135,7 +141,7 @@ def carry_out(
     again = retrained() if callable(retrained) else retrained or {}
     waited = time.perf_counter() - before_reference
     progress(f"editing {len(reached)} heirs with {method.name}, each at its home")
-    applied = edit(family, plan, method, backend, doing.gate, found, reached, again, roll)
+    applied = edit(family, plan, method, backend, doing.gate, found, reached, again, roll, doing.precision)
     waiting |= {name: _OFFLINE.format(family.lineage[name].home) for name in reached if name not in applied}
     if reached and not applied:
         raise SiteError(f"nothing was changed: {'; '.join(f'{n} {t}' for n, t in waiting.items())}")
@@ -239,6 +245,7 @@ def _facts(
         "plan": plan.to_json(),
         "method": doing.method.name,
         "settings": settings_of(doing.method),
+        "precision": doing.precision,
         "gate": vars(doing.gate),
         "models": list(rows),
         "objections": list(objections),

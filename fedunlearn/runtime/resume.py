@@ -85,6 +85,7 @@ def resume(
         quorum,
         accept_untested=facts["accepted_untested"],
         reason=line.body["reason"],
+        precision=facts["precision"],
         then=family.ledger.heads(_chain(family, line)[-1].number),
         resumes=line.number,
     )

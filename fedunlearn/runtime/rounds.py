@@ -16,7 +16,7 @@ from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.settle import in_force
 from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Question, Score, Scored
-from fedunlearn.tensors import align, names_in
+from fedunlearn.tensors import PRECISIONS, align, names_in, rounded
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Round1:
         enough: the number that was calibrated at each point, where the method has one.
         missing: evidence points of each heir that nobody measured, because a place is offline.
         unmeasured: heirs all of whose points are missing.
+        precision: what sums were rounded to.
     """
 
     scored: Mapping[str, Scored]
@@ -43,13 +44,14 @@ class Round1:
     enough: Mapping[Point, float] = field(default_factory=dict)
     missing: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
     unmeasured: frozenset[str] = frozenset()
+    precision: str = "float64"
 
     @property
     def sent(self) -> int:
-        """Bytes of evidence that the sites sent."""
+        """Bytes of evidence that the sites sent, at the precision to which it was rounded."""
         evidence = (t for i in self.points.values() for tensors in i.sums.values() for t in tensors.values())
         own = (t for evidence in self.own.values() for t in evidence.means.values())
-        return sum(t.numel() * t.element_size() for t in (*evidence, *own))
+        return sum(t.numel() for t in (*evidence, *own)) * PRECISIONS[self.precision].itemsize
 
 
 def question_of(plan: Plan, place: str, gone: Sequence[str] = ()) -> Question:
@@ -123,7 +125,13 @@ def _fetched(
 
 
 def measure(
-    family: Family, plan: Plan, method: Method, backend: Backend, roll: Roll, then: Mapping[str, str] | None = None
+    family: Family,
+    plan: Plan,
+    method: Method,
+    backend: Backend,
+    roll: Roll,
+    then: Mapping[str, str] | None = None,
+    precision: str = "float64",
 ) -> Round1:
     """Round 1: evidence at every point, own importances of heirs whose data lies elsewhere, and scores before.
 
@@ -134,6 +142,7 @@ def measure(
         backend: carries tasks to the sites.
         roll: of the places that are there.
         then: the versions that evidence is measured on; by default the current ones.
+        precision: what evidence is rounded to before it travels.
 
     Raises:
         InputError: the request names a sample that its site does not hold, or layers that a model does not have.
@@ -159,7 +168,8 @@ def measure(
         site, shard = key.split("/", 1)
         sent = None if site == lineage[model].home else fetched[model, version]
         plain = Measure(
-            site, version, shard, want.statistic, method.layers, selection, classes, sent, want.loss, most=want.rows
+            site, version, shard, want.statistic, method.layers, selection, classes, sent, want.loss, most=want.rows,
+            precision="float64" if want.statistic == "moment" else precision,  # a moment that is rounded may be none
         )  # fmt: skip
         if selection is None:
             return plain
@@ -204,7 +214,7 @@ def measure(
     read = sum(a.read for a in answers if a is not None)
     missing = {n: tuple(p for p in wished if p not in points) for n, wished in by_heir.items()}
     unmeasured = frozenset(n for n, wished in by_heir.items() if wished and len(missing[n]) == len(wished))
-    return Round1(sources | scored, points, means, frozenset(bare), read, enough, missing, unmeasured)
+    return Round1(sources | scored, points, means, frozenset(bare), read, enough, missing, unmeasured, precision)
 
 
 def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1) -> Case:
@@ -268,6 +278,7 @@ def edit(
     cases: Mapping[str, Case],
     retrained: Mapping[str, Scored],
     roll: Roll,
+    precision: str = "float64",
 ) -> dict[str, Applied]:
     """Round 2: edit all heirs that the method reaches, each at its home, as far as those are there.
 
@@ -288,7 +299,7 @@ def edit(
                 scored.version,
                 menu_name(method),
                 settings_of(method),
-                case.evidence,
+                tuple(replace(e, means=rounded(e.means, precision)) for e in case.evidence),
                 case.own if case.own.rows else None,
                 tuple((key.split("/", 1)[1], classes) for key, classes in _weighing(heir, plan, method) if _here(key, heir)),
                 question_of(plan, heir.home, gone),

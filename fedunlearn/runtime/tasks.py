@@ -65,6 +65,7 @@ class Measure:
         method: the method whose number is to be calibrated along with it; empty where none is.
         settings: of that method.
         most: at most so many rows, evenly spread; 0 for all.
+        precision: what sums are rounded to before they are sent.
     """
 
     place: str
@@ -80,6 +81,7 @@ class Measure:
     method: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     most: int = 0
+    precision: str = "float64"
 
 
 @dataclass(frozen=True)

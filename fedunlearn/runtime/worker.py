@@ -42,7 +42,7 @@ from fedunlearn.runtime.tasks import (
 )
 from fedunlearn.runtime.trials import Trials
 from fedunlearn.store import Bank, Banked, Store, Version, write_atomically
-from fedunlearn.tensors import Head, Tensors, names_in
+from fedunlearn.tensors import Head, Tensors, names_in, rounded
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Worker:
     def _measure(self, task: Measure) -> Measured:
         banked = self._banked(task)
         if banked is not None and not task.method:
-            return Measured(task.version, banked, 0)
+            return Measured(task.version, _rounded(banked, task), 0)
         found = self._weights(task)
         if task.selection is not None:
             rows = self.data.selected(task.shard, task.selection).for_head(found.head.classes)
@@ -115,7 +115,7 @@ class Worker:
             statistic=task.statistic, loss=task.loss, masked=task.masked,
         )  # fmt: skip
         enough = self._enough(task, found, net, rows, importance) if task.method and len(rows) else None
-        return Measured(task.version, importance, len(rows), enough)
+        return Measured(task.version, _rounded(importance, task), len(rows), enough)
 
     def _enough(self, task: Measure, found: Fetched | Version, net: nn.Module, rows: Rows, of: Importance) -> float | None:
         """The method's number for this evidence: on calibration rows of the class; on the measured ones if there are none."""
@@ -263,6 +263,12 @@ class Worker:
             return rows.of(named), rest, named
         parts = [self.data.selected(shard, chosen).for_head(head.classes) for shard, chosen in question.selections.items()]
         return joined(parts) if parts else Rows.empty(head.classes), rest, []
+
+
+def _rounded(of: Importance, task: Measure) -> Importance:
+    if task.precision == "float64":
+        return of
+    return Importance({s: rounded(tensors, task.precision) for s, tensors in of.sums.items()}, of.count)
 
 
 def acknowledged(store: Store) -> str | None:

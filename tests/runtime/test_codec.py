@@ -282,3 +282,26 @@ def test_sizes_are_bounded_both_ways(limit: str, says: str, monkeypatch: pytest.
         unpack(packed)
     with pytest.raises(CodecError, match=says):
         pack(value)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([0.5, -2.0], "bfloat16"), ([0.1], "float64"), ([float(torch.tensor(0.1))], "float32"), ([float("nan")], "float64")],
+)
+def test_float64_travels_as_narrow_as_nothing_is_lost(values: list[float], dtype: str) -> None:
+    sent = Fetched({"w": torch.tensor(values, dtype=torch.float64)}, Head("w", ("a",)))
+    packed = pack(sent)
+    ((name, tensor),) = packed.tensors.items()
+    assert name.partition(":")[2] == str(tensor.dtype).removeprefix("torch.") == dtype
+    back = unpack(packed)
+    assert isinstance(back, Fetched)
+    assert back.weights["w"].dtype == torch.float64
+    assert torch.equal(back.weights["w"].nan_to_num(7), sent.weights["w"].nan_to_num(7))
+
+
+@pytest.mark.parametrize("named", ["0:bfloat16>float32", "0:float64>float64", "0:bfloat16>"])
+def test_what_is_not_narrowed_so_is_refused(named: str) -> None:
+    packed = pack(Fetched({"w": torch.tensor([0.5], dtype=torch.float64)}, Head("w", ("a",))))
+    tensors = {named.partition(">")[0]: torch.tensor([0.5], dtype=DTYPES[named.partition(">")[0].partition(":")[2]])}
+    with pytest.raises(CodecError, match="expected one of bfloat16, float32 that becomes float64"):
+        unpack(Packed(packed.kind, packed.plain.replace("0:bfloat16>float64", named), tensors))

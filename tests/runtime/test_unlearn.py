@@ -455,3 +455,20 @@ def test_wrong_input_is_found_before_a_reference_is_trained(family: Family, back
     for request, method in ((LEAVE, FIUn(layers="heed")), (Request(samples=("east/main/x",)), FIUn())):
         with pytest.raises(InputError):
             unlearn(family, request, method, backend_of(family), retrained=never)
+
+
+@pytest.mark.parametrize(("precision", "share"), [("float32", 2), ("bfloat16", 4)])
+def test_evidence_may_travel_rounded_and_the_record_says_so(
+    precision: str, share: int, family: Family, folder: Path, backend_of: BackendOf
+) -> None:
+    whole = unlearn(family, LEAVE, FIUn(layers="last"), backend_of(family), atomic=True, gate=Gate(retained_drop_at_most=0))
+    record = unlearn(Family.open(folder), LEAVE, FIUn(layers="last"), backend_of(family), precision=precision)
+    assert record.facts["precision"] == precision
+    assert whole.facts["precision"] == "float64"
+    assert share * record.cost["bytes_up"] == whole.cost["bytes_up"]
+    versions = {m["name"]: m["version_after"] for m in whole.facts["models"]}
+    assert any(m["version_after"] != versions[m["name"]] for m in record.facts["models"])
+    forgotten = [m["forgotten_after"] for m in record.facts["models"] if m["target"] == "absent"]
+    assert max(f for f in forgotten if f is not None) <= 0.05
+    with pytest.raises(InputError, match="unknown precision 'float16'; did you mean 'bfloat16'"):
+        unlearn(Family.open(folder), LEAVE, FIUn(layers="last"), backend_of(family), precision="float16")
