@@ -23,11 +23,15 @@ def arguments(what: str | None) -> argparse.Namespace:
 
 def origin(*packages: str) -> dict[str, Any]:
     """Versions (of these packages, too), commit and host of a result."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/simulations/results"],  # made, not making
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     names = ("fedunlearn", "torch", "numpy", "scikit-learn", *packages)
     host = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
     found = {n: version(n) for n in names if _installed(n)}
-    return {"versions": found, "commit": commit.stdout.strip(), "host": host}
+    return {"versions": found, "commit": commit.stdout.strip() + "-dirty" * bool(changed.stdout.strip()), "host": host}
 
 
 def _installed(name: str) -> bool:

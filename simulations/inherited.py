@@ -1,4 +1,4 @@
-"""How far does what a model inherits reach, and does FIUn make every heir forget it?
+"""How far does what a model inherits reach, and what makes every heir forget it?
 
 Families of `families/*.yaml`, seed by seed: every kept model before and after unlearning and as retrained without the class,
 on held-out rows. A model counts as a test of inheritance when it was trained directly on no row of the class and recognised at
@@ -8,17 +8,19 @@ least half of it before; deeper heirs that had lost it are shown, but not counte
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from common import keep, origin
 
-from fedunlearn.lineage import Lineage, discover
-from fedunlearn.methods import FIUn
-from fedunlearn.runtime import InProcess, score_all, unlearn
+from fedunlearn.lineage import Lineage, Request, discover
+from fedunlearn.methods import make
+from fedunlearn.runtime import Family, InProcess, score_all, unlearn
 from fedunlearn.scenario import Scenario, load, reference, train, workers
 
 FAMILIES = Path(__file__).parent / "families"
@@ -38,42 +40,53 @@ def depths(lineage: Lineage, classes: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
-def one(scenario: Scenario, folder: Path, layers: str, retrain: bool) -> list[dict[str, Any]]:
-    """One family at one seed: train, retrain without, unlearn, and what that did to every heir."""
-    (name, asked), *_ = scenario.requests.items()
-    request = asked.request(name)
-    started = time.perf_counter()
-    family = train(scenario, folder, progress=lambda text: print(f"  {text}", file=sys.stderr))
+def bring_up(scenario: Scenario, home: Path, retrain: bool) -> dict[str, Any]:
+    """Train one family at one seed, and again without the class; what that took, and where the numbers come from."""
+    start, started = origin(), time.perf_counter()
+    family = train(scenario, home, progress=lambda text: print(f"  {text}", file=sys.stderr))
     trained = time.perf_counter()
-    retrained = {}
     if retrain:
-        twin = reference(family, scenario, request, lambda text: print(f"  {text}", file=sys.stderr))
-        again = time.perf_counter()
-        retrained = score_all(twin, discover(family.lineage, request), InProcess(workers(scenario, twin)))
-    else:
-        again = time.perf_counter()
-    record = unlearn(family, request, FIUn(layers=layers), InProcess(workers(scenario, family)), scenario.gate.gate,
-                     retrained=retrained)  # fmt: skip
-    depth = depths(family.lineage, request.classes)
-    clocks = {"train_seconds": round(trained - started, 1), "retrain_seconds": round(again - trained, 1) if retrain else None,
-              "unlearn_seconds": record.cost["seconds"]}  # fmt: skip
+        reference(family, scenario, _request(scenario), lambda text: print(f"  {text}", file=sys.stderr))
+    again = time.perf_counter()
+    return {**start, "folder": home.name, "train_seconds": round(trained - started, 1),
+            "retrain_seconds": round(again - trained, 1) if retrain else None}  # fmt: skip
+
+
+def one(scenario: Scenario, home: Path, method: str, layers: str, retrained: bool) -> list[dict[str, Any]]:
+    """What one method does to every heir of a copy of a family."""
+    request, twin = _request(scenario), {}
+    if retrained:
+        again = reference(Family.open(home), scenario, request)  # trained before
+        twin = score_all(again, discover(again.lineage, request), InProcess(workers(scenario, again)))
+    with TemporaryDirectory() as there:
+        copied = shutil.copytree(home, Path(there) / "family", ignore=shutil.ignore_patterns("reference"))
+        family = Family.open(copied)
+        backend = InProcess(workers(scenario, family))
+        record = unlearn(family, request, make(method, {"layers": layers}), backend, scenario.gate.gate, retrained=twin)
+        depth = depths(family.lineage, request.classes)
     rows = []
     for m in record.facts["models"]:
         counted = depth[m["name"]] > 0 and m["target"] == "absent" and m["forgotten_before"] >= KNOWN
-        rows.append({**{k: m[k] for k in KEPT}, "depth": depth[m["name"]], "counted": counted, **clocks})
+        kept = {k: m[k] for k in KEPT}
+        rows.append({**kept, "depth": depth[m["name"]], "counted": counted, "unlearn_seconds": record.cost["seconds"]})
     return rows
+
+
+def _request(scenario: Scenario) -> Request:
+    (name, asked), *_ = scenario.requests.items()
+    return asked.request(name)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Seeds pooled, in %, a line an heir; models that cannot name the class share a line, a last line tells of the family."""
-    columns = ("family", "model", "depth", "before", "left", "retrained", "rest before", "lost", "mask: lost",
+    columns = ("family", "method", "model", "depth", "before", "left", "retrained", "rest before", "lost", "mask: lost",
                "retrained: rest", "accepted", "counted")  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for family in dict.fromkeys(r["family"] for r in rows):
-        of = [r for r in rows if r["family"] == family]
+    for family, method in dict.fromkeys((r["family"], _method(r)) for r in rows):
+        of = [r for r in rows if (r["family"], _method(r)) == (family, method)]
         for key in dict.fromkeys(_group(r) for r in of):
-            lines.append(f"| {family} | {' | '.join(_cells(key, [r for r in of if _group(r) == key]))} |")
-        lines.append(f"| {family} | *{_summary(of)}* |" + " |" * (len(columns) - 2))
+            lines.append(f"| {family} | {method} | {' | '.join(_cells(key, [r for r in of if _group(r) == key]))} |")
+        lines.append(f"| {family} | {method} | *{_summary(of)}* |" + " |" * (len(columns) - 3))
     return "\n".join(lines)
 
 
@@ -93,6 +106,10 @@ def _summary(rows: list[dict[str, Any]]) -> str:
 
     spent = f"training {clock('train_seconds')}, retraining {clock('retrain_seconds')}, unlearning {clock('unlearn_seconds')}"
     return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}; {where if known else 'nobody inherits it'}; {spent}"
+
+
+def _method(row: dict[str, Any]) -> str:
+    return str(row.get("method", "fiun"))  # results from before there was another name none
 
 
 def _group(row: dict[str, Any]) -> str:
@@ -124,7 +141,8 @@ def main() -> None:
     )
     parser.add_argument("--size", choices=("test", "cpu"), default="cpu", help="test: topologies/mixed.yaml, one seed")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--layers", default="last", help="which layers FIUn edits")
+    parser.add_argument("--methods", default="fiun,steer", help="names of methods, with commas")
+    parser.add_argument("--layers", default="last", help="which layers they edit")
     parser.add_argument("--data", help="folder of data sets; FEDUNLEARN_DATA by default")
     parser.add_argument(
         "--work", type=Path, default=Path("runs/inherited"), help="where families are kept; a second run goes on there"
@@ -143,19 +161,25 @@ def main() -> None:
         found: list[dict[str, Any]] = []
         origins: list[dict[str, Any]] = []  # of every seed: a run may be finished by a later version
         for seed in range(1 if args.size == "test" else args.seeds):
-            kept = args.work / f"{name}-{seed}-{args.layers}.json"
-            if not kept.exists():
-                print(f"{name}, seed {seed}", file=sys.stderr)
-                plain = load(folder / f"{name}.yaml")
-                data = plain.data.model_copy(update={"seed": seed})
-                scenario = plain.model_copy(update={"seed": seed, "data": data})
-                home = _fresh(args.work / f"{name}-{seed}")
-                start = origin()
-                made = one(scenario, home, args.layers, not args.no_retrained)
-                named = [{"family": name, "seed": seed, "layers": args.layers, **r} for r in made]
-                kept.write_text(json.dumps({**start, "rows": named}))
-            origins.append(json.loads(kept.read_text()))
-            found += origins[-1].pop("rows")
+            plain = load(folder / f"{name}.yaml")
+            scenario = plain.model_copy(update={"seed": seed, "data": plain.data.model_copy(update={"seed": seed})})
+            brought = args.work / f"{name}-{seed}.json"
+            for method in args.methods.split(","):
+                kept = args.work / f"{name}-{seed}-{method}-{args.layers}.json"
+                if not kept.exists():
+                    print(f"{name}, seed {seed}, {method}", file=sys.stderr)
+                    if not brought.exists():
+                        home = _fresh(args.work / f"{name}-{seed}")
+                        brought.write_text(json.dumps(bring_up(scenario, home, not args.no_retrained)))
+                    before = json.loads(brought.read_text())
+                    start, home = origin(), args.work / before["folder"]
+                    made = one(scenario, home, method, args.layers, not args.no_retrained)
+                    clocks = {k: before[k] for k in ("train_seconds", "retrain_seconds")}
+                    named = {"family": name, "seed": seed, "method": method, "layers": args.layers}
+                    commit = " + ".join(dict.fromkeys((before["commit"], start["commit"])))  # of training, of the method
+                    kept.write_text(json.dumps({**start, "commit": commit, "rows": [{**named, **r, **clocks} for r in made]}))
+                origins.append(json.loads(kept.read_text()))
+                found += origins[-1].pop("rows")
         rows += found
         if args.write:
             commits = ", ".join(dict.fromkeys(o["commit"] for o in origins))
