@@ -8,7 +8,8 @@ Ray, a cluster), `first_s` the first call at every place, which opens it (for Ra
 are in no other number. Every backend must give the same versions.
 
 Two workers against one: the same tasks at two places and at one, over Ray on two cores, one thread each; the best of five,
-in turns. Whatever else runs takes from that ratio first: the host should be idle, and `load` says whether it was.
+in turns. Whatever else runs takes from that ratio first: the host should be idle, and `load` says whether it was. `at_work` is
+how many workers were at a task, on average over the wall time: that they do run at once shows there on a busy host, too.
 
 Ray listens on every interface; run this where there is none but loopback:
 
@@ -189,11 +190,16 @@ def carried(backend: Backend, of: Star) -> tuple[float, tuple[str, ...]]:
     return time.monotonic() - began, tuple(a.version for a in applied)
 
 
+def spans(of: Star, since: float) -> list[tuple[float, float]]:
+    """When workers began and ended tasks."""
+    found = [span for place in of.places for span in SPAN.iter_unpack((of.folder / f"{place}.spans").read_bytes())]
+    return sorted((began, ended) for began, ended in found if began >= since)
+
+
 def busy(of: Star, since: float) -> float:
     """Seconds in which at least one worker was at a task."""
-    spans = [span for place in of.places for span in SPAN.iter_unpack((of.folder / f"{place}.spans").read_bytes())]
     total, until = 0.0, since
-    for began, ended in sorted(spans):
+    for began, ended in spans(of, since):
         total += max(0.0, ended - max(began, until))
         until = max(until, ended)
     return total
@@ -226,15 +232,20 @@ def bench(of: Star, name: str, made: set[tuple[str, ...]]) -> dict[str, Any]:
 def two_against_one(folder: Path) -> dict[str, Any]:
     """Wall times of the same tasks at one place and at two, in turns."""
     net, heirs = BOUND
-    one, two = star(folder, net, heirs, ["one"]), star(folder, net, heirs, ["left", "right"])
-    walls: dict[str, list[float]] = {"one_s": [], "two_s": []}
-    with ray(one, two) as backend:
-        for of in (one, two):
+    stars = {"one": star(folder, net, heirs, ["one"]), "two": star(folder, net, heirs, ["left", "right"])}
+    walls: dict[str, list[float]] = {what: [] for what in stars}
+    at_work: dict[str, list[float]] = {what: [] for what in stars}
+    with ray(*stars.values()) as backend:
+        for of in stars.values():
             carried(backend, of.first)
         for _ in range(BEST_OF):
-            for what, of in zip(walls, (one, two), strict=True):
-                walls[what].append(round(carried(backend, of)[0], 3))
-    return {"net": net, "heirs": heirs, **walls, "ratio": round(min(walls["one_s"]) / min(walls["two_s"]), 3)}
+            for what, of in stars.items():
+                since = time.monotonic()
+                took, _ = carried(backend, of)
+                walls[what].append(round(took, 3))
+                at_work[what].append(round(sum(ended - began for began, ended in spans(of, since)) / took, 3))
+    ratio = round(min(walls["one"]) / min(walls["two"]), 3)
+    return {"net": net, "heirs": heirs, "wall_s": walls, "at_work": at_work, "ratio": ratio}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -251,12 +262,14 @@ def table(result: dict[str, Any]) -> str:
         start = ["-" if "skipped" in c else f"{c['start_s']:.2f} + {c['first_s']:.2f}" for c in cells]
         lines.append(f"| {net} | {heirs:,} | {places} | {cells[0]['own_ms']:.1f} | {' | '.join(extra)} | {' | '.join(start)} |")
     two = result["two_against_one"]
-    said = (
-        f"left out ({two['skipped']})"
-        if "skipped" in two
-        else f"{two['ratio']:.2f} times as fast ({two['heirs']} heirs, {two['net']}; best of {len(two['one_s'])}: "
-        f"{min(two['one_s']):.2f} s against {min(two['two_s']):.2f} s)"
-    )
+    if "skipped" in two:
+        said = f"left out ({two['skipped']})"
+    else:
+        one_s, two_s = (two["wall_s"][what] for what in ("one", "two"))
+        said = (
+            f"{two['ratio']:.2f} times as fast ({two['heirs']} heirs, {two['net']}; best of {len(one_s)}: {min(one_s):.2f} s "
+            f"against {min(two_s):.2f} s); on average {statistics.median(two['at_work']['two']):.2f} of the two were at a task"
+        )
     load = " and ".join(f"{one:.1f}" for one in result["load"])
     return "\n".join(lines) + f"\n\nTwo workers against one: {said}. Load of the host before and after: {load}."
 
