@@ -59,7 +59,7 @@ STARS = {  # net, heirs, places
 REPEATS, LONG = 3, 5.0  # runs of one star, and seconds after which there is no other
 BEST_OF = 5
 BOUND = ("resnet20", 6)  # compute-bound: small weights, many operations
-SPAN = struct.Struct("dd")
+SPAN = "dd"  # began, ended
 
 
 class Timed:
@@ -74,7 +74,7 @@ class Timed:
         try:
             return self.worker.handle(task)
         finally:
-            self.log.write(SPAN.pack(began, time.monotonic()))
+            self.log.write(struct.pack(SPAN, began, time.monotonic()))
 
 
 def open_place(folder: Path, net: str, place: str) -> Timed:
@@ -192,7 +192,7 @@ def carried(backend: Backend, of: Star) -> tuple[float, tuple[str, ...]]:
 
 def spans(of: Star, since: float) -> list[tuple[float, float]]:
     """When workers began and ended tasks."""
-    found = [span for place in of.places for span in SPAN.iter_unpack((of.folder / f"{place}.spans").read_bytes())]
+    found = [span for place in of.places for span in struct.iter_unpack(SPAN, (of.folder / f"{place}.spans").read_bytes())]
     return sorted((began, ended) for began, ended in found if began >= since)
 
 
