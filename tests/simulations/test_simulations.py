@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from math import isfinite
 from pathlib import Path
+from struct import pack
 from typing import Any
 
 import pytest
@@ -38,6 +40,31 @@ def test_bench_importance(tmp_path: Path) -> None:
         assert able[net, "ours"]["error"] < 1e-5
         assert able[net, "ours"]["ratio"] > 0
         assert able[net, "ours"]["peak_mb"] > 0
+
+
+def test_bench_runtime(tmp_path: Path) -> None:
+    """What Ray costs takes longer; it must say so."""
+    found = run("bench_runtime.py", tmp_path)
+    rows = {(r["heirs"], r["places"], r["backend"]): r for r in found["rows"]}
+    assert set(rows) == {(h, p, b) for h, p in ((1, 1), (6, 2)) for b in ("in-process", "flower", "ray")}
+    for (heirs, _, backend), row in rows.items():
+        if backend == "ray":
+            assert row["skipped"]
+            continue
+        assert all(isfinite(row[k]) and row[k] >= 0 for k in ("extra_ms", "start_s", "first_s"))
+        assert row["own_ms"] > 0
+        assert (row["own_ms"] + row["extra_ms"]) * heirs == pytest.approx(1000 * row["wall_s"], rel=0.5)
+    assert found["two_against_one"]["skipped"]
+
+
+def test_what_carrying_costs_is_the_time_in_which_nobody_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    from bench_runtime import SPAN, Star, busy
+
+    of = Star(tmp_path, "mlp", ("a", "b"), (), ())
+    (tmp_path / "a.spans").write_bytes(b"".join(pack(SPAN, *span) for span in ((1.0, 2.0), (11.0, 13.0), (14.0, 15.0))))
+    (tmp_path / "b.spans").write_bytes(b"".join(pack(SPAN, *span) for span in ((11.5, 12.5), (14.5, 16.5))))
+    assert busy(of, since=10.0) == 2.0 + 2.5
 
 
 def test_inherited(tmp_path: Path) -> None:
