@@ -71,11 +71,6 @@ class Packed:
     tensors: Mapping[str, Tensor]
 
 
-def size(packed: Packed) -> int:
-    """Bytes that it takes, without what a transport adds."""
-    return len(packed.kind) + len(packed.plain) + sum(t.numel() * t.element_size() for t in packed.tensors.values())
-
-
 def pack(value: Task | Answer) -> Packed:
     """Pack; `unpack` is the inverse, to the bit and to the order of mappings.
 

@@ -17,10 +17,10 @@ from fedunlearn.methods import FIUn
 from fedunlearn.runtime import Family, InProcess, Record, Worker, rollback, unlearn
 from fedunlearn.runtime.codec import CodecError, Packed, pack
 from fedunlearn.runtime.flower import Flower, add_handlers, client_app
-from fedunlearn.runtime.flower.records import ARRAYS, CONFIG, from_records, to_records
+from fedunlearn.runtime.flower.records import ARRAYS, CONFIG, from_records, to_records, volume
 from fedunlearn.runtime.tasks import Commit, Committed, Failure, Fetch, Fetched, Task
 from fedunlearn.scenario import Scenario, find_topology, load, train, workers
-from fedunlearn.tensors import equal
+from fedunlearn.tensors import Head, equal
 from fedunlearn.training.flower import LocalGrid
 from tests.conftest import LEAVE, snapshot
 
@@ -159,7 +159,7 @@ BAD = [
     (silent, "no answer within 1 s; it may be at work still"),
     (lost, r"node unavailable \(Flower's code 5\): Node Unavailable \(sent 3 times\)"),
     (garbage, r"sent what is no answer: a message with records \['fedunlearn'\], expected"),
-    (lambda _, r: [content_of(r, protocol=7)], "a message of protocol '7', expected 1; update one of both sides"),
+    (lambda _, r: [content_of(r, protocol=7)], "a message of protocol '7', expected 2; update one of both sides"),
     (lambda _, r: [content_of(r, batch="of before")], "sent answers to another message; nothing of it is used"),
     (lambda _, r: [content_of(r, kinds=[], plain=[])], r"sent 0 answers to \d tasks|belongs to none of 0 messages"),
     (replaced(Packed("builtins.eval", "{}", {})), "message of unknown kind 'builtins.eval'; known: fetch"),
@@ -323,6 +323,27 @@ def test_a_grid_that_fails_is_a_failure_of_every_place(asked: list[Task], family
     answers = Flower(grid, {"north": 100, "server": 101}, deadline=5).carry(asked)
     assert {a.text for a in answers if isinstance(a, Failure)} == {"the grid failed: ConnectionError: no SuperLink"}
     assert len(answers) == 3
+
+
+def test_what_several_tasks_have_in_common_is_sent_once() -> None:
+    weights = torch.rand(100, 100)
+    one = pack(Fetched({"w": weights}, Head("w", ("a",))))
+    other = pack(Fetched({"w": torch.rand(100, 100)}, Head("w", ("a",))))
+    content = to_records("b", [one, other, one])
+    assert len(content[ARRAYS]) == 2
+    assert volume(content) < 2 * 40_000 + 1_000
+    for sent, back in zip([one, other, one], from_records(content)[1], strict=True):
+        assert (back.kind, back.plain) == (sent.kind, sent.plain)
+        assert all(torch.equal(back.tensors[n], t) for n, t in sent.tensors.items())
+
+
+@pytest.mark.parametrize("same", ["2/0:float32=9/0:float32", "0/0:float32=1/0:float32", "7/0:float32=0/0:float32", "x"])
+def test_what_is_said_to_be_another_tensor_must_be_one(same: str) -> None:
+    made = [pack(Fetched({"w": torch.rand(3)}, Head("w", ("a",)))) for _ in range(2)]
+    content = to_records("b", made)
+    content[CONFIG]["same"] = [same]
+    with pytest.raises(CodecError, match=r"is said to be another|belongs to none of 2 messages"):
+        from_records(content)
 
 
 @pytest.mark.parametrize(

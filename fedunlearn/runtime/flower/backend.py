@@ -7,10 +7,10 @@ from dataclasses import replace
 from flwr.serverapp import Grid
 
 from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.codec import CodecError, Packed, pack, size, unpack
+from fedunlearn.runtime.codec import CodecError, Packed, pack, unpack
 from fedunlearn.runtime.flower.exchange import Exchange, Outcome
 from fedunlearn.runtime.flower.nodes import Nodes
-from fedunlearn.runtime.flower.records import TASKS, from_records, to_records
+from fedunlearn.runtime.flower.records import TASKS, from_records, to_records, volume
 from fedunlearn.runtime.tasks import Answer, Failure, Task
 from fedunlearn.training.flower.grid import at_server
 
@@ -67,7 +67,7 @@ class Flower(Backend):
             outcomes = Exchange(self.grid, TASKS, there, self.nodes.again, self.deadline, self.patience).run()
         for place, mine in todo.items():
             outcome = outcomes.get(place) or self._nowhere(place)
-            self._count(place, 0, outcome.sends * sum(map(size, mine.values())))
+            self._count(place, 0, outcome.sends * (volume(there[place]) if place in there else 0))
             answers |= dict(zip(mine, self._answers(place, outcome, batch, len(mine)), strict=True))
         return [answers[i] for i in range(len(tasks))]
 
@@ -82,7 +82,7 @@ class Flower(Backend):
             answered, packed = from_records(outcome.content)
         except CodecError as error:
             return [Failure(place, f"sent what is no answer: {error}")] * asked
-        self._count(place, sum(map(size, packed)), 0)
+        self._count(place, volume(outcome.content), 0)
         if answered != batch or len(packed) != asked:
             what = f"{len(packed)} answers to {asked} tasks" if answered == batch else "answers to another message"
             return [Failure(place, f"sent {what}; nothing of it is used")] * asked

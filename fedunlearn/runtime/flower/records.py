@@ -11,14 +11,14 @@ from fedunlearn.runtime.codec import DTYPES, CodecError, Packed
 
 TASKS = "query.fedunlearn"
 WHOAMI = "query.fedunlearn_whoami"
-PROTOCOL = 1
+PROTOCOL = 2
 RAW = "fedunlearn.raw"  # how an Array's bytes are to be read: little-endian, row by row; its dtype says the rest
 CONFIG, ARRAYS = "fedunlearn", "fedunlearn.tensors"
 MOST_DIMENSIONS = 64
 
 
 def to_records(batch: str, messages: Sequence[Packed]) -> RecordDict:
-    """All that goes in one message.
+    """All that goes in one message; a tensor that several tasks have in common goes once.
 
     Args:
         batch: which exchange it belongs to; an answer repeats it.
@@ -26,8 +26,27 @@ def to_records(batch: str, messages: Sequence[Packed]) -> RecordDict:
     """
     config = ConfigRecord({"protocol": PROTOCOL, "batch": batch})
     config["kinds"], config["plain"] = [m.kind for m in messages], [m.plain for m in messages]
-    arrays = {f"{i}/{name}": _array(tensor) for i, m in enumerate(messages) for name, tensor in m.tensors.items()}
+    arrays: dict[str, Array] = {}
+    first: dict[tuple[int, str, tuple[int, ...]], str] = {}  # what lies where -> under which name it goes
+    same: list[str] = []
+    for i, message in enumerate(messages):
+        for name, tensor in message.tensors.items():
+            key, where = f"{i}/{name}", (tensor.data_ptr(), str(tensor.dtype), tuple(tensor.shape))
+            if tensor.numel() and where in first:
+                same.append(f"{key}={first[where]}")
+            else:
+                first[where], arrays[key] = key, _array(tensor)
+    config["same"] = same
     return RecordDict({CONFIG: config, ARRAYS: ArrayRecord(arrays)})
+
+
+def volume(content: RecordDict) -> int:
+    """Bytes of what `to_records` made, without what Flower adds; 0 for anything else."""
+    config, arrays = content.get(CONFIG), content.get(ARRAYS)
+    if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord):
+        return 0
+    texts = [t for name in ("kinds", "plain", "same") if isinstance(held := config.get(name), list) for t in held]
+    return sum(len(str(t)) for t in texts) + sum(len(array.data) for array in arrays.values())
 
 
 def from_records(content: RecordDict) -> tuple[str, list[Packed]]:
@@ -43,15 +62,23 @@ def from_records(content: RecordDict) -> tuple[str, list[Packed]]:
         raise CodecError(
             f"a message of protocol {str(config.get('protocol'))[:40]!r}, expected {PROTOCOL}; update one of both sides"
         )
-    batch, kinds, plain = config.get("batch"), config.get("kinds"), config.get("plain")
-    if not (isinstance(batch, str) and isinstance(kinds, list) and isinstance(plain, list) and len(kinds) == len(plain)):
-        raise CodecError("a message without its batch, or with lists of kinds and of JSON that differ in length")
+    batch, kinds, plain, same = config.get("batch"), config.get("kinds"), config.get("plain"), config.get("same")
+    if not isinstance(batch, str) or not isinstance(kinds, list) or not isinstance(plain, list) or not isinstance(same, list):
+        raise CodecError("a message without its batch, or without its lists")
+    if len(kinds) != len(plain):
+        raise CodecError("a message with lists of kinds and of JSON that differ in length")
     tensors: list[dict[str, Tensor]] = [{} for _ in kinds]
-    for key, array in arrays.items():
+    opened = {key: _tensor(key, array) for key, array in arrays.items()}
+    for text in same:
+        key, _, first = str(text).partition("=")
+        if first not in arrays or key in opened:
+            raise CodecError(f"a tensor {str(text)[:80]!r} that is said to be another; expected one that came along")
+        opened[key] = opened[first]
+    for key, tensor in opened.items():
         number, _, name = key.partition("/")
         if not (number.isascii() and number.isdigit() and len(number) < 9 and int(number) < len(kinds)):
             raise CodecError(f"a tensor {key[:80]!r} that belongs to none of {len(kinds)} messages")
-        tensors[int(number)][name] = _tensor(key, array)
+        tensors[int(number)][name] = tensor
     return batch, [Packed(str(k), str(p), t) for k, p, t in zip(kinds, plain, tensors, strict=True)]
 
 
