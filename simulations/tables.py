@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench_runtime import table as runtime
 from common import RESULTS
 from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
@@ -83,6 +84,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "hospitals_classes": ("hospitals_classes", lambda result: hospitals(result["rows"]) + where(result)),
     "hospitals_summary": ("hospitals_classes", summary),
     "bench_importance": ("bench_importance_cpu", bench),
+    "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
     "inherited": ("inherited_*", inherited),
 }
 

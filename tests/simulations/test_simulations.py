@@ -59,12 +59,13 @@ def test_bench_runtime(tmp_path: Path) -> None:
 
 def test_what_carrying_costs_is_the_time_in_which_nobody_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FOLDER)
-    from bench_runtime import SPAN, Star, busy
+    from bench_runtime import SPAN, Star, busy, spans
 
     of = Star(tmp_path, "mlp", ("a", "b"), (), ())
     (tmp_path / "a.spans").write_bytes(b"".join(pack(SPAN, *span) for span in ((1.0, 2.0), (11.0, 13.0), (14.0, 15.0))))
     (tmp_path / "b.spans").write_bytes(b"".join(pack(SPAN, *span) for span in ((11.5, 12.5), (14.5, 16.5))))
     assert busy(of, since=10.0) == 2.0 + 2.5
+    assert [began for began, _ in spans(of, since=10.0)] == [11.0, 11.5, 14.0, 14.5]
 
 
 def test_inherited(tmp_path: Path) -> None:
