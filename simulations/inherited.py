@@ -56,8 +56,9 @@ def one(scenario: Scenario, home: Path, method: str, layers: str, retrained: boo
     """What one method does to every heir of a copy of a family."""
     request, twin = _request(scenario), {}
     if retrained:
-        again = reference(Family.open(home), scenario, request)  # trained before
-        twin = score_all(again, discover(again.lineage, request), InProcess(workers(scenario, again)))
+        whole = Family.open(home)
+        again = reference(whole, scenario, request)  # trained before
+        twin = score_all(again, discover(whole.lineage, request), InProcess(workers(scenario, again)))
     with TemporaryDirectory() as there:
         copied = shutil.copytree(home, Path(there) / "family", ignore=shutil.ignore_patterns("reference"))
         family = Family.open(copied)
