@@ -10,18 +10,17 @@ active on what is forgotten are never silenced. The paper's ratio is that of Fis
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
-from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want
+from fedunlearn.methods.base import Case, Evidence, Strength, Want
 from fedunlearn.methods.dampening import merged
-from fedunlearn.methods.masks import check_ratio, finer_ratios, names_of, ratios, top, zeroed
+from fedunlearn.methods.masks import ByRatio, names_of, top, zeroed
 from fedunlearn.tensors import Tensors
 
 
 @dataclass(frozen=True)
-class ActivationMask(Method):
+class ActivationMask(ByRatio):
     """Silence units that are active on what is forgotten and not on the rest.
 
     Args:
@@ -33,16 +32,12 @@ class ActivationMask(Method):
         InputError: a setting is out of range.
     """
 
-    ratio: float | Literal["auto"] = "auto"
     per_heir: bool = False
     layers: str = "all"
     name = "activation_mask"
     evidence = Want("activation")
     own = Want("activation")
     retained = True
-
-    def __post_init__(self) -> None:
-        check_ratio(self.name, self.ratio)
 
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """The elementwise maximum, where there is more than one model."""
@@ -52,15 +47,6 @@ class ActivationMask(Method):
         """An heir that shares no hidden layer with the evidence."""
         hidden = set(case.merged) - set(case.head.names)
         return None if hidden else f"needs deeper layers; it shares no hidden layer with the evidence in layers {self.layers!r}"
-
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        """Shares of units."""
-        del case
-        return ratios(self.ratio, most)
-
-    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
-        """Shares beside the best."""
-        return finer_ratios(tried, best)
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Silence."""

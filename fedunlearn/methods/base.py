@@ -163,3 +163,25 @@ class Method(ABC):
     def sent(self, case: Case) -> Strength | None:
         """The strength that such numbers give at an heir; None where there are none."""
         return None
+
+
+class Unguided(Method, ABC):
+    """Takes no evidence, so that nothing of it can be missing, and by itself leaves no strength to choose."""
+
+    evidence = None
+    own: Want | None = None
+
+    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        """It uses none."""
+        del evidence
+        return ()
+
+    def misses(self, case: Case) -> str | None:
+        """Nothing."""
+        del case
+        return None
+
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+        """There is nothing to choose."""
+        del case, most
+        return [{}]

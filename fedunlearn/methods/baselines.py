@@ -14,32 +14,15 @@ from torch import Tensor
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
-from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Evidence, Method, Strength, Want
-from fedunlearn.methods.masks import check_ratio, finer_ratios, ratios, top, units, zeroed
+from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Strength, Unguided, Want
+from fedunlearn.methods.masks import ByRatio, top, units, zeroed
 from fedunlearn.methods.tuning import labels, tuned
 from fedunlearn.nets import load
 from fedunlearn.tensors import Tensors
 
 
-class _Unguided(Method, ABC):
-    """Takes no evidence, so that nothing of it can be missing."""
-
-    evidence = None
-    own: Want | None = None
-
-    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """It uses none."""
-        del evidence
-        return ()
-
-    def misses(self, case: Case) -> str | None:
-        """Nothing."""
-        del case
-        return None
-
-
 @dataclass(frozen=True)
-class RandomMask(_Unguided):
+class RandomMask(ByRatio, Unguided):
     """Zero units drawn at random: what a mask does whatever it is told.
 
     Args:
@@ -50,21 +33,8 @@ class RandomMask(_Unguided):
         InputError: the ratio is no fraction.
     """
 
-    ratio: float | Literal["auto"] = "auto"
     seed: int = 0
     name = "random_mask"
-
-    def __post_init__(self) -> None:
-        check_ratio(self.name, self.ratio)
-
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        """Shares of units."""
-        del case
-        return ratios(self.ratio, most)
-
-    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
-        """Shares beside the best."""
-        return finer_ratios(tried, best)
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Mask."""
@@ -75,7 +45,7 @@ class RandomMask(_Unguided):
 
 
 @dataclass(frozen=True)
-class FisherNoise(_Unguided):
+class FisherNoise(Unguided):
     """Gaussian noise on every weight, the more the less the retained data needs it.
 
     theta ~ N(theta, s / F), 1 / F at most `MOST`, averaged over inputs of a unit, ten times for the last layer and for vectors;
@@ -128,7 +98,7 @@ NEVER_ZERO, MOST, MOST_LAST, ROW = 1e-8, 1e3, 1e2, 1e-4  # as the public code of
 
 
 @dataclass(frozen=True)
-class _Trained(_Unguided, ABC):
+class _Trained(Unguided, ABC):
     """Trains at the heir's home.
 
     Args:

@@ -46,6 +46,10 @@ class Dampening(Method, ABC):
                 named = " or ".join(map(repr, words))
                 raise InputError(f"{self.name}: {what} is {value!r}, expected a number from 0 up, or {named}")
 
+    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        """The elementwise maximum, where there is more than one model."""
+        return merged(evidence)
+
     def misses(self, case: Case) -> str | None:
         """An heir that shares no parameter with the evidence."""
         return None if case.merged else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"

@@ -12,14 +12,13 @@ roots is inherited. The paper's ratio is 0.02 on CIFAR and 0.04 on MNIST and Tin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from fedunlearn.errors import InputError
-from fedunlearn.methods.base import RETAINED_AT_HEIRS, Case, Evidence, Method, Strength, Want
+from fedunlearn.methods.base import RETAINED_AT_HEIRS, Case, Evidence, Strength, Want
 from fedunlearn.methods.dampening import merged
-from fedunlearn.methods.masks import check_ratio, finer_ratios, names_of, ratios, top, units, zeroed
+from fedunlearn.methods.masks import ByRatio, names_of, top, units, zeroed
 from fedunlearn.methods.tuning import labels, tuned
 from fedunlearn.tensors import Tensors
 
@@ -28,7 +27,7 @@ TRIED = 5  # ratios that "auto" tries where each costs a fine-tuning
 
 
 @dataclass(frozen=True)
-class FisherMask(Method):
+class FisherMask(ByRatio):
     """Zero units that matter to what is forgotten and not to the rest.
 
     Args:
@@ -42,7 +41,6 @@ class FisherMask(Method):
         InputError: a setting is out of range.
     """
 
-    ratio: float | Literal["auto"] = "auto"
     tune: int = 0
     lr: float = 0.1
     per_heir: bool = False
@@ -53,7 +51,7 @@ class FisherMask(Method):
     retained = True
 
     def __post_init__(self) -> None:
-        check_ratio(self.name, self.ratio)
+        super().__post_init__()
         if self.tune < 0 or not self.lr > 0:
             raise InputError(f"{self.name}: tune is {self.tune} and lr {self.lr}, expected 0 or more and above 0")
 
@@ -71,13 +69,12 @@ class FisherMask(Method):
         return None if case.merged else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
 
     def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        """Shares of units."""
-        del case
-        return ratios(self.ratio, TRIED if self.tune else most)
+        """Shares of units; few where each costs a fine-tuning."""
+        return super().strengths(case, TRIED if self.tune else most)
 
     def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
         """Shares beside the best."""
-        return () if self.tune else finer_ratios(tried, best)
+        return () if self.tune else super().finer(tried, best)
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Mask, and fine-tune."""

@@ -7,11 +7,10 @@ Differs: absolute values per sample instead of those of batch means. In the pape
 (`per_heir`); by default it is taken from the roots and inherited, as FIUn does with the Fisher.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedunlearn.methods.base import Evidence, Want
-from fedunlearn.methods.dampening import Dampening, merged
+from fedunlearn.methods.base import Want
+from fedunlearn.methods.dampening import Dampening
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,3 @@ class LFSSD(Dampening):
     name = "lfssd"
     evidence = Want("absolute", "norm")
     own = Want("absolute", "norm")
-
-    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """The elementwise maximum, where there is more than one model."""
-        return merged(evidence)

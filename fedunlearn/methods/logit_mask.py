@@ -4,40 +4,27 @@ Any result on forgotten and retained accuracy must be read beside it: it leaves 
 data and no time, and leaves everything the model knows where it was.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from fedunlearn.errors import InputError
-from fedunlearn.methods.base import Case, Evidence, Method, Strength
+from fedunlearn.methods.base import Case, Strength, Unguided
 from fedunlearn.tensors import Tensors
 
 NEVER = -1e4  # a bias that no logit reaches, finite so that losses stay finite, and small enough for float16
 
 
 @dataclass(frozen=True)
-class LogitMask(Method):
+class LogitMask(Unguided):
     """Zero weights and a bias of `NEVER` for the rows of the forgotten classes."""
 
     name = "logit_mask"
-    evidence = None
-    own = None
     layers = "last"
-
-    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """It uses none."""
-        del evidence
-        return ()
 
     def misses(self, case: Case) -> str | None:
         """An heir without an output to mask, or with no other."""
         return no_output(case, "mask")
-
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        """There is nothing to choose."""
-        del case, most
-        return [{}]
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
         """Mask the rows; a head without the classes stays as it is.

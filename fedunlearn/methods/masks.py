@@ -1,39 +1,49 @@
 """Setting units to zero: what FisherMask, ActivationMask and the random mask share."""
 
+from abc import ABC
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fedunlearn.errors import InputError
-from fedunlearn.methods.base import Strength
+from fedunlearn.methods.base import Case, Method, Strength
 from fedunlearn.methods.calibration import beside
 from fedunlearn.tensors import Tensors
 
 LEAST, MOST = 1e-4, 0.5  # shares of units between which "auto" steps
 
 
-def ratios(ratio: float | str, most: int) -> list[Strength]:
-    """The shares of units to begin with: geometric steps, or the one that was given."""
-    if ratio != "auto":
-        return [{"ratio": float(ratio)}]
-    number = max(2, most * 2 // 3)
-    return [{"ratio": LEAST * (MOST / LEAST) ** (i / (number - 1))} for i in range(number)]
+@dataclass(frozen=True)
+class ByRatio(Method, ABC):
+    """A mask whose strength is a share of units.
 
-
-def finer_ratios(tried: Sequence[Strength], best: Strength) -> list[Strength]:
-    """Shares beside the best."""
-    return [{"ratio": r} for r in beside([s["ratio"] for s in tried], best["ratio"])]
-
-
-def check_ratio(name: str, ratio: float | str) -> None:
-    """Refuse what is no share.
+    Args:
+        ratio: share of units, or "auto".
 
     Raises:
-        InputError: it is neither a fraction nor "auto".
+        InputError: the ratio is no fraction.
     """
-    if ratio != "auto" and not (isinstance(ratio, int | float) and 0 <= ratio <= 1):
-        raise InputError(f"{name}: ratio is {ratio!r}, expected a fraction from 0 to 1, or 'auto'")
+
+    ratio: float | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.ratio != "auto" and not (isinstance(self.ratio, int | float) and 0 <= self.ratio <= 1):
+            raise InputError(f"{self.name}: ratio is {self.ratio!r}, expected a fraction from 0 to 1, or 'auto'")
+
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+        """The shares of units to begin with: geometric steps, or the one that was given."""
+        del case
+        if self.ratio != "auto":
+            return [{"ratio": float(self.ratio)}]
+        number = max(2, most * 2 // 3)
+        return [{"ratio": LEAST * (MOST / LEAST) ** (i / (number - 1))} for i in range(number)]
+
+    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
+        """Shares beside the best."""
+        return [{"ratio": r} for r in beside([s["ratio"] for s in tried], best["ratio"])]
 
 
 def units(weight: Tensor) -> Tensor:

@@ -9,13 +9,12 @@ layer, which neural collapse says are those of the class means, so that no row o
 into the last layer, W <- W (I - V V'), which gives the same outputs and leaves the layers below as they are.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fedunlearn.methods.base import Case, Evidence, Method, Strength
+from fedunlearn.methods.base import Case, Strength, Unguided
 from fedunlearn.methods.logit_mask import no_output
 from fedunlearn.tensors import Tensors
 
@@ -23,27 +22,15 @@ RANK = 1e-6  # relative: singular values below that are no direction
 
 
 @dataclass(frozen=True)
-class Pour(Method):
+class Pour(Unguided):
     """Project the forgotten classes' directions out of the last layer."""
 
     name = "pour"
-    evidence = None
-    own = None
     layers = "last"
-
-    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """It uses none."""
-        del evidence
-        return ()
 
     def misses(self, case: Case) -> str | None:
         """An heir without an output of the classes, or with no other."""
         return no_output(case, "project")
-
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        """There is nothing to choose."""
-        del case, most
-        return [{}]
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Project; a head without the classes stays as it is."""

@@ -8,11 +8,9 @@ Differs: exact Fishers instead of squared batch means, so that the paper's alpha
 does not carry over; "auto" or ASSD's "percentile" choose it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedunlearn.methods.base import Evidence
-from fedunlearn.methods.dampening import Dampening, merged
+from fedunlearn.methods.dampening import Dampening
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,3 @@ class SSD(Dampening):
 
     per_heir: bool = True
     name = "ssd"
-
-    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """The elementwise maximum, where there is more than one model."""
-        return merged(evidence)
