@@ -61,7 +61,7 @@ def waiting_for(family: Family) -> dict[str, str]:
 
 def due(family: Family) -> list[dict[str, Any]]:
     """Requests that the scenario names or that left something undone, and that are not in force."""
-    undone = {x.body["undoes"] for x in family.ledger.lines if x.kind == "rolled back"}
+    undone = family.ledger.undone
     asked = {_what(r): r for r in (a.request(n) for n, a in of_family(family).requests.items())}
     left: dict[tuple[object, ...], set[str]] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned"):

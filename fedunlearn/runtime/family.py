@@ -93,8 +93,9 @@ class Family:
 
     def note_acknowledged(self, lines: Mapping[str, str]) -> None:
         """Note what places have acknowledged, beside what others had before."""
-        noted = {**self.acknowledged, **lines}
-        if noted != self.acknowledged:
+        before = self.acknowledged
+        noted = {**before, **lines}
+        if noted != before:
             write_atomically(self.folder / NOTE, json.dumps(dict(sorted(noted.items())), indent=1).encode())
 
     def write_lineage(self, lineage: Lineage) -> None:

@@ -1,6 +1,5 @@
 """Heirs that were left waiting because a place was offline, and how they are finished when it is back."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import networkx as nx
@@ -10,16 +9,15 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.methods import make
 from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.coordinator import Doing, Progress, carry_out
+from fedunlearn.runtime.coordinator import Doing, Progress, Retrained, carry_out
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import Record
-from fedunlearn.runtime.tasks import Scored
 from fedunlearn.store import Line
 
 
 def waiting(family: Family) -> dict[str, Line]:
     """Models that an unlearning in force has left waiting -> the ledger line that did, in order of time."""
-    undone = {line.body["undoes"] for line in family.ledger.lines if line.kind == "rolled back"}
+    undone = family.ledger.undone
     found: dict[str, Line] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned" and x.number not in undone):
         if (resumed := line.body.get("resumes")) is not None:  # whatever became of them, they are waiting no more
@@ -51,7 +49,7 @@ def resume(
     family: Family,
     backend: Backend,
     *,
-    retrained: Mapping[str, Scored] | Callable[[], Mapping[str, Scored]] | None = None,
+    retrained: Retrained = None,
     quorum: float = 1.0,
     progress: Progress = lambda _: None,
 ) -> Record:

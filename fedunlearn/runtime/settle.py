@@ -65,7 +65,7 @@ def exclusions(family: Family) -> dict[str, dict[str, Selection]]:
 
 def in_force(family: Family) -> tuple[Request, ...]:
     """Requests that changed a model and have not been rolled back, in order of time."""
-    undone = {line.body["undoes"] for line in family.ledger.lines if line.kind == "rolled back"}
+    undone = family.ledger.undone
     lines = [x for x in family.ledger.lines if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
     return tuple(dict.fromkeys(Request.from_json(x.body["record"]["facts"]["request"]) for x in lines))
 

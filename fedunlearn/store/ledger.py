@@ -97,13 +97,18 @@ class Ledger:
             found.update(line.body.get("heads", {}))
         return found
 
+    @property
+    def undone(self) -> frozenset[int]:
+        """Numbers of the lines that have been rolled back."""
+        return frozenset(line.body["undoes"] for line in self.lines if line.kind == "rolled back")
+
     def last_undoable(self) -> Line:
         """The newest unlearning that has not been rolled back.
 
         Raises:
             InputError: there is none.
         """
-        undone = {line.body["undoes"] for line in self.lines if line.kind == "rolled back"}
+        undone = self.undone
         for line in reversed(self.lines):
             if line.kind == "unlearned" and line.body["heads"] and line.number not in undone:
                 return line
