@@ -11,8 +11,8 @@ from fedunlearn.runtime.record import Record as Record
 from fedunlearn.runtime.resume import resume as resume
 from fedunlearn.runtime.resume import waiting as waiting
 from fedunlearn.runtime.resume import waiting_plan as waiting_plan
-from fedunlearn.runtime.rounds import gone_from as gone_from
-from fedunlearn.runtime.rounds import score_all as score_all
+from fedunlearn.runtime.scoring import gone_from as gone_from
+from fedunlearn.runtime.scoring import score_all as score_all
 from fedunlearn.runtime.settle import behind as behind
 from fedunlearn.runtime.settle import in_force as in_force
 from fedunlearn.runtime.settle import rollback as rollback

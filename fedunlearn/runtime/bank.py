@@ -3,6 +3,7 @@
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime.backend import Backend, ask
 from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import fetch
 from fedunlearn.runtime.tasks import Deposit, Deposited
 
@@ -28,9 +29,10 @@ def bank(family: Family, backend: Backend, statistic: str = "squares") -> int:
     pairs = {(m.name, s.site, s.key) for m in lineage.models if m.kept for s in lineage.own(m.name)}
     for name in lineage.classes:
         pairs |= {(p.model, p.site, p.shard) for p in discover(lineage, Request(classes=(name,))).points}
-    fetched = fetch(family, {m for m, site, _ in pairs if lineage[m].home != site}, backend)
+    away = {(m, heads[m]) for m, site, _ in pairs if lineage[m].home != site}
+    fetched = fetch(family, away, backend, Roll(family.places))
     tasks = []
     for model, site, shard in sorted(pairs):
-        sent = fetched[model] if lineage[model].home != site else None
+        sent = fetched[model, heads[model]] if lineage[model].home != site else None
         tasks.append(Deposit(site, heads[model], shard.split("/", 1)[1], statistic, sent))
     return sum(answer.read for answer in ask(backend, tasks, Deposited, otherwise="what others banked stays"))

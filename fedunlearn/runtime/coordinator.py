@@ -184,10 +184,10 @@ def _waiting(plan: Plan, found: Round1, roll: Roll) -> dict[str, str]:
     """Heirs that cannot be edited because somebody is offline, and for whom they wait."""
     waiting = {}
     for heir in plan.heirs:
-        missing = found.missing.get(heir.name, ())
+        missing = found.missing(heir.name)
         if heir.home in roll.absent or heir.name not in found.scored:
             waiting[heir.name] = _OFFLINE.format(heir.home)
-        elif missing and heir.name in found.unmeasured:
+        elif missing and len(missing) == len(found.asked[heir.name]):
             waiting[heir.name] = _OFFLINE.format(", ".join(sorted({p.site for p in missing})))
     return waiting
 
@@ -226,7 +226,7 @@ def _judge(
             wrong, untested = doing.gate.judge(heir.target, scored.test, done.test, reference)
             texts = wrong + ([] if doing.accept_untested else untested)
             status = PENDING if texts else COMMITTED
-        unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing.get(heir.name, ())))
+        unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing(heir.name)))
         classes = bool(plan.request.classes)
         rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, unmeasured, status, classes))
         objections += [{"model": heir.name, "text": text} for text in texts]

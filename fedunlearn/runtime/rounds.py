@@ -1,6 +1,6 @@
 """The two rounds before the gate: measure and score, then merge and edit. Every answer is checked before it is used."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from fedunlearn.data import Selection
@@ -11,11 +11,11 @@ from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Plan, Point
 from fedunlearn.methods import METHODS, Case, Evidence, Method
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
 from fedunlearn.methods.menu import settings_of
-from fedunlearn.runtime.backend import Backend, ask
+from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.roll import Roll
-from fedunlearn.runtime.settle import in_force
-from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Question, Score, Scored
+from fedunlearn.runtime.scoring import gone_from, question_of, score_there, selection_of
+from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Scored
 from fedunlearn.tensors import PRECISIONS, align, names_in, rounded
 
 
@@ -31,8 +31,7 @@ class Round1:
         unweighed: heirs of which no row of their own may be used, or none is there.
         read: rows that were read to measure it; what came out of a bank reads none.
         enough: the number that was calibrated at each point, where the method has one.
-        missing: evidence points of each heir that nobody measured, because a place is offline.
-        unmeasured: heirs all of whose points are missing.
+        asked: every heir's evidence points, those included that nobody measured because a place is offline.
         precision: what sums were rounded to.
     """
 
@@ -42,9 +41,12 @@ class Round1:
     unweighed: frozenset[str] = frozenset()
     read: int = 0
     enough: Mapping[Point, float] = field(default_factory=dict)
-    missing: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
-    unmeasured: frozenset[str] = frozenset()
+    asked: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
     precision: str = "float64"
+
+    def missing(self, heir: str) -> tuple[Point, ...]:
+        """Evidence points of an heir that nobody measured."""
+        return tuple(p for p in self.asked.get(heir, ()) if p not in self.points)
 
     @property
     def sent(self) -> int:
@@ -54,74 +56,11 @@ class Round1:
         return sum(t.numel() for t in (*evidence, *own)) * PRECISIONS[self.precision].itemsize
 
 
-def question_of(plan: Plan, place: str, gone: Sequence[str] = ()) -> Question:
-    """What scores at a place are about."""
-    before = tuple(c for c in gone if c not in plan.request.classes)
-    if plan.request.classes:
-        return Question(classes=plan.request.classes, gone=before)
-    here = {p.shard.split("/", 1)[1]: _selection(p) for p in plan.points if p.site == place}
-    return Question(selections=here, gone=before)
-
-
-def gone_from(family: Family) -> tuple[str, ...]:
-    """Classes that committed requests have made everybody forget; they are no part of "the rest" any more."""
-    everywhere = (r for r in in_force(family) if r.classes and not r.sites and r.since is None)
-    return tuple(sorted({c for r in everywhere for c in r.classes}))
-
-
-def score_all(family: Family, plan: Plan, backend: Backend, gone: Sequence[str] | None = None) -> dict[str, Scored]:
-    """Current scores of every heir of a plan.
-
-    Args:
-        family: the family; or its retrained twin, which has the same heirs.
-        plan: which heirs, and what scores are about.
-        backend: carries tasks to their homes.
-        gone: classes forgotten before; by default those that the family's own ledger says.
-    """
-    heads, before = family.heads, gone_from(family) if gone is None else gone
-    tasks = [Score(h.home, heads[h.name], question_of(plan, h.home, before), _at_home(h)) for h in plan.heirs]
-    answers = ask(backend, tasks, Scored)
-    return {h.name: _of_version(t, a) for h, t, a in zip(plan.heirs, tasks, answers, strict=True)}
-
-
-def _scores(
-    family: Family, plan: Plan, backend: Backend, roll: Roll, sources: Mapping[str, str]
-) -> dict[tuple[str, str], Scored]:
-    """Scores of the heirs as they are, and of the versions that evidence is measured on; of those whose homes are there."""
-    heads, gone = family.heads, gone_from(family)
-    tasks = {
-        (h.name, heads[h.name]): Score(h.home, heads[h.name], question_of(plan, h.home, gone), _at_home(h)) for h in plan.heirs
-    }
-    for name, version in sources.items():
-        tasks.setdefault((name, version), Score(family.lineage[name].home, version, Question()))
-    answers = roll.ask(backend, list(tasks.values()), Scored)
-    return {key: _of_version(tasks[key], a) for key, a in zip(tasks, answers, strict=True) if a is not None}
-
-
-def _of_version(task: Score, answer: Scored) -> Scored:
-    if answer.version != task.version:
-        raise SiteError(f"{task.place}: scored version {answer.version[:12]}, asked was {task.version[:12]}")
-    return answer
-
-
-def _at_home(heir: Heir) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Shards that weigh an heir and lie at its home, and the classes it used of each."""
-    return tuple((s.name, tuple(s.rows)) for s in heir.own if s.site == heir.home)
-
-
-def fetch(family: Family, models: Collection[str], backend: Backend) -> dict[str, Fetched]:
-    """The current versions of models, from their homes, to be measured elsewhere."""
-    names = sorted(models)
-    tasks = [Fetch(family.lineage[m].home, family.heads[m]) for m in names]
-    return dict(zip(names, ask(backend, tasks, Fetched), strict=True))
-
-
-def _fetched(
-    family: Family, versions: Sequence[tuple[str, str]], backend: Backend, roll: Roll
-) -> dict[tuple[str, str], Fetched]:
-    tasks = [Fetch(family.lineage[name].home, version) for name, version in versions]
-    answers = roll.ask(backend, tasks, Fetched)
-    return {key: a for key, a in zip(versions, answers, strict=True) if a is not None}
+def fetch(family: Family, versions: Iterable[tuple[str, str]], backend: Backend, roll: Roll) -> dict[tuple[str, str], Fetched]:
+    """Versions of models, from those homes that are there, to be measured elsewhere."""
+    asked = sorted(versions)
+    answers = roll.ask(backend, [Fetch(family.lineage[name].home, version) for name, version in asked], Fetched)
+    return {key: answer for key, answer in zip(asked, answers, strict=True) if answer is not None}
 
 
 def measure(
@@ -153,7 +92,7 @@ def measure(
     wanted = method.wants(plan.request.classes)
     by_heir = {h.name: points_of(lineage, h, plan, method) if wanted else () for h in plan.heirs}
     asked = sorted({p for points in by_heir.values() for p in points}, key=lambda p: (p.model, p.shard, p.classes))
-    before = _scores(family, plan, backend, roll, {p.model: measured_on[p.model] for p in asked})
+    before = score_there(family, plan, backend, roll, {p.model: measured_on[p.model] for p in asked})
     scored = {name: s for (name, version), s in before.items() if version == current[name]}
     sources = {name: s for (name, version), s in before.items() if version == measured_on[name]}
     if wanted is None and method.own is None:
@@ -161,16 +100,14 @@ def measure(
     away = {h.name: h for h in plan.heirs if h.name in scored and method.own and any(s.site != h.home for s in h.own)}
     usable = [p for p in asked if p.model in sources]
     travel = {(p.model, measured_on[p.model]) for p in usable if p.site != lineage[p.model].home}
-    fetched = _fetched(family, sorted(travel | {(name, current[name]) for name in away}), backend, roll)
+    fetched = fetch(family, travel | {(name, current[name]) for name in away}, backend, roll)
     name, settings = (menu_name(method), settings_of(method)) if method.apart else ("", {})
 
     def task(model: str, version: str, key: str, selection: Selection | None, classes: tuple[str, ...], want: Want) -> Measure:
         site, shard = key.split("/", 1)
         sent = None if site == lineage[model].home else fetched[model, version]
-        plain = Measure(
-            site, version, shard, want.statistic, method.layers, selection, classes, sent, want.loss, most=want.rows,
-            precision="float64" if want.statistic == "moment" else precision,  # a moment that is rounded may be none
-        )  # fmt: skip
+        precise = "float64" if want.statistic == "moment" else precision  # a moment that is rounded may be none
+        plain = replace(Measure.of(want, site, version, shard, method.layers, selection, classes, sent), precision=precise)
         if selection is None:
             return plain
         masked = tuple(c for c in plan.request.classes if c in lineage[model].head) if want.loss == "masked" else ()
@@ -180,7 +117,7 @@ def measure(
         return site == lineage[model].home or (model, version) in fetched
 
     usable = [p for p in usable if carried(p.model, measured_on[p.model], p.site)]
-    evidence = [task(p.model, measured_on[p.model], p.shard, _selection(p), (), wanted) for p in usable if wanted]
+    evidence = [task(p.model, measured_on[p.model], p.shard, selection_of(p), (), wanted) for p in usable if wanted]
     owned = [(h, shard, classes) for h in away.values() for shard, classes in _weighing(h, plan, method)]
     owned = [(h, shard, c) for h, shard, c in owned if carried(h.name, current[h.name], shard.split("/", 1)[0])]
     weighing = [task(h.name, current[h.name], s, None, classes, method.own) for h, s, classes in owned if method.own]
@@ -212,9 +149,7 @@ def measure(
     bare = {n for n in at_home if not scored[n].own_rows} | {n for n in away if not parts.get(n)}
     means = {n: _means(pool(held), method.own) for n, held in parts.items() if held}
     read = sum(a.read for a in answers if a is not None)
-    missing = {n: tuple(p for p in wished if p not in points) for n, wished in by_heir.items()}
-    unmeasured = frozenset(n for n, wished in by_heir.items() if wished and len(missing[n]) == len(wished))
-    return Round1(sources | scored, points, means, frozenset(bare), read, enough, missing, unmeasured, precision)
+    return Round1(sources | scored, points, means, frozenset(bare), read, enough, by_heir, precision)
 
 
 def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1) -> Case:
@@ -323,7 +258,7 @@ def _here(key: str, heir: Heir) -> bool:
 
 
 def _forgotten(heir: Heir, plan: Plan) -> tuple[Lot, ...]:
-    lots = dict.fromkeys((p.site, p.shard, _selection(p)) for p in heir.points)
+    lots = dict.fromkeys((p.site, p.shard, selection_of(p)) for p in heir.points)
     return tuple(Lot(site, shard.split("/", 1)[1], selection) for site, shard, selection in lots)
 
 
@@ -331,11 +266,6 @@ def _retained(heir: Heir, plan: Plan) -> tuple[Lot, ...]:
     """What the heir was trained on; the worker takes out what is forgotten."""
     asked = ((s, tuple(c for c in s.rows if not plan.request.classes or c not in plan.request.touches(s))) for s in heir.own)
     return tuple(Lot(s.site, s.name, Selection(classes)) for s, classes in asked if classes)
-
-
-def _selection(point: Point) -> Selection:
-    shard = point.shard.split("/", 1)[1]
-    return Selection(point.classes, tuple(f"{shard}/{key}" for key in point.keys))
 
 
 def _rows(lineage: Lineage, point: Point) -> int:

@@ -1,16 +1,18 @@
 """All that can be asked of a place, and all that it can answer. Plain values: names from menus, tensors, numbers.
 
+Long because every message is here: what a place can be asked is read in one go.
+
 Tasks name versions: nobody reads "the latest". Answers are untrusted and are checked before anything is merged.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from fedunlearn.data import Selection
 from fedunlearn.evaluation import Scores
 from fedunlearn.importance import Importance
-from fedunlearn.methods.base import Evidence, Strength
+from fedunlearn.methods.base import Evidence, Strength, Want
 from fedunlearn.tensors import Head, Tensors
 from fedunlearn.training import Recipe
 
@@ -82,6 +84,21 @@ class Measure:
     settings: Mapping[str, Any] = field(default_factory=dict)
     most: int = 0
     precision: str = "float64"
+
+    @classmethod
+    def of(
+        cls,
+        want: Want,
+        place: str,
+        version: str,
+        shard: str,
+        layers: str,
+        selection: Selection | None,
+        classes: tuple[str, ...] = (),
+        sent: Fetched | None = None,
+    ) -> Self:
+        """The task for what a method wants."""
+        return cls(place, version, shard, want.statistic, layers, selection, classes, sent, want.loss, most=want.rows)
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,7 @@ class Worker:
         if method.own is not None:
             whole = self.data.all(task.shard).for_head(head.classes).counts()  # to measure, what is excluded by now included
             rest = tuple(c for c in whole if c not in task.masked) or tuple(whole)
-            ask = Measure(
-                self.place, task.version, task.shard, method.own.statistic, method.layers, Selection(rest), (), task.sent,
-                method.own.loss, most=method.own.rows,
-            )  # fmt: skip
+            ask = Measure.of(method.own, self.place, task.version, task.shard, method.layers, Selection(rest), sent=task.sent)
             own = _evidence(self._measure(ask).importance, method.own.statistic)
         about = ", ".join(rows.counts()) if task.masked else ""
         trials = Trials(net, found.weights, head, (asked, Rows.empty(head.classes)), (), method.layers, self.device)
@@ -215,25 +212,10 @@ class Worker:
         """What the heir's own data here says of it, and how many rows were read."""
         want = method.own
         assert want is not None
-        answers = [
-            self._measure(
-                Measure(
-                    self.place,
-                    task.version,
-                    shard,
-                    want.statistic,
-                    method.layers,
-                    None,
-                    classes,
-                    loss=want.loss,
-                    most=want.rows,
-                )
-            )
-            for shard, classes in task.own_shards
-        ]
-        return _evidence(pool([a.importance for a in answers if a.importance.count]), want.statistic), sum(
-            a.read for a in answers
-        )
+        asked = [Measure.of(want, self.place, task.version, n, method.layers, None, classes) for n, classes in task.own_shards]
+        answers = [self._measure(one) for one in asked]
+        own = _evidence(pool([a.importance for a in answers if a.importance.count]), want.statistic)
+        return own, sum(a.read for a in answers)
 
     def _commit(self, task: Commit) -> Committed:
         plain = {

@@ -1,0 +1,88 @@
+"""What heirs score on held-out rows, and what those scores are about."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from fedunlearn.data import Selection
+from fedunlearn.errors import SiteError
+from fedunlearn.lineage import Heir, Plan, Point
+from fedunlearn.runtime.backend import Backend
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.roll import Roll
+from fedunlearn.runtime.settle import in_force
+from fedunlearn.runtime.tasks import Question, Score, Scored
+
+
+def question_of(plan: Plan, place: str, gone: Sequence[str] = ()) -> Question:
+    """What scores at a place are about."""
+    before = tuple(c for c in gone if c not in plan.request.classes)
+    if plan.request.classes:
+        return Question(classes=plan.request.classes, gone=before)
+    here = {p.shard.split("/", 1)[1]: selection_of(p) for p in plan.points if p.site == place}
+    return Question(selections=here, gone=before)
+
+
+def gone_from(family: Family) -> tuple[str, ...]:
+    """Classes that committed requests have made everybody forget; they are no part of "the rest" any more."""
+    everywhere = (r for r in in_force(family) if r.classes and not r.sites and r.since is None)
+    return tuple(sorted({c for r in everywhere for c in r.classes}))
+
+
+def score_all(family: Family, plan: Plan, backend: Backend, gone: Sequence[str] | None = None) -> dict[str, Scored]:
+    """Current scores of every heir of a plan.
+
+    Args:
+        family: the family; or its retrained twin, which has the same heirs.
+        plan: which heirs, and what scores are about.
+        backend: carries tasks to their homes.
+        gone: classes forgotten before; by default those that the family's own ledger says.
+
+    Raises:
+        SiteError: a home failed, or scored another version than it was asked to.
+    """
+    everybody = Roll({h.home for h in plan.heirs})
+    found = score_there(family, plan, backend, everybody, gone=gone)
+    return {name: scored for (name, _), scored in found.items()}
+
+
+def score_there(
+    family: Family,
+    plan: Plan,
+    backend: Backend,
+    roll: Roll,
+    also: Mapping[str, str] = MappingProxyType({}),
+    gone: Sequence[str] | None = None,
+) -> dict[tuple[str, str], Scored]:
+    """Scores by model and version, of the heirs as they are, as far as their homes are there.
+
+    Args:
+        family: the family.
+        plan: which heirs, and what scores are about.
+        backend: carries tasks to the homes.
+        roll: of the places that are there.
+        also: model -> version of others that are looked at; what their scores are about does not matter.
+        gone: as in `score_all`.
+    """
+    heads, before = family.heads, gone_from(family) if gone is None else gone
+    tasks = {
+        (h.name, heads[h.name]): Score(h.home, heads[h.name], question_of(plan, h.home, before), _at_home(h))
+        for h in plan.heirs
+    }
+    for name, version in also.items():
+        tasks.setdefault((name, version), Score(family.lineage[name].home, version, Question()))
+    answers = roll.ask(backend, list(tasks.values()), Scored)
+    for task, answer in zip(tasks.values(), answers, strict=True):
+        if answer is not None and answer.version != task.version:
+            raise SiteError(f"{task.place}: scored version {answer.version[:12]}, asked was {task.version[:12]}")
+    return {key: answer for key, answer in zip(tasks, answers, strict=True) if answer is not None}
+
+
+def _at_home(heir: Heir) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Shards that weigh an heir and lie at its home, and the classes it used of each."""
+    return tuple((s.name, tuple(s.rows)) for s in heir.own if s.site == heir.home)
+
+
+def selection_of(point: Point) -> Selection:
+    """The rows that an evidence point is about."""
+    shard = point.shard.split("/", 1)[1]
+    return Selection(point.classes, tuple(f"{shard}/{key}" for key in point.keys))
