@@ -5,7 +5,8 @@ also gets its own sources, so that evidence is merged over its ancestors only, a
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from fedunlearn.lineage.graph import Lineage
 from fedunlearn.lineage.model import Model, Shard
@@ -31,22 +32,33 @@ def discover(lineage: Lineage, request: Request) -> Plan:
     request.check(lineage)
     entries, left, reached = _exposures(lineage, request)
     roots = tuple(entries)
-    affected = _breadth_first(lineage, roots)
-    in_time = [m for m in lineage.models if m.name in affected]
-    bits = _sources(in_time, roots)
+    affected = tuple(_breadth_first(lineage, roots))
+    bits = _sources(lineage, roots)
     names = {b: tuple(r for i, r in enumerate(roots) if b >> i & 1) for b in set(bits.values())}
     brought = {r: frozenset(c for s in shards for c in request.touches(s)) for r, shards in entries.items()}
-    stand_in = _stand_ins(in_time, names, bits, brought)
+    stand_in = _stand_ins(lineage, names, bits, brought)
     gone = _gone(request, entries)
-    heirs = tuple(
-        _heir(lineage, request, lineage.by_name[n], names[bits[n]], entries, gone, brought, stand_in[n], left, reached)
-        for n in affected
-        if lineage.by_name[n].kept
-    )
-    points = tuple(sorted({p for h in heirs for p in h.points}, key=lambda p: (p.model, p.shard)))
+    holders = frozenset(s.site for shards in entries.values() for s in shards)
+    measured = _Measured(lineage, request, entries, gone, brought)
+    aims: dict[tuple[Bits, Bits, tuple[str, ...], str], tuple[str, bool]] = {}
+    heirs = []
+    for model in (m for n in affected if (m := lineage.by_name[n]).kept):
+        name = model.name
+        evidence = measured.at(bits[name], names[bits[name]], stand_in[name], model.net)
+        alike = reached[name], left[name], model.head, model.home
+        if alike not in aims:
+            aims[alike] = _aim(lineage, request, *alike)
+        target, tested = aims[alike]
+        if not request.classes:  # scored on the forgotten rows themselves, which only their own sites hold
+            tested = model.home in evidence.sites
+        own = lineage.own(name)
+        holds = any(s.site in holders for s in own)
+        where = evidence.points, evidence.borrowed, evidence.unmeasured
+        heirs.append(Heir(name, model.home, target, names[bits[name]], *where, own, holds, tested, evidence.foreign))
+    points = tuple(sorted(measured.points, key=lambda p: (p.model, p.shard)))
     rows = sum(sum(gone[p.shard].values()) if p.classes else len(p.keys) for p in points)
     sent = sum(8 * lineage.by_name[p.model].size for p in points)
-    return Plan(request, roots, tuple(affected), {n: names[bits[n]] for n in affected}, heirs, points, rows, sent)
+    return Plan(request, roots, affected, {n: names[bits[n]] for n in affected}, tuple(heirs), points, rows, sent)
 
 
 def _exposures(lineage: Lineage, request: Request) -> tuple[dict[str, list[Shard]], dict[str, Bits], dict[str, Bits]]:
@@ -75,25 +87,28 @@ def _exposures(lineage: Lineage, request: Request) -> tuple[dict[str, list[Shard
     return entries, left, reached
 
 
-def _breadth_first(lineage: Lineage, roots: tuple[str, ...]) -> dict[str, None]:
-    seen = dict.fromkeys(roots)
-    queue = deque(roots)
+def _breadth_first(lineage: Lineage, roots: Iterable[str]) -> Iterator[str]:
+    queue = deque(dict.fromkeys(roots))
+    seen = set(queue)
     while queue:
-        for child in lineage.graph.adj[queue.popleft()]:
+        name = queue.popleft()
+        yield name
+        for child in lineage.children.get(name, ()):
             if child not in seen:
-                seen[child] = None
+                seen.add(child)
                 queue.append(child)
-    return seen
 
 
-def _sources(in_time: list[Model], roots: tuple[str, ...]) -> dict[str, Bits]:
+def _sources(lineage: Lineage, roots: tuple[str, ...]) -> dict[str, Bits]:
+    """For every affected model, in order of time."""
     own = {r: 1 << i for i, r in enumerate(roots)}
     found: dict[str, Bits] = {}
-    for model in in_time:
+    for model in lineage.models:
         bits = own.get(model.name, 0)
         for parent in model.parents:
             bits |= found.get(parent, 0)
-        found[model.name] = bits
+        if bits:
+            found[model.name] = bits
     return found
 
 
@@ -102,87 +117,122 @@ def _asked(lineage: Lineage, request: Request, reached: Bits) -> frozenset[str]:
 
 
 def _stand_ins(
-    in_time: list[Model],
+    lineage: Lineage,
     names: Mapping[Bits, tuple[str, ...]],
     bits: Mapping[str, Bits],
     brought: Mapping[str, frozenset[str]],
 ) -> dict[str, Mapping[str, str]]:
     """For every affected model: root -> the earliest kept model between them with an output for what the root brought.
 
-    A retired root has no weights to measure; the nearest kept model downstream of it, on the way to the heir, stands in.
+    A retired root has no weights to measure; the nearest kept model downstream of it, on the way to the heir, stands in. A root
+    that can be measured itself is in none of these. Models with the same ancestors share one mapping, told apart by identity.
     """
-    order = {m.name: i for i, m in enumerate(in_time)}
+
+    def measurable(model: Model, root: str) -> bool:
+        return model.kept and not brought[root].isdisjoint(model.head)
+
+    lacking = {r for r in brought if not measurable(lineage.by_name[r], r)}
+    wanted = {b: tuple(r for r in roots if r in lacking) for b, roots in names.items()}
+    order = {n: i for i, n in enumerate(bits)}
     found: dict[str, Mapping[str, str]] = {}
-    for model in in_time:
-        best: Mapping[str, str] = {}
-        for parent in (found[p] for p in model.parents if p in found):
+    merged: dict[tuple[int, int], Mapping[str, str]] = {}
+    alike: dict[frozenset[tuple[str, str]], Mapping[str, str]] = {}
+    nothing: Mapping[str, str] = {}
+    for name, its in bits.items():
+        roots, best, model = wanted[its], nothing, lineage.by_name[name]
+        for parent in (found[p] for p in model.parents if p in found) if roots else ():
             if not best or best is parent:
                 best = parent
-            else:
+                continue
+            pair = id(best), id(parent)
+            if pair not in merged:
                 earlier = {r: m for r, m in parent.items() if r not in best or order[m] < order[best[r]]}
-                best = {**best, **earlier} if earlier else best
-        roots = names[bits[model.name]]
-        if model.kept and len(best) < len(roots):
-            named = {r: model.name for r in roots if r not in best and not brought[r].isdisjoint(model.head)}
+                both = {**best, **earlier} if earlier else best
+                merged[pair] = alike.setdefault(frozenset(both.items()), both)
+            best = merged[pair]
+        if len(best) < len(roots):
+            named = {r: name for r in roots if r not in best and measurable(model, r)}
             best = {**best, **named} if named else best
-        found[model.name] = best
+        found[name] = best
     return found
 
 
-def _heir(
-    lineage: Lineage,
-    request: Request,
-    model: Model,
-    sources: tuple[str, ...],
-    entries: Mapping[str, list[Shard]],
-    gone: Mapping[str, Mapping[str, int]],
-    brought: Mapping[str, frozenset[str]],
-    stand_in: Mapping[str, str],
-    left: Mapping[str, Bits],
-    reached: Mapping[str, Bits],
-) -> Heir:
-    wanted = _asked(lineage, request, reached[model.name]) & set(model.head)
+def _aim(lineage: Lineage, request: Request, reached: Bits, left: Bits, head: tuple[str, ...], home: str) -> tuple[str, bool]:
+    """What an heir should look like after, and for classes, whether its home can test that."""
+    wanted = _asked(lineage, request, reached) & set(head)
     if not wanted:
-        target = NOT_EXPRESSIBLE
-    elif request.classes and not wanted & _asked(lineage, request, left[model.name]):
-        target = ABSENT
-    else:
-        target = AS_RETRAINED
-    points: dict[Point, None] = {}
-    borrowed, unmeasured = set(), []
-    for root in sources:
-        at = stand_in.get(root)
-        if at is None:
-            at = _nearest_kept(lineage, root, brought[root])
+        return NOT_EXPRESSIBLE, False
+    absent = bool(request.classes) and not wanted & _asked(lineage, request, left)
+    return ABSENT if absent else AS_RETRAINED, wanted <= set(lineage.tests.get(home, ()))
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    points: tuple[Point, ...]
+    borrowed: tuple[str, ...]
+    unmeasured: tuple[str, ...]
+    foreign: tuple[str, ...]
+    sites: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Where the evidence of roots is measured; heirs with the same ancestors share it, however many they are."""
+
+    lineage: Lineage
+    request: Request
+    entries: Mapping[str, list[Shard]]
+    gone: Mapping[str, Mapping[str, int]]
+    brought: Mapping[str, frozenset[str]]
+    points: dict[Point, Point] = field(default_factory=dict)
+    _near: dict[str, str | None] = field(default_factory=dict)
+    _of_roots: dict[tuple[str, str], tuple[Point, ...]] = field(default_factory=dict)
+    _of_heirs: dict[tuple[Bits, int, str], _Evidence] = field(default_factory=dict)
+
+    def at(self, bits: Bits, sources: tuple[str, ...], stand_in: Mapping[str, str], net: str) -> _Evidence:
+        """For an heir with these roots among its ancestors; stand-ins are told apart by identity."""
+        alike = bits, id(stand_in), net
+        if alike not in self._of_heirs:
+            self._of_heirs[alike] = self._evidence(sources, stand_in, net)
+        return self._of_heirs[alike]
+
+    def _evidence(self, sources: tuple[str, ...], stand_in: Mapping[str, str], net: str) -> _Evidence:
+        points: dict[int, Point] = {}  # equal ones are the same here
+        borrowed, unmeasured = set(), []
+        for root in sources:
+            at = stand_in.get(root)
             if at is None:
-                unmeasured.append(root)
-                continue
-            borrowed.add(at)
-        for shard in entries[root]:
-            keys = request.shards.get(shard.key, ())
-            points[Point(at, shard.site, shard.key, () if keys else tuple(gone[shard.key]), keys)] = None
-    own = lineage.own(model.name)
-    if request.classes:
-        tested = bool(wanted) and wanted <= set(lineage.tests.get(model.home, ()))
-    else:  # scored on the forgotten rows themselves, which only their own sites hold
-        tested = model.home in {p.site for p in points}
-    return Heir(
-        model.name,
-        model.home,
-        target,
-        sources,
-        tuple(points),
-        tuple(sorted(borrowed)),
-        tuple(unmeasured),
-        own,
-        bool({k.split("/")[0] for k in gone} & {s.site for s in own}),
-        tested,
-        tuple(sorted({p.model for p in points if lineage.by_name[p.model].net != model.net})),
-    )
+                at = self._nearest(root)
+                if at is None:
+                    unmeasured.append(root)
+                    continue
+                if at != root:
+                    borrowed.add(at)
+            points.update((id(p), p) for p in self._points(root, at))
+        found = tuple(points.values())
+        foreign = {p.model for p in found if self.lineage.by_name[p.model].net != net}
+        sites = frozenset(p.site for p in found)
+        return _Evidence(found, tuple(sorted(borrowed)), tuple(unmeasured), tuple(sorted(foreign)), sites)
+
+    def _nearest(self, root: str) -> str | None:
+        """The root itself, or the kept model nearest to it, whether or not it is on the way to the heir."""
+        if root not in self._near:
+            self._near[root] = _nearest_kept(self.lineage, root, self.brought[root])
+        return self._near[root]
+
+    def _points(self, root: str, at: str) -> tuple[Point, ...]:
+        if (root, at) not in self._of_roots:
+            found = []
+            for shard in self.entries[root]:
+                keys = self.request.shards.get(shard.key, ())
+                point = Point(at, shard.site, shard.key, () if keys else tuple(self.gone[shard.key]), keys)
+                found.append(self.points.setdefault(point, point))
+            self._of_roots[root, at] = tuple(found)
+        return self._of_roots[root, at]
 
 
 def _nearest_kept(lineage: Lineage, root: str, classes: frozenset[str]) -> str | None:
-    for name in _breadth_first(lineage, (root,)):
+    for name in _breadth_first(lineage, [root]):
         model = lineage.by_name[name]
         if model.kept and not classes.isdisjoint(model.head):
             return name

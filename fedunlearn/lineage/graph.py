@@ -49,6 +49,15 @@ class Lineage:
         return {m.name: m for m in self.models}
 
     @cached_property
+    def children(self) -> dict[str, list[str]]:
+        """Of every model that has any, in order of time."""
+        found: dict[str, list[str]] = {}
+        for model in self.models:
+            for parent in model.parents:
+                found.setdefault(parent, []).append(model.name)
+        return found
+
+    @cached_property
     def graph(self) -> "nx.DiGraph[str]":
         """Edges from parent to child; open for reading."""
         graph: nx.DiGraph[str] = nx.DiGraph()
@@ -83,6 +92,8 @@ class Lineage:
         A global model has no data of its own; its Fisher is pooled over the clients whose updates it averaged.
         """
         found: dict[str, Shard] = {}
+        if len(data := self[name].data) == 1:
+            return data
         walk, seen = [name], {name}
         while walk:
             model = self[walk.pop()]

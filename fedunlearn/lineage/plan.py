@@ -10,7 +10,7 @@ from fedunlearn.lineage.request import Request
 ABSENT, AS_RETRAINED, NOT_EXPRESSIBLE = "absent", "as_retrained", "not_expressible"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """Where evidence is measured: a kept model, on what is to be forgotten of one shard, at the shard's site.
 
@@ -29,7 +29,7 @@ class Point:
     keys: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Heir:
     """A kept model that the data reached.
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any, Self
 
 from fedunlearn.errors import InputError, unknown
@@ -57,7 +58,7 @@ class Request:
             asked = json.dumps([self.classes, self.samples, self.sites, self.since])
             object.__setattr__(self, "id", "r-" + hashlib.blake2s(asked.encode(), digest_size=4).hexdigest())
 
-    @property
+    @cached_property
     def shards(self) -> dict[str, tuple[str, ...]]:
         """For samples: the keys asked for, by `site/shard`."""
         found: dict[str, list[str]] = {}

@@ -121,6 +121,19 @@ def two_hospitals() -> Lineage:
     )
 
 
+def test_heirs_with_the_same_ancestors_share_what_is_planned_for_them() -> None:
+    """A million heirs must not each hold a list of their own."""
+    roots = [
+        Model(f"root-{i}", "north", "federated", ("a",), (), (Shard("north", "main", {"a": 1}),), i % 2 == 0) for i in range(4)
+    ]
+    first = Model("first", "north", "federated", ("a",), tuple(r.name for r in roots))
+    heirs = [Model(f"heir-{i}", "east", "incremental", ("a",), ("first",)) for i in range(50)]
+    plan = discover(Lineage((*roots, first, *heirs)), Request(classes=("a",)))
+    assert {p.model for p in plan.points} == {"root-0", "root-2", "first"}
+    assert len({id(h.points) for h in plan.heirs if h.name.startswith("heir")}) == 1
+    assert len({id(h.sources) for h in plan.heirs if h.name.startswith("heir")}) == 1
+
+
 def test_one_of_two_sources_leaves_the_target_to_a_retrained_model() -> None:
     plan = discover(two_hospitals(), Request(classes=("a",), sites=("north",)))
     assert {h.name: h.target for h in plan.heirs} == {"g": "as_retrained", "e": "as_retrained", "t": "not_expressible"}

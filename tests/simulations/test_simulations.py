@@ -42,6 +42,15 @@ def test_bench_importance(tmp_path: Path) -> None:
         assert able[net, "ours"]["peak_mb"] > 0
 
 
+def test_bench_plan(tmp_path: Path) -> None:
+    """Both find the same heirs; who is faster is for a quiet machine to say."""
+    rows = {(r["roots"], r["who"]): r for r in run("bench_plan.py", tmp_path)["rows"]}
+    for roots in (1, 16):
+        ours, bare = rows[roots, "fedunlearn"], rows[roots, "networkx"]
+        assert ours["heirs"] == bare["heirs"] == ours["models"]
+        assert min(ours["seconds"], bare["seconds"], ours["peak_mb"], bare["peak_mb"]) > 0
+
+
 def test_bench_runtime(tmp_path: Path) -> None:
     """What Ray costs takes longer; it must say so."""
     found = run("bench_runtime.py", tmp_path)
