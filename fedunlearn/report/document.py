@@ -83,7 +83,7 @@ def _as_of(family: Family, line: Line) -> Lineage:
     """The lineage without models that were born after a ledger line."""
     counts = [x.body["models"] for x in family.ledger.lines[: line.number] if "models" in x.body]
     whole = family.lineage
-    return Lineage(whole.models[: counts[-1] if counts else None], whole.tests)
+    return whole if not counts or counts[-1] == len(whole.models) else Lineage(whole.models[: counts[-1]], whole.tests)
 
 
 def _of_versions(

@@ -9,7 +9,7 @@ from fedunlearn.lineage import Lineage, Model, alike, chained
 
 MOST = 120  # boxes; more are folded by column, birth and level
 COLUMNS = 16  # into so many columns then
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 172, 46, 56, 16, 10  # pixels of a box and between boxes
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 204, 46, 52, 16, 10  # pixels of a box and between boxes
 SWEEPS = 6
 
 

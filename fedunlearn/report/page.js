@@ -4,8 +4,9 @@ const tools = document.querySelector(".tools");
 const text = document.querySelector("#text");
 const level = document.querySelector("#level");
 const said = document.querySelector("#said");
-const groups = [...document.querySelectorAll("details.group")];
+const groups = [...document.querySelectorAll(".group")];
 const before = new Map(groups.map((group) => [group, group.open]));
+const most = 500; // rows that are unfolded at once
 let waiting = 0;
 
 function apply() {
@@ -13,19 +14,17 @@ function apply() {
   const chosen = level.value;
   let shown = 0;
   for (const group of groups) {
-    const fits = !chosen || group.dataset.level === chosen;
     let here = 0;
-    if (fits) {
-      for (const row of group.querySelectorAll("tbody > tr")) {
-        row.hidden = asked !== "" && !row.textContent.toLowerCase().includes(asked);
-        here += row.hidden ? 0 : 1;
-      }
+    for (const row of group.querySelectorAll("tbody > tr")) {
+      const fits = !chosen || row.dataset.level === chosen;
+      row.hidden = !fits || (asked !== "" && !row.textContent.toLowerCase().includes(asked));
+      here += row.hidden ? 0 : 1;
     }
     group.hidden = here === 0;
-    group.open = asked || chosen ? here > 0 && here <= 500 : before.get(group);
+    group.open = asked || chosen ? here <= most : before.get(group);
     if (group.classList.contains("numbered")) shown += here;
   }
-  said.textContent = asked || chosen ? `${shown} models fit` : "";
+  said.textContent = asked || chosen ? `${shown} affected models fit` : "";
 }
 
 function later() {
@@ -35,7 +34,7 @@ function later() {
 
 function reveal() {
   const row = document.getElementById(location.hash.slice(1));
-  const group = row && row.closest("details");
+  const group = row && row.closest("details.group");
   if (group) {
     group.open = true;
     row.scrollIntoView({ block: "center" });

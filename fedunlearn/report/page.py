@@ -20,7 +20,7 @@ OPEN = 60  # a group of more models is folded at first
 PLOTTED = 24  # models whose pictures are drawn; of the others, the numbers
 LISTED = 12  # of a long list that is in the tables too
 SETS = 40  # of evidence, that are listed
-WORDS = 20  # letters of a name that fit into a box
+WORDS = 24  # letters of a name that fit into a box
 
 
 def page(document: Mapping[str, Any]) -> str:
@@ -43,7 +43,8 @@ def page(document: Mapping[str, Any]) -> str:
     return environment.get_template("page.html").render(
         d=document,
         levels=LEVELS,
-        groups=[(level, [m for m in document["models"] if m["risk"] == level.name]) for level in LEVELS.values()],
+        counts={name: sum(m["risk"] == name for m in document["models"]) for name in LEVELS},
+        groups=_groups,
         boxes=list(_boxes(document, numbers)),
         paths=list(_paths(document)),
         number=numbers,
@@ -60,6 +61,8 @@ def page(document: Mapping[str, Any]) -> str:
         OPEN=OPEN,
         SETS=SETS,
         LISTED=LISTED,
+        WIDTH=WIDTH,
+        HEIGHT=HEIGHT,
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),
@@ -69,7 +72,7 @@ def page(document: Mapping[str, Any]) -> str:
 
 def visible(value: Any) -> Any:
     """Text in which nothing is hidden: letters without a shape, or that turn the direction, become their code."""
-    if type(value) is not str:
+    if type(value) is not str or value.isprintable():
         return value
     return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n" else c for c in value)
 
@@ -98,13 +101,20 @@ def few(names: Sequence[str], most: int = LISTED) -> str:
     return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
+def _groups(models: Sequence[Mapping[str, Any]]) -> list[tuple[Any, list[Mapping[str, Any]]]]:
+    """All in one table while they are few; one to be unfolded for each level of residual risk otherwise."""
+    if len(models) <= OPEN:
+        return [(None, list(models))] if models else []
+    return [(level, of) for level in LEVELS.values() if (of := [m for m in models if m["risk"] == level.name])]
+
+
 def _boxes(document: Mapping[str, Any], numbers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     models = {m["name"]: m for m in document["models"]}
     for box in document["lineage"]["boxes"]:
         first, many = box["models"][0], len(box["models"])
         name = first if many == 1 else f"{short(first, 12)} … {many:,} alike"
         title = first if many == 1 else f"{first} to {box['models'][-1]}, {many:,} models alike"
-        yield {**box, "risk": models[first]["risk"], "number": numbers[first], "name": short(name, 22), "title": title}
+        yield {**box, "risk": models[first]["risk"], "number": numbers[first], "name": short(name), "title": title}
 
 
 def _paths(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -127,7 +137,7 @@ def _glance(tiers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         values = {net: _at(found.get(metric, {}).get(net), path) for net in ("after", "retrained")}
         if values["after"] is None:
             return None
-        again = "" if values["retrained"] is None else f" (retrained: {100 * values['retrained']:.1f}%)"
+        again = "" if values["retrained"] is None else f" (retrained {100 * values['retrained']:.1f}%)"
         return f"{100 * values['after']:.1f}%{again}"
 
     ain = _at(found.get("relearn_shots", {}).get("after"), ("ain",))

@@ -6,7 +6,7 @@ from typing import Any
 NETS = {"before": "before", "after": "after", "mask": "logit mask", "retrained": "retrained"}
 WIDTH, LEFT, RIGHT, ROW, TOP = 430, 120, 60, 24, 8
 PLOT, BOTTOM = 210, 34  # height of curves; room for an axis
-LABELS, LINE = 66, 14  # right of curves; height of a label
+LABELS, LINE = 84, 14  # right of curves; height of a label
 
 
 def plots(evaluation: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -67,11 +67,16 @@ def curves(
     span, rise = WIDTH - 44 - LABELS, PLOT - TOP
     most = max((p[0] for points in series.values() for p in points), default=1) or 1
     placed = {net: [(round(44 + span * x / most, 1), round(PLOT - rise * y, 1)) for x, y in of] for net, of in series.items()}
-    drawn, lowest = [], float(PLOT - rise - LINE)
-    for net, points in sorted(placed.items(), key=lambda one: one[1][-1][1]):
-        lowest = max(points[-1][1], lowest + LINE)  # labels must not cover one another
-        path = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
-        drawn.append({"net": net, "label": NETS.get(net, net.replace("_", " ")), "path": path, "label_y": lowest})
+    beside = _apart({net: of[-1][1] for net, of in placed.items()}, PLOT - rise)
+    drawn = [
+        {
+            "net": net,
+            "label": NETS.get(net, net.replace("_", " ")),
+            "path": "M" + "L".join(f"{x:g} {y:g}" for x, y in points),
+            "label_y": beside[net],
+        }
+        for net, points in placed.items()
+    ]
     said = "; ".join(f"{NETS.get(n, n)} from {p[0][1]:.1%} to {p[-1][1]:.1%}" for n, p in series.items())
     ticks = [{"x": round(44 + span * t / 4, 1), "label": f"{most * t / 4:.4g}"} for t in range(5)]
     grid = [{"y": round(PLOT - rise * t / 4, 1), "label": f"{25 * t}%"} for t in range(5)]
@@ -80,6 +85,18 @@ def curves(
         "kind": "curves", "title": title, "reading": reading, "summary": said, "series": drawn, "ticks": ticks, "grid": grid,
         "across": across, "up": up, "diagonal": diagonal, "width": WIDTH, "height": PLOT + BOTTOM + 8, **extent,
     }  # fmt: skip
+
+
+def _apart(wanted: Mapping[str, float], top: float) -> dict[str, float]:
+    """Heights of labels near those wanted, of which none covers another or lies below the axis."""
+    found: dict[str, float] = {}
+    height = top - LINE
+    for net in sorted(wanted, key=wanted.__getitem__):
+        found[net] = height = max(wanted[net], height + LINE)
+    height = PLOT + LINE
+    for net in reversed(found):
+        found[net] = height = min(found[net], height - LINE)
+    return found
 
 
 def _accuracies(of: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -91,15 +91,14 @@ def _recovered(of: Mapping[str, Any], how: str) -> Iterator[str]:
         share = of["after"]["recovery"]["value"]
         yield (
             f"{how} finds what is forgotten in {share:.1%} of the rows, {100 * above['value']:.1f} points above the retrained "
-            f"model (95 %: {100 * above['low']:.1f} to {100 * above['high']:.1f})."
+            f"model (95%: {100 * above['low']:.1f} to {100 * above['high']:.1f})."
         )
 
 
 def _relearned(of: Mapping[str, Any], how: str) -> Iterator[str]:
     steps, again = of["after"]["steps"], of.get("retrained", {}).get("steps")
     if isinstance(steps, int) and again is not None and (not isinstance(again, int) or steps < FEWER_STEPS * again):
-        control = f"needs {again}" if isinstance(again, int) else f"was at it in vain ({again})"
-        yield f"{how} brings it back in {steps} steps; the retrained model {control}."
+        yield f"{how} brings it back in {steps} steps; the retrained model: {again}{' steps' * isinstance(again, int)}."
 
 
 def _membership(of: Mapping[str, Any], how: str) -> Iterator[str]:
@@ -109,7 +108,7 @@ def _membership(of: Mapping[str, Any], how: str) -> Iterator[str]:
     control = max((abs(v["auc"]["value"] - 0.5) for net, v in of.items() if net.startswith("retrained")), default=0.0)
     if abs(area["value"] - 0.5) > control:
         yield (
-            f"{how} tells the forgotten rows apart: AUC {area['value']:.2f} (95 %: {area['low']:.2f} to {area['high']:.2f}), "
+            f"{how} tells the forgotten rows apart: AUC {area['value']:.2f} (95%: {area['low']:.2f} to {area['high']:.2f}), "
             f"where 0.5 is chance."
         )
 

@@ -1,7 +1,7 @@
 """Why a model was, or was not, part of a request: where the data entered, and on which way it came."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedunlearn.lineage import Lineage, Request
@@ -15,50 +15,50 @@ def reasons(lineage: Lineage, facts: Mapping[str, Any], resumes: int | None) -> 
         facts: the record's.
         resumes: the ledger line that this one goes on with, if any.
     """
-    plan, words = facts["plan"], Request.from_json(facts["request"]).words()
-    affected, rows = set(plan["affected"]), {row["name"]: row for row in facts["models"]}
+    plan, request = facts["plan"], Request.from_json(facts["request"])
+    words, affected, rows = request.words(), set(plan["affected"]), {row["name"]: row for row in facts["models"]}
     through = _through(lineage, plan["roots"], affected)
-    entered = {name: _few(sorted({s.site for s in lineage[name].data})) for name in plan["roots"]}
+    at = {name: frozenset(s.site for s in lineage[name].data if request.touches(s)) for name in plan["roots"]}
+    where: dict[tuple[str, ...], str] = {}  # many heirs share their sources
     found = {}
     for model in (m for m in lineage.models if m.kept):
-        if model.name in rows:
-            found[model.name] = _reached(model.name, through, entered, rows[model.name]["holds_class"], words)
+        row = rows.get(model.name)
+        if row is not None:
+            sources = tuple(row["sources"])
+            if sources not in where:
+                sites = sorted(frozenset[str]().union(*(at[name] for name in sources)))
+                where[sources] = f"{_few(sources, 2)} (rows of {_few(sites)})"
+            if model.name in at:
+                text = f"It was trained on {words} itself, with rows of {_few(sorted(at[model.name]))}."
+            elif through[model.name] is None:
+                way = "averages" if row["holds_class"] else "descends from"
+                text = f"It {way} models that were trained on {words}: {where[sources]}."
+            else:
+                own = "" if row["holds_class"] else " No row of it trained this model itself."
+                text = f"It inherits {words} through {through[model.name]}, from {where[sources]}.{own}"
         elif model.name in affected:
-            where = f"line {resumes}" if resumes is not None else "another line"
-            found[model.name] = f"The request reached it, but this ledger line is not about it: see {where}."
+            other = f"line {resumes}" if resumes is not None else "another line"
+            text = f"The request reached it, but this ledger line is not about it: see {other}."
         elif not model.parents and not model.data:
-            found[model.name] = "The lineage knows no data and no parent of it; if it has any, it cannot know that."
+            text = "The lineage knows no data and no parent of it; if it has any, nobody can tell from here."
         else:
-            found[model.name] = f"Neither it nor any ancestor was trained on {words}, as far as the lineage knows."
+            text = f"Neither it nor any ancestor was trained on {words}, as far as the lineage knows."
+        found[model.name] = text
     return found
 
 
-def _reached(
-    name: str, through: Mapping[str, tuple[str | None, str]], entered: Mapping[str, str], holds: bool, words: str
-) -> str:
-    before, root = through[name]
-    if name in entered:
-        return f"It was trained on {words} itself, at {entered[name]}."
-    first = f"{words} entered {root} (data of {entered[root]})"
-    if before is None:
-        return f"{'It averages models that were trained on it' if holds else 'It descends from models on the way'}: {first}."
-    inherited = "" if holds else " It was not trained on any of it itself."
-    return f"It inherits it through {before}: {first}.{inherited}"
-
-
-def _through(lineage: Lineage, roots: Iterable[str], affected: set[str]) -> dict[str, tuple[str | None, str]]:
-    """For every affected model on a shortest way from a root: the last kept model before it, if any, and the root."""
-    found: dict[str, tuple[str | None, str]] = {root: (None, root) for root in roots}
+def _through(lineage: Lineage, roots: Iterable[str], affected: set[str]) -> dict[str, str | None]:
+    """For every affected model on a shortest way from a root: the last kept model before it, if there is one."""
+    found: dict[str, str | None] = dict.fromkeys(roots)
     queue = deque(found)
     while queue:
         name = queue.popleft()
-        before, root = found[name]
         for child in lineage.graph.adj[name]:
             if child in affected and child not in found:
-                found[child] = (name if lineage[name].kept else before, root)
+                found[child] = name if lineage[name].kept else found[name]
                 queue.append(child)
     return found
 
 
-def _few(names: list[str], most: int = 4) -> str:
+def _few(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
