@@ -79,12 +79,12 @@ def many(number: int) -> list[Model]:
     chance = random.Random(1)
     models = []
     before: tuple[str, ...] = ()
-    for r in range(20):
+    for r in range(4):
         clients = [
             Model(f"shared/r{r}/c{c}", f"c{c}", "federated", CLASSES, before, data("a", "b", site=f"c{c}"), False)
-            for c in range(8)
+            for c in range(4)
         ]
-        last = r == 19
+        last = r == 3
         models += [
             *clients,
             Model(
