@@ -24,7 +24,7 @@ function apply() {
     group.open = asked || chosen ? here <= most : before.get(group);
     if (group.classList.contains("numbered")) shown += here;
   }
-  said.textContent = asked || chosen ? `${shown} affected models fit` : "";
+  said.textContent = asked || chosen ? `${shown} affected ${shown === 1 ? "model fits" : "models fit"}` : "";
 }
 
 function later() {

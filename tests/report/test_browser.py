@@ -89,7 +89,7 @@ def test_the_report_of_hospitals_opens_alone_and_is_accessible(
     assert opened.fits()
     assert violations(opened) == []
     opened.page.fill("#text", "eastern")
-    opened.page.wait_for_function("document.querySelector('#said').textContent === '1 affected models fit'")
+    opened.page.locator("#said", has_text="1 affected model fits").wait_for()
     assert violations(opened) == []
     context.close()
 
@@ -131,15 +131,14 @@ def test_five_thousand_models_open_in_time_and_are_found(browser: Any, tmp_path:
     path = written(tmp_path, family, 300)
     took = []
     for _ in range(3):  # the best of three: others use this machine, too
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        opened = Opened(context, path)
+        opened = Opened(browser.new_context(viewport={"width": 1280, "height": 900}), path)
         painted = "new Promise(done => requestAnimationFrame(() => setTimeout(() => done(performance.now()))))"
         took.append(opened.page.evaluate(painted) / 1000)
-        assert opened.requests == [opened.own]
-        assert opened.said == []
-        if min(took) >= SECONDS:
-            context.close()
+        if took[-1] < SECONDS:
+            break
     assert min(took) < SECONDS
+    assert opened.requests == [opened.own]
+    assert opened.said == []
     opened.page.fill("#text", "increment-0123")
-    opened.page.wait_for_function("document.querySelector('#said').textContent.startsWith('1 ')")
+    opened.page.locator("#said", has_text="1 affected model fits").wait_for()
     assert opened.page.locator("tr:not([hidden]) th", has_text="increment-0123").first.is_visible()
