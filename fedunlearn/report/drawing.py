@@ -30,8 +30,8 @@ def drawing(lineage: Lineage, marks: Mapping[str, Hashable]) -> dict[str, Any]:
     boxes = _fold(kept, parents, marks)
     column = _columns(boxes, parents)
     if len(boxes) > MOST:
-        last = max(column) + 1
-        bucket = {m.name: c * COLUMNS // max(last, COLUMNS) for b, c in zip(boxes, column, strict=True) for m in b}
+        last = max(*column, COLUMNS)  # the first column stays by itself: what everything comes from
+        bucket = {m.name: -(-c * (COLUMNS - 1) // last) for b, c in zip(boxes, column, strict=True) for m in b}
         boxes = _grouped(kept, lambda m: (bucket[m.name], m.born, marks.get(m.name)))
         column = [bucket[b[0].name] for b in boxes]
     inside = {m.name: i for i, b in enumerate(boxes) for m in b}

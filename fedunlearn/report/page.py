@@ -112,9 +112,10 @@ def _boxes(document: Mapping[str, Any], numbers: Mapping[str, str]) -> Iterator[
     models = {m["name"]: m for m in document["models"]}
     for box in document["lineage"]["boxes"]:
         first, many = box["models"][0], len(box["models"])
-        name = first if many == 1 else f"{short(first, 12)} … {many:,} alike"
-        title = first if many == 1 else f"{first} to {box['models'][-1]}, {many:,} models alike"
-        yield {**box, "risk": models[first]["risk"], "number": numbers[first], "name": short(name), "title": title}
+        more = f" +{many - 1:,}" if many > 1 else ""
+        name = short(first, WORDS - len(more)) + more
+        title = f"{first} to {box['models'][-1]}, {many:,} models" if more else first
+        yield {**box, "risk": models[first]["risk"], "number": numbers[first], "name": name, "title": title}
 
 
 def _paths(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
