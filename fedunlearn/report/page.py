@@ -32,14 +32,14 @@ def page(document: Mapping[str, Any]) -> str:
     Args:
         document: what `document` gives.
     """
-    style, script = ((HERE / name).read_text() for name in ("page.css", "page.js"))
+    style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     numbers = {model["name"]: f"m{i}" for i, model in enumerate(document["models"])}
     evaluated = document["evaluations"]
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=visible,
     )  # fmt: skip
-    environment.filters.update(percent=percent, amount=amount, short=short, few=few)
+    environment.filters.update(percent=percent, amount=amount, few=few)
     return environment.get_template("page.html").render(
         d=document,
         levels=LEVELS,
