@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format tables deploy-flower deploy-ray clean
+.PHONY: help demo test test-report check format tables deploy-flower deploy-ray clean
 
 help:  ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
@@ -11,7 +11,11 @@ demo: .venv/ready  ## train a family on handwritten digits and make it forget on
 	$(BIN)/fedunlearn demo
 
 test: check  ## every check that CI runs
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not browser"
+
+test-report: .venv/ready  ## open reports in a headless Chromium: no network, no errors, accessible, big ones quick (needs chromium)
+	$(BIN)/python -c "import playwright" || $(BIN)/python -m pip install --quiet --constraint constraints.txt --group report
+	$(BIN)/pytest tests/report -m browser -rs
 
 check: .venv/ready  ## format, lint, types, imports
 	$(BIN)/ruff format --check .

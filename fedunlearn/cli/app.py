@@ -18,6 +18,7 @@ from safetensors.torch import save
 from fedunlearn.cli import flower, site
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.picture import draw_picture
+from fedunlearn.cli.report import report
 from fedunlearn.cli.say import say_family, say_plan, say_record
 from fedunlearn.cli.state import cost, pending, state
 from fedunlearn.data.folder import VARIABLE
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 
 app.add_typer(site.app, name="site")
+app.command()(report)
 
 Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]

@@ -8,13 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from fedunlearn.lineage import Lineage, Model, Plan
+from fedunlearn.lineage import Lineage, Model, Plan, alike, chained
 
 MOST_POINTS = 6  # evidence points of one heir that are listed
 MARKS = {"absent": "must be absent", "as_retrained": "as a retrained model", "not_expressible": "no output for it"}
-
-
-FOLD = 6  # so many childless children of one parent, one birth and one head are drawn on one line
 
 
 def lineage_tree(
@@ -36,49 +33,23 @@ def lineage_tree(
     kept = [m for m in lineage.models if m.kept]
     parents = {m.name: lineage.kept_parents(m.name) for m in kept}
     retired = Counter(m.name.split("/", 1)[0] for m in lineage.models if not m.kept)
-    inherited = {p for several in parents.values() for p in several}
-    alike: dict[tuple[object, ...], list[Model]] = {}
+    marks = {name: name for name in notes}  # what has a note is drawn by itself
+    groups = [] if whole else alike(kept, parents, marks)
+    folded = {m.name: group for group in groups for m in group}
+    chains = set() if whole else chained(kept, parents, marks)
     for model in kept:
-        if model.name not in inherited and model.name not in notes:
-            alike.setdefault((parents[model.name], model.born, model.head if model.born == "transfer" else ()), []).append(
-                model
-            )
-    folded = {m.name: group for group in alike.values() if len(group) >= FOLD and not whole for m in group}
-    chained = set() if whole else _chains(kept, parents, notes)
-    for model in kept:
-        if (model.name in folded and folded[model.name][0] is not model) or model.name in chained:
-            if model.name in chained:
+        if (model.name in folded and folded[model.name][0] is not model) or model.name in chains:
+            if model.name in chains:
                 nodes[model.name] = nodes[parents[model.name][-1]]
             continue
         group = folded.get(model.name, [model])
         nodes[model.name] = (nodes[parents[model.name][-1]] if parents[model.name] else tree).add(
             _line(lineage, group, parents[model.name], retired, versions, notes)
         )
-    said = [f"{g[0].name} ... {g[-1].name}: {len(g)} models on one line" for g in alike.values() if g[0].name in folded]
-    if chained:
-        said.append(f"{len(chained)} models in the middle of chains left out")
+    said = [f"{g[0].name} ... {g[-1].name}: {len(g)} models on one line" for g in groups]
+    if chains:
+        said.append(f"{len(chains)} models in the middle of chains left out")
     return tree, said
-
-
-def _chains(kept: Sequence[Model], parents: Mapping[str, Sequence[str]], notes: Mapping[str, str]) -> set[str]:
-    """Models in the middle of long chains: one kept parent, one kept child, and such neighbours on both sides."""
-    children: dict[str, list[str]] = {m.name: [] for m in kept}
-    for name, several in parents.items():
-        for parent in several:
-            children[parent].append(name)
-    born = {m.name: m.born for m in kept}
-
-    def middle(name: str) -> bool:
-        return (
-            name not in notes
-            and len(parents[name]) == 1
-            and len(children[name]) == 1
-            and born[name] == born[children[name][0]] == "incremental"
-            and parents[children[name][0]] == (name,)
-        )
-
-    inner = {m.name for m in kept if middle(m.name)}
-    return {n for n in inner if parents[n][0] in inner and children[n][0] in inner}
 
 
 def _line(

@@ -27,7 +27,7 @@ class Lineage:
     tests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        order = {name: i for i, name in enumerate(self.by_name)}
+        order = self._order
         if len(order) < len(self.models):
             seen: set[str] = set()
             twice = sorted({m.name for m in self.models if m.name in seen or seen.add(m.name)})  # type: ignore[func-returns-value]
@@ -56,6 +56,10 @@ class Lineage:
             for parent in model.parents:
                 found.setdefault(parent, []).append(model.name)
         return found
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.by_name)}
 
     @cached_property
     def graph(self) -> "nx.DiGraph[str]":
@@ -116,7 +120,7 @@ class Lineage:
                 new = [p for p in parent.parents if p not in seen]
                 seen.update(new)
                 walk += new
-        return tuple(n for n in self.by_name if n in found)
+        return tuple(sorted(found, key=self._order.__getitem__))
 
     def shares_head(self, a: str, b: str) -> bool:
         """Whether the heads of two models descend from a common one. Increments grow a head, transfers replace it."""

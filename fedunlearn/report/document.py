@@ -1,0 +1,157 @@
+"""Everything that the page about one ledger line shows, as plain data."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from fedunlearn.lineage import Lineage, Request
+from fedunlearn.report.drawing import drawing
+from fedunlearn.report.limits import limits
+from fedunlearn.report.measurements import Evaluation, unmeasured
+from fedunlearn.report.risk import LEVELS, judge
+from fedunlearn.report.verdict import verdict
+from fedunlearn.report.why import reasons
+from fedunlearn.runtime import Family
+from fedunlearn.store import Line
+
+
+def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """One request, from what the ledger and the lineage say and what was measured since. The same in, the same out.
+
+    Args:
+        family: whose ledger it is.
+        line: an "unlearned" line of it.
+        evaluations: model -> tier -> result (see `evaluations_of`); those of other versions than the line names are not used.
+
+    Returns:
+        `family`, `line`, `request`, `verdict`, `reached`, `method`, `models` (every kept model, the most doubtful first),
+        `lineage` (the drawing), `evidence`, `cost`, `objections`, `evaluations` (those used), `not_measured` and `limits`.
+    """
+    body, facts, cost = line.body, line.body["record"]["facts"], line.body["record"]["cost"]
+    lineage = _as_of(family, line)
+    undone = next((x.number for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
+    used, stale = _of_versions(facts["models"], evaluations)
+    sets = _evidence(facts["models"])
+    models = _models(family, line, lineage, used, sets, undone is not None)
+    risks = {m["name"]: m["risk"] for m in models}
+    seconds: Counter[str] = Counter()
+    for tier, result in ((t, r) for tiers in used.values() for t, r in tiers.items()):
+        seconds[tier] += sum(result["seconds"].values())
+    return {
+        "family": family.folder.resolve().name,
+        "line": {
+            "number": line.number,
+            "time": line.time,
+            "kind": line.kind,
+            "hash": line.hash,
+            "previous": line.previous,
+            "file": family.ledger.path.name,
+            "rolled_back_by": undone,
+            "resumes": body.get("resumes"),
+            "last": {"number": family.ledger.lines[-1].number, "hash": family.ledger.lines[-1].hash},
+        },
+        "request": {
+            **facts["request"],
+            "words": Request.from_json(facts["request"]).words(),
+            "reason": body["reason"],
+            "accepted_untested": facts["accepted_untested"],
+            "excluded": body["exclusions"],
+        },
+        "verdict": verdict(models, undone),
+        "reached": {
+            "roots": facts["plan"]["roots"],
+            "affected": len(facts["plan"]["affected"]),
+            "retired": sum(not lineage[name].kept for name in facts["plan"]["affected"]),
+        },
+        "method": {k: facts[k] for k in ("method", "settings", "precision", "gate")},
+        "models": models,
+        "lineage": drawing(lineage, risks),
+        "evidence": {"sets": sets, "absent": facts["absent"]},
+        "cost": {
+            **cost,
+            "traffic": [{"place": p, **t} for p, t in cost.get("traffic", {}).items()],
+            "evaluation": dict(seconds),
+        },
+        "objections": facts["objections"],
+        "evaluations": {name: used[name] for name in risks if name in used},
+        "not_measured": unmeasured(facts["models"], used, stale),
+        "limits": limits(facts, used),
+    }
+
+
+def _as_of(family: Family, line: Line) -> Lineage:
+    """The lineage without models that were born after a ledger line."""
+    counts = [x.body["models"] for x in family.ledger.lines[: line.number] if "models" in x.body]
+    whole = family.lineage
+    return whole if not counts or counts[-1] == len(whole.models) else Lineage(whole.models[: counts[-1]], whole.tests)
+
+
+def _of_versions(
+    rows: list[dict[str, Any]], evaluations: Mapping[str, Evaluation]
+) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], str]]:
+    """Results of the versions that the record names; and why those of others are not used, by model and tier."""
+    used: dict[str, dict[str, Any]] = {}
+    stale: dict[tuple[str, str], str] = {}
+    for row in rows:
+        for tier, result in evaluations.get(row["name"], {}).items():
+            if (result["version_before"], result["version_after"]) == (row["version_before"], row["version_after"]):
+                used.setdefault(row["name"], {})[tier] = result
+            else:
+                stale[row["name"], tier] = f"the {tier} tier was run on another version ({result['version_after'][:12]})"
+    return used, stale
+
+
+def _evidence(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Distinct sets of evidence points, numbered; big families share a few."""
+    heirs: dict[tuple[str, ...], int] = Counter(tuple(row["points"]) for row in rows if row["points"])
+    return [
+        {"id": f"E{number}", "heirs": count, "points": [_point(p) for p in points]}
+        for number, (points, count) in enumerate(heirs.items(), 1)
+    ]
+
+
+def _point(text: str) -> dict[str, str]:
+    model, _, shard = text.rpartition(" @ ")
+    return {"model": model, "site": shard.split("/", 1)[0], "shard": shard}
+
+
+def _models(
+    family: Family, line: Line, lineage: Lineage, used: Mapping[str, Evaluation], sets: list[dict[str, Any]], undone: bool
+) -> list[dict[str, Any]]:
+    facts = line.body["record"]["facts"]
+    why = reasons(lineage, facts, line.body.get("resumes"))
+    rows = {row["name"]: row for row in facts["models"]}
+    objections: dict[str, list[str]] = {}
+    for one in facts["objections"]:
+        objections.setdefault(one["model"], []).append(one["text"])
+    numbers = {tuple(f"{p['model']} @ {p['shard']}" for p in s["points"]): s["id"] for s in sets}
+    later = _later(family, line)
+    untested = facts["accepted_untested"] is not None
+    found = []
+    for model in (m for m in lineage.models if m.kept):
+        plain = {
+            "name": model.name,
+            "home": model.home,
+            "born": model.born,
+            "why": why[model.name],
+            "affected": model.name in rows,
+        }
+        if model.name in rows:
+            row = rows[model.name]
+            plain |= {**row, **judge(row, used.get(model.name, {}), untested, undone)}
+            plain["evidence"] = numbers.get(tuple(row["points"]))
+        else:
+            touched = model.name in set(facts["plan"]["affected"])
+            plain |= {"risk": "open" if touched else "none", "findings": ["Not decided by this line."] if touched else []}
+        plain |= {"objections": objections.get(model.name, []), "later": later.get(model.name)}
+        found.append(plain)
+    order = list(LEVELS)
+    return sorted(found, key=lambda m: (order.index(m["risk"]), -(m.get("forgotten_after") or 0.0)))
+
+
+def _later(family: Family, line: Line) -> dict[str, int]:
+    """Models whose version a later line has changed -> that line."""
+    found: dict[str, int] = {}
+    for one in family.ledger.lines[line.number + 1 :]:
+        found |= dict.fromkeys(one.body.get("heads", {}), one.number)
+    return found

@@ -1,0 +1,68 @@
+"""What the evidence does not prove. Each sentence is there only where it applies."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedunlearn.report.measurements import Evaluation
+
+
+def limits(facts: Mapping[str, Any], evaluations: Mapping[str, Evaluation]) -> list[dict[str, str]]:
+    """Short paragraphs, each with `about` and `text`.
+
+    Args:
+        facts: the record's.
+        evaluations: of each model, those that are used.
+    """
+    taken = {metric for tiers in evaluations.values() for result in tiers.values() for metric in result["metrics"]}
+    nets = {net for tiers in evaluations.values() for result in tiers.values() for net in result["nets"]}
+    said = [
+        (
+            "Saying is not knowing",
+            "Accuracy on held-out rows shows what a model answers. A model can stop naming a class and still hold it in its "
+            "features; covering one output has that effect, which is why the logit mask stands beside every result.",
+        ),
+        (
+            "An attack that fails",
+            "It bounds that attack with that effort, and no other. Stronger ones may exist, and an interval that holds 0.5 "
+            "means that these rows did not suffice to tell, not that nobody can.",
+        )
+        if taken & {"ulira", "ulira_from_retrained", "population_membership", "relearn_retained", "relearn_shots"}
+        else (
+            "Nobody has attacked",
+            "No membership attack, no relearning and no probe was run for this page. That nothing was found below the outputs "
+            "is because nobody looked.",
+        ),
+        (
+            "Like a retrained model",
+            "Forgetting is judged by a model that was trained again without the data. "
+            + (
+                "There is one of it, so that the page cannot say how far apart two of them are by chance."
+                if "retrained_2" not in nets
+                else "Several of them, of different seeds, say how far apart two are by chance; no method can do better."
+            )
+            + " Zero is not the aim where a retrained model would not show zero: over-forgotten rows are told apart, too.",
+        ),
+        (
+            "Not deletion",
+            "The versions from before stay in the stores of their homes, so that the edit can be undone. The rows stay where "
+            "they are: sites are told not to train on them any more. Copies that were exported are out of reach.",
+        ),
+        (
+            "Only what the lineage knows",
+            "A model that was trained or copied outside of it is not found. That a model was not affected means that no "
+            "recorded ancestor was trained on what is forgotten.",
+        ),
+        (
+            "Not privacy",
+            "Evidence that sites send tells something of the rows it was measured on, and whoever holds a model from before "
+            "and after can compare the two. Numbers were reported by the places and taken at their word.",
+        ),
+        (
+            "The chain of hashes",
+            "It shows that no line was changed, removed or moved since. It cannot show that the whole file was not written "
+            "anew, or that its end was not cut off: keep the last hash somewhere else.",
+        ),
+    ]
+    if facts["accepted_untested"] is not None:
+        said.insert(0, ("Committed untested", "Somebody accepted what could not be tested. For those models nothing is shown."))
+    return [{"about": about, "text": text} for about, text in said]

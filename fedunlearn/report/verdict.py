@@ -1,0 +1,47 @@
+"""The outcome of a request in a few sentences, the worst first."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+STATUSES = {
+    "pending": "held back by the gate",
+    "untouched": "could not be edited",
+    "waiting": "waiting for a place that is offline",
+}
+
+
+def verdict(models: Sequence[Mapping[str, Any]], undone: int | None) -> dict[str, Any]:
+    """What somebody reads who reads one thing.
+
+    Args:
+        models: those of the document.
+        undone: number of the line that rolled the request back, if one did.
+
+    Returns:
+        `tone`, the highest level of residual risk of any model, and `sentences`.
+    """
+    affected = [m for m in models if m["risk"] != "none"]
+    risks = Counter(m["risk"] for m in affected)
+    status = Counter(m["status"] for m in affected if m["affected"])
+    reached = f"The request reached {_count(len(affected))} with weights"
+    if undone is not None:
+        first = f"{reached}; all of it was rolled back by ledger line {undone}, and the versions from before are in force."
+    elif status["committed"] == len(affected):
+        first = f"{reached}; each was edited and accepted by the gate."
+    else:
+        left = [f"{n} {words}" for s, words in STATUSES.items() if (n := status[s])]
+        left += [f"{n} not decided by this ledger line"] if (n := len(affected) - sum(status.values())) else []
+        first = f"{reached}: {status['committed']} edited and accepted by the gate, {', '.join(left)}."
+    sentences = [first]
+    if risks["doubtful"]:
+        sentences.append(f"Of those that were accepted, {risks['doubtful']} show residue or lack a test that was due.")
+    if risks["unknown"]:
+        sentences.append(f"{_count(risks['unknown'])} passed on outputs alone: whether features still know is not examined.")
+    if risks["low"]:
+        sentences.append(f"In {_count(risks['low'])} the deeper tests that were taken found nothing.")
+    return {"tone": next((m["risk"] for m in models), "none"), "sentences": sentences}
+
+
+def _count(number: int) -> str:
+    return f"{number:,} model{'s' if number != 1 else ''}"

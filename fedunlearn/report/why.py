@@ -1,0 +1,64 @@
+"""Why a model was, or was not, part of a request: where the data entered, and on which way it came."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fedunlearn.lineage import Lineage, Request
+
+
+def reasons(lineage: Lineage, facts: Mapping[str, Any], resumes: int | None) -> dict[str, str]:
+    """A sentence for every kept model.
+
+    Args:
+        lineage: the family as it was at the ledger line.
+        facts: the record's.
+        resumes: the ledger line that this one goes on with, if any.
+    """
+    plan, request = facts["plan"], Request.from_json(facts["request"])
+    words, affected, rows = request.words(), set(plan["affected"]), {row["name"]: row for row in facts["models"]}
+    through = _through(lineage, plan["roots"], affected)
+    at = {name: frozenset(s.site for s in lineage[name].data if request.touches(s)) for name in plan["roots"]}
+    where: dict[tuple[str, ...], str] = {}  # many heirs share their sources
+    found = {}
+    for model in (m for m in lineage.models if m.kept):
+        row = rows.get(model.name)
+        if row is not None:
+            sources = tuple(row["sources"])
+            if sources not in where:
+                sites = sorted(frozenset[str]().union(*(at[name] for name in sources)))
+                where[sources] = f"{_few(sources, 2)} (rows of {_few(sites)})"
+            if model.name in at:
+                text = f"It was trained on {words} itself, with rows of {_few(sorted(at[model.name]))}."
+            elif through[model.name] is None:
+                way = "averages" if row["holds_class"] else "descends from"
+                text = f"It {way} models that were trained on {words}: {where[sources]}."
+            else:
+                own = "" if row["holds_class"] else " No row of it trained this model itself."
+                text = f"It inherits {words} through {through[model.name]}, from {where[sources]}.{own}"
+        elif model.name in affected:
+            other = f"line {resumes}" if resumes is not None else "another line"
+            text = f"The request reached it, but this ledger line is not about it: see {other}."
+        elif not model.parents and not model.data:
+            text = "The lineage knows no data and no parent of it; if it has any, nobody can tell from here."
+        else:
+            text = f"Neither it nor any ancestor was trained on {words}, as far as the lineage knows."
+        found[model.name] = text
+    return found
+
+
+def _through(lineage: Lineage, roots: Iterable[str], affected: set[str]) -> dict[str, str | None]:
+    """For every affected model on a shortest way from a root: the last kept model before it, if there is one."""
+    found: dict[str, str | None] = dict.fromkeys(roots)
+    queue = deque(found)
+    while queue:
+        name = queue.popleft()
+        for child in lineage.graph.adj[name]:
+            if child in affected and child not in found:
+                found[child] = name if lineage[name].kept else found[name]
+                queue.append(child)
+    return found
+
+
+def _few(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"

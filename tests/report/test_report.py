@@ -1,0 +1,297 @@
+"""The page tells what the record says: all of it, nothing else, and nothing that a name could make a browser do."""
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedunlearn.errors import StoreError
+from fedunlearn.evaluation.tiers import METRICS
+from fedunlearn.lineage import Model, Request
+from fedunlearn.report import document, evaluations_of, page, tables
+from fedunlearn.runtime import Family
+from fedunlearn.store import Line
+from tests.report.conftest import CLASSES, HOSTILE, data, invented, many, result
+
+A = Request(classes=("a",))
+
+
+class Read(HTMLParser):
+    """Tags, attributes, text, and the cells of each row by its first cell."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.rows: list[list[str]] = []
+        self._in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._in_cell = True
+        if tag == "br":
+            self.handle_data("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+
+    def handle_data(self, text: str) -> None:
+        self.text.append(text)
+        if self._in_cell:
+            self.rows[-1][-1] += text
+
+    def of(self, name: str) -> list[list[str]]:
+        return [row for row in self.rows if row and row[0].startswith(name)]
+
+
+def told(family: Family, line: Line, evaluations: dict[str, Any] | None = None) -> tuple[dict[str, Any], Read]:
+    plain = document(family, line, evaluations or {})
+    assert json.loads(json.dumps(plain)) == plain  # plain data
+    return plain, Read(page(plain))
+
+
+def test_every_kept_model_is_in_the_page_with_the_numbers_of_the_record(tmp_path: Path) -> None:
+    numbers = {"forgotten_before": 0.876, "forgotten_after": 0.123, "retained_before": 0.951, "retained_after": 0.937}
+    more = {"retrained_forgotten": 0.045, "mask_retained": 0.949, "retrained_retained": 0.962}
+    models = [Model(f"m{i}", "north", "incremental", CLASSES, (f"m{i - 1}",) * (i > 0), data("a")) for i in range(9)]
+    models.append(Model("stranger", "west", "incremental", CLASSES, (), data("b", site="west")))
+    plain, read = told(*invented(tmp_path, models, A, lambda r: numbers | more))
+    assert {m["name"] for m in plain["models"]} == {m.name for m in models}
+    for model in models[:9]:
+        cells = read.of(model.name)[0][2:9]
+        assert cells == ["87.6%", "12.3%", "4.5%", "95.1%", "93.7%", "94.9%", "96.2%"]
+    (row,) = read.of("stranger")
+    assert "Neither it nor any ancestor was trained on class a" in row[1]
+
+
+def test_what_is_none_is_said_not_to_be_measured_with_a_reason_and_is_never_zero(chain: tuple[Family, Line]) -> None:
+    family, line = chain
+    for row in line.body["record"]["facts"]["models"]:
+        row.update(dict.fromkeys(("forgotten_after", "retrained_forgotten", "retrained_retained", "mask_retained")))
+    plain, read = told(family, line)
+    cells = read.of("root")[0]
+    assert [cells[i] for i in (3, 4, 7, 8)] == ["not measured"] * 4
+    assert "0.0%" not in cells
+    reasons = {(w, m): e["why"] for e in plain["not_measured"] for w in e["what"] for m in e["models"]}
+    assert "can be scored at its home north" in reasons["accuracy on what is forgotten", "root"]
+    assert "no model was retrained" in reasons["the retrained model's accuracy", "heir"]
+    for why in set(reasons.values()):
+        assert why in "".join(read.text)
+
+
+@pytest.mark.parametrize("evaluated", [(), ("root",), ("root", "heir")])
+def test_each_metric_of_each_heir_has_a_result_or_a_reason(chain: tuple[Family, Line], evaluated: tuple[str, ...]) -> None:
+    family, line = chain
+    versions = {r["name"]: (r["version_before"], r["version_after"]) for r in line.body["record"]["facts"]["models"]}
+    plain, read = told(family, line, {name: {"full": result(*versions[name])} for name in evaluated})
+    missing = [(w, m) for e in plain["not_measured"] for w in e["what"] for m in e["models"] if w in METRICS]
+    taken = [(w, m) for m, tiers in plain["evaluations"].items() for r in tiers.values() for w in r["metrics"]]
+    assert sorted(missing + taken) == sorted((w, m) for w in METRICS for m in versions)
+    risks = {m["name"]: m["risk"] for m in plain["models"]}
+    assert {n: r for n, r in risks.items() if n in evaluated} == dict.fromkeys(evaluated, "doubtful")
+    assert all(r == "unknown" for n, r in risks.items() if n not in (*evaluated, "stranger"))
+    assert ("80.0% (retrained 80.0%)" in "".join(read.text)) == bool(evaluated)
+
+
+def test_results_of_another_version_are_not_used_and_said_to_be_so(chain: tuple[Family, Line]) -> None:
+    plain, read = told(*chain, {"root": {"full": result("0" * 64, "f" * 64)}})
+    assert plain["evaluations"] == {}
+    assert next(m for m in plain["models"] if m["name"] == "root")["risk"] == "unknown"
+    assert "the full tier was run on another version (ffffffffffff)" in "".join(read.text)
+
+
+def test_low_risk_takes_a_deep_test_beside_a_retrained_model(chain: tuple[Family, Line]) -> None:
+    family, line = chain
+    row = line.body["record"]["facts"]["models"][0]
+    found = result(row["version_before"], row["version_after"])
+    found["metrics"]["probe"]["after"]["above_retrained"] = {"value": 0.0, "low": -0.1, "high": 0.1, "n": 50}
+    found["metrics"]["relearn_shots"]["after"]["steps"] = "never reached in 200 steps"
+
+    def risk(nets: list[str], **changed: Any) -> str:
+        plain, _ = told(family, line, {row["name"]: {"full": {**found, "nets": nets, **changed}}})
+        return str(next(m for m in plain["models"] if m["name"] == row["name"])["risk"])
+
+    assert risk(["before", "after", "retrained"]) == "low"
+    assert risk(["before", "after"]) == "unknown"
+    assert risk(["before", "after", "retrained"], metrics={}) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("metric", "of", "found"),
+    [
+        ("ulira", {"after": (0.7, 0.6, 0.8)}, True),
+        ("ulira", {"after": (0.3, 0.2, 0.4)}, True),  # over-forgotten rows are told apart, too
+        ("ulira", {"after": (0.55, 0.45, 0.65)}, False),
+        ("ulira_from_retrained", {"after": (0.6, 0.55, 0.65), "retrained": (0.62, 0.6, 0.64)}, False),
+        ("ulira_from_retrained", {"after": (0.7, 0.65, 0.75), "retrained": (0.48, 0.4, 0.56)}, True),
+    ],
+)
+def test_membership_is_residue_beyond_its_interval_and_its_control(
+    chain: tuple[Family, Line], metric: str, of: dict[str, tuple[float, float, float]], found: bool
+) -> None:
+    family, line = chain
+    row = line.body["record"]["facts"]["models"][0]
+    nets = {
+        net: {"auc": dict(zip(("value", "low", "high", "n"), (*a, 50), strict=True)), "tpr": {}, "curve": [[0, 0], [1, 1]]}
+        for net, a in of.items()
+    }
+    told_of = {**result(row["version_before"], row["version_after"], "audit"), "metrics": {metric: {"shadows": 16, **nets}}}
+    plain, _ = told(family, line, {row["name"]: {"audit": told_of}})
+    assert (next(m for m in plain["models"] if m["name"] == row["name"])["risk"] == "doubtful") == found
+
+
+def test_the_version_in_force_decides_the_risk(tmp_path: Path) -> None:
+    names = ("pending", "untouched", "waiting", "committed", "partial")
+    models = [Model(n, "north", "incremental", CLASSES, (), data("a")) for n in names]
+    changes = {n: {"status": n} for n in names[:3]} | {"partial": {"unmeasured": ["x @ south/main"]}}
+    said = [{"model": "pending", "text": "12.0% of the forgotten rows are still recognised (at most 5.0%)"}]
+    family, line = invented(tmp_path, models, A, lambda r: changes.get(r["name"], {}), said)
+    plain, read = told(family, line)
+    risks = {m["name"]: m["risk"] for m in plain["models"]}
+    assert risks == {"pending": "open", "untouched": "open", "waiting": "open", "committed": "unknown", "partial": "doubtful"}
+    assert plain["verdict"]["tone"] == "open"
+    assert (
+        "2 edited and accepted by the gate, 1 held back by the gate, 1 could not be edited" in plain["verdict"]["sentences"][0]
+    )
+    assert said[0]["text"] in "".join(read.text)
+    family.ledger.append("rolled back", {"undoes": line.number, "request": "x", "heads": dict.fromkeys(names, "0" * 64)})
+    plain, read = told(family, line)
+    assert {m["risk"] for m in plain["models"]} == {"open"}
+    assert "rolled back by ledger line 2" in plain["verdict"]["sentences"][0]
+
+
+def test_models_born_after_the_line_are_no_part_of_it(chain: tuple[Family, Line]) -> None:
+    family, line = chain
+    late = Model("late", "north", "incremental", CLASSES, ("root",), data("b"))
+    family.write_lineage(type(family.lineage)((*family.lineage.models, late), family.lineage.tests))
+    family.ledger.append("trained", {"heads": {"late": "1" * 64, "heir": "2" * 64}, "models": 4})
+    plain, _ = told(Family(family.folder), line)
+    assert {m["name"] for m in plain["models"]} == {"root", "heir", "stranger"}
+    assert {m["name"]: m["later"] for m in plain["models"]} == {"root": None, "heir": 2, "stranger": None}
+
+
+def test_hashes_reason_and_cost_are_those_of_the_ledger(tmp_path: Path) -> None:
+    models = [Model("root", "north", "incremental", CLASSES, (), data("a"))]
+    family, line = invented(tmp_path, models, A, reason="case 12", accepted_untested="nobody has rows")
+    _, read = told(family, line)
+    text = "".join(read.text)
+    row = line.body["record"]["facts"]["models"][0]
+    for expected in (
+        line.hash,
+        line.previous,
+        row["version_before"],
+        row["version_after"],
+        "case 12",
+        "nobody has rows",
+        "2.0 kB",
+    ):
+        assert expected in text
+    assert read.of("north")[-1] == ["north", "7 B", "9 B"]
+    assert "Committed untested" in text
+
+
+def test_the_same_record_gives_the_same_page(chain: tuple[Family, Line]) -> None:
+    assert page(document(*chain, {})) == page(document(Family(chain[0].folder), chain[1], {}))
+
+
+def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
+    models = [Model(n, h, "incremental", CLASSES, (), data("a")) for n, h in zip(HOSTILE, reversed(HOSTILE), strict=True)]
+    said = [{"model": HOSTILE[0], "text": HOSTILE[1]}]
+    family, line = invented(
+        tmp_path,
+        models,
+        Request(("a",), id=HOSTILE[0], due="2026-12-01"),
+        lambda r: {"strength": {HOSTILE[0]: HOSTILE[1]}},
+        said,
+        HOSTILE[2],
+        HOSTILE[0],
+    )
+    row = line.body["record"]["facts"]["models"][0]
+    found = result(row["version_before"], row["version_after"])
+    found["not_measurable"][HOSTILE[1]] = HOSTILE[0]
+    plain, read = told(family, line, {row["name"]: {"full": found}})
+    harmless, _ = told(
+        *invented(tmp_path / "calm", [Model(f"m{i}", "north", "incremental", CLASSES, (), data("a")) for i in range(8)], A)
+    )
+    calm = Read(page(harmless))
+    assert [t for t, _ in read.tags].count("script") == [t for t, _ in calm.tags].count("script") == 1
+    assert {t for t, _ in read.tags} - {t for t, _ in calm.tags} <= {"figure", "figcaption", "g", "line", "ul", "li"}
+    assert not any(name.startswith("on") or name in ("src", "style") for _, attrs in read.tags for name in attrs)
+    assert all((attrs.get("href") or "#").startswith("#") for _, attrs in read.tags)
+    text = page(plain)
+    assert not re.search("[\u202e\u200b\u0007]", text)
+    assert "gnp.\\u202efdp" in text
+    assert "{{ 7 * 7 }}" in text
+    for name in HOSTILE[:5]:
+        assert name in "".join(read.text)
+
+
+def test_the_page_refuses_to_load_anything(chain: tuple[Family, Line]) -> None:
+    _, read = told(*chain)
+    policy = next(a["content"] for t, a in read.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not {"link", "img", "iframe", "object", "base"} & {t for t, _ in read.tags}
+    assert not re.search(r"https?://(?!www\.w3\.org)", page(document(*chain, {})))
+
+
+def test_every_link_of_the_page_leads_somewhere(chain: tuple[Family, Line]) -> None:
+    _, read = told(*chain)
+    ids = [a["id"] for _, a in read.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {(a["href"] or "")[1:] for t, a in read.tags if t == "a"} <= set(ids)
+
+
+def test_tables_read_back_as_the_document_and_no_cell_is_a_formula(tmp_path: Path) -> None:
+    models = [Model(n, "north", "incremental", CLASSES, (), data("a")) for n in HOSTILE]
+    family, line = invented(tmp_path, models, A, lambda r: {"forgotten_after": None})
+    row = line.body["record"]["facts"]["models"][0]
+    plain = document(family, line, {row["name"]: {"full": result(row["version_before"], row["version_after"])}})
+    found = {name: list(csv.DictReader(io.StringIO(text))) for name, text in tables(plain).items()}
+    assert set(found) == {"models", "measurements", "not_measured", "evidence", "traffic", "objections"}
+    assert [r["name"].removeprefix("'") for r in found["models"]] == [m["name"] for m in plain["models"]]
+    assert [float(r["forgotten_before"]) for r in found["models"]] == [m["forgotten_before"] for m in plain["models"]]
+    assert {r["forgotten_after"] for r in found["models"]} == {""}
+    assert not any((cell or "").startswith(("=", "+", "@")) for rows in found.values() for r in rows for cell in r.values())
+    probe = next(r for r in found["measurements"] if (r["metric"], r["net"], r["of"]) == ("probe", "after", "above retrained"))
+    assert [float(probe[k]) for k in ("value", "low", "high", "n")] == [0.3, 0.2, 0.4, 50]
+    assert len(found["not_measured"]) == sum(len(e["what"]) * len(e["models"]) for e in plain["not_measured"])
+
+
+def test_five_thousand_models_are_folded_and_all_there(tmp_path: Path) -> None:
+    family, line = invented(tmp_path, many(5000), A)
+    rows = line.body["record"]["facts"]["models"]
+    found = {r["name"]: {"full": result(r["version_before"], r["version_after"])} for r in rows[:300]}
+    plain = document(family, line, found)
+    text = page(plain)
+    assert len(text.encode()) < 10_000_000
+    assert len(plain["models"]) == 5000
+    assert len(plain["lineage"]["boxes"]) <= 500
+    assert sorted(n for b in plain["lineage"]["boxes"] for n in b["models"]) == sorted(m["name"] for m in plain["models"])
+    named = {row[0].split("\n")[0] for row in Read(text).rows if row}
+    assert {m["name"] for m in plain["models"]} <= named
+    assert not re.search(r"<details class=\"group[^>]* many\"[^>]* open", text)
+
+
+def test_evaluations_are_read_for_their_own_line_only(chain: tuple[Family, Line]) -> None:
+    family, line = chain
+    assert evaluations_of(family, line) == {}
+    path = family.folder / "evaluations" / f"{line.hash[:16]}.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"line": line.hash, "models": {"root": {"full": {"tier": "full"}}}}))
+    assert evaluations_of(family, line) == {"root": {"full": {"tier": "full"}}}
+    for text in ("{", "[]", json.dumps({"line": "0" * 64, "models": {}}), json.dumps({"line": line.hash, "models": []})):
+        path.write_text(text)
+        with pytest.raises(StoreError, match=r"not a file of evaluations .*; delete it and measure again"):
+            evaluations_of(family, line)
