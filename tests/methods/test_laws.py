@@ -25,6 +25,14 @@ def test_every_method_obeys(name: str, law: Law) -> None:
         law(make(name))
 
 
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(
+    "settings", [{"weigh": "fisher", "share": 0.3}, {"weigh": "none"}, {"layers": "all", "share": 0.3}], ids=str
+)
+def test_steer_obeys_with_other_settings(settings: dict[str, Any], law: Law) -> None:
+    law(make("steer", settings))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_name_with_its_settings_makes_the_method_again(name: str) -> None:
     method = make(name)
