@@ -55,7 +55,7 @@ class Steer(Method):
     Args:
         factor: the decrease to reach, over what was enough at the root; "auto" is `MARGIN` where it keeps to the gate's limits
             on the heir's calibration rows or there are none of the class, and otherwise chosen on them.
-        layers: "last", "all" (linear and convolutional layers), or the name of a layer.
+        layers: "last", "all", or the names of layers; where inputs' moments weigh, linear and convolutional ones among them.
         weigh: how damage is measured: "moment" of layers' inputs, diagonal "fisher", or "none" (the length of the step).
         share: of the weights, which may move; above 0.
 
@@ -128,7 +128,7 @@ class Steer(Method):
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Take the smallest change that reaches all decreases."""
         found, far = _reached(case), -strength["factor"] if case.classes else strength["factor"]  # the labels' loss is to rise
-        rows = [{n: g for n, g in one.means.items() if n in weights} for one in found]  # G
+        rows = [{n: g for n, g in one.means.items() if n in weights and self._weighed(n, case)} for one in found]  # G
         if self.share < 1:
             rows = self._selected(rows, case)
         ways = [self._damped(g, case) for g in rows]  # G P
@@ -142,11 +142,9 @@ class Steer(Method):
         return edited
 
     def _damped(self, g: Tensors, case: Case) -> dict[str, Tensor]:
-        """P g, for what the heir was weighed on."""
-        if self.weigh == "none":
-            return dict(g)
-        if self.weigh == "fisher":
-            return {n: t / self._diagonal(n, t, case) for n, t in g.items() if n in case.own.means}
+        """P g."""
+        if self.weigh != "moment":
+            return {n: t / self._diagonal(n, t, case) for n, t in g.items()}
         found = {}
         for name in (n for n in sorted(case.own.means) if n in g):
             side, flat = self._side(case.own.means[name]), _flat(g, name, len(case.own.means[name]))
@@ -167,17 +165,22 @@ class Steer(Method):
         return [{n: torch.where(chosen[n], g, 0.0) for n, g in row.items()} for row in rows]
 
     def _diagonal(self, name: str, like: Tensor, case: Case) -> Tensor:
-        """The diagonal of P^-1 for one parameter, in its shape; 1 where the heir was not weighed on it."""
-        if self.weigh == "moment":
-            layer = name.removesuffix("bias") + "weight" if name.endswith("bias") else name
-            if layer not in case.own.means:
-                return torch.ones_like(like)
-            spread = self._side(case.own.means[layer]).diagonal()
-            return spread[-1].expand_as(like) if layer != name else spread[: like[0].numel()].view_as(like[0]).expand_as(like)
-        if name not in case.own.means:
+        """The diagonal of P^-1 for one parameter, in its shape."""
+        if self.weigh == "none":
             return torch.ones_like(like)
-        fisher, ridge = case.own.means[name], LAST_FISHER if self.layers == "last" else DEEP_FISHER
-        return fisher + ridge * (float(fisher.mean()) or 1.0)
+        own = case.own.means[self._as(name)]
+        if self.weigh == "fisher":
+            return own + (LAST_FISHER if self.layers == "last" else DEEP_FISHER) * (float(own.mean()) or 1.0)
+        spread = self._side(own).diagonal()
+        return (spread[-1] if name != self._as(name) else spread[: like[0].numel()].view_as(like[0])).expand_as(like)
+
+    def _weighed(self, name: str, case: Case) -> bool:
+        """Whether an heir was weighed on a parameter; what was not does not move."""
+        return self.weigh == "none" or self._as(name) in case.own.means
+
+    def _as(self, name: str) -> str:
+        """Under which name that is: a bias is an input of its layer."""
+        return name.removesuffix("bias") + "weight" if self.weigh == "moment" and name.endswith("bias") else name
 
     def _side(self, moment: Tensor) -> Tensor:
         """P^-1 of one layer: its moment with a ridge, over the mean of its diagonal."""
