@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.simulations.test_simulations import run
 
 
@@ -16,6 +18,7 @@ def test_steer_ablation(tmp_path: Path) -> None:
         assert all(r["strength"] in ({"factor": 1.3}, {}) for r in of)
 
 
+@pytest.mark.slow
 def test_depth_probe(tmp_path: Path) -> None:
     rows = {r["edit"]: r for r in run("depth_probe.py", tmp_path)["rows"]}
     closed = {"rewrite", "R1", "half of R1", "erase"}
