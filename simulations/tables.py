@@ -8,8 +8,10 @@ from typing import Any
 
 from bench_runtime import table as runtime
 from common import RESULTS
+from depth_probe import table as depth
 from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
+from steer_ablation import table as ablation
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
@@ -83,6 +85,8 @@ def inherited(*results: dict[str, Any]) -> str:
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result files (a pattern), and what is made of them
     "hospitals_classes": ("hospitals_classes", lambda result: hospitals(result["rows"]) + where(result)),
     "hospitals_summary": ("hospitals_classes", summary),
+    "steer_ablation": ("steer_ablation", lambda result: ablation(result["rows"]) + where(result)),
+    "depth_probe": ("depth_probe", lambda result: depth(result["rows"]) + where(result)),
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
     "inherited": ("inherited_*", inherited),

@@ -14,11 +14,13 @@ from fedunlearn.methods.fiun import FIUn
 from fedunlearn.methods.lfssd import LFSSD
 from fedunlearn.methods.logit_mask import LogitMask
 from fedunlearn.methods.pour import Pour
+from fedunlearn.methods.rewrite import Rewrite
 from fedunlearn.methods.ssd import SSD
 from fedunlearn.methods.steer import Steer
 
 METHODS: dict[str, type[Method]] = {
     "steer": Steer,
+    "rewrite": Rewrite,
     "fiun": FIUn,
     "ssd": SSD,
     "lfssd": LFSSD,

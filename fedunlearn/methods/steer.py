@@ -16,6 +16,11 @@ P is the inverse second moment of each layer's inputs on the heir's own data (th
 arXiv 1503.05671): forward passes only, and no row of what is forgotten. Evidence of several roots and classes is kept apart:
 each is a constraint of its own. That they are inequalities makes two roots that say the same count once, and of two that
 agree on the way but not on how far, the farther.
+
+Two settings make the papers' localisation and this direction one family. `weigh` says what damage is: P may also be the inverse
+diagonal Fisher of the heir's own data (SSD's yardstick), or nothing at all. `share` selects before the step, as FIUn does: only
+the weights move whose evidence most exceeds the heir's own importance, M_i / F_i, M being the maximum over roots of g^2 (what
+the papers' code measures, with all rows as one batch) and F the diagonal of P^-1; a number of weights instead of a threshold.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +30,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, unknown
 from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want
 from fedunlearn.methods.calibration import least
 from fedunlearn.methods.logit_mask import no_output
+from fedunlearn.methods.masks import top
 from fedunlearn.tensors import Tensors, equal
 
 MARGIN = 1.3  # how much farther than what was enough at the root
@@ -36,6 +42,8 @@ FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, MARGIN, 1.6, 
 LEFT = 0.02  # accuracy on the class that is taken for forgotten at a root
 LAST, DEEP = 0.01, 0.03  # ridge of a moment, over the mean of its diagonal: for the last layer alone, and for others
 ROWS = 1000  # of each shard that weigh an heir; in the prototype 100 were enough for ResNet-20
+LAST_FISHER, DEEP_FISHER = 1.0, 10.0  # the same for a diagonal Fisher, which is far less even
+WEIGHED = {"moment": Want("moment", rows=ROWS), "fisher": Want("squares", rows=ROWS), "none": None}
 SOFT = 1e-6  # of the diagonal: how soft the constraints are
 TIGHT = 1e-12  # relative: what is taken for met
 
@@ -47,7 +55,9 @@ class Steer(Method):
     Args:
         factor: the decrease to reach, over what was enough at the root; "auto" is `MARGIN` where it keeps to the gate's limits
             on the heir's calibration rows or there are none of the class, and otherwise chosen on them.
-        layers: "last", "all" (linear and convolutional layers), or the name of a layer.
+        layers: "last", "all", or the names of layers; where inputs' moments weigh, linear and convolutional ones among them.
+        weigh: how damage is measured: "moment" of layers' inputs, diagonal "fisher", or "none" (the length of the step).
+        share: of the weights, which may move; above 0.
 
     Raises:
         InputError: a setting is out of range.
@@ -55,27 +65,30 @@ class Steer(Method):
 
     factor: float | Literal["auto"] = "auto"
     layers: str = "last"
+    weigh: str = "moment"
+    share: float = 1.0
     name = "steer"
     evidence = Want("sum", "masked")
-    own = Want("moment", rows=ROWS)
+    own = WEIGHED["moment"]
     apart = True
     retained = True
 
     def __post_init__(self) -> None:
         if self.factor != "auto" and not (isinstance(self.factor, int | float) and 0 <= self.factor < float("inf")):
             raise InputError(f"steer: factor is {self.factor!r}, expected a number from 0 up, or 'auto'")
+        if not (isinstance(self.share, int | float) and 0 < self.share <= 1):
+            raise InputError(f"steer: share is {self.share!r}, expected a fraction above 0, up to 1")
+        if self.weigh not in WEIGHED:
+            raise unknown("weigh", self.weigh, WEIGHED, where="steer")
+        object.__setattr__(self, "own", WEIGHED[self.weigh])  # no setting of its own, so that it has no field
 
     def wants(self, classes: Sequence[str]) -> Want:
         """Which way: towards the masked outputs for classes; for samples, away from their labels."""
         return Want("sum", "masked") if classes else Want("sum")
 
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """Kept apart; what is said twice, to the bit, is heard once."""
-        kept: list[Evidence] = []
-        for one in evidence:
-            if not any(one.about == k.about and one.enough == k.enough and equal(one.means, k.means) for k in kept):
-                kept.append(one)
-        return tuple(kept)
+        """Kept apart."""
+        return kept_apart(evidence)
 
     def misses(self, case: Case) -> str | None:
         """An heir without an output for any of the classes, one that shares nothing, or roots that cannot say how far."""
@@ -114,30 +127,75 @@ class Steer(Method):
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Take the smallest change that reaches all decreases."""
-        found = _reached(case)
-        sides = {layer: _damped(case.own.means[layer], self.ridge) for layer in _layers(found, case, weights)}
-        way_of = 1.0 if case.classes else -1.0  # the labels' loss of samples is to rise
-        rows = [{n: way_of * _flat(e.means, n, len(side)) for n, side in sides.items() if n in e.means} for e in found]  # G
-        ways = [{n: torch.linalg.solve(sides[n], g.T).T for n, g in row.items()} for row in rows]  # G P
-        gram = [[sum(float((g[n] * way[n]).sum()) for n in sides if n in g and n in way) for way in ways] for g in rows]
+        found, far = _reached(case), -strength["factor"] if case.classes else strength["factor"]  # the labels' loss is to rise
+        rows = [{n: g for n, g in one.means.items() if n in weights and self._weighed(n, case)} for one in found]  # G
+        if self.share < 1:
+            rows = self._selected(rows, case)
+        ways = [self._damped(g, case) for g in rows]  # G P
+        gram = [[sum(float((g[n] * way[n]).sum()) for n in way if n in g) for way in ways] for g in rows]
         enough = [one.enough or 0.0 for one in found]
         weight_of = multipliers(torch.tensor(gram, dtype=torch.float64), torch.tensor(enough, dtype=torch.float64))
         edited = dict(weights)
-        for name, side in sides.items():
-            step = torch.zeros(len(weights[name]), len(side), dtype=torch.float64)
-            for multiplier, way in zip(weight_of.tolist(), ways, strict=True):
-                if name in way:
-                    step += multiplier * strength["factor"] * way[name]
-            width = weights[name][0].numel()
-            edited[name] = _moved(weights[name], step[:, :width].reshape(weights[name].shape))
-            if len(side) > width:
-                edited[_bias(name)] = _moved(weights[_bias(name)], step[:, width])
+        for name in {n for way in ways for n in way}:
+            step = sum((m * way[name] for m, way in zip(weight_of.tolist(), ways, strict=True) if name in way), torch.zeros(()))
+            edited[name] = (weights[name].double() + far * step).to(weights[name].dtype)
         return edited
 
-    @property
-    def ridge(self) -> float:
-        """What is added to the diagonal of a moment, over its mean."""
-        return LAST if self.layers == "last" else DEEP
+    def _damped(self, g: Tensors, case: Case) -> dict[str, Tensor]:
+        """P g."""
+        if self.weigh != "moment":
+            return {n: t / self._diagonal(n, t, case) for n, t in g.items()}
+        found = {}
+        for name in (n for n in sorted(case.own.means) if n in g):
+            side, flat = self._side(case.own.means[name]), _flat(g, name, len(case.own.means[name]))
+            way = torch.linalg.solve(side, flat.T).T if self.share == 1 else torch.stack([_within(side, row) for row in flat])
+            width = g[name][0].numel()
+            found[name] = way[:, :width].reshape(g[name].shape)
+            if len(side) > width:
+                found[_bias(name)] = way[:, width]
+        return found
+
+    def _selected(self, rows: Sequence[Tensors], case: Case) -> list[dict[str, Tensor]]:
+        """G with zeros for weights that are not among the `share` with the most evidence over own importance."""
+        scores: dict[str, Tensor] = {}
+        for name, g in ((n, g) for row in rows for n, g in row.items()):
+            ratio = g.square() / self._diagonal(name, g, case)
+            scores[name] = torch.maximum(scores[name], ratio) if name in scores else ratio
+        chosen = top(scores, self.share)
+        return [{n: torch.where(chosen[n], g, 0.0) for n, g in row.items()} for row in rows]
+
+    def _diagonal(self, name: str, like: Tensor, case: Case) -> Tensor:
+        """The diagonal of P^-1 for one parameter, in its shape."""
+        if self.weigh == "none":
+            return torch.ones_like(like)
+        own = case.own.means[self._as(name)]
+        if self.weigh == "fisher":
+            return own + (LAST_FISHER if self.layers == "last" else DEEP_FISHER) * (float(own.mean()) or 1.0)
+        spread = self._side(own).diagonal()
+        return (spread[-1] if name != self._as(name) else spread[: like[0].numel()].view_as(like[0])).expand_as(like)
+
+    def _weighed(self, name: str, case: Case) -> bool:
+        """Whether an heir was weighed on a parameter; what was not does not move."""
+        return self.weigh == "none" or self._as(name) in case.own.means
+
+    def _as(self, name: str) -> str:
+        """Under which name that is: a bias is an input of its layer."""
+        return name.removesuffix("bias") + "weight" if self.weigh == "moment" and name.endswith("bias") else name
+
+    def _side(self, moment: Tensor) -> Tensor:
+        """P^-1 of one layer: its moment with a ridge, over the mean of its diagonal."""
+        size = float(moment.diagonal().mean()) or 1.0  # a layer that sees only zeros has no direction that does damage
+        ridge = LAST if self.layers == "last" else DEEP
+        return moment + ridge * size * torch.eye(len(moment), dtype=moment.dtype)
+
+
+def kept_apart(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """All of it; what is said twice, to the bit, is heard once."""
+    kept: list[Evidence] = []
+    for one in evidence:
+        if not any(one.about == k.about and one.enough == k.enough and equal(one.means, k.means) for k in kept):
+            kept.append(one)
+    return tuple(kept)
 
 
 def multipliers(gram: Tensor, far: Tensor) -> Tensor:
@@ -178,26 +236,18 @@ def _reached(case: Case) -> list[Evidence]:
     return [e for e in case.evidence if e.means and (not e.about or e.about in case.head.classes)]
 
 
-def _layers(found: Sequence[Evidence], case: Case, weights: Tensors) -> list[str]:
-    named = {n for one in found for n in one.means}
-    return [n for n in sorted(case.own.means) if n in named and n in weights]
+def _within(side: Tensor, row: Tensor) -> Tensor:
+    """P g of one unit, where only weights that were selected may move: those whose g is not 0."""
+    moves, way = row.nonzero().flatten(), torch.zeros_like(row)
+    way[moves] = torch.linalg.solve(side[moves][:, moves], row[moves])
+    return way
 
 
 def _bias(layer: str) -> str:
     return layer.removesuffix("weight") + "bias"
 
 
-def _damped(moment: Tensor, ridge: float) -> Tensor:
-    """P^-1 of one layer."""
-    size = float(moment.diagonal().mean()) or 1.0  # a layer that sees only zeros has no direction that does damage
-    return moment + ridge * size * torch.eye(len(moment), dtype=moment.dtype)
-
-
 def _flat(means: Tensors, layer: str, width: int) -> Tensor:
     """A layer's gradient as a matrix, the bias as its last column where the moment has one."""
     weight = means[layer].flatten(1)
     return weight if weight.shape[1] == width else torch.cat([weight, means[_bias(layer)][:, None]], 1)
-
-
-def _moved(weight: Tensor, step: Tensor) -> Tensor:
-    return (weight.double() - step).to(weight.dtype)

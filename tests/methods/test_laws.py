@@ -1,121 +1,129 @@
-"""Laws that every method of the menu obeys."""
+"""Laws that every method of the menu obeys, and that they would find what breaks them."""
 
-import random
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fedunlearn.methods import METHODS, Case, Evidence, Method, make
-from fedunlearn.methods.calibration import KEPT, MOST
-from fedunlearn.methods.menu import settings_of
-from fedunlearn.tensors import equal
-from tests.methods.cases import HEAD, cases, evidence_of
+from fedunlearn.methods import METHODS, Case, Evidence, Method, Want, laws, make
+from fedunlearn.methods.base import Strength
+from fedunlearn.methods.laws import LAWS, Law
+from fedunlearn.tensors import Tensors
 
-TRAINED = {"fine_tune", "gradient_ascent", "distil"}  # not one-shot: they train on rows, whatever the evidence
-UNTOLD = TRAINED | {"random_mask", "fisher_noise"}  # they hear of nothing that is to be forgotten
-MERGING = [n for n in METHODS if make(n).evidence is not None]
+UNTOLD = {"random_mask", "fisher_noise"}  # baselines that hear of nothing that is to be forgotten
 
 
+@pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", METHODS)
-@settings(max_examples=25)
-@given(data=st.data())
-def test_the_model_passed_in_stays_and_names_shapes_and_dtypes_stay(name: str, data: st.DataObject) -> None:
-    method = make(name)
-    weights, case = data.draw(cases(method, data.draw(st.integers(1, 2))))
-    before = {n: t.clone() for n, t in weights.items()}
-    some = method.strengths(case, MOST)[:: 1 if name not in TRAINED else 3]
-    for strength in some:
-        edited = method.edit(weights, case, strength)
-        assert equal(weights, before)
-        assert list(edited) == list(weights)
-        assert {n: (t.shape, t.dtype) for n, t in edited.items()} == {n: (t.shape, t.dtype) for n, t in weights.items()}
-        assert all(bool(torch.isfinite(t).all()) for t in edited.values())
-        assert equal(method.edit(weights, case, strength), edited)  # the same again: nothing is drawn or kept in between
+def test_every_method_obeys(name: str, law: Law) -> None:
+    if name in UNTOLD and law is laws.forgetting_nothing_changes_nothing:
+        with pytest.raises(AssertionError, match="nothing was to be forgotten"):
+            law(make(name))
+    else:
+        law(make(name))
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n not in UNTOLD])
-@settings(max_examples=25)
-@given(data=st.data())
-def test_forgetting_nothing_changes_nothing(name: str, data: st.DataObject) -> None:
-    method = make(name)
-    weights, case = data.draw(cases(method))
-    zero = {n: torch.zeros_like(t) for one in case.evidence for n, t in one.means.items()}
-    if name == "activation_mask":  # what is forgotten is as active as the rest
-        zero = dict(case.own.means)
-    nothing = Case(tuple(replace(e, means=zero) for e in case.evidence), case.own, HEAD, (), case.home)
-    for strength in method.strengths(nothing, MOST):
-        assert equal(method.edit(weights, nothing, strength), weights)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_there_are_never_more_strengths_than_asked_for(name: str) -> None:
-    @given(data=st.data())
-    @settings(max_examples=10)
-    def law(data: st.DataObject) -> None:
-        method = make(name)
-        _, case = data.draw(cases(method))
-        for most in (MOST - 1, MOST, KEPT):
-            assert 1 <= len(method.strengths(case, most)) <= most
-
-    law()
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(
+    "settings", [{"weigh": "fisher", "share": 0.3}, {"weigh": "none"}, {"layers": "all", "share": 0.3}], ids=str
+)
+def test_steer_obeys_with_other_settings(settings: dict[str, Any], law: Law) -> None:
+    law(make("steer", settings))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_name_with_its_settings_makes_the_method_again(name: str) -> None:
     method = make(name)
-    assert make(name, settings_of(method)) == method
-    assert make(name, {k: str(v) for k, v in settings_of(method).items()}) == method
+    assert make(name, laws.settings_of(method)) == method
     assert method.name == name
 
 
-def edits_agree(method: Method, data: st.DataObject, one: list[Evidence], other: list[Evidence]) -> None:
-    weights, case = data.draw(cases(method))
-    first, second = (replace(case, evidence=method.merge(e)) for e in (one, other))
-    for strength in method.strengths(first, 3):
-        a, b = (method.edit(weights, c, strength) for c in (first, second))
-        apart, moved = (
-            sum(float((t.double() - w[n].double()).square().sum()) for n, t in a.items()) ** 0.5 for w in (b, weights)
-        )
-        assert apart <= 1e-3 * moved + 1e-6
+@dataclass(frozen=True)
+class Scaled(Method):
+    """Weights times a number where there is evidence: obeys. Its parts can be replaced by broken ones."""
+
+    by: float = 0.5
+    name = "scaled"
+    evidence = Want("squares")
+    own = None
+
+    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        return (max(evidence, key=lambda e: (e.rows, float(sum(t.sum() for t in e.means.values())))),)
+
+    def misses(self, case: Case) -> str | None:
+        return None if case.merged else "nothing here"
+
+    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+        return [{"by": self.by}]
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
+        return {
+            n: torch.where(case.merged[n] > 0, t * strength["by"], t) if n in case.merged else t for n, t in weights.items()
+        }
 
 
-@pytest.mark.parametrize("name", MERGING)
-@settings(max_examples=25)
-@given(data=st.data())
-def test_the_order_of_roots_does_not_matter(name: str, data: st.DataObject) -> None:
-    method = make(name)
-    drawn = [evidence_of(data.draw, method, about) for about in ("b", "c", "b")]
-    shuffled = random.Random(1).sample(drawn, 3)
-    edits_agree(method, data, drawn, shuffled)
+def in_place(self: Method, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
+    for tensor in weights.values():
+        tensor.mul_(1).add_(1)
+    return dict(weights)
 
 
-@pytest.mark.parametrize("name", MERGING)
-@settings(max_examples=25)
-@given(data=st.data())
-def test_a_root_that_says_the_same_again_changes_nothing(name: str, data: st.DataObject) -> None:
-    method = make(name)
-    drawn = [evidence_of(data.draw, method, about) for about in ("b", "c")]
-    edits_agree(method, data, drawn, [*drawn, *drawn])
+def drawn(self: Method, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
+    return {n: t + torch.rand(()) if t.is_floating_point() else t for n, t in weights.items()}
 
 
-@pytest.mark.parametrize("name", MERGING)
-@settings(max_examples=15)
-@given(data=st.data())
-def test_what_is_not_shared_with_the_roots_stays_to_the_bit(name: str, data: st.DataObject) -> None:
-    method = make(name)
-    weights, case = data.draw(cases(method))
-    kept = {"head.weight", "head.bias"}
-    partial = tuple(replace(e, means={n: t for n, t in e.means.items() if n not in kept}) for e in case.evidence)
-    for strength in method.strengths(replace(case, evidence=partial), 4):
-        edited = method.edit(weights, replace(case, evidence=partial), strength)
-        assert all(torch.equal(edited[n], weights[n]) for n in kept)
+@dataclass(frozen=True)
+class Forgetful(Scaled):
+    """A setting that does not come out as it went in."""
+
+    others: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by", self.by / 2)
 
 
-@pytest.mark.parametrize("name", MERGING)
-def test_an_heir_that_shares_nothing_is_said_to_miss(name: str) -> None:
-    method = make(name)
-    nothing = Case(method.merge([Evidence({}, 1, "b", 1.0)]), Evidence(), HEAD, ("b",))
-    assert "needs deeper layers" in str(method.misses(nothing))
+def summed(self: Method, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    return (Evidence({n: sum((e.means[n] for e in evidence), torch.zeros(())) for n in evidence[0].means}),)
+
+
+def by_evidence(self: Method, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
+    return {n: t + case.merged[n].float() if n in case.merged else t for n, t in weights.items()}
+
+
+PURE, NOTHING, BUDGET, _, ORDER, AGAIN, SHARED, MISSES = LAWS
+BREAKS: list[tuple[Law, str, dict[str, Callable[..., Any]]]] = [
+    (PURE, "the weights passed in were changed", {"edit": in_place}),
+    (PURE, "the same edit again gave another model", {"edit": drawn}),
+    (PURE, "names are ", {"edit": lambda s, w, c, k: {n: t for n, t in w.items() if n != "head.bias"}}),
+    (PURE, "was .*float32", {"edit": lambda s, w, c, k: {n: t.double() for n, t in w.items()}}),
+    (PURE, "head.bias is not finite", {"edit": lambda s, w, c, k: {**w, "head.bias": w["head.bias"] / 0}}),
+    (PURE, "what was measured was changed", {"edit": lambda s, w, c, k: [t.add_(1) for t in c.merged.values()] and dict(w)}),
+    (NOTHING, "nothing was to be forgotten", {"edit": lambda s, w, c, k: {**w, "body.weight": w["body.weight"] + 1}}),
+    (BUDGET, "30 strengths, asked for at most 19", {"strengths": lambda s, c, most: [{"by": 0.5}] * 30}),
+    (ORDER, "in another order", {"merge": lambda s, evidence: tuple(evidence[:1]), "edit": by_evidence}),
+    (AGAIN, "the same evidence twice", {"merge": summed, "edit": by_evidence}),
+    (SHARED, "the head was changed", {"edit": lambda s, w, c, k: {**w, "head.bias": w["head.bias"] + bool(c.merged)}}),
+    (MISSES, "it misses nothing", {"misses": lambda s, c: None}),
+]
+
+
+def test_what_keeps_the_laws_passes() -> None:
+    for law in LAWS:
+        law(Scaled())
+
+
+@pytest.mark.parametrize(("law", "broken", "wrong"), BREAKS)
+def test_what_breaks_a_law_is_found(
+    law: Law, broken: str, wrong: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part, how in wrong.items():
+        monkeypatch.setattr(Scaled, part, how)
+    with pytest.raises(AssertionError, match=broken):
+        law(Scaled())
+
+
+def test_settings_that_come_out_otherwise_are_found() -> None:
+    with pytest.raises(AssertionError, match="make Forgetful"):
+        laws.its_settings_make_it_again(Forgetful())

@@ -1,8 +1,10 @@
 """Steer solves the problem that it says it solves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -10,9 +12,9 @@ from fedunlearn.errors import InputError
 from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Evidence, Steer, make
 from fedunlearn.methods.calibration import least
+from fedunlearn.methods.laws import HEAD, Draw
 from fedunlearn.methods.steer import LAST, SOFT, multipliers
 from fedunlearn.tensors import Head
-from tests.methods.cases import HEAD, cases, evidence_of
 
 GRAMS = st.integers(1, 5).flatmap(
     lambda k: st.tuples(
@@ -47,16 +49,15 @@ def test_a_constraint_that_nothing_can_meet_is_left_out_and_contradictions_give_
     assert solved([[0.0]], [1.0]).tolist() == [0.0]
 
 
-@settings(max_examples=30)
-@given(data=st.data())
-def test_every_decrease_is_reached_to_first_order_with_the_least_damage(data: st.DataObject) -> None:
-    method = Steer()
-    weights, case = data.draw(cases(method))
+@pytest.mark.parametrize("seed", range(30))
+def test_every_decrease_is_reached_to_first_order_with_the_least_damage(seed: int) -> None:
+    draw = Draw(Steer(), seed)
+    weights, case = draw.heir()
     weights = {n: t.double() for n, t in weights.items()}
-    evidence = (*case.evidence, evidence_of(data.draw, method, "c"))
+    evidence = (*case.evidence, draw.evidence("c"))
     own = Evidence({"head.weight": case.own.means["head.weight"]}, case.own.rows)
     case = Case(evidence, own, HEAD, ("b", "c"))
-    edited = method.edit(weights, case, {"factor": 1.0})
+    edited = Steer().edit(weights, case, {"factor": 1.0})
 
     def flat(one: object) -> torch.Tensor:
         w, b = (one[n] for n in HEAD.names)  # type: ignore[index]
@@ -71,8 +72,8 @@ def test_every_decrease_is_reached_to_first_order_with_the_least_damage(data: st
         return  # nothing to follow, or two that say nearly the same, or the opposite
     for e, x in zip(evidence, g, strict=True):
         assert float((x * step).sum()) <= -float(e.enough or 0) * (1 - 1e-2)
-    for seed in range(20):  # no other change that reaches them does less damage
-        other = step + 0.1 * step.norm() * torch.randn(3, 3, generator=torch.Generator().manual_seed(seed)).double()
+    for other_way in range(20):  # no other change that reaches them does less damage
+        other = step + 0.1 * step.norm() * torch.randn(3, 3, generator=torch.Generator().manual_seed(other_way)).double()
         reached = min(-float((x * other).sum()) / float(e.enough or 1) for e, x in zip(evidence, g, strict=True))
         if reached > 0:
             other = other / min(reached, 1.0)
@@ -92,6 +93,38 @@ def test_with_one_class_it_is_the_closed_form() -> None:
     delta = -2.6 * pg / (g * pg).sum()
     assert torch.allclose(edited["head.weight"].double() - weights["head.weight"].double(), delta[:, :2], rtol=1e-3, atol=1e-6)
     assert torch.allclose(edited["head.bias"].double() - weights["head.bias"].double(), delta[:, 2], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("weigh", ["fisher", "none"])
+def test_with_another_yardstick_it_is_the_closed_form_of_that(weigh: str) -> None:
+    draw = Draw(make("steer", {"weigh": weigh, "layers": "all"}), 4)
+    weights, case = draw.heir()
+    edited = draw.method.edit(weights, case, {"factor": 1.3})
+    (one,), fisher = case.evidence, case.own.means
+    damage = {n: fisher[n] + 10 * fisher[n].mean() if weigh == "fisher" else torch.ones_like(g) for n, g in one.means.items()}
+    reach = sum(float((g.square() / damage[n]).sum()) for n, g in one.means.items())
+    for n, g in one.means.items():
+        delta = -1.3 * float(one.enough or 0) * (g / damage[n]) / reach
+        assert torch.allclose(edited[n].double() - weights[n].double(), delta, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("weigh", ["moment", "fisher", "none"])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_share_moves_the_weights_with_the_most_evidence_and_still_goes_as_far(weigh: str, seed: int) -> None:
+    draw = Draw(make("steer", {"weigh": weigh, "share": 0.4}), seed)
+    weights, case = draw.heir()
+    weights = {n: t.double() for n, t in weights.items()}
+    (one,) = case.evidence
+    own = {n: t for n, t in case.own.means.items() if n in HEAD.names}
+    one = replace(one, means={n: one.means[n] for n in HEAD.names})
+    case = replace(case, evidence=(one,), own=Evidence(own, 9))
+    edited = draw.method.edit(weights, case, {"factor": 1.0})
+    moved = torch.cat([(edited[n] - weights[n]).flatten() for n in HEAD.names])
+    g = torch.cat([one.means[n].flatten() for n in HEAD.names])
+    assert 0 < int((moved != 0).sum()) <= round(0.4 * len(g))
+    assert float(g @ moved) == pytest.approx(-float(one.enough or 0), rel=1e-3)
+    if weigh == "none":
+        assert float(g[moved != 0].abs().min()) >= float(g[moved == 0].abs().max())
 
 
 def test_an_heir_that_never_saw_the_class_forgets_it_and_the_number_carries_over() -> None:
@@ -171,6 +204,13 @@ def test_requests_that_it_cannot_serve_are_told_apart() -> None:
 def test_factors_out_of_range_are_refused(factor: object) -> None:
     with pytest.raises(InputError, match=f"steer: factor is {factor!r}, expected a number from 0 up, or 'auto'"):
         make("steer", {"factor": factor})
+
+
+def test_other_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(InputError, match="steer: share is 0, expected a fraction above 0, up to 1"):
+        make("steer", {"share": 0})
+    with pytest.raises(InputError, match="steer: unknown weigh 'fischer'; did you mean 'fisher'"):
+        make("steer", {"weigh": "fischer"})
 
 
 def test_evidence_with_an_impossible_number_is_refused() -> None:

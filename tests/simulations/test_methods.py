@@ -1,0 +1,31 @@
+"""The simulations of methods run at test size and tell what was asked."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.simulations.test_simulations import run
+
+
+def test_steer_ablation(tmp_path: Path) -> None:
+    rows = run("steer_ablation.py", tmp_path)["rows"]
+    assert {r["name"] for r in rows} == {"shared", "parallel", "eastern", "merged"}
+    settings = {r["setting"]: [s for s in rows if s["setting"] == r["setting"]] for r in rows}
+    assert set(settings) == {"factor 1.3", "mask, 10% move", "rewrite"}
+    before = {r["name"]: r["forgotten_before"] for r in settings["rewrite"]}
+    for of in settings.values():  # copies of one family
+        assert {r["name"]: r["forgotten_before"] for r in of} == before
+        assert all(r["strength"] in ({"factor": 1.3}, {}) for r in of)
+
+
+@pytest.mark.slow
+def test_depth_probe(tmp_path: Path) -> None:
+    rows = {r["edit"]: r for r in run("depth_probe.py", tmp_path)["rows"]}
+    closed = {"rewrite", "R1", "half of R1", "erase"}
+    assert set(rows) == {"before", "retrained", "logit mask", "steer, last", "steer, last two", "steer, all"} | closed
+    assert rows["before"]["back"] == 0
+    assert rows["retrained"]["forgotten"] == rows["logit mask"]["forgotten"] == 0
+    for same in ("logit mask", "steer, last", "rewrite"):  # the features of the last layer are as they were
+        assert rows[same]["probe"] == rows["before"]["probe"]
+        assert rows[same]["probe_rest"] == rows["before"]["probe_rest"]
+    assert rows["R1"]["probe"] != rows["before"]["probe"]
