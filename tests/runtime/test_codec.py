@@ -25,6 +25,8 @@ from fedunlearn.runtime.tasks import (
     Committed,
     Deposit,
     Deposited,
+    Evaluate,
+    Evaluated,
     Failure,
     Fetch,
     Fetched,
@@ -112,6 +114,11 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         *(SCORES, MAYBE, st.tuples(NUMBER, NUMBER), LOTS, LOTS),
     ),
     Applied: st.builds(Applied, TEXT, TEXT, STRENGTHS, TEXT, CURVES, SCORES, st.none() | SCORES, WHOLE, WHOLE),
+    Evaluate: st.builds(
+        Evaluate,
+        *(TEXT, TEXT, TEXT, TEXT, QUESTIONS, SHARDS, NAMES, st.dictionaries(TEXT, FETCHED, max_size=2)),
+    ),
+    Evaluated: st.builds(Evaluated, TEXT, TEXT, SETTINGS),
     Commit: st.builds(
         Commit, TEXT, st.dictionaries(TEXT, TEXT, max_size=2), st.dictionaries(TEXT, SELECTIONS, max_size=2), TEXT
     ),
