@@ -164,6 +164,35 @@ def record_table(models: list[Mapping[str, Any]]) -> Table:
     return table
 
 
+CLOSENESS = {  # what is shown of a quick evaluation: metric, part, heading
+    "tow": (None, "ToW\n(1: as retrained)"),
+    "kl_to_retrained": ("test", "KL to retrained, nats\nthe rest"),
+    "completeness": ("test", "same answers, in %\nthe rest"),
+}
+
+
+def closeness_table(models: Sequence[Mapping[str, Any]]) -> Table | None:
+    """How close each edited model is to a retrained one, beside how close it was and how close the mask is; None without one."""
+    found = {m["name"]: of for m in models if "tow" in (of := m["evaluation"].get("quick", {}).get("metrics", {}))}
+    if not found:
+        return None
+    table = Table(title="beside a model retrained without the data: before, after (mask)", title_justify="left")
+    table.add_column("model")
+    for _, heading in CLOSENESS.values():
+        table.add_column(heading, justify="right")
+    for name, metrics in found.items():
+        cells = []
+        for metric, (part, _) in CLOSENESS.items():
+            of = metrics[metric] if part is None else metrics[metric].get(part, {})
+            shown = [percent(of[n]) if metric == "completeness" else f"{of[n]:.3g}" for n in ("before", "after") if n in of]
+            mask = (
+                f" ({percent(of['mask']) if metric == 'completeness' else format(of['mask'], '.3g')})" if "mask" in of else ""
+            )
+            cells.append(f"{', '.join(shown) or '-'}{mask}")
+        table.add_row(name, *cells)
+    return table
+
+
 def percent(fraction: float | None) -> str:
     """A fraction in percent; a dash where it was not tested."""
     return "-" if fraction is None else f"{100 * fraction:.1f}"

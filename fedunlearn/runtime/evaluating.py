@@ -39,15 +39,15 @@ def evaluation_of(
         for shard, several in here.items()
     }
     before = tuple(c for c in gone if c not in request.classes)
-    again = {r.scored[heir.name].version: r.sent.get(heir.name) for r in references if heir.name in r.scored}
+    held = [r for r in references if heir.name in r.scored]
     return Evaluate(
         heir.home,
         tier,
         *versions,
         Question(request.classes, chosen, before),
         at_home(heir),
-        tuple(again),
-        {version: weights for version, weights in again.items() if weights is not None},
+        tuple(r.scored[heir.name].version for r in held),
+        {r.scored[heir.name].version: r.sent[heir.name] for r in held if heir.name in r.sent},
     )
 
 
