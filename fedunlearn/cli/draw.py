@@ -11,6 +11,7 @@ from rich.tree import Tree
 from fedunlearn.lineage import Lineage, Model, Plan
 
 MOST_POINTS = 6  # evidence points of one heir that are listed
+NETS = ("before", "after", "mask")
 MARKS = {"absent": "must be absent", "as_retrained": "as a retrained model", "not_expressible": "no output for it"}
 
 
@@ -164,33 +165,25 @@ def record_table(models: list[Mapping[str, Any]]) -> Table:
     return table
 
 
-CLOSENESS = {  # what is shown of a quick evaluation: metric, part, heading
-    "tow": (None, "ToW\n(1: as retrained)"),
-    "kl_to_retrained": ("test", "KL to retrained, nats\nthe rest"),
-    "completeness": ("test", "same answers, in %\nthe rest"),
-}
-
-
 def closeness_table(models: Sequence[Mapping[str, Any]]) -> Table | None:
-    """How close each edited model is to a retrained one, beside how close it was and how close the mask is; None without one."""
-    found = {m["name"]: of for m in models if "tow" in (of := m["evaluation"].get("quick", {}).get("metrics", {}))}
-    if not found:
-        return None
-    table = Table(title="beside a model retrained without the data: before, after (mask)", title_justify="left")
-    table.add_column("model")
-    for _, heading in CLOSENESS.values():
-        table.add_column(heading, justify="right")
-    for name, metrics in found.items():
-        cells = []
-        for metric, (part, _) in CLOSENESS.items():
-            of = metrics[metric] if part is None else metrics[metric].get(part, {})
-            shown = [percent(of[n]) if metric == "completeness" else f"{of[n]:.3g}" for n in ("before", "after") if n in of]
-            mask = (
-                f" ({percent(of['mask']) if metric == 'completeness' else format(of['mask'], '.3g')})" if "mask" in of else ""
-            )
-            cells.append(f"{', '.join(shown) or '-'}{mask}")
-        table.add_row(name, *cells)
-    return table
+    """Quick metrics of each edited model that has a retrained one to be compared with; None where none has."""
+    table = Table(title="beside a retrained model: before -> after (logit mask)", title_justify="left")
+    for column in ("model", "ToW, 1: alike", "KL on the rest, nats", "same answers on the rest, in %"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for m in models:
+        found = m["evaluation"].get("quick", {}).get("metrics", {})
+        if "tow" in found:
+            rest = (found[name].get("test") for name in ("kl_to_retrained", "completeness"))
+            table.add_row(m["name"], *(_change(of, i == 2) for i, of in enumerate((found["tow"], *rest))))
+    return table if table.row_count else None
+
+
+def _change(of: Mapping[str, Any] | None, share: bool) -> str:
+    """What an edit made of a number, beside what the mask makes of it; a dash where there is no row."""
+    if of is None:
+        return "-"
+    before, after, mask = ((percent(v) if share else f"{v:.3f}") if v is not None else "-" for v in map(of.get, NETS))
+    return f"{before} -> {after} ({mask})"
 
 
 def percent(fraction: float | None) -> str:
