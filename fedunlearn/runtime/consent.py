@@ -188,7 +188,8 @@ def words(task: Task) -> str:
             about = _listed(task.question.classes) if task.question.classes else "samples"
             return f"edit {_short(task.version)} with {task.method!r} to forget {about}; the new version stays here"
         case Evaluate():
-            how = "with short trainings on rows here" if task.tier != "quick" else "on rows here"
+            how = "on rows here" if task.tier == "quick" else "with short trainings on rows here"
+            how = f"with {2 * task.audit.shadows} models trained on rows here, which stay here" if task.audit else how
             beside = f", beside {len(task.retrained)} retrained, {len(task.sent)} of them sent along" if task.retrained else ""
             return (
                 f"evaluate {_short(task.after)} against {_short(task.before)} ({task.tier!r}, {how}{beside}); numbers are sent"

@@ -13,13 +13,19 @@ from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.scoring import at_home, gone_from, selection_of
-from fedunlearn.runtime.tasks import Applied, Evaluate, Evaluated, Question
+from fedunlearn.runtime.tasks import Applied, Audit, Evaluate, Evaluated, Question
 
 PARTS = ("tier", "nets", "rows", "metrics", "not_measurable", "seconds")  # of what `evaluate` gives
 
 
 def evaluation_of(
-    heir: Heir, request: Request, tier: str, versions: tuple[str, str], gone: Sequence[str], references: Sequence[Reference]
+    heir: Heir,
+    request: Request,
+    tier: str,
+    versions: tuple[str, str],
+    gone: Sequence[str],
+    references: Sequence[Reference],
+    audit: Audit | None = None,
 ) -> Evaluate:
     """The task that takes one tier of one heir.
 
@@ -30,6 +36,7 @@ def evaluation_of(
         versions: before the edit, and after it.
         gone: classes forgotten earlier.
         references: retrained families, each of another seed.
+        audit: what the audit needs.
     """
     here: dict[str, list[Selection]] = {}
     for point in (p for p in heir.points if p.site == heir.home):
@@ -48,6 +55,7 @@ def evaluation_of(
         at_home(heir),
         tuple(r.scored[heir.name].version for r in held),
         {r.scored[heir.name].version: r.sent[heir.name] for r in held if heir.name in r.sent},
+        audit,
     )
 
 

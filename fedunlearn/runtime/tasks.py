@@ -231,6 +231,25 @@ class Applied:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """What shadow models are made by.
+
+    Args:
+        recipe: how the heir was trained, from the start.
+        shadows: how many models in each of two pools; even.
+        method: that edited the heir, to be applied to each; empty where it has no name in the menu.
+        settings: of the method.
+        strength: that the heir got.
+    """
+
+    recipe: Recipe
+    shadows: int
+    method: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    strength: Strength = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Take the metrics of one tier of an edited model, beside what it was, the logit mask, and retrained models.
 
@@ -243,6 +262,7 @@ class Evaluate:
         own_shards: the place's shards that the heir was trained on, and the classes used of each.
         retrained: versions of the same model retrained without the data; each of another seed.
         sent: those of them that are not in the place's own store.
+        audit: what the audit needs; None for other tiers.
     """
 
     place: str
@@ -253,6 +273,7 @@ class Evaluate:
     own_shards: tuple[tuple[str, tuple[str, ...]], ...] = ()
     retrained: tuple[str, ...] = ()
     sent: Mapping[str, Fetched] = field(default_factory=dict)
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)

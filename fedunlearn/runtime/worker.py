@@ -97,7 +97,7 @@ class Worker:
                 case Apply():
                     return self._apply(task)
                 case Evaluate():
-                    return examine(task, self.data, self.store, self._net)
+                    return examine(task, self.data, self.store, self.make_net, self.device)
                 case Commit():
                     return self._commit(task)
 

@@ -8,17 +8,21 @@ from typing import Any
 from fedunlearn.errors import InputError, StoreError, unknown
 from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
-from fedunlearn.runtime import Backend, Family, Reference, gone_from
+from fedunlearn.methods import METHODS
+from fedunlearn.runtime import Backend, Family, gone_from
 from fedunlearn.runtime.backend import check
 from fedunlearn.runtime.evaluating import believed, evaluation_of
 from fedunlearn.runtime.record import COMMITTED, PENDING
-from fedunlearn.runtime.tasks import Evaluated
+from fedunlearn.runtime.tasks import Audit, Evaluated
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.places import retrained as retrain
+from fedunlearn.scenario.schema import Federated, Imported, Scenario
 from fedunlearn.scenario.upbringing import Progress
 from fedunlearn.store import Line, write_atomically
+from fedunlearn.training import Recipe, seed_of
 
 FOLDER = "evaluations"
+SHADOWS = 16  # in each pool of the audit
 Found = dict[str, dict[str, dict[str, Any]]]  # model -> tier -> as `evaluate` gives it, with both versions
 
 
@@ -69,15 +73,19 @@ def assess(
     todo = {
         t: [h for h in heirs if _retrained_in(found.get(h.name, {}).get(t)) < least] for t in TIERS[: TIERS.index(tier) + 1]
     }
+    scenario = of_family(family)
     if any(todo.values()):
-        references = _references(family, request, line, backend, least, progress)
+        seeded = [scenario.model_copy(update={"seed": scenario.seed + i}) for i in range(least)]
+        references = [retrain(family, one, request, backend, progress, before=line.number) for one in seeded]
         gone = gone_from(family, line.number)
         for name, missing in todo.items():
             done = 0
             for some in _rounds(name, missing):
                 progress(f"{name}: {', '.join(h.name for h in some)} ({done} of {len(missing)} models done)")
                 versions = [(edited[h.name]["version_before"], edited[h.name]["version_after"]) for h in some]
-                tasks = [evaluation_of(h, request, name, v, gone, references) for h, v in zip(some, versions, strict=True)]
+                audits = [_audit(scenario, family, facts, edited[h.name]) if name == "audit" else None for h in some]
+                told = zip(some, versions, audits, strict=True)
+                tasks = [evaluation_of(h, request, name, v, gone, references, audit) for h, v, audit in told]
                 answers = backend.carry(tasks)
                 for heir, task, answer in zip(some, tasks, answers, strict=True):
                     if isinstance(answer, Evaluated):
@@ -110,13 +118,23 @@ def assessed(family: Family, line: Line) -> Found:
     return found
 
 
-def _references(
-    family: Family, request: Request, line: Line, backend: Backend, number: int, progress: Progress
-) -> list[Reference]:
-    """Families retrained without what the request asked for and what was in force before; the first has the family's seed."""
-    scenario = of_family(family)
-    seeded = [scenario.model_copy(update={"seed": scenario.seed + i}) for i in range(number)]
-    return [retrain(family, one, request, backend, progress, before=line.number) for one in seeded]
+def _audit(scenario: Scenario, family: Family, facts: Mapping[str, Any], edited: Mapping[str, Any]) -> Audit | None:
+    """How a model was trained from the start, and edited; None where that is not known.
+
+    Of a chain of models it is as many epochs as all of them had, at the first one's learning rate.
+    """
+    name = edited["name"]
+    chain = [scenario.models[name]]
+    while chain[-1].source:
+        chain.append(scenario.models[chain[-1].source[0]])
+    if any(isinstance(spec, Imported) for spec in chain):
+        return None
+    epochs = sum(spec.settings[0] * (spec.rounds if isinstance(spec, Federated) else 1) for spec in chain)
+    spec, head, lr = chain[0], family.lineage[name].head, chain[-1].settings[1]
+    seed = seed_of(scenario.seed, name)
+    recipe = Recipe(name, spec.place, (), head, epochs, lr, spec.batch, seed, "cpu", spec.precision, spec.schedule)
+    method = facts["method"] if facts["method"] in METHODS else ""
+    return Audit(recipe, SHADOWS, method, facts["settings"] if method else {}, edited["strength"] if method else {})
 
 
 def _retrained_in(result: Mapping[str, Any] | None) -> int:

@@ -21,6 +21,7 @@ from fedunlearn.runtime.codec import DTYPES, KINDS, CodecError, Packed, pack, un
 from fedunlearn.runtime.tasks import (
     Applied,
     Apply,
+    Audit,
     Commit,
     Committed,
     Deposit,
@@ -117,6 +118,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Evaluate: st.builds(
         Evaluate,
         *(TEXT, TEXT, TEXT, TEXT, QUESTIONS, SHARDS, NAMES, st.dictionaries(TEXT, FETCHED, max_size=2)),
+        st.none() | st.builds(Audit, RECIPES, WHOLE, TEXT, SETTINGS, STRENGTHS),
     ),
     Evaluated: st.builds(Evaluated, TEXT, TEXT, SETTINGS),
     Commit: st.builds(

@@ -63,6 +63,23 @@ def test_only_what_is_missing_is_taken_and_kept(tmp_path: Path) -> None:
     assert assessed(family, family.ledger.lines[-1]) == {}
 
 
+@pytest.mark.slow
+def test_the_audit_trains_its_pools_once_and_edits_them_as_the_heir_was(tmp_path: Path) -> None:
+    family, backend = unlearned(SINGLE, tmp_path / "family")
+    first = assess(family, family.ledger.lines[-1], "audit", backend)["one"]["audit"]
+    assert first["not_measurable"] == {}
+    found = first["metrics"]["ulira"]
+    assert (found["attack"], found["shadows"]) == ("U-LiRA", 16)
+    pools = {p: p.stat().st_mtime_ns for p in (family.folder / "homes" / "north" / "shadows").rglob("*.safetensors")}
+    assert len(pools) == 32
+    rollback(family, backend, lift_exclusion=True)
+    unlearn(family, ZERO, "fiun", backend)
+    second = assess(family, family.ledger.lines[-1], "audit", backend)["one"]["audit"]
+    assert second["metrics"]["ulira"]["before"] == found["before"]
+    assert second["metrics"]["ulira"]["after"] != found["after"]
+    assert pools == {p: p.stat().st_mtime_ns for p in (family.folder / "homes" / "north" / "shadows").rglob("*.safetensors")}
+
+
 def test_what_some_homes_found_is_kept_when_another_refuses(tmp_path: Path) -> None:
     family, backend = unlearned(TWO, tmp_path / "family")
     line = family.ledger.lines[-1]
