@@ -91,8 +91,8 @@ def _number(found: Any, way: str) -> float | str:
         keys = [k for k in found if way == k or way.startswith(f"{k}.")]
         if not keys:
             close = difflib.get_close_matches(way.split(".")[0], found, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            return f"found no {way.split('.')[0]!r}{hint} there is {', '.join(found) or 'nothing'}"
+            hint = f" did you mean {close[0]!r}?" if close else ""
+            return f"found no {way.split('.')[0]!r};{hint} there is {', '.join(found) or 'nothing'}"
         key = max(keys, key=len)
         found, way = found[key], way[len(key) + 1 :]
     if isinstance(found, Mapping):
