@@ -14,7 +14,7 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import Case, Method
 from fedunlearn.methods.base import Strength, Unguided
-from fedunlearn.runtime import Backend, Family, InProcess, Record, Reference, Split, Worker, unlearn
+from fedunlearn.runtime import Backend, Family, InProcess, Record, Split, Worker, unlearn
 from fedunlearn.runtime.evaluating import evaluation_of
 from fedunlearn.runtime.flower import Flower, client_app
 from fedunlearn.runtime.tasks import Answer, Evaluate, Evaluated, Task
@@ -232,4 +232,3 @@ def test_a_retrained_model_travels_only_to_a_home_that_lacks_it(tmp_path: Path) 
     assert sent == {"east": {}}
     for m in record.facts["models"]:
         assert m["evaluation"]["quick"]["nets"][-1] == "retrained"
-    assert Reference() == Reference({}, {})
