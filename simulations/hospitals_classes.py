@@ -15,7 +15,7 @@ from common import arguments, keep, origin
 
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import FIUn, Method, Steer
-from fedunlearn.runtime import InProcess, score_all, unlearn
+from fedunlearn.runtime import InProcess, Reference, unlearn
 from fedunlearn.scenario import find_topology, reference, train, workers
 from fedunlearn.scenario.files import parse
 
@@ -39,8 +39,8 @@ def one(seed: int, forget: int) -> list[dict[str, Any]]:
         for choice, method in CHOICES.items():
             family = train(scenario, Path(folder) / choice)
             twin = reference(family, scenario, request)
-            retrained = score_all(twin, discover(family.lineage, request),
-                                  InProcess(workers(scenario, twin)))  # fmt: skip
+            retrained = Reference.of(twin, discover(family.lineage, request),
+                                     InProcess(workers(scenario, twin)))  # fmt: skip
             record = unlearn(family, request, method, InProcess(workers(scenario, family)), scenario.gate.gate,
                              retrained=retrained)  # fmt: skip
             found = ({**m, "seed": seed, "class": forget, "method": choice} for m in record.facts["models"])

@@ -20,7 +20,7 @@ from common import keep, origin
 
 from fedunlearn.lineage import Lineage, Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, InProcess, score_all, unlearn
+from fedunlearn.runtime import Family, InProcess, Reference, unlearn
 from fedunlearn.scenario import Scenario, load, reference, train, workers
 
 FAMILIES = Path(__file__).parent / "families"
@@ -54,11 +54,11 @@ def bring_up(scenario: Scenario, home: Path, retrain: bool) -> dict[str, Any]:
 
 def one(scenario: Scenario, home: Path, method: str, layers: str, retrained: bool) -> list[dict[str, Any]]:
     """What one method does to every heir of a copy of a family."""
-    request, twin = _request(scenario), {}
+    request, twin = _request(scenario), Reference()
     if retrained:
         whole = Family.open(home)
         again = reference(whole, scenario, request)  # trained before
-        twin = score_all(again, discover(whole.lineage, request), InProcess(workers(scenario, again)))
+        twin = Reference.of(again, discover(whole.lineage, request), InProcess(workers(scenario, again)))
     with TemporaryDirectory() as there:
         copied = shutil.copytree(home, Path(there) / "family", ignore=shutil.ignore_patterns("reference"))
         family = Family.open(copied)

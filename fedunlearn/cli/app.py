@@ -6,7 +6,6 @@ Long because every command is here, so that the whole command line can be read i
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,12 +24,11 @@ from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, InProcess, Record, settle, waiting_plan
+from fedunlearn.runtime import Backend, Family, InProcess, Record, Reference, settle, waiting_plan
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.runtime import unlearn as run_unlearn
-from fedunlearn.runtime.tasks import Scored
 from fedunlearn.scenario import (
     Scenario,
     backend_of,
@@ -474,8 +472,8 @@ def _unlearn(
     chosen = make(method, _pairs(settings))
     with progress() as say, carrier or backend_of(family) as backend:
 
-        def twin() -> Mapping[str, Scored]:
-            return {} if no_reference else retrained(family, scenario, asked, backend, say)
+        def twin() -> Reference:
+            return Reference() if no_reference else retrained(family, scenario, asked, backend, say)
 
         return run_unlearn(family, asked, chosen, backend, scenario.gate.gate, retrained=twin, progress=say, **options)
 
@@ -484,7 +482,7 @@ def _resume(family: Family, no_reference: bool, quorum: float, carrier: Abstract
     scenario, plan = of_family(family), waiting_plan(family)
     with progress() as say, carrier as backend:
 
-        def twin() -> Mapping[str, Scored]:
-            return retrained(family, scenario, plan.request, backend, say) if plan and not no_reference else {}
+        def twin() -> Reference:
+            return retrained(family, scenario, plan.request, backend, say) if plan and not no_reference else Reference()
 
         return run_resume(family, backend, retrained=twin, quorum=quorum, progress=say)

@@ -11,6 +11,7 @@ from rich.tree import Tree
 from fedunlearn.lineage import Lineage, Model, Plan, alike, chained
 
 MOST_POINTS = 6  # evidence points of one heir that are listed
+NETS = ("before", "after", "mask")
 MARKS = {"absent": "must be absent", "as_retrained": "as a retrained model", "not_expressible": "no output for it"}
 
 
@@ -133,6 +134,27 @@ def record_table(models: list[Mapping[str, Any]]) -> Table:
         colour = {"committed": "green", "pending": "red"}.get(m["status"], "yellow")
         table.add_row(m["name"], m["target"], *map(percent, shown), f"[{colour}]{m['status']}[/{colour}]")
     return table
+
+
+def closeness_table(models: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Quick metrics of each edited model that has a retrained one to be compared with; None where none has."""
+    table = Table(title="beside a retrained model: before -> after (logit mask)", title_justify="left")
+    for column in ("model", "ToW, 1: alike", "KL on the rest, nats", "same answers on the rest, in %"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for m in models:
+        found = m["evaluation"].get("quick", {}).get("metrics", {})
+        if "tow" in found:
+            rest = (found[name].get("test") for name in ("kl_to_retrained", "completeness"))
+            table.add_row(m["name"], *(_change(of, i == 2) for i, of in enumerate((found["tow"], *rest))))
+    return table if table.row_count else None
+
+
+def _change(of: Mapping[str, Any] | None, share: bool) -> str:
+    """What an edit made of a number, beside what the mask makes of it; a dash where there is no row."""
+    if of is None:
+        return "-"
+    before, after, mask = ((percent(v) if share else f"{v:.3f}") if v is not None else "-" for v in map(of.get, NETS))
+    return f"{before} -> {after} ({mask})"
 
 
 def percent(fraction: float | None) -> str:

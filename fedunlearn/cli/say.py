@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedunlearn.cli.console import out
-from fedunlearn.cli.draw import lineage_tree, plan_table, record_table
+from fedunlearn.cli.draw import closeness_table, lineage_tree, plan_table, record_table
 from fedunlearn.cli.state import due, pending, waiting_for
 from fedunlearn.lineage import Plan, Request
 from fedunlearn.runtime import Family, Record, behind
@@ -34,6 +34,8 @@ def say_record(record: Record) -> None:
         return
     out.print()
     out.print(record_table(record.facts["models"]))
+    if (closeness := closeness_table(record.facts["models"])) is not None:
+        out.print(closeness)
     for objection in record.facts["objections"]:
         out.print(f"held back: {objection['model']}: {objection['text']}", markup=False)
     verdict = "every heir was accepted" if record.accepted else "not every heir was accepted; the old versions stay in force"

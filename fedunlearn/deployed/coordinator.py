@@ -10,8 +10,7 @@ from fedunlearn.deployed.homecoming import plain_files
 from fedunlearn.deployed.order import Order
 from fedunlearn.errors import InputError
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, Record, Split, resume, rollback, settle, unlearn, waiting_plan
-from fedunlearn.runtime.tasks import Scored
+from fedunlearn.runtime import Backend, Family, Record, Reference, Split, resume, rollback, settle, unlearn, waiting_plan
 from fedunlearn.scenario import Scenario, of_family, request_of, retrained, train_afar, workers_here
 from fedunlearn.scenario.files import parse
 
@@ -92,8 +91,8 @@ def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, sa
     if order.resume:
         plan = waiting_plan(family)
 
-        def again() -> Mapping[str, Scored]:
-            return retrained(family, scenario, plan.request, both, say) if plan and order.reference else {}
+        def again() -> Reference:
+            return retrained(family, scenario, plan.request, both, say) if plan and order.reference else Reference()
 
         return _record(resume(family, both, retrained=again, quorum=order.quorum, progress=say))
     asked = request_of(
@@ -101,8 +100,8 @@ def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, sa
     )
     method = make(order.method, order.plain_settings)
 
-    def twin() -> Mapping[str, Scored]:
-        return retrained(family, scenario, asked, both, say) if order.reference else {}
+    def twin() -> Reference:
+        return retrained(family, scenario, asked, both, say) if order.reference else Reference()
 
     record = unlearn(
         family,

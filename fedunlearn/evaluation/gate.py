@@ -1,9 +1,12 @@
 """The gate: may an edited model become the current one? It answers in words, and objects to what was not tested."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation.accuracy import Scores
+from fedunlearn.evaluation.limits import check_limits, judge_metrics, tiers_of
 
 
 @dataclass(frozen=True)
@@ -14,21 +17,37 @@ class Gate:
         forgotten_at_most: accuracy left on the forgotten classes, where they must be absent.
         retained_drop_at_most: how much the accuracy on the rest may fall.
         distance_to_retrained_at_most: from a retrained model's accuracy on the same forgotten rows, where that is the target.
+        metrics: limits on what an evaluation finds, by the way to the number: {"probe.after.above_retrained": {"at_most": 0.1}}
+            (see `evaluation.limits`).
 
     Raises:
-        InputError: a limit is not a fraction.
+        InputError: a limit is not a fraction, or a metric or its limit is none.
     """
 
     forgotten_at_most: float = 0.05
     retained_drop_at_most: float = 0.05
     distance_to_retrained_at_most: float = 0.10
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what, value in vars(self).items():
-            if not 0 <= value <= 1:
+        for what in ("forgotten_at_most", "retained_drop_at_most", "distance_to_retrained_at_most"):
+            if not 0 <= (value := getattr(self, what)) <= 1:
                 raise InputError(f"gate: {what} is {value}, expected a fraction from 0 to 1")
+        check_limits(self.metrics)
 
-    def judge(self, target: str, before: Scores, after: Scores, retrained: Scores | None) -> tuple[list[str], list[str]]:
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """The tiers that have to be taken before it can judge; "quick" always is."""
+        return tiers_of(self.metrics)
+
+    def judge(
+        self,
+        target: str,
+        before: Scores,
+        after: Scores,
+        retrained: Scores | None,
+        evaluation: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> tuple[list[str], list[str]]:
         """Objections to one edited model; of several classes, each is judged by itself.
 
         Args:
@@ -36,6 +55,7 @@ class Gate:
             before: its scores on test rows before the edit.
             after: the same rows, after.
             retrained: the retrained model's scores on the same rows, if there is one.
+            evaluation: what `evaluate` found, by tier, for the limits on metrics.
 
         Returns:
             What was found wrong, and what was due but not tested.
@@ -66,7 +86,8 @@ class Gate:
                 f"accuracy on the rest fell by {drop:.1%}, from {before.retained:.1%} to {after.retained:.1%} "
                 f"(at most {self.retained_drop_at_most:.1%})"
             )
-        return wrong, list(dict.fromkeys(untested))
+        over, unknown = judge_metrics(self.metrics, target, evaluation or {})
+        return wrong + over, list(dict.fromkeys(untested + unknown))
 
 
 def _of(scores: Scores | None, what: str) -> float | None:

@@ -59,7 +59,7 @@ class Material:
         classes: Collection[str] = (),
         selections: Mapping[str, Selection] | None = None,
         *,
-        shards: Collection[str] | None = None,
+        shards: Mapping[str, Collection[str]] | None = None,
         gone: Collection[str] = (),
         trigger: Trigger | None = None,
     ) -> "Material":
@@ -70,19 +70,21 @@ class Material:
             head: the heir's last layer; rows of classes that it cannot name are for probes alone.
             classes: that are to be forgotten.
             selections: for each shard, which rows of it are to be forgotten; by default those of the classes, in every shard.
-            shards: those that the heir was trained on here; all by default.
+            shards: those that the heir, or an ancestor, was trained on here, and the classes of each that it used itself; by
+                default all.
             gone: classes forgotten earlier.
             trigger: a backdoor that what is forgotten had planted.
         """
         chosen = selections if selections is not None else {s: Selection(tuple(classes)) for s in data.shards if classes}
         forgotten, retained = [Rows.empty(head.classes)], [Rows.empty(head.classes)]
-        for shard in data.shards if shards is None else shards:
-            every = data.all(shard)
+        used = dict.fromkeys(data.shards) if shards is None else shards
+        for shard, some in used.items():
+            every, own = data.all(shard), data.training(shard, some)
             picked = set(data.selected(shard, chosen[shard]).keys) if shard in chosen else set()
             asked = [i for i, key in enumerate(every.keys) if key in picked]
-            stays = [i for i, key in enumerate(data.training(shard).keys) if key not in picked]
+            stays = [i for i, key in enumerate(own.keys) if key not in picked]
             forgotten.append(_named(every.take(asked), head, shard))
-            retained.append(_named(data.training(shard).take(stays).without(gone), head, shard))
+            retained.append(_named(own.take(stays).without(gone), head, shard))
         nothing = Rows.empty(head.classes)
         calibration, test = (data.held_out.get(split, nothing) for split in SPLITS)
         return cls(

@@ -8,6 +8,7 @@ from fedunlearn.runtime.bank import bank as bank
 from fedunlearn.runtime.coordinator import unlearn as unlearn
 from fedunlearn.runtime.family import Family as Family
 from fedunlearn.runtime.record import Record as Record
+from fedunlearn.runtime.reference import Reference as Reference
 from fedunlearn.runtime.resume import resume as resume
 from fedunlearn.runtime.resume import waiting as waiting
 from fedunlearn.runtime.resume import waiting_plan as waiting_plan

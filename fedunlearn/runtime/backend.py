@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
 from fedunlearn.methods import METHODS
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, HEIRS_AT_ROOTS, RETAINED_AT_HEIRS
-from fedunlearn.runtime.tasks import Answer, Apply, Failure, Measure, Task
+from fedunlearn.runtime.tasks import Answer, Apply, Audit, Evaluate, Failure, Measure, Task
 from fedunlearn.runtime.worker import Worker
 
 Kind = TypeVar("Kind")
@@ -115,9 +115,10 @@ def _refuse(worker: Answerer, task: Task, allowed: Collection[str]) -> None:
     if task.place != worker.place:
         raise SiteError(f"this is {worker.place!r}, the task is for {task.place!r}; nothing was done")
     known = [*allowed, *worker.methods]
-    if isinstance(task, Apply | Measure) and task.method not in {"", *METHODS, *known}:
+    named = task.audit if isinstance(task, Evaluate) else task
+    if isinstance(named, Apply | Measure | Audit) and named.method not in {"", *METHODS, *known}:
         raise SiteError(
-            f"method {task.method!r} is not allowed at {worker.place}; it allows "
+            f"method {named.method!r} is not allowed at {worker.place}; it allows "
             f"{', '.join([*METHODS, *known])}, and its owner can allow more there"
         )
 

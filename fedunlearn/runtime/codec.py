@@ -30,6 +30,8 @@ KINDS: dict[str, type] = {
     "scored": tasks.Scored,
     "apply": tasks.Apply,
     "applied": tasks.Applied,
+    "evaluate": tasks.Evaluate,
+    "evaluated": tasks.Evaluated,
     "commit": tasks.Commit,
     "committed": tasks.Committed,
     "survey": tasks.Survey,

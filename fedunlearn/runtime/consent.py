@@ -1,7 +1,9 @@
 """A place whose owner is asked before it computes on its rows, changes a model or gives something away.
 
 Survey (rows a class), Score (accuracies on held-out rows) and Commit (the mirror of the ledger: current versions, and what must
-not be trained on) are answered without asking; for everything else the owner is asked.
+not be trained on) are answered without asking, and so is a quick evaluation of versions that are here: it gives accuracies and
+distances of outputs. For everything else the owner is asked; also for a quick evaluation against a model that comes along, as
+what a model made for it says to few rows may tell them.
 """
 
 import json
@@ -17,7 +19,7 @@ from blake3 import blake3
 from fedunlearn.errors import SiteError, StoreError, unknown
 from fedunlearn.runtime.backend import Answerer
 from fedunlearn.runtime.codec import pack
-from fedunlearn.runtime.tasks import Answer, Apply, Commit, Deposit, Fetch, Measure, Score, Survey, Task, Train
+from fedunlearn.runtime.tasks import Answer, Apply, Commit, Deposit, Evaluate, Fetch, Measure, Score, Survey, Task, Train
 from fedunlearn.store import write_atomically
 
 FREE = (Survey, Score, Commit)
@@ -143,9 +145,14 @@ class Asking:
             SiteError: the owner has not allowed it.
             FedUnlearnError: it cannot be done; says why.
         """
-        if not isinstance(task, FREE):
+        if not free(task):
             self.consent.check(task, self.how)
         return self.inside.handle(task)
+
+
+def free(task: Task) -> bool:
+    """Whether a task is done without asking."""
+    return isinstance(task, FREE) or (isinstance(task, Evaluate) and task.tier == "quick" and not task.sent)
 
 
 def identity(task: Task) -> str:
@@ -180,6 +187,13 @@ def words(task: Task) -> str:
         case Apply():
             about = _listed(task.question.classes) if task.question.classes else "samples"
             return f"edit {_short(task.version)} with {task.method!r} to forget {about}; the new version stays here"
+        case Evaluate():
+            how = "on rows here" if task.tier == "quick" else "with short trainings on rows here"
+            how = f"with {2 * task.audit.shadows} models trained on rows here, which stay here" if task.audit else how
+            beside = f", beside {len(task.retrained)} retrained, {len(task.sent)} of them sent along" if task.retrained else ""
+            return (
+                f"evaluate {_short(task.after)} against {_short(task.before)} ({task.tier!r}, {how}{beside}); numbers are sent"
+            )
         case Fetch():
             return f"send the weights of {_short(task.version)}"
         case _:

@@ -7,6 +7,7 @@ Request --discover--> Plan
   round 1  Measure @ the roots' sites and where models without data of their own are weighed; score before
            merge over each heir's own sources                     (FIUn: Merging-FIM)
   round 2  Apply @ the heirs' homes, all at once -> candidates
+           Evaluate @ the heirs' homes: quick metrics, and those that the gate has limits on
            Gate -> objections in words -> Record -> one ledger line, the commit point
   round 3  settle: homes and sites follow the ledger
 """
@@ -23,8 +24,10 @@ from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import settings_of
 from fedunlearn.runtime.backend import Backend
+from fedunlearn.runtime.evaluating import evaluate_applied, seconds_of
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Record, row
+from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, merge, points_of
 from fedunlearn.runtime.settle import settle
@@ -32,7 +35,7 @@ from fedunlearn.runtime.tasks import Applied, Scored
 from fedunlearn.tensors import PRECISIONS
 
 Progress = Callable[[str], None]
-Retrained = Mapping[str, Scored] | Callable[[], Mapping[str, Scored]] | None
+Retrained = Reference | Callable[[], Reference] | None
 
 
 def unlearn(
@@ -58,9 +61,9 @@ def unlearn(
         method: a method or its name.
         backend: carries tasks to the places.
         gate: limits on what may be committed.
-        retrained: for each heir, the scores of the same model retrained without the data (see `score_all`), or a function
-            that gives them, called once everything else about the request has been found right; without it, targets
-            "as_retrained" cannot be judged and are held back.
+        retrained: the same family retrained without the data (see `Reference.of`), or a function that gives it, called once
+            everything else about the request has been found right; without it, targets "as_retrained" cannot be judged and are
+            held back.
         quorum: the least share of the places it needs that must be there. With less than 1, heirs whose home is offline, or
             for which nobody who has evidence is there, are left waiting (see `resume`); others go on with the evidence that
             there is.
@@ -138,14 +141,16 @@ def carry_out(
         texts = "; ".join(f"{name} {text}" for name, text in {**misses, **waiting}.items())
         raise (SiteError if waiting else InputError)(f"{method.name}: no heir can be edited: {texts}")
     before_reference = time.perf_counter()
-    again = retrained() if callable(retrained) else retrained or {}
+    again = (retrained() if callable(retrained) else retrained) or Reference()
     waited = time.perf_counter() - before_reference
     progress(f"editing {len(reached)} heirs with {method.name}, each at its home")
-    applied = edit(family, plan, method, backend, doing.gate, found, reached, again, roll, doing.precision)
+    applied = edit(family, plan, method, backend, doing.gate, found, reached, again.scored, roll, doing.precision)
     waiting |= {name: _OFFLINE.format(family.lineage[name].home) for name in reached if name not in applied}
     if reached and not applied:
         raise SiteError(f"nothing was changed: {'; '.join(f'{n} {t}' for n, t in waiting.items())}")
-    rows, objections = _judge(family.lineage, plan, doing, found, applied, cases, misses, waiting, again)
+    progress(f"evaluating {len(applied)} candidates: {', '.join(doing.gate.tiers)}")
+    evaluated = evaluate_applied(family, plan, applied, doing.gate.tiers, backend, roll, again)
+    rows, objections = _judge(family.lineage, plan, doing, found, applied, cases, misses, waiting, again.scored, evaluated)
     if doing.atomic and objections:
         for one in (r for r in rows if r["status"] == COMMITTED):
             one["status"] = PENDING
@@ -153,6 +158,7 @@ def carry_out(
     cost: dict[str, Any] = {
         "seconds": round(time.perf_counter() - started - waited, 3),
         "measure_seconds": round(measured - started, 3),
+        "evaluation_seconds": seconds_of(evaluated),
         "rows_read": found.read + sum(a.read for a in applied.values()),
         "bytes_up": found.sent,
     }
@@ -208,6 +214,7 @@ def _judge(
     misses: Mapping[str, str],
     waiting: Mapping[str, str],
     retrained: Mapping[str, Scored],
+    evaluated: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     rows: list[dict[str, Any]] = []
     objections: list[dict[str, str]] = []
@@ -223,12 +230,12 @@ def _judge(
         elif done is None or scored is None:
             status, texts = UNTOUCHED, [f"untouched: {misses[heir.name]}"]
         else:
-            wrong, untested = doing.gate.judge(heir.target, scored.test, done.test, reference)
+            wrong, untested = doing.gate.judge(heir.target, scored.test, done.test, reference, evaluated.get(heir.name))
             texts = wrong + ([] if doing.accept_untested else untested)
             status = PENDING if texts else COMMITTED
         unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing(heir.name)))
-        classes = bool(plan.request.classes)
-        rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, unmeasured, status, classes))
+        classes, of = bool(plan.request.classes), evaluated.get(heir.name, {})
+        rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, unmeasured, status, classes, of))
         objections += [{"model": heir.name, "text": text} for text in texts]
     return rows, objections
 

@@ -59,11 +59,13 @@ def row(
     unmeasured: tuple[str, ...],
     status: str,
     held_out: bool,
+    evaluated: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """One heir, as the record keeps it. Scores are fractions of rows, None where not tested, or where the home is offline.
 
     `forgotten_on` says which rows are the forgotten ones: "test" rows for classes; for samples and whole sites the forgotten
-    rows themselves, which are "training" rows and mean something only beside the retrained model's value.
+    rows themselves, which are "training" rows and mean something only beside the retrained model's value. `evaluation` is what
+    was found of the candidate, by tier, without seconds and curves; empty where nobody could be asked.
     """
     before = scored.test if scored else Scores(None, None, 0, 0)
     after = applied.test if applied else before
@@ -95,5 +97,13 @@ def row(
         "passes": applied.passes if applied else 0,
         "not_shared": list(missing),
         "unmeasured": list(unmeasured),
+        "evaluation": {tier: _without(of, ("seconds", "curve")) for tier, of in evaluated.items()},
         "status": status,
     }
+
+
+def _without(found: Any, keys: tuple[str, ...]) -> Any:
+    """Plain data without some entries, however deep."""
+    if not isinstance(found, Mapping):
+        return found
+    return {k: _without(v, keys) for k, v in found.items() if k not in keys}

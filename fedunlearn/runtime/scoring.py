@@ -22,9 +22,12 @@ def question_of(plan: Plan, place: str, gone: Sequence[str] = ()) -> Question:
     return Question(selections=here, gone=before)
 
 
-def gone_from(family: Family) -> tuple[str, ...]:
-    """Classes that committed requests have made everybody forget; they are no part of "the rest" any more."""
-    everywhere = (r for r in in_force(family) if r.classes and not r.sites and r.since is None)
+def gone_from(family: Family, before: int | None = None) -> tuple[str, ...]:
+    """Classes that committed requests (before a ledger line, if one is given) have made everybody forget.
+
+    They are no part of "the rest" any more.
+    """
+    everywhere = (r for r in in_force(family, before) if r.classes and not r.sites and r.since is None)
     return tuple(sorted({c for r in everywhere for c in r.classes}))
 
 
@@ -65,8 +68,7 @@ def score_there(
     """
     heads, before = family.heads, gone_from(family) if gone is None else gone
     tasks = {
-        (h.name, heads[h.name]): Score(h.home, heads[h.name], question_of(plan, h.home, before), _at_home(h))
-        for h in plan.heirs
+        (h.name, heads[h.name]): Score(h.home, heads[h.name], question_of(plan, h.home, before), at_home(h)) for h in plan.heirs
     }
     for name, version in also.items():
         tasks.setdefault((name, version), Score(family.lineage[name].home, version, Question()))
@@ -77,7 +79,7 @@ def score_there(
     return {key: answer for key, answer in zip(tasks, answers, strict=True) if answer is not None}
 
 
-def _at_home(heir: Heir) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def at_home(heir: Heir) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Shards that weigh an heir and lie at its home, and the classes it used of each."""
     return tuple((s.name, tuple(s.rows)) for s in heir.own if s.site == heir.home)
 

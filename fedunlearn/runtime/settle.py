@@ -63,10 +63,11 @@ def exclusions(family: Family) -> dict[str, dict[str, Selection]]:
     return found
 
 
-def in_force(family: Family) -> tuple[Request, ...]:
-    """Requests that changed a model and have not been rolled back, in order of time."""
-    undone = family.ledger.undone
-    lines = [x for x in family.ledger.lines if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
+def in_force(family: Family, before: int | None = None) -> tuple[Request, ...]:
+    """Requests that changed a model and have not been rolled back, in order of time; as of before that ledger line, if any."""
+    so_far = family.ledger.lines[:before]
+    undone = {x.body["undoes"] for x in so_far if x.kind == "rolled back"}
+    lines = [x for x in so_far if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
     return tuple(dict.fromkeys(Request.from_json(x.body["record"]["facts"]["request"]) for x in lines))
 
 

@@ -231,6 +231,67 @@ class Applied:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """What shadow models are made by.
+
+    Args:
+        recipe: how the heir was trained, from the start.
+        shadows: how many models in each of two pools; even.
+        method: that edited the heir, to be applied to each; empty where it has no name in the menu.
+        settings: of the method.
+        strength: that the heir got.
+    """
+
+    recipe: Recipe
+    shadows: int
+    method: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    strength: Strength = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Take the metrics of one tier of an edited model, beside what it was, the logit mask, and retrained models.
+
+    Args:
+        place: the heir's home.
+        tier: of `fedunlearn.evaluation.TIERS`: "quick" only looks, the others train on rows of the place.
+        before: the version before the edit.
+        after: the version after it.
+        question: what it is about: with the classes, `selections` say which of the place's rows the heir is to forget.
+        own_shards: the place's shards that the heir was trained on, and the classes used of each.
+        retrained: versions of the same model retrained without the data; each of another seed.
+        sent: those of them that are not in the place's own store.
+        audit: what the audit needs; None for other tiers.
+    """
+
+    place: str
+    tier: str
+    before: str
+    after: str
+    question: Question
+    own_shards: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    retrained: tuple[str, ...] = ()
+    sent: Mapping[str, Fetched] = field(default_factory=dict)
+    audit: Audit | None = None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Answers `Evaluate`.
+
+    Args:
+        before: what was evaluated.
+        after: what was evaluated.
+        found: as `fedunlearn.evaluation.evaluate` gives it.
+    """
+
+    before: str
+    after: str
+    found: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Commit:
     """What the ledger says of this place; doing it twice is doing it once.
 
@@ -356,5 +417,5 @@ class Failure:
     offline: bool = False
 
 
-Task = Fetch | Measure | Deposit | Score | Apply | Commit | Survey | Train
-Answer = Fetched | Measured | Deposited | Scored | Applied | Committed | Surveyed | Trained | Failure
+Task = Fetch | Measure | Deposit | Score | Apply | Evaluate | Commit | Survey | Train
+Answer = Fetched | Measured | Deposited | Scored | Applied | Evaluated | Committed | Surveyed | Trained | Failure

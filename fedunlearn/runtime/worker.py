@@ -12,14 +12,14 @@ from torch.nn import functional
 
 from fedunlearn.data import MIRROR, Exclusions, Rows, Selection, SiteData
 from fedunlearn.data.rows import joined
-from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Scores, score
 from fedunlearn.evaluation.accuracy import BATCH
 from fedunlearn.importance import Importance, by_class, measure, pool
-from fedunlearn.methods import Case, LogitMask, Method, calibrate, make
+from fedunlearn.methods import Case, Method, calibrate, make
 from fedunlearn.methods.base import Evidence, Strength
 from fedunlearn.nets import load
 from fedunlearn.runtime.births import survey, train
+from fedunlearn.runtime.examine import examine, masked
 from fedunlearn.runtime.homes import home_of
 from fedunlearn.runtime.tasks import (
     Answer,
@@ -29,6 +29,7 @@ from fedunlearn.runtime.tasks import (
     Committed,
     Deposit,
     Deposited,
+    Evaluate,
     Fetch,
     Fetched,
     Measure,
@@ -95,6 +96,8 @@ class Worker:
                     return Scored(task.version, version.head, shapes, calibration, test, own)
                 case Apply():
                     return self._apply(task)
+                case Evaluate():
+                    return examine(task, self.data, self.store, self.make_net, self.device)
                 case Commit():
                     return self._commit(task)
 
@@ -200,8 +203,9 @@ class Worker:
         strengths = method.strengths(case, most - (sent is not None))
         choice = calibrate(strengths, tried, before, task.aim, task.limits, sent=sent, finer=method.finer, most=most)
         edited = method.edit(version.weights, case, choice.strength)
-        candidate, masked = self.store.write(edited, version.head, version.net), _masked(version.weights, case)
-        mask = self._score(load(net, masked), task.question, version.head, "test") if masked is not None else None
+        candidate = self.store.write(edited, version.head, version.net)
+        plain = masked(version.weights, version.head, case.classes)
+        mask = self._score(load(net, plain), task.question, version.head, "test") if plain is not None else None
         test = self._score(load(net, edited), task.question, version.head, "test")
         return Applied(
             task.version, candidate, choice.strength, choice.rule, choice.curve, test, mask, read,
@@ -259,14 +263,6 @@ def acknowledged(store: Store) -> str | None:
         return str(json.loads((store.folder / MIRROR).read_text())["line"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # as good as never: settling writes it anew
-
-
-def _masked(weights: Tensors, case: Case) -> Tensors | None:
-    """The logit mask's weights; None where there is no class to mask, or no way to."""
-    try:
-        return LogitMask().edit(weights, case, {}) if case.classes else None
-    except InputError:  # all outputs, or no bias to mask with
-        return None
 
 
 def _evidence(of: Importance, statistic: str, about: str = "") -> Evidence:

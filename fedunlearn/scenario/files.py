@@ -116,6 +116,7 @@ def parse(plain: Any, where: str) -> Scenario:
                         raise unknown("site", site, scenario.sites, where=f"{at}.{key}")
         for name, asked in scenario.requests.items():
             asked.request(name)
+        _ = scenario.gate.gate  # its metrics must be known
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return scenario
@@ -233,5 +234,7 @@ def _fields(keys: list[str]) -> list[str]:
         "more": [Data],
         "models": list(KINDS.values()),
     }
-    kinds = at.get(keys[0], [Scenario]) if len(keys) > 1 else [Scenario]
+    kinds: list[type[BaseModel]] = at.get(keys[0], [Scenario]) if len(keys) > 1 else [Scenario]
+    if keys[:2] == ["gate", "metrics"]:
+        kinds = [schema.Bound]
     return sorted({field.alias or name for kind in kinds for name, field in kind.model_fields.items()})

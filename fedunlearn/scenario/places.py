@@ -1,6 +1,6 @@
 """A family's places behind each backend: all in this process, or each where it is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -8,8 +8,7 @@ from typing import Any
 
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request, discover
-from fedunlearn.runtime import Backend, Family, InProcess, Split, Worker, gone_from, score_all
-from fedunlearn.runtime.tasks import Scored
+from fedunlearn.runtime import Backend, Family, InProcess, Reference, Split, Worker, gone_from
 from fedunlearn.scenario.afar import train_afar
 from fedunlearn.scenario.build import refuse_own, workers
 from fedunlearn.scenario.files import of_family
@@ -95,32 +94,40 @@ def sites_away(
 
 
 def retrained(
-    family: Family, scenario: Scenario, request: Request, backend: Backend, progress: Progress = lambda _: None
-) -> Mapping[str, Scored]:
-    """Scores of every heir as it would be without the data of a request and of those in force.
+    family: Family,
+    scenario: Scenario,
+    request: Request,
+    backend: Backend,
+    progress: Progress = lambda _: None,
+    *,
+    before: int | None = None,
+) -> Reference:
+    """Every heir as it would be without the data of a request and of those in force.
 
     Args:
         family: the family.
-        scenario: what it was trained from.
+        scenario: what it was trained from; with another seed, what is retrained has that seed.
         request: what is left out.
         backend: carries tasks; of a family whose sites are elsewhere, a `Split`, as `backend_of` gives it.
         progress: told, in words, what is being done.
+        before: a ledger line's number; other requests count as they were in force then.
 
     Raises:
         InputError: the request names something that is not there; nothing is trained then.
         TrainingError: a site failed.
     """
-    found = discover(family.lineage, request)
+    found, gone = discover(family.lineage, request), gone_from(family, before)
     if not isinstance(backend, Split):
-        twin = reference(family, scenario, request, progress)
-        return score_all(twin, found, InProcess(workers(scenario, twin)), gone_from(family))
+        twin = reference(family, scenario, request, progress, before=before)
+        return Reference.of(twin, found, InProcess(workers(scenario, twin)), gone)
     away = backend.away
 
     def retrain(scenario: Scenario, folder: Path, **more: Any) -> Family:
         return train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), **more)
 
-    twin = reference(family, scenario, request, progress, retrain=retrain)
-    return score_all(twin, found, Split(workers_here(scenario, twin), away), gone_from(family))
+    twin = reference(family, scenario, request, progress, retrain=retrain, before=before)
+    here = workers_here(scenario, twin)
+    return Reference.of(twin, found, Split(here, away), gone, holding=set(family.places) - set(here))
 
 
 @contextmanager

@@ -152,17 +152,26 @@ class Asked(Strict):
         return Request(self.classes, self.samples, self.sites, self.since, name, self.received, self.due)
 
 
+class Bound(Strict):
+    """Limits on one metric."""
+
+    at_most: float | None = None
+    at_least: float | None = None
+
+
 class Limits(Strict):
-    """The gate's limits, as fractions."""
+    """The gate's limits: fractions, and metrics by the way to a number, such as `tow.after: {at_least: 0.9}`."""
 
     forgotten_at_most: float = Field(0.05, ge=0, le=1)
     retained_drop_at_most: float = Field(0.05, ge=0, le=1)
     distance_to_retrained_at_most: float = Field(0.10, ge=0, le=1)
 
+    metrics: dict[str, Bound] = Field(default_factory=dict)
+
     @property
     def gate(self) -> Gate:
         """As the evaluation takes it."""
-        return Gate(**self.model_dump())
+        return Gate(**self.model_dump(exclude_none=True))
 
 
 class Scenario(Strict):

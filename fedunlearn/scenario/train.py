@@ -131,6 +131,7 @@ def reference(
     progress: Progress = lambda _: None,
     *,
     retrain: Callable[..., Family] = train,
+    before: int | None = None,
 ) -> Family:
     """The family as it would be without the data of a request and of those in force: retrained once, kept beside it.
 
@@ -140,6 +141,7 @@ def reference(
         request: what is left out.
         progress: told, in words, what is being done.
         retrain: called as `train` is, with scenario, folder, `without` and `progress`; `train_afar` where sites are elsewhere.
+        before: a ledger line's number; "in force" is as of just before it. By default, now.
 
     Raises:
         InputError: the request names something that is not there; nothing is trained then.
@@ -150,7 +152,7 @@ def reference(
         raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
     if request.samples and not scenario.own:
         check_samples(open_site_data(scenario, family.folder / "homes"), request)
-    requests = tuple(dict.fromkeys((*in_force(family), request)))
+    requests = tuple(dict.fromkeys((*in_force(family, before), request)))
     asked = sorted(json.dumps([r.classes, r.samples, r.sites, r.since]) for r in requests)
     folder = family.folder / "reference" / blake3(as_yaml(scenario) + json.dumps(asked).encode()).hexdigest(16)
     kept = Family(folder)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fedunlearn.cli.draw import closeness_table
 from fedunlearn.runtime import Family
 from tests.cli.conftest import Run
 from tests.conftest import ROOT, snapshot
@@ -55,6 +56,12 @@ def test_unlearn_as_json(run: Run, folder: Path) -> None:
     assert rows["shared"]["holds_class"]
     assert not rows["eastern"]["holds_class"]
     assert rows["eastern"]["retrained_forgotten"] == 0.0
+    quick = rows["eastern"]["evaluation"]["quick"]["metrics"]
+    assert quick["tow"]["before"] < 0.5 < quick["tow"]["after"]
+    table = closeness_table(found["models"])
+    assert table is not None
+    assert table.row_count == len(rows)
+    assert f"-> {quick['tow']['after']:.3f} (" in list(table.columns[1].cells)[list(rows).index("eastern")]
     assert Family.open(folder).ledger.lines[-1].body["reason"] == "case 12"
 
 

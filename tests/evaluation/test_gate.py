@@ -1,6 +1,7 @@
 """The gate objects to what is wrong and to what was not tested."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,75 @@ def test_a_model_that_gives_nan_is_not_scored() -> None:
     rows = Rows(torch.eye(3), torch.tensor([0, 1, 0]), ("i", "j", "k"), ("a", "b", "c"))
     with pytest.raises(ShapeError, match="outputs are NaN or infinite; it cannot be scored"):
         accuracy(net, rows)
+
+
+def found(metrics: dict[str, Any], missing: dict[str, str] | None = None, tier: str = "full") -> dict[str, Any]:
+    return {tier: {"metrics": metrics, "not_measurable": missing or {}}}
+
+
+PROBED = {
+    "probe": {"after": {"recovery": {"value": 0.6, "low": 0.5, "high": 0.7, "n": 9}, "above_retrained": "no retrained model"}},
+    "cka": {"after": {"to_before": {"body.3": 0.4, "body": 0.9}}, "rows": 8},
+    "relearn_shots": {"after": {"best": 1.0, "curve": [[0, 1.0]]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "limit", "wrong", "untested"),
+    [
+        ("probe.after.recovery", {"at_most": 0.6}, None, None),
+        ("probe.after.recovery", {"at_most": 0.5}, r"^probe.after.recovery is 0.6 \(at most 0.5\)$", None),
+        ("probe.after.recovery.high", {"at_most": 0.6}, "recovery.high is 0.7", None),
+        ("probe.after.recovery", {"at_least": 0.7}, r"is 0.6 \(at least 0.7\)", None),
+        ("cka.after.to_before.body.3", {"at_most": 0.5}, None, None),
+        ("cka.after.to_before.body", {"at_most": 0.5}, "body is 0.9", None),
+        ("probe.after.above_retrained", {"at_most": 1}, None, "^not tested: probe.after.above_retrained: no retrained model$"),
+        ("probe.aftr.recovery", {"at_most": 1}, None, "found no 'aftr'; did you mean 'after'"),
+        ("probe.after", {"at_most": 1}, None, "holds several numbers: recovery, above_retrained"),
+        ("relearn_shots.after.curve", {"at_most": 1}, None, "is no number"),
+        ("relearn_shots.after.best.low", {"at_most": 1}, None, "there is nothing below 1.0"),
+        (
+            "backdoor.after.stamped",
+            {"at_most": 1},
+            None,
+            "not tested: backdoor.after.stamped: nothing that is known of was planted",
+        ),
+        ("tow.after", {"at_least": 0}, None, "tow.after: it was not evaluated; its home did not answer"),
+    ],
+)
+def test_limits_on_metrics(way: str, limit: dict[str, float], wrong: str | None, untested: str | None) -> None:
+    told = found(PROBED, {"backdoor": "nothing that is known of was planted"})
+    said = Gate(metrics={way: limit}).judge("absent", BEFORE, scores(0.0, 0.95), None, told)
+    for texts, expected in zip(said, (wrong, untested), strict=True):
+        assert len(texts) == (expected is not None)
+        assert expected is None or re.search(expected, texts[0])
+
+
+def test_what_can_only_be_said_of_outputs_is_not_due_without_them() -> None:
+    ways = ("relearn_shots.after.best", "kl_to_retrained.forgotten.after", "kl_to_retrained.test.after", "probe.after.recovery")
+    gate = Gate(metrics={way: {"at_most": 1} for way in ways})
+    told = found({}, {"relearn_shots": "no output"}) | found({"kl_to_retrained": {}}, tier="quick")
+    _, untested = gate.judge("not_expressible", BEFORE, scores(None, 0.95), None, told)
+    assert [text.split(":")[1] for text in untested] == [" kl_to_retrained.test.after", " probe.after.recovery"]
+    assert gate.tiers == ("quick", "full")
+    assert Gate(metrics={"ulira.after.auc": {"at_most": 1}}).tiers == ("quick", "audit")
+    assert Gate().tiers == ("quick",)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "says"),
+    [
+        ({"probes.after.recovery": {"at_most": 1}}, "gate.metrics: unknown metric 'probes'; did you mean 'probe'"),
+        ({"probe": {"at_most": 1}}, "'probe': holds several numbers; say which, for example 'probe.after'"),
+        ({"tow.after": {}}, "tow.after: no limit; give at_most, at_least, or both"),
+        ({"tow.after": {"at_lest": 1}}, "tow.after: unknown limit 'at_lest'; did you mean 'at_least'"),
+        ({"tow.after": {"at_least": float("nan")}}, "at_least is nan, expected a number"),
+        ({"tow.after": {"at_least": True}}, "at_least is True, expected a number"),
+    ],
+)
+def test_limits_that_can_never_be_judged_are_refused(metrics: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Gate(metrics=metrics)
 
 
 def test_limits_are_fractions() -> None:

@@ -263,8 +263,10 @@ def test_material_of_a_place(by_class: Known, tmp_path: Path) -> None:
     assert len(found.population) == len(found.forgotten) + len(found.retained) + len(found.test)
     still = Material.at(replace(data, excluded=lambda: Exclusions({})), head, (FORGOTTEN,))  # not yet committed
     assert (still.forgotten.keys, len(still.retained.of(["3"]))) == (found.forgotten.keys, 0)
-    some = Material.at(data, head, (), {"a": Selection(samples=(f"a/{one.keys[0]}",))}, shards=["a"])
+    some = Material.at(data, head, (), {"a": Selection(samples=(f"a/{one.keys[0]}",))}, shards={"a": ("3", "5")})
     assert some.forgotten.keys == (f"a/{one.keys[0]}",)
+    assert set(some.retained.labels) <= {"3", "5"}
+    assert len(Material.at(data, head, (FORGOTTEN,), shards={"a": ()}).retained) == 0
     assert some.parts["forgotten"] is some.forgotten
 
 

@@ -21,10 +21,13 @@ from fedunlearn.runtime.codec import DTYPES, KINDS, CodecError, Packed, pack, un
 from fedunlearn.runtime.tasks import (
     Applied,
     Apply,
+    Audit,
     Commit,
     Committed,
     Deposit,
     Deposited,
+    Evaluate,
+    Evaluated,
     Failure,
     Fetch,
     Fetched,
@@ -112,6 +115,12 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         *(SCORES, MAYBE, st.tuples(NUMBER, NUMBER), LOTS, LOTS),
     ),
     Applied: st.builds(Applied, TEXT, TEXT, STRENGTHS, TEXT, CURVES, SCORES, st.none() | SCORES, WHOLE, WHOLE),
+    Evaluate: st.builds(
+        Evaluate,
+        *(TEXT, TEXT, TEXT, TEXT, QUESTIONS, SHARDS, NAMES, st.dictionaries(TEXT, FETCHED, max_size=2)),
+        st.none() | st.builds(Audit, RECIPES, WHOLE, TEXT, SETTINGS, STRENGTHS),
+    ),
+    Evaluated: st.builds(Evaluated, TEXT, TEXT, SETTINGS),
     Commit: st.builds(
         Commit, TEXT, st.dictionaries(TEXT, TEXT, max_size=2), st.dictionaries(TEXT, SELECTIONS, max_size=2), TEXT
     ),

@@ -15,7 +15,7 @@ from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import Case, Evidence, FIUn, Method
 from fedunlearn.methods.base import Strength
 from fedunlearn.nets import load
-from fedunlearn.runtime import Family, InProcess, Record, rollback, score_all, settle, unlearn
+from fedunlearn.runtime import Family, InProcess, Record, Reference, rollback, settle, unlearn
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
 from fedunlearn.runtime.tasks import Answer, Applied, Measured, Scored, Task
@@ -27,9 +27,9 @@ from tests.conftest import LEAVE, NORTH, snapshot
 BackendOf = Callable[[Family], InProcess]
 
 
-def retrained(family: Family, scenario: Scenario, request: Request) -> dict[str, Scored]:
+def retrained(family: Family, scenario: Scenario, request: Request) -> Reference:
     twin = reference(family, scenario, request)
-    return score_all(twin, discover(family.lineage, request), InProcess(workers(scenario, twin)))
+    return Reference.of(twin, discover(family.lineage, request), InProcess(workers(scenario, twin)))
 
 
 def by_name(record: Record) -> dict[str, dict[str, object]]:
@@ -119,8 +119,8 @@ def test_one_of_two_sites_is_judged_by_the_retrained_family(family: Family, hosp
     rows = by_name(record)
     for name in ("shared", "parallel", "eastern", "merged"):
         assert rows[name]["target"] == "as_retrained"
-        assert rows[name]["retrained_forgotten"] == again[name].test.forgotten
-        assert again[name].test.forgotten > 0.6  # type: ignore[operator]
+        assert rows[name]["retrained_forgotten"] == again.scored[name].test.forgotten
+        assert again.scored[name].test.forgotten > 0.6  # type: ignore[operator]
     held = {o["model"] for o in record.facts["objections"]}
     for name, m in rows.items():
         if m["target"] == "as_retrained":
@@ -401,9 +401,9 @@ def test_strengths_are_chosen_on_calibration_rows_and_aims_come_from_them(
         twisted = replace(test, y=test.y.flip(0))
         wrong.workers[name] = replace(worker, data=replace(worker.data, held_out={**worker.data.held_out, "test": twisted}))
     again = retrained(family, hospitals, NORTH)
-    upside_down = {n: replace(s, test=replace(s.test, forgotten=0.0, by_class={"0": 0.0})) for n, s in again.items()}
+    upside_down = {n: replace(s, test=replace(s.test, forgotten=0.0, by_class={"0": 0.0})) for n, s in again.scored.items()}
     records = []
-    for backend, reference_ in ((right, again), (wrong, upside_down)):
+    for backend, reference_ in ((right, again), (wrong, replace(again, scored=upside_down))):
         records.append(unlearn(family, NORTH, "fiun", backend, retrained=reference_))
         if records[-1].facts["objections"] != records[0].facts["objections"]:
             break
@@ -449,7 +449,7 @@ def test_a_lost_or_damaged_mirror_is_seen_and_written_anew(
 
 
 def test_wrong_input_is_found_before_a_reference_is_trained(family: Family, backend_of: BackendOf) -> None:
-    def never() -> dict[str, Scored]:
+    def never() -> Reference:
         pytest.fail("the reference was asked for")
 
     for request, method in ((LEAVE, FIUn(layers="heed")), (Request(samples=("east/main/x",)), FIUn())):

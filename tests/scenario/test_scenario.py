@@ -10,7 +10,7 @@ import yaml
 
 from fedunlearn.errors import FedUnlearnError, InputError, StoreError
 from fedunlearn.lineage import Request, discover
-from fedunlearn.runtime import Family, InProcess, score_all, unlearn
+from fedunlearn.runtime import Family, InProcess, Reference, unlearn
 from fedunlearn.scenario import find_topology, load, of_family, reference, train, workers
 from fedunlearn.scenario.files import parse
 from tests.conftest import LEAVE, NORTH, ROOT, snapshot
@@ -38,8 +38,8 @@ def test_every_topology_trains_plans_and_unlearns(path: Path, tmp_path: Path) ->
         assert plan.heirs
         assert not plan.untested
         twin = reference(family, scenario, request)
-        again = score_all(twin, plan, InProcess(workers(scenario, twin)))
-        assert all(not s.test.forgotten for s in again.values())
+        again = Reference.of(twin, plan, InProcess(workers(scenario, twin)))
+        assert all(not s.test.forgotten for s in again.scored.values())
         record = unlearn(family, request, "fiun", InProcess(workers(scenario, family)), scenario.gate.gate, retrained=again)
         for m in record.facts["models"]:
             assert m["target"] in ("absent", "not_expressible")

@@ -24,8 +24,10 @@ from fedunlearn.runtime.tasks import (
     Apply,
     Commit,
     Deposit,
+    Evaluate,
     Failure,
     Fetch,
+    Fetched,
     Measure,
     Question,
     Score,
@@ -36,6 +38,7 @@ from fedunlearn.runtime.tasks import (
 )
 from fedunlearn.scenario import open_site, open_site_in, workers_here
 from fedunlearn.scenario.site import SITES, Site
+from fedunlearn.tensors import Head
 from fedunlearn.training import Recipe
 from fedunlearn.training.flower import LocalGrid
 from tests.cli.conftest import Run
@@ -159,6 +162,8 @@ ASKED = [
         (0.1, 0.1),
     ),
     Fetch("north", "v" * 64),
+    Evaluate("north", "full", "v" * 64, "w" * 64, Question(("0",))),
+    Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",), {"r": Fetched({"w": SENT}, Head("w", ("0",)))}),
 ]
 
 
@@ -201,7 +206,8 @@ def test_what_tells_only_counts_and_scores_is_answered(tmp_path: Path) -> None:
     site = open_site(write(tmp_path, policy="ask"))
     assert isinstance(answer(site, Survey("north", ("main",)), ()), Surveyed)
     assert not isinstance(answer(site, Commit("north", {}, {}, "line"), ()), Failure)
-    assert "unknown version" in str(getattr(answer(site, Score("north", "v", Question()), ()), "text", ""))
+    for task in (Score("north", "v", Question()), Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",))):
+        assert "unknown version" in str(getattr(answer(site, task, ()), "text", ""))
     assert site.consent.wishes() == []
 
 

@@ -1,0 +1,121 @@
+"""Metrics of edited models, taken at their homes; what comes back is checked before it is believed."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fedunlearn.data import Selection
+from fedunlearn.errors import SiteError
+from fedunlearn.evaluation import TIERS, costs
+from fedunlearn.lineage import Heir, Plan, Request
+from fedunlearn.runtime.backend import Backend
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.reference import Reference
+from fedunlearn.runtime.roll import Roll
+from fedunlearn.runtime.scoring import at_home, gone_from, selection_of
+from fedunlearn.runtime.tasks import Applied, Audit, Evaluate, Evaluated, Question
+
+PARTS = ("tier", "nets", "rows", "metrics", "not_measurable", "seconds")  # of what `evaluate` gives
+
+
+def evaluation_of(
+    heir: Heir,
+    request: Request,
+    tier: str,
+    versions: tuple[str, str],
+    gone: Sequence[str],
+    references: Sequence[Reference],
+    audit: Audit | None = None,
+) -> Evaluate:
+    """The task that takes one tier of one heir.
+
+    Args:
+        heir: which model.
+        request: what was to be forgotten.
+        tier: which metrics.
+        versions: before the edit, and after it.
+        gone: classes forgotten earlier.
+        references: retrained families, each of another seed.
+        audit: what the audit needs.
+    """
+    here: dict[str, list[Selection]] = {}
+    for point in (p for p in heir.points if p.site == heir.home):
+        here.setdefault(point.shard.split("/", 1)[1], []).append(selection_of(point))
+    chosen = {
+        shard: Selection(_union(s.classes for s in several), _union(s.samples for s in several))
+        for shard, several in here.items()
+    }
+    before = tuple(c for c in gone if c not in request.classes)
+    held = [r for r in references if heir.name in r.scored]
+    return Evaluate(
+        heir.home,
+        tier,
+        *versions,
+        Question(request.classes, chosen, before),
+        at_home(heir),
+        tuple(r.scored[heir.name].version for r in held),
+        {r.scored[heir.name].version: r.sent[heir.name] for r in held if heir.name in r.sent},
+        audit,
+    )
+
+
+def believed(task: Evaluate, answer: Evaluated) -> dict[str, Any]:
+    """What a home found, or the error for an answer that is not one to the task.
+
+    Raises:
+        SiteError: it is about other versions, another tier, or not what an evaluation gives.
+    """
+    found = dict(answer.found)
+    if (answer.before, answer.after, found.get("tier")) != (task.before, task.after, task.tier):
+        raise SiteError(f"{task.place}: evaluated something else than {task.tier} of version {task.after[:12]}, as was asked")
+    known = costs(task.tier) if task.tier in TIERS else {}
+    parts = [found.get(part) for part in ("metrics", "not_measurable", "seconds")]
+    whole = found.keys() == set(PARTS) and all(isinstance(p, Mapping) and p.keys() <= known.keys() for p in parts)
+    try:
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError):
+        whole = False
+    if not whole or {*parts[0], *parts[1]} != set(known):  # type: ignore[misc]
+        raise SiteError(f"{task.place}: sent what is no {task.tier} evaluation of version {task.after[:12]}")
+    return found
+
+
+def evaluate_applied(
+    family: Family, plan: Plan, applied: Mapping[str, Applied], tiers: Sequence[str], backend: Backend, roll: Roll,
+    reference: Reference,
+) -> dict[str, dict[str, dict[str, Any]]]:  # fmt: skip
+    """What is found of candidates before anything is committed: model -> tier -> as `evaluate` gives it.
+
+    Args:
+        family: the family.
+        plan: which heirs.
+        applied: the candidates.
+        tiers: which metrics.
+        backend: carries tasks to the homes.
+        roll: of the places that are there; a home that is not any more is left out.
+        reference: the retrained family, as far as there is one.
+
+    Raises:
+        SiteError: a home failed, or sent something else.
+    """
+    gone, heirs = gone_from(family), [h for h in plan.heirs if h.name in applied]
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for tier in tiers:
+        tasks = [
+            evaluation_of(h, plan.request, tier, (applied[h.name].base, applied[h.name].version), gone, [reference])
+            for h in heirs
+        ]
+        for heir, task, answer in zip(heirs, tasks, roll.ask(backend, tasks, Evaluated), strict=True):
+            if answer is not None:
+                found.setdefault(heir.name, {})[tier] = believed(task, answer)
+    return found
+
+
+def seconds_of(evaluated: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
+    """What the homes say that each tier took them, all together."""
+    tiers = dict.fromkeys(tier for of in evaluated.values() for tier in of)
+    return {t: round(sum(sum(of[t]["seconds"].values()) for of in evaluated.values() if t in of), 3) for t in tiers}
+
+
+def _union(several: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in several for name in names))

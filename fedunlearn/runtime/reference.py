@@ -1,0 +1,51 @@
+"""What heirs are compared with: the same family, retrained without the data."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fedunlearn.lineage import Plan
+from fedunlearn.runtime.backend import Backend
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.roll import Roll
+from fedunlearn.runtime.rounds import fetch
+from fedunlearn.runtime.scoring import score_all
+from fedunlearn.runtime.tasks import Fetched, Scored
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Heirs as they are in a retrained family.
+
+    Args:
+        scored: their scores.
+        sent: the weights of those whose home in the family does not hold them.
+    """
+
+    scored: Mapping[str, Scored] = field(default_factory=dict)
+    sent: Mapping[str, Fetched] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        twin: Family,
+        plan: Plan,
+        backend: Backend,
+        gone: Sequence[str] | None = None,
+        holding: Collection[str] = (),
+    ) -> "Reference":
+        """Score a retrained family, and fetch what has to travel.
+
+        Args:
+            twin: the retrained family.
+            plan: of the family: which heirs, and what scores are about.
+            backend: carries tasks to the places of the retrained family.
+            gone: classes forgotten before; by default those that the twin's own ledger says.
+            holding: places with one store for both families.
+
+        Raises:
+            SiteError: a home failed.
+        """
+        scored = score_all(twin, plan, backend, gone)
+        travel = {(h.name, scored[h.name].version) for h in plan.heirs if h.home not in holding}
+        found = fetch(twin, travel, backend, Roll({h.home for h in plan.heirs}))
+        return cls(scored, {name: weights for (name, _), weights in found.items()})

@@ -1,0 +1,104 @@
+"""Shadow models at an heir's home, for the audit: trained on halves of its rows, kept there, edited by the heir's method."""
+
+from collections.abc import Callable, Collection
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fedunlearn.data import Rows
+from fedunlearn.errors import InputError
+from fedunlearn.evaluation import Effort, Material, accuracy
+from fedunlearn.evaluation.shadows import Unlearn, train_shadows
+from fedunlearn.importance import measure
+from fedunlearn.methods import Case, Method, make
+from fedunlearn.methods.base import Evidence, Home, Strength, Want
+from fedunlearn.nets import load, weights_of
+from fedunlearn.runtime.tasks import Audit
+from fedunlearn.tensors import Head, Tensors
+
+FOLDER = "shadows"
+
+
+def audit_effort(audit: Audit, rows: Material, head: Head, net: Callable[[], nn.Module], folder: Path, device: str) -> Effort:
+    """Pools and the method under test; without rows that were trained on, and others like them, there is nothing to attack.
+
+    Args:
+        audit: recipe, number, method.
+        rows: of the heir.
+        head: the heir's outputs.
+        net: makes the heir's architecture.
+        folder: the home's own; pools are kept in it under `FOLDER`.
+        device: where to train.
+
+    Raises:
+        InputError: the number is odd or too small, or the method is unknown.
+    """
+    if min(len(rows.parts[part]) for part in ("forgotten_training", "others")) < 2:
+        return Effort()
+    method = make(audit.method, audit.settings) if audit.method else None
+    recipe = replace(audit.recipe, device=device)
+    pools = [
+        train_shadows(folder / FOLDER, some, lambda seed: _fresh(net(), seed), recipe, audit.shadows)
+        for some in (rows.population, rows.population_without)
+    ]
+    unlearn = forgetting(method, audit.strength, head, rows.classes) if method else None
+    return Effort(shadows=pools[0], innocents=pools[1], unlearn=unlearn)
+
+
+def forgetting(method: Method, strength: Strength, head: Head, classes: Collection[str]) -> Unlearn:
+    """A method as it is done to one model on rows that are all at hand, with the strength that the heir got.
+
+    Args:
+        method: the method.
+        strength: of the edit.
+        head: outputs of the model.
+        classes: to be forgotten; none where it is about samples.
+    """
+    named = tuple(c for c in classes if c in head.classes)
+
+    def unlearn(net: nn.Module, forget: Rows, keep: Rows) -> nn.Module:
+        weights, want = weights_of(net), method.wants(named)
+        own = _mean(net, keep, head, method, method.own, named) if method.own else Evidence()
+        found = []
+        for about in named if method.apart and named else ("",):
+            some = forget.of([about]) if about else forget
+            if want is None or not len(some):
+                continue
+            one = replace(_mean(net, some, head, method, want, named), about=about)
+            case = Case((one,), own, head, named)
+            found.append(replace(one, enough=method.enough(weights, case, partial(_left, net, some), None)))
+        home = Home(deepcopy(net), forget, keep)
+        case = Case(method.merge(found) if found else (), own, head, named, home)
+        if (why := method.misses(case)) is not None:
+            raise InputError(f"{method.name}: a shadow model {why}")
+        return load(deepcopy(net), method.edit(weights, case, strength))
+
+    return unlearn
+
+
+def _left(net: nn.Module, rows: Rows, edited: Tensors) -> float:
+    return accuracy(load(deepcopy(net), edited), rows) or 0.0
+
+
+def _mean(net: nn.Module, rows: Rows, head: Head, method: Method, want: Want, classes: tuple[str, ...]) -> Evidence:
+    if 0 < want.rows < len(rows):
+        rows = rows.take([i * len(rows) // want.rows for i in range(want.rows)])
+    masked = classes if want.loss == "masked" else ()
+    found = measure(
+        net, rows.x, rows.y, head=head, layers=method.layers, statistic=want.statistic, loss=want.loss, masked=masked
+    )
+    return Evidence(found.mean(want.statistic), found.count)
+
+
+def _fresh(net: nn.Module, seed: int) -> nn.Module:
+    """Initialised anew, as far as its layers know how."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        for module in net.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+    return net

@@ -1,0 +1,163 @@
+"""Evaluating afterwards what an unlearning did: what is missing of a tier is taken at the homes, and kept."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.errors import InputError, StoreError, unknown
+from fedunlearn.evaluation import TIERS
+from fedunlearn.lineage import Heir, Request, discover
+from fedunlearn.methods import METHODS
+from fedunlearn.runtime import Backend, Family, gone_from
+from fedunlearn.runtime.backend import check
+from fedunlearn.runtime.evaluating import believed, evaluation_of
+from fedunlearn.runtime.record import COMMITTED, PENDING
+from fedunlearn.runtime.tasks import Audit, Evaluated
+from fedunlearn.scenario.files import of_family
+from fedunlearn.scenario.places import retrained as retrain
+from fedunlearn.scenario.schema import Federated, Imported, Scenario
+from fedunlearn.scenario.upbringing import Progress
+from fedunlearn.store import Line, write_atomically
+from fedunlearn.training import Recipe, seed_of
+
+FOLDER = "evaluations"
+SHADOWS = 16  # in each pool of the audit
+Found = dict[str, dict[str, dict[str, Any]]]  # model -> tier -> as `evaluate` gives it, with both versions
+
+
+def assess(
+    family: Family,
+    line: Line,
+    tier: str,
+    backend: Backend,
+    *,
+    retrained: bool = True,
+    seeds: int = 1,
+    progress: Progress = lambda _: None,
+) -> Found:
+    """Take what is missing of a tier, and of those below it, for every heir that a ledger line edited (held back or not).
+
+    Rows, references and versions are those of the line, whatever was done since; but rows that were excluded since are no rows
+    that stay. What is found is kept as it comes, so that what was cut off goes on where it stopped.
+
+    Args:
+        family: the family.
+        line: of an unlearning, in its ledger.
+        tier: "quick", "full" or "audit".
+        backend: carries tasks to the homes, as `backend_of` gives it.
+        retrained: compare with the family retrained without the data; it is trained where it is not there yet.
+        seeds: how many retrained families, of different seeds; two or more give the noise floor. What was taken with fewer is
+            taken again.
+        progress: told, in words, what is being done.
+
+    Returns:
+        All that is kept of this line.
+
+    Raises:
+        InputError: no such tier, no seeds, or the line is not of an unlearning; or the family cannot be retrained.
+        SiteError: homes failed or refused; names them. What others found is kept.
+        StoreError: what is kept is damaged.
+    """
+    if tier not in TIERS:
+        raise unknown("tier", tier, TIERS)
+    if seeds < 1:
+        raise InputError(f"seeds: {seeds} retrained families, expected one or more")
+    if line.kind != "unlearned":
+        raise InputError(f"ledger line {line.number}: is {line.kind!r}; only what an unlearning edited is evaluated")
+    facts, found = line.body["record"]["facts"], assessed(family, line)
+    request = Request.from_json(facts["request"])
+    edited = {m["name"]: m for m in facts["models"] if m["status"] in (COMMITTED, PENDING)}
+    heirs = [h for h in discover(family.lineage, request).heirs if h.name in edited]
+    least = seeds if retrained else 0
+    todo = {
+        t: [h for h in heirs if _retrained_in(found.get(h.name, {}).get(t)) < least] for t in TIERS[: TIERS.index(tier) + 1]
+    }
+    scenario = of_family(family)
+    if any(todo.values()):
+        seeded = [scenario.model_copy(update={"seed": scenario.seed + i}) for i in range(least)]
+        references = [retrain(family, one, request, backend, progress, before=line.number) for one in seeded]
+        gone = gone_from(family, line.number)
+        for name, missing in todo.items():
+            done = 0
+            for some in _rounds(name, missing):
+                progress(f"{name}: {', '.join(h.name for h in some)} ({done} of {len(missing)} models done)")
+                versions = [(edited[h.name]["version_before"], edited[h.name]["version_after"]) for h in some]
+                audits = [_audit(scenario, family, facts, edited[h.name]) if name == "audit" else None for h in some]
+                told = zip(some, versions, audits, strict=True)
+                tasks = [evaluation_of(h, request, name, v, gone, references, audit) for h, v, audit in told]
+                answers = backend.carry(tasks)
+                for heir, task, answer in zip(some, tasks, answers, strict=True):
+                    if isinstance(answer, Evaluated):
+                        both = {"version_before": task.before, "version_after": task.after}
+                        found.setdefault(heir.name, {})[name] = {**believed(task, answer), **both}
+                _keep(family, line, found)
+                check(tasks, answers, Evaluated, "what was found is kept")
+                done += len(some)
+    return found
+
+
+def assessed(family: Family, line: Line) -> Found:
+    """All that is kept of a line; empty where nothing was evaluated.
+
+    Raises:
+        StoreError: the file is not ours.
+    """
+    path = _file(family, line)
+    try:
+        plain = json.loads(path.read_text())
+        if plain["line"] != line.hash or not isinstance(plain["models"], dict):
+            raise ValueError("of another ledger line")
+        found: Found = plain["models"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path}: not an evaluation of ledger line {line.number} ({error}); delete it, and it is taken again"
+        ) from error
+    return found
+
+
+def _audit(scenario: Scenario, family: Family, facts: Mapping[str, Any], edited: Mapping[str, Any]) -> Audit | None:
+    """How a model was trained from the start, and edited; None where that is not known.
+
+    Of a chain of models it is as many epochs as all of them had, at the first one's learning rate.
+    """
+    name = edited["name"]
+    chain = [scenario.models[name]]
+    while chain[-1].source:
+        chain.append(scenario.models[chain[-1].source[0]])
+    if any(isinstance(spec, Imported) for spec in chain):
+        return None
+    epochs = sum(spec.settings[0] * (spec.rounds if isinstance(spec, Federated) else 1) for spec in chain)
+    spec, head, lr = chain[0], family.lineage[name].head, chain[-1].settings[1]
+    seed = seed_of(scenario.seed, name)
+    recipe = Recipe(name, spec.place, (), head, epochs, lr, spec.batch, seed, "cpu", spec.precision, spec.schedule)
+    method = facts["method"] if facts["method"] in METHODS else ""
+    return Audit(recipe, SHADOWS, method, facts["settings"] if method else {}, edited["strength"] if method else {})
+
+
+def _retrained_in(result: Mapping[str, Any] | None) -> int:
+    """How many retrained models a result is beside; -1 where there is none."""
+    return -1 if result is None else sum(net.startswith("retrained") for net in result["nets"])
+
+
+def _rounds(tier: str, heirs: Sequence[Heir]) -> Iterator[list[Heir]]:
+    """Quick ones all at once; what takes minutes one a home at a time, so that it is kept as it comes."""
+    if tier == "quick":
+        yield from [list(heirs)] if heirs else []
+        return
+    left: dict[str, list[Heir]] = {}
+    for heir in heirs:
+        left.setdefault(heir.home, []).append(heir)
+    while left:
+        yield [several.pop(0) for several in left.values()]
+        left = {home: several for home, several in left.items() if several}
+
+
+def _keep(family: Family, line: Line, found: Found) -> None:
+    write_atomically(_file(family, line), json.dumps({"line": line.hash, "models": found}, indent=1).encode())
+
+
+def _file(family: Family, line: Line) -> Path:
+    return family.folder / FOLDER / f"{line.hash[:16]}.json"

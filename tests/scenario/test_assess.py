@@ -1,0 +1,114 @@
+"""Evaluating afterwards: only what is missing is taken, and what was found is kept as the format says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedunlearn.errors import InputError, SiteError
+from fedunlearn.evaluation import costs
+from fedunlearn.runtime import Family, rollback, unlearn
+from fedunlearn.runtime.tasks import Answer, Evaluated, Failure, Task
+from fedunlearn.scenario import assess, assessed, train, workers
+from fedunlearn.scenario.files import parse
+from tests.runtime.test_evaluating import SINGLE, ZERO
+from tests.scenario.elsewhere import Counting
+
+TWO = {**SINGLE, "models": {**SINGLE["models"], "two": {"born": "incremental", "from": ["one"], "site": "south", "epochs": 1}}}  # type: ignore[dict-item]
+
+
+def unlearned(plain: dict[str, Any], folder: Path) -> tuple[Family, Counting]:
+    scenario = parse(plain, "here")
+    family = train(scenario, folder)
+    backend = Counting(workers(scenario, family))
+    unlearn(family, ZERO, "logit_mask", backend)
+    backend.carried.clear()
+    return family, backend
+
+
+def test_only_what_is_missing_is_taken_and_kept(tmp_path: Path) -> None:
+    family, backend = unlearned(SINGLE, tmp_path / "family")
+    line = family.ledger.lines[-1]
+    assert assessed(family, line) == {}
+    said: list[str] = []
+    quick = assess(family, line, "quick", backend, retrained=False)
+    assert quick["one"]["quick"]["nets"] == ["before", "after", "mask"]
+    found = assess(family, line, "full", backend, progress=said.append)
+    assert [[t.tier for t in tasks] for tasks in backend.carried] == [["quick"], ["quick"], ["full"]]  # type: ignore[attr-defined]
+    assert "full: one (0 of 1 models done)" in said
+    assert found["one"]["quick"]["nets"] == ["before", "after", "mask", "retrained"]
+    (row,) = line.body["record"]["facts"]["models"]
+    for tier in ("quick", "full"):
+        of = found["one"][tier]
+        assert of["metrics"].keys() | of["not_measurable"].keys() == costs(tier).keys()
+        assert (of["version_before"], of["version_after"]) == (row["version_before"], row["version_after"])
+    assert found["one"]["full"]["metrics"]["probe"]["after"]["recovery"]["value"] > 0.6
+    assert found["one"]["quick"]["metrics"]["accuracy"]["after"]["forgotten_training"]["n"] > 9  # though it is excluded by now
+    (path,) = (family.folder / "evaluations").iterdir()
+    assert path.name == f"{line.hash[:16]}.json"
+    assert json.loads(path.read_text()) == {"line": line.hash, "models": found}
+
+    backend.carried.clear()
+    rollback(family, backend, lift_exclusion=True)
+    unlearn(family, ZERO, "fiun", backend)
+    backend.carried.clear()
+    for tier in ("quick", "full"):
+        assert assess(family, line, tier, backend) == found == assessed(family, line)
+    assert backend.carried == []
+    several = assess(family, line, "quick", backend, seeds=2)
+    assert several["one"]["quick"]["metrics"]["tow"]["retrained_to_retrained"]["pairs"] == 1
+    assert several["one"]["full"] == found["one"]["full"]
+    assert [t.tier for tasks in backend.carried for t in tasks] == ["quick"]  # type: ignore[attr-defined]
+    assert assessed(family, family.ledger.lines[-1]) == {}
+
+
+@pytest.mark.slow
+def test_the_audit_trains_its_pools_once_and_edits_them_as_the_heir_was(tmp_path: Path) -> None:
+    family, backend = unlearned(SINGLE, tmp_path / "family")
+    first = assess(family, family.ledger.lines[-1], "audit", backend)["one"]["audit"]
+    assert first["not_measurable"] == {}
+    found = first["metrics"]["ulira"]
+    assert (found["attack"], found["shadows"]) == ("U-LiRA", 16)
+    pools = {p: p.stat().st_mtime_ns for p in (family.folder / "homes" / "north" / "shadows").rglob("*.safetensors")}
+    assert len(pools) == 32
+    rollback(family, backend, lift_exclusion=True)
+    unlearn(family, ZERO, "fiun", backend)
+    second = assess(family, family.ledger.lines[-1], "audit", backend)["one"]["audit"]
+    assert second["metrics"]["ulira"]["before"] == found["before"]
+    assert second["metrics"]["ulira"]["after"] != found["after"]
+    assert pools == {p: p.stat().st_mtime_ns for p in (family.folder / "homes" / "north" / "shadows").rglob("*.safetensors")}
+
+
+def test_what_some_homes_found_is_kept_when_another_refuses(tmp_path: Path) -> None:
+    family, backend = unlearned(TWO, tmp_path / "family")
+    line = family.ledger.lines[-1]
+
+    def refuse(task: Task, answer: Answer) -> Answer:
+        return Failure("south", "not today") if task.place == "south" and isinstance(answer, Evaluated) else answer
+
+    backend.alter = refuse
+    with pytest.raises(SiteError, match="what was found is kept; 1 of 2 places failed: south: not today"):
+        assess(family, line, "quick", backend)
+    assert assessed(family, line).keys() == {"one"}
+    backend.alter = lambda _, answer: answer
+    backend.carried.clear()
+    assert assess(family, line, "quick", backend).keys() == {"one", "two"}
+    assert [t.place for tasks in backend.carried for t in tasks] == ["south"]
+
+
+def test_wrong_words_and_damaged_files_are_named(tmp_path: Path) -> None:
+    family, backend = unlearned(SINGLE, tmp_path / "family")
+    trained, line = family.ledger.lines
+    with pytest.raises(InputError, match="unknown tier 'ful'; did you mean 'full'"):
+        assess(family, line, "ful", backend)
+    with pytest.raises(InputError, match="seeds: 0 retrained families, expected one or more"):
+        assess(family, line, "quick", backend, seeds=0)
+    with pytest.raises(InputError, match="ledger line 0: is 'trained'; only what an unlearning edited"):
+        assess(family, trained, "quick", backend)
+    path = family.folder / "evaluations" / f"{line.hash[:16]}.json"
+    path.parent.mkdir()
+    for text in ("{", '{"line": "other", "models": {}}', "[]"):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"not an evaluation of ledger line 1 .*; delete it, and it is taken again"):
+            assessed(family, line)
