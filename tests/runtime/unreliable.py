@@ -1,0 +1,154 @@
+"""What a place suffers when a file beside it says so, and what must hold of the family afterwards, whatever it suffered.
+
+The file is read at every task, so it reaches a place in whatever process it is. One order: the `kind` of task and
+`what` befalls it, after how many `seconds`, and how often (`left`).
+"""
+
+import json
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.errors import FedUnlearnError, InputError
+from fedunlearn.runtime import Family, Worker, behind
+from fedunlearn.runtime.tasks import Answer, Committed, Task
+from fedunlearn.scenario import workers
+from fedunlearn.scenario.files import of_family
+
+ORDER = "order.json"
+ANSWER = "answer.pickle"  # the last one that went out by message
+
+
+def order(folder: Path, what: str, kind: str, seconds: float = 0.0, times: int = 1) -> None:
+    """Have a place suffer something."""
+    (folder / ORDER).write_text(json.dumps({"what": what, "kind": kind, "seconds": seconds, "left": times, "done": 0}))
+
+
+def suffered(folder: Path) -> int:
+    """How often it has."""
+    return int(json.loads((folder / ORDER).read_text())["done"])
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def obey(folder: Path, task: Task, do: Callable[[], Answer]) -> tuple[Answer, str]:
+    """Do a task as the order says; its answer, and what is to become of the message that it goes in."""
+    told = json.loads((folder / ORDER).read_text()) if (folder / ORDER).exists() else {"left": 0}
+    if not told["left"] or told["kind"] != type(task).__name__:
+        return do(), ""
+    told |= {"left": told["left"] - 1, "done": told["done"] + 1}
+    (folder / ORDER).write_text(json.dumps(told))
+    match told["what"]:
+        case "killed at work":
+            timer = threading.Timer(told["seconds"], die)
+            timer.start()
+            do()
+            timer.join()
+        case "killed after it":
+            do()
+            die()
+        case "hangs":
+            time.sleep(told["seconds"])
+        case "hangs after it":
+            do()
+            time.sleep(told["seconds"])
+        case "twice":
+            do()
+        case "another":
+            return Committed("another"), ""
+        case "no answer":
+            return "rubbish", ""  # type: ignore[return-value]
+    return do(), told["what"]
+
+
+class Unreliable:
+    """A worker that obeys."""
+
+    def __init__(self, worker: Worker, folder: Path) -> None:
+        self.worker, self.folder, self.place, self.methods = worker, folder, worker.place, worker.methods
+
+    def handle(self, task: Task) -> Answer:
+        return obey(self.folder, task, lambda: self.worker.handle(task))[0]
+
+
+def open_unreliable(folder: Path, place: str) -> Unreliable:
+    """One of a family in a folder; its orders are in a folder of its name beside that."""
+    family = Family.open(folder)
+    return Unreliable(workers(of_family(family), family)[place], folder.parent / place)
+
+
+def suffer(folder: Path) -> None:
+    """Have all workers and messages of this process obey: for a site in a process of its own, from its owner's own code."""
+    from flwr.app import RecordDict
+
+    from fedunlearn.runtime.flower import client
+
+    handle, to_records = Worker.handle, client.to_records
+    becomes: list[str] = []
+
+    def handled(self: Worker, task: Task) -> Answer:
+        answer, what = obey(folder, task, lambda: handle(self, task))
+        becomes.append(what)
+        return answer
+
+    def sent(batch: str, messages: Any) -> RecordDict:
+        content, last = to_records(batch, messages), folder / ANSWER
+        before = pickle.loads(last.read_bytes()) if last.exists() else content
+        last.write_bytes(pickle.dumps(content))
+        if "garbage" in becomes:
+            return RecordDict({})
+        return before if "replayed" in becomes else content
+
+    Worker.handle = handled  # type: ignore[method-assign]
+    client.to_records = sent
+
+
+def law(
+    folder: Path, act: Callable[[], Mapping[str, Any]], facts: Mapping[str, Any], heads: Mapping[str, str], named: str,
+    settled: Callable[[], object],
+) -> str:  # fmt: skip
+    """The same record; or nothing changed, and who failed is named; or committed, and who is not there yet is named.
+
+    Args:
+        folder: of the family, where its coordinator is.
+        act: makes the family forget; gives the facts.
+        facts: of a request that nothing befell.
+        heads: after it.
+        named: what an error must name.
+        settled: settles when nothing befalls anybody any more.
+    """
+    before, failed, found = dict(Family.open(folder).heads), "", {}
+    try:
+        found = plain(act())
+    except InputError:
+        raise  # not what a place that fails is told by
+    except FedUnlearnError as error:
+        failed = str(error)
+    after = Family.open(folder)
+    if not failed:
+        assert found == plain(facts)
+        assert after.heads == heads
+        assert not behind(after)
+        return "same"
+    assert named in failed
+    if after.heads == before:
+        assert "nothing was changed" in failed
+        return "nothing"
+    assert after.heads == heads
+    assert "not yet everywhere" in failed
+    assert set(behind(after)) <= {named}  # it may have done it, and its answer been lost
+    settled()
+    assert not behind(Family.open(folder))
+    return "late"
+
+
+def plain(facts: Mapping[str, Any]) -> Any:
+    """Facts as they stand in a ledger."""
+    return json.loads(json.dumps(facts))
