@@ -1,4 +1,4 @@
-"""For tests that start Ray. It listens on every interface and cannot be told otherwise: they run where there is only loopback."""
+"""For tests that start Ray. It listens on every interface, which nobody can change: they run where there is only loopback."""
 
 import socket
 import subprocess

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fedunlearn.deployed import Deployment, Order
+from fedunlearn.deployed import Deployment, Order, submit
 from fedunlearn.errors import FedUnlearnError
 from fedunlearn.runtime import Family, behind
 from fedunlearn.scenario import load
@@ -126,6 +126,7 @@ class Deployed:
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     with pytest.MonkeyPatch.context() as patch, loopback.flower(tmp_path_factory.mktemp("parties")) as made:
         patch.setenv("FLWR_HOME", str(made.of("operator") / "flwr"))
+        patch.setattr(submit, "POLL", 10.0)  # each look starts a program
         yield Deployed(made)
 
 
@@ -148,8 +149,8 @@ KILLED = {"measuring": ("Measure", "hangs"), "applying": ("Apply", "hangs"), "an
 SITES_OF = {"Measure": ["north", "south"], "Apply": ["north"]}
 
 
-@pytest.mark.parametrize("draw", range(3))
 @pytest.mark.parametrize("what", KILLED)
+@pytest.mark.parametrize("draw", range(3))
 def test_a_site_that_is_killed(what: str, draw: int, again: Deployed) -> None:
     """Its app's process; its whole machine, which comes back; and a machine that stays away."""
     rng, (kind, how) = random.Random(f"{what} {draw}"), KILLED[what]
@@ -190,8 +191,8 @@ def test_a_site_that_hangs(draw: int, again: Deployed) -> None:
     time.sleep(max(0.0, 75 - (time.monotonic() - started)))  # until it is over, and its answer is too late for anybody
 
 
-@pytest.mark.parametrize("draw", range(3))
 @pytest.mark.parametrize("what", ["another", "garbage", "replayed"])
+@pytest.mark.parametrize("draw", range(3))
 def test_a_site_that_answers_something_else(what: str, draw: int, again: Deployed) -> None:
     """For another task, what is no answer, or what it has answered before."""
     rng = random.Random(f"{what} {draw}")
