@@ -19,6 +19,7 @@ from fedunlearn.runtime import Family, Worker, behind
 from fedunlearn.runtime.tasks import Answer, Committed, Task
 from fedunlearn.scenario import workers
 from fedunlearn.scenario.files import of_family
+from fedunlearn.store import write_atomically
 
 ORDER = "order.json"
 ANSWER = "answer.pickle"  # the last one that went out by message
@@ -26,7 +27,11 @@ ANSWER = "answer.pickle"  # the last one that went out by message
 
 def order(folder: Path, what: str, kind: str, seconds: float = 0.0, times: int = 1) -> None:
     """Have a place suffer something."""
-    (folder / ORDER).write_text(json.dumps({"what": what, "kind": kind, "seconds": seconds, "left": times, "done": 0}))
+    _write(folder, {"what": what, "kind": kind, "seconds": seconds, "left": times, "done": 0})
+
+
+def _write(folder: Path, told: Mapping[str, Any]) -> None:
+    write_atomically(folder / ORDER, json.dumps(told).encode())  # it is read meanwhile
 
 
 def suffered(folder: Path) -> int:
@@ -44,7 +49,7 @@ def obey(folder: Path, task: Task, do: Callable[[], Answer]) -> tuple[Answer, st
     if not told["left"] or told["kind"] != type(task).__name__:
         return do(), ""
     told |= {"left": told["left"] - 1, "done": told["done"] + 1}
-    (folder / ORDER).write_text(json.dumps(told))
+    _write(folder, told)
     match told["what"]:
         case "killed at work":
             timer = threading.Timer(told["seconds"], die)
