@@ -6,15 +6,14 @@ A few draws run always, twenty of each as the slow suite.
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 from flwr.app import Error, Message, RecordDict
 
-from fedunlearn.errors import SiteError
 from fedunlearn.methods import FIUn
-from fedunlearn.runtime import Backend, Family, InProcess, Record, Worker, behind, settle, unlearn
+from fedunlearn.runtime import Family, InProcess, Record, Worker, behind, settle, unlearn
 from fedunlearn.runtime.flower import Flower
 from fedunlearn.runtime.flower.records import from_records, to_records
 from fedunlearn.runtime.tasks import Answer, Task
@@ -22,6 +21,7 @@ from fedunlearn.scenario import Scenario, workers
 from fedunlearn.training.flower import LocalGrid
 from tests.conftest import LEAVE
 from tests.runtime.test_flower_backend import app_of, nodes
+from tests.runtime.unreliable import law
 
 LAST = FIUn(layers="last")
 DEADLINE = 2.0
@@ -83,33 +83,6 @@ def whole(hospitals: Scenario, trained: Path, tmp_path_factory: pytest.TempPathF
     return record, dict(family.heads)
 
 
-def law(
-    folder: Path, act: Callable[[], Record], whole: tuple[Record, dict[str, str]], site: str, settled: Callable[[], Backend]
-) -> str:
-    """The same record; or nothing changed, and the site is named; or committed, and the site is named as not there yet."""
-    before, failed = dict(Family.open(folder).heads), ""
-    try:
-        facts = act().facts
-    except SiteError as error:
-        facts, failed = {}, str(error)
-    after = Family.open(folder)
-    if not failed:
-        assert facts == whole[0].facts
-        assert after.heads == whole[1]
-        assert not behind(after)
-        return "same"
-    assert site in failed
-    if after.heads == before:
-        assert "nothing was changed" in failed
-        return "nothing"
-    assert after.heads == whole[1]
-    assert "not yet everywhere" in failed
-    assert set(behind(after)) <= {site}  # it may have done it, and its answer been lost
-    settle(after, settled())
-    assert not behind(Family.open(folder))
-    return "late"
-
-
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("what", ["dies before", "dies after", "hangs", "twice", "for another", "garbage"])
 def test_a_site_that_fails_leaves_no_family_half_committed(
@@ -121,7 +94,14 @@ def test_a_site_that_fails_leaves_no_family_half_committed(
     grid = Fault(held, site, first, times, what)
     backend = Flower(grid, deadline=DEADLINE, join=0)
     started = time.monotonic()
-    became = law(folder, lambda: unlearn(family, LEAVE, LAST, backend), whole, site, lambda: InProcess(held))
+    became = law(
+        folder,
+        lambda: unlearn(family, LEAVE, LAST, backend).facts,
+        whole[0].facts,
+        whole[1],
+        site,
+        lambda: settle(Family.open(folder), InProcess(held)),
+    )
     assert time.monotonic() - started < 60  # not a measure of speed: a hang would never end
     if not grid.done or what == "twice" or (times == 1 and what.startswith("dies")):
         assert became == "same"  # nothing happened, or asking again mends it

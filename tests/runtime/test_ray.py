@@ -1,11 +1,9 @@
 """The same record over Ray actors, whatever happens to them. One Ray and one set of actors for all of these tests."""
 
 import json
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,52 +15,17 @@ from fedunlearn.runtime import Family, InProcess, Worker, rollback, unlearn
 from fedunlearn.runtime.ray import Ray
 from fedunlearn.runtime.tasks import Fetch, Fetched
 from tests.conftest import LEAVE, snapshot
-from tests.runtime.alone import in_a_network_of_its_own, outside, ray_here
-from tests.runtime.unreliable import open_unreliable, order, suffered
+from tests.runtime.actors import DEADLINE, QUIETLY, idle, in_a_network_of_its_own, outside, ray_here
+from tests.runtime.actors import backend as backend
+from tests.runtime.actors import lent as lent
+from tests.runtime.actors import started as started
+from tests.runtime.unreliable import order, suffered
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:unclosed file:ResourceWarning",  # Ray leaves /dev/null and its children open
-    "ignore:subprocess .* is still running:ResourceWarning",
-)
-DEADLINE = 600.0  # an actor that has to be made imports torch first: seconds, or a minute on a busy machine
-
-
-def idle(backend: Ray) -> float:
-    """Seconds that a round takes in which nothing is done. Actors that were lost are made anew before: they import."""
-    tasks = [Fetch(place, "none") for place in backend.sites]
-    backend.carry(tasks)
-    started = time.monotonic()
-    backend.carry(tasks)
-    return time.monotonic() - started
+pytestmark = QUIETLY
 
 
 def no_data() -> Worker:
     raise InputError("rows.csv: cannot be read; is the disk there?")
-
-
-@pytest.fixture(scope="module")
-def lent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the actors' family is; its files are put back before every test."""
-    return tmp_path_factory.mktemp("lent") / "family"
-
-
-@pytest.fixture(scope="module")
-def started(trained: Path, lent: Path) -> Iterator[Ray]:
-    shutil.copytree(trained, lent)
-    sites = {place: partial(open_unreliable, lent, place) for place in Family.open(lent).places}
-    with Ray(sites, num_cpus=2, deadline=DEADLINE) as backend:  # type: ignore[arg-type]
-        yield backend
-
-
-@pytest.fixture
-def backend(started: Ray, trained: Path, lent: Path) -> Iterator[Ray]:
-    shutil.rmtree(lent)
-    shutil.copytree(trained, lent)
-    for place in started.sites:
-        (lent.parent / place).mkdir(exist_ok=True)
-        order(lent.parent / place, "nothing", "none", times=0)
-    yield started
-    started.deadline = DEADLINE
 
 
 def held(folder: Path) -> dict[str, object]:
@@ -80,8 +43,6 @@ def held(folder: Path) -> dict[str, object]:
 def test_the_record_equals_that_of_one_process_and_so_does_a_rollback(
     backend: Ray, lent: Path, family: Family, backend_of: Callable[[Family], InProcess], method: Method | str
 ) -> None:
-    for place in list(backend._actors):
-        backend._end(place)  # a living store remembers the packs of the folder that the fixture has replaced
     away, words = Family.open(lent), list[str]()
     backend.progress = words.append
     here, there = unlearn(family, LEAVE, method, backend_of(family)), unlearn(away, LEAVE, method, backend)

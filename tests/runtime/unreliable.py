@@ -7,6 +7,7 @@ The file is read at every task, so it reaches a place in whatever process it is.
 import json
 import os
 import pickle
+import shutil
 import signal
 import threading
 import time
@@ -23,6 +24,7 @@ from fedunlearn.store import write_atomically
 
 ORDER = "order.json"
 ANSWER = "answer.pickle"  # the last one that went out by message
+PID, LENT = "pid", "lent"
 
 
 def order(folder: Path, what: str, kind: str, seconds: float = 0.0, times: int = 1) -> None:
@@ -74,19 +76,29 @@ def obey(folder: Path, task: Task, do: Callable[[], Answer]) -> tuple[Answer, st
 
 
 class Unreliable:
-    """A worker that obeys."""
+    """A worker that obeys; opened anew whenever its family was put back."""
 
-    def __init__(self, worker: Worker, folder: Path) -> None:
-        self.worker, self.folder, self.place, self.methods = worker, folder, worker.place, worker.methods
+    methods = ()
+
+    def __init__(self, folder: Path, place: str) -> None:
+        self.folder, self.place, self.lent = folder, place, ""
 
     def handle(self, task: Task) -> Answer:
-        return obey(self.folder, task, lambda: self.worker.handle(task))[0]
+        write_atomically(self.folder.parent / self.place / PID, str(os.getpid()).encode())
+        lent = (self.folder.parent / LENT).read_text()
+        if lent != self.lent:
+            family = Family.open(self.folder)
+            self.worker, self.lent = workers(of_family(family), family)[self.place], lent
+        return obey(self.folder.parent / self.place, task, lambda: self.worker.handle(task))[0]
 
 
-def open_unreliable(folder: Path, place: str) -> Unreliable:
-    """One of a family in a folder; its orders are in a folder of its name beside that."""
-    family = Family.open(folder)
-    return Unreliable(workers(of_family(family), family)[place], folder.parent / place)
+def lend(trained: Path, folder: Path) -> None:
+    """Copy a family for its places to spoil, each of which has a folder for its orders beside it."""
+    shutil.copytree(trained, folder)
+    for place in Family.open(folder).places:
+        (folder.parent / place).mkdir(exist_ok=True)
+        order(folder.parent / place, "nothing", "none", times=0)
+    (folder.parent / LENT).write_text(str(time.monotonic_ns()))
 
 
 def suffer(folder: Path) -> None:
