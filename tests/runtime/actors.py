@@ -1,5 +1,6 @@
 """For tests that start Ray. It listens on every interface, which nobody can change: they run where there is only loopback."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,7 @@ ray_here = pytest.mark.skipif(
 outside = pytest.mark.skipif(
     ALONE or not find_spec("ray"), reason="needs Ray; not needed where there is no network but loopback"
 )
+os.environ.setdefault("RAY_worker_niceness", "0")  # else actors starve on a busy machine: by default Ray starts them at 15
 DEADLINE = 600.0  # an actor that has to be made imports torch first: seconds, or minutes on a busy machine
 QUIETLY = [
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # Ray leaves /dev/null and its children open
