@@ -175,7 +175,8 @@ def flower(folder: Path, sites: tuple[str, ...] = SITES, say: Callable[[str], No
     """SuperLink, ServerApp process, and a SuperNode and a ClientApp process a site."""
     with parties(folder) as made:
         port = free_port()
-        link = {"PORT": port, "SUPERLINK": f"127.0.0.1:{port}"}
+        made.address = f"127.0.0.1:{port}"
+        link = {"PORT": port, "SUPERLINK": made.address}
         made.start("superlink", "coordinator", "superlink", **link)
         made.until("SuperLink", lambda: made.works("coordinator", "healthy", PORT=port))
         say(f"SuperLink on 127.0.0.1:{port}")
