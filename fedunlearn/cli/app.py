@@ -361,12 +361,23 @@ def settle_(
 
 
 @app.command()
-def bank(folder: Folder, data: Data = None, as_json: Json = False) -> None:
+def bank(
+    folder: Folder,
+    backend: Carrier = "in-process",
+    address: Address = None,
+    sites_in: OwnSites = None,
+    federation: Federation = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Measure importances by class ahead of any request, so that class requests read no data."""
     family = _open(folder)
-    with progress() as say:
-        say("measuring every kept model, class by class, at the sites that may be asked")
-        read = run_bank(family, InProcess(workers(of_family(family), family)))
+    if backend == "flower":
+        read = flower.bank(folder, federation)
+    else:
+        with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
+            say("measuring every kept model, class by class, at the sites that may be asked")
+            read = run_bank(family, carrier)
     if as_json:
         print_json({"rows_read": read})
     else:

@@ -48,6 +48,14 @@ def settle(folder: Path, federation: str | None) -> Family:
     return _done(folder, federation, "settle")[0]
 
 
+def bank(folder: Path, federation: str | None) -> int:
+    """Bank importances by class at the sites; how many rows were read."""
+    read = _done(folder, federation, "bank")[1].get("rows_read")
+    if not isinstance(read, int):
+        raise SiteError("the answer does not say what was read; do both sides run the same version of fedunlearn?")
+    return read
+
+
 def rollback(folder: Path, federation: str | None, lift: bool) -> tuple[Family, Line]:
     """Back to the versions before; the family, and the ledger line that says so."""
     family, _ = _done(folder, federation, "rollback", lift_exclusion=lift)

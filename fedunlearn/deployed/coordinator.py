@@ -10,7 +10,7 @@ from fedunlearn.deployed.homecoming import plain_files
 from fedunlearn.deployed.order import Order
 from fedunlearn.errors import InputError
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, Record, Split, resume, rollback, settle, unlearn, waiting_plan
+from fedunlearn.runtime import Backend, Family, Record, Split, bank, resume, rollback, settle, unlearn, waiting_plan
 from fedunlearn.runtime.tasks import Scored
 from fedunlearn.scenario import Scenario, of_family, request_of, retrained, train_afar, workers_here
 from fedunlearn.scenario.files import parse
@@ -73,6 +73,9 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
         line = rollback(family, both, lift_exclusion=order.lift_exclusion)
         told = {"line": line.number, "undoes": undone.number, "request": undone.body["request"]}
         return _answer(family, {**told, "heads": dict(line.body["heads"]), "lifted": order.lift_exclusion})
+    if order.action == "bank":
+        say("measuring every kept model, class by class, at the sites that may be asked")
+        return _answer(family, {"rows_read": bank(family, both)})
     settle(family, both)
     return _answer(family, {"line": family.ledger.lines[-1].number, "places": list(family.places)})
 

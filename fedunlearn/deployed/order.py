@@ -8,7 +8,7 @@ from typing import Any
 
 from fedunlearn.errors import InputError, unknown
 
-ACTIONS = ("train", "unlearn", "rollback", "settle", "show")
+ACTIONS = ("train", "unlearn", "rollback", "settle", "bank", "show")
 FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # it becomes a folder's name
 
 
