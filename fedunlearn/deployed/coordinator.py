@@ -12,10 +12,12 @@ from fedunlearn.errors import InputError
 from fedunlearn.methods import make
 from fedunlearn.runtime import Backend, Family, Record, Split, bank, resume, rollback, settle, unlearn, waiting_plan
 from fedunlearn.runtime.tasks import Scored
-from fedunlearn.scenario import Scenario, of_family, request_of, retrained, train_afar, workers_here
+from fedunlearn.scenario import Scenario, extend_afar, of_family, request_of, retrained, train_afar, workers_here
 from fedunlearn.scenario.files import parse
+from fedunlearn.scenario.train import grown
 
 FAMILIES = "FEDUNLEARN_FAMILIES"
+WHERE = "run-config: topology"
 
 Say = Callable[[str], None]
 Answer = dict[str, Any]
@@ -63,6 +65,10 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
     if order.action == "show":
         return _answer(family, {})
     scenario = of_family(family)
+    if order.action == "extend":
+        more = _topology(order)
+        wait(grown(scenario, more, WHERE)[0])
+        return _answer(extend_afar(family, more, WHERE, away, progress=say), {})
     if order.quorum == 1:  # otherwise whoever is missing is for the quorum to judge
         wait(scenario)
     both = Split(workers_here(scenario, family), away)
@@ -82,13 +88,17 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
 
 def _scenario(order: Order, families: Path) -> Scenario:
     """Paths of test sets are looked up on this machine: beside the families, then in the data folder."""
-    try:
-        plain = json.loads(order.topology)
-    except ValueError as error:
-        raise InputError(f"run-config: topology: not JSON: {error}") from error
+    plain = _topology(order)
     if isinstance(plain, dict):
         plain["folder"] = str(families.resolve())
-    return parse(plain, "run-config: topology")
+    return parse(plain, WHERE)
+
+
+def _topology(order: Order) -> Any:
+    try:
+        return json.loads(order.topology)
+    except ValueError as error:
+        raise InputError(f"{WHERE}: not JSON: {error}") from error
 
 
 def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, say: Say) -> Answer:

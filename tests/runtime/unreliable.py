@@ -105,9 +105,9 @@ def suffer(folder: Path) -> None:
     """Have all workers and messages of this process obey: for a site in a process of its own, from its owner's own code."""
     from flwr.app import RecordDict
 
-    from fedunlearn.runtime.flower import client
+    from fedunlearn.runtime.flower import records
 
-    handle, to_records = Worker.handle, client.to_records
+    handle = Worker.handle
     becomes: list[str] = []
 
     def handled(self: Worker, task: Task) -> Answer:
@@ -115,8 +115,8 @@ def suffer(folder: Path) -> None:
         becomes.append(what)
         return answer
 
-    def sent(batch: str, messages: Any) -> RecordDict:
-        content, last = to_records(batch, messages), folder / ANSWER
+    def sent(parts: Any) -> RecordDict:
+        content, last = RecordDict(parts), folder / ANSWER
         before = pickle.loads(last.read_bytes()) if last.exists() else content
         last.write_bytes(pickle.dumps(content))
         if "garbage" in becomes:
@@ -124,7 +124,7 @@ def suffer(folder: Path) -> None:
         return before if "replayed" in becomes else content
 
     Worker.handle = handled  # type: ignore[method-assign]
-    client.to_records = sent
+    records.RecordDict = sent  # type: ignore[assignment,misc]  # what an answer becomes, once all tasks are done
 
 
 def law(
