@@ -38,6 +38,7 @@ class Parties:
     def __init__(self, folder: Path) -> None:
         self.folder, self.address = folder, ""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._commands: dict[str, tuple[str, tuple[object, ...], dict[str, object]]] = {}
 
     def of(self, party: str) -> Path:
         """The folder of one party."""
@@ -80,6 +81,7 @@ class Parties:
 
     def start(self, name: str, party: str, *words: object, **more: object) -> "subprocess.Popen[bytes]":
         """A command of run.sh that runs on, in a process group of its own; its output goes to the party's log."""
+        self._commands[name] = (party, words, more)
         logs = self.of(party) / "log"
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / f"{name}.txt").open("ab") as log:
@@ -93,6 +95,11 @@ class Parties:
             )
         self._processes[name] = process
         return process
+
+    def again(self, name: str, **changed: object) -> "subprocess.Popen[bytes]":
+        """Start a process once more as it was started before, but for what its environment says differently now."""
+        party, words, more = self._commands[name]
+        return self.start(name, party, *words, **(more | changed))
 
     def log(self, party: str, name: str) -> str:
         """What a process has printed so far."""
@@ -118,6 +125,13 @@ class Parties:
                 os.killpg(process.pid, sign)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=15)
+        process.wait()
+
+    def kill(self, name: str) -> None:
+        """What a power cut does to one process and to what it has started."""
+        process = self._processes.pop(name)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     def end_all(self) -> None:
@@ -161,7 +175,8 @@ def flower(folder: Path, sites: tuple[str, ...] = SITES, say: Callable[[str], No
     """SuperLink, ServerApp process, and a SuperNode and a ClientApp process a site."""
     with parties(folder) as made:
         port = free_port()
-        link = {"PORT": port, "SUPERLINK": f"127.0.0.1:{port}"}
+        made.address = f"127.0.0.1:{port}"
+        link = {"PORT": port, "SUPERLINK": made.address}
         made.start("superlink", "coordinator", "superlink", **link)
         made.until("SuperLink", lambda: made.works("coordinator", "healthy", PORT=port))
         say(f"SuperLink on 127.0.0.1:{port}")

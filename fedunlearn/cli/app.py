@@ -24,7 +24,7 @@ from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, InProcess, Record, Reference, settle, waiting_plan
+from fedunlearn.runtime import Backend, Family, Record, Reference, settle, waiting_plan
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back
@@ -33,6 +33,7 @@ from fedunlearn.scenario import (
     Scenario,
     backend_of,
     check_samples,
+    extend_afar,
     find_topology,
     load,
     of_family,
@@ -41,7 +42,6 @@ from fedunlearn.scenario import (
     retrained,
     sites_away,
     train_afar,
-    workers,
     workers_here,
 )
 from fedunlearn.scenario import extend as run_extend
@@ -120,8 +120,6 @@ def train(
     """Train every model of a topology and keep the family."""
     scenario = _seeded(load(find_topology(topology)), seed)
     folder = folder or Path("runs") / scenario.name
-    if with_bank and scenario.own:
-        raise InputError("--bank: each site banks its own; not for a family whose data says `sites: own` yet")
     with progress() as say:
         if federation is not None:
             family = flower.train(scenario, folder, backend, federation, say)
@@ -130,9 +128,12 @@ def train(
                 family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), progress=say)
         else:
             family = run_train(scenario, folder, backend=backend, progress=say)
-        if with_bank:
+        if with_bank and federation is None:
             say("banking importances by class")
-            run_bank(family, InProcess(workers(scenario, family)))
+            with backend_of(family, backend if scenario.own else "in-process", address, sites_in) as carrier:
+                run_bank(family, carrier)
+    if with_bank and federation is not None:
+        flower.bank(folder, federation)
     if as_json:
         print_json({"folder": str(folder), **state(family)})
     else:
@@ -145,13 +146,24 @@ def extend(
     folder: Folder,
     models: Annotated[Path, typer.Argument(help="a YAML file that names further models; their parents may be the family's")],
     backend: Trainer = "in-process",
+    federation: Federation = None,
+    address: Address = None,
+    sites_in: OwnSites = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Train further models onto a family, from the versions that are current now."""
-    family = _open(folder)
-    with progress() as say:
-        family = run_extend(family, read_plain(models), str(models), backend=backend, progress=say)
+    family, more = _open(folder), read_plain(models)
+    scenario = of_family(family)
+    if federation is not None or (scenario.own and backend == "flower"):
+        family = flower.extend(folder, federation, more)
+    else:
+        with progress() as say:
+            if sites_in is None:
+                family = run_extend(family, more, str(models), backend=backend, progress=say)
+            else:
+                with sites_away(scenario, sites_in, backend, address) as away:
+                    family = extend_afar(family, more, str(models), away, progress=say)
     if as_json:
         print_json({"folder": str(folder), **state(family)})
     else:
@@ -361,12 +373,23 @@ def settle_(
 
 
 @app.command()
-def bank(folder: Folder, data: Data = None, as_json: Json = False) -> None:
+def bank(
+    folder: Folder,
+    backend: Carrier = "in-process",
+    address: Address = None,
+    sites_in: OwnSites = None,
+    federation: Federation = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Measure importances by class ahead of any request, so that class requests read no data."""
     family = _open(folder)
-    with progress() as say:
-        say("measuring every kept model, class by class, at the sites that may be asked")
-        read = run_bank(family, InProcess(workers(of_family(family), family)))
+    if backend == "flower":
+        read = flower.bank(folder, federation)
+    else:
+        with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
+            say("measuring every kept model, class by class, at the sites that may be asked")
+            read = run_bank(family, carrier)
     if as_json:
         print_json({"rows_read": read})
     else:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,13 @@ def train(scenario: Scenario, folder: Path, backend: str, federation: str, say: 
         raise InputError(f"{folder}: is not empty; choose another folder with --out")
     topology = scenario.model_dump(by_alias=True, mode="json", exclude_unset=True, exclude={"folder"})
     copy = Copy.of(folder, federation)
-    answer = Deployment(federation).carry_out(replace(_order(copy, "show"), action="train", topology=json.dumps(topology)), say)
-    return copy.keep(answer["family"])
+    order = Order(action="train", family=copy.family, topology=json.dumps(topology))
+    return copy.keep(Deployment(federation).carry_out(order, say)["family"])
+
+
+def extend(folder: Path, federation: str | None, more: Any) -> Family:
+    """Train further models onto the family, at its sites."""
+    return _done(folder, federation, "extend", topology=json.dumps(more))[0]
 
 
 def show(folder: Path, federation: str | None) -> Family:
@@ -46,6 +50,14 @@ def show(folder: Path, federation: str | None) -> Family:
 def settle(folder: Path, federation: str | None) -> Family:
     """Bring every place in line with the ledger."""
     return _done(folder, federation, "settle")[0]
+
+
+def bank(folder: Path, federation: str | None) -> int:
+    """Bank importances by class at the sites; how many rows were read."""
+    read = _done(folder, federation, "bank")[1].get("rows_read")
+    if not isinstance(read, int):
+        raise SiteError("the answer does not say what was read; do both sides run the same version of fedunlearn?")
+    return read
 
 
 def rollback(folder: Path, federation: str | None, lift: bool) -> tuple[Family, Line]:
@@ -73,9 +85,5 @@ def unlearn(folder: Path, federation: str | None, words: Mapping[str, Any]) -> R
 def _done(folder: Path, federation: str | None, action: str, **more: Any) -> tuple[Family, dict[str, Any]]:
     copy = Copy.of(folder, federation)
     with progress() as say:
-        answer = Deployment(copy.federation).carry_out(replace(_order(copy, action), **more), say)
+        answer = Deployment(copy.federation).carry_out(Order(action=action, family=copy.family, **more), say)
     return copy.keep(answer.get("family") or {}), answer
-
-
-def _order(copy: Copy, action: str) -> Order:
-    return Order(action=action, family=copy.family)

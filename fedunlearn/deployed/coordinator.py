@@ -10,11 +10,13 @@ from fedunlearn.deployed.homecoming import plain_files
 from fedunlearn.deployed.order import Order
 from fedunlearn.errors import InputError
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, Record, Reference, Split, resume, rollback, settle, unlearn, waiting_plan
-from fedunlearn.scenario import Scenario, of_family, request_of, retrained, train_afar, workers_here
+from fedunlearn.runtime import Backend, Family, Record, Reference, Split, bank, resume, rollback, settle, unlearn, waiting_plan
+from fedunlearn.scenario import Scenario, extend_afar, of_family, request_of, retrained, train_afar, workers_here
 from fedunlearn.scenario.files import parse
+from fedunlearn.scenario.train import grown
 
 FAMILIES = "FEDUNLEARN_FAMILIES"
+WHERE = "run-config: topology"
 
 Say = Callable[[str], None]
 Answer = dict[str, Any]
@@ -62,6 +64,10 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
     if order.action == "show":
         return _answer(family, {})
     scenario = of_family(family)
+    if order.action == "extend":
+        more = _topology(order)
+        wait(grown(scenario, more, WHERE)[0])
+        return _answer(extend_afar(family, more, WHERE, away, progress=say), {})
     if order.quorum == 1:  # otherwise whoever is missing is for the quorum to judge
         wait(scenario)
     both = Split(workers_here(scenario, family), away)
@@ -72,19 +78,26 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
         line = rollback(family, both, lift_exclusion=order.lift_exclusion)
         told = {"line": line.number, "undoes": undone.number, "request": undone.body["request"]}
         return _answer(family, {**told, "heads": dict(line.body["heads"]), "lifted": order.lift_exclusion})
+    if order.action == "bank":
+        say("measuring every kept model, class by class, at the sites that may be asked")
+        return _answer(family, {"rows_read": bank(family, both)})
     settle(family, both)
     return _answer(family, {"line": family.ledger.lines[-1].number, "places": list(family.places)})
 
 
 def _scenario(order: Order, families: Path) -> Scenario:
     """Paths of test sets are looked up on this machine: beside the families, then in the data folder."""
-    try:
-        plain = json.loads(order.topology)
-    except ValueError as error:
-        raise InputError(f"run-config: topology: not JSON: {error}") from error
+    plain = _topology(order)
     if isinstance(plain, dict):
         plain["folder"] = str(families.resolve())
-    return parse(plain, "run-config: topology")
+    return parse(plain, WHERE)
+
+
+def _topology(order: Order) -> Any:
+    try:
+        return json.loads(order.topology)
+    except ValueError as error:
+        raise InputError(f"{WHERE}: not JSON: {error}") from error
 
 
 def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, say: Say) -> Answer:

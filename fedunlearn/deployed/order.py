@@ -8,7 +8,7 @@ from typing import Any
 
 from fedunlearn.errors import InputError, unknown
 
-ACTIONS = ("train", "unlearn", "rollback", "settle", "show")
+ACTIONS = ("train", "unlearn", "rollback", "extend", "settle", "bank", "show")
 FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # it becomes a folder's name
 
 
@@ -19,7 +19,7 @@ class Order:
     Args:
         action: one of `ACTIONS`.
         family: the folder's name in the coordinator's folder of families.
-        topology: for "train": the scenario as JSON text.
+        topology: for "train": the scenario as JSON text; for "extend": what is added to it.
         classes: for "unlearn": as the command line takes it, with commas; empty for none.
         samples: the same.
         sites: the same.
@@ -71,8 +71,9 @@ class Order:
             raise InputError(f"run-config: family {self.family!r}: expected a name of letters, digits, '_', '.' and '-'")
         if not FAMILY.fullmatch(self.token):
             raise InputError(f"run-config: token {self.token!r}: expected letters and digits")
-        if bool(self.topology) != (self.action == "train"):
-            raise InputError(f"run-config: action {self.action!r} {'needs' if self.action == 'train' else 'takes no'} topology")
+        needed = self.action in ("train", "extend")
+        if bool(self.topology) != needed:
+            raise InputError(f"run-config: action {self.action!r} {'needs' if needed else 'takes no'} topology")
         if self.deadline <= 0 or self.join < 0:
             raise InputError(f"run-config: deadline {self.deadline} and join {self.join}, expected seconds")
         if not isinstance(_json(self.settings), dict):

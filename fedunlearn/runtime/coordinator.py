@@ -120,8 +120,8 @@ def carry_out(
     method, request = doing.method, plan.request
     if not method.needs <= backend.grants:
         raise InputError(
-            f"method {method.name} needs {', '.join(sorted(method.needs - backend.grants))}, which "
-            f"{type(backend).__name__} cannot grant"
+            f"method {method.name} needs {', '.join(sorted(method.needs - backend.grants))}, which no deployment grants; it is "
+            f"for comparisons in one process: InProcess(..., simulation=True)"
         )
     if doing.precision not in PRECISIONS:
         raise unknown("precision", doing.precision, PRECISIONS)

@@ -1,5 +1,6 @@
 """Topologies: a YAML file that says who holds what and which models are born from which."""
 
+from fedunlearn.scenario.afar import extend_afar as extend_afar
 from fedunlearn.scenario.afar import train_afar as train_afar
 from fedunlearn.scenario.asked import request_of as request_of
 from fedunlearn.scenario.assess import assess as assess

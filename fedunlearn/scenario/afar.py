@@ -8,7 +8,7 @@ coordinator does see each client's update.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -21,8 +21,11 @@ from fedunlearn.runtime.backend import ask
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
 from fedunlearn.scenario.answers import agreed, sound, usable, usable_weights
 from fedunlearn.scenario.build import check_test, maker
+from fedunlearn.scenario.files import of_family
+from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
 from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
+from fedunlearn.scenario.train import grown
 from fedunlearn.scenario.upbringing import Brood, Progress, Teacher, bring_up, free
 from fedunlearn.store import Store
 from fedunlearn.tensors import Tensors
@@ -64,6 +67,54 @@ def train_afar(
         SiteError: the family is trained, but some place does not hold its ledger line yet.
     """
     free(folder)
+    afar = _afar(scenario, folder, backend, here, without, progress)
+    bring_up(afar, ordered(scenario.parents), Brood(), progress)
+    return afar.family
+
+
+def extend_afar(
+    family: Family, more: Mapping[str, Any], where: str, backend: Backend, *, progress: Progress = lambda _: None
+) -> Family:
+    """Train further models onto a family whose data says `sites: own`; see `extend`.
+
+    Args:
+        family: the family; its scenario grows by the new models.
+        more: as for `extend`.
+        where: the file, to say in errors.
+        backend: carries tasks to the sites.
+        progress: told, in words, what is being done.
+
+    Returns:
+        The family, opened anew.
+
+    Raises:
+        InputError: a model is there already, or cannot be trained so; nothing is written then.
+        TrainingError: a site failed, refused or answered something else; the family stays as it was.
+        SiteError: the models are trained, but some place does not hold the ledger line yet.
+    """
+    scenario, order = grown(of_family(family), more, where)
+    afar = _afar(scenario, family.folder, backend, workers_here(scenario, family), (), progress)
+    lineage, syllabus = family.lineage, afar.syllabus
+    brood = Brood(list(lineage.models))
+    for model in lineage.models:
+        if model.kept:
+            head = head_of(syllabus.make(len(model.head), model.net, 0), model.head)
+            version = family.heads[model.name]
+            state = afar.store(model.home).read_state(version) if model.home in afar.here else {}
+            brood.given[model.name] = Given({}, head, version, state)
+    bring_up(afar, order, brood, progress)
+    return Family.open(family.folder)
+
+
+def _afar(
+    scenario: Scenario,
+    folder: Path,
+    backend: Backend,
+    here: Mapping[str, Worker],
+    without: Sequence[Request],
+    progress: Progress,
+) -> "Afar":
+    """What trains at the sites, once they have said what they could train on."""
     _refuse(scenario, here)
     both = Split(here, backend)
     progress("asking the sites what they could train on")
@@ -76,9 +127,7 @@ def train_afar(
     syllabus = Syllabus(scenario, classes, maker(scenario, shape), tuple(without))
     for net in dict.fromkeys(map(scenario.net_of, scenario.models)):
         syllabus.make(len(known), net, 0)  # whatever cannot be made is said before anything is trained
-    afar = Afar(Family(folder), syllabus, surveys, told, both, here)
-    bring_up(afar, ordered(scenario.parents), Brood(), progress)
-    return afar.family
+    return Afar(Family(folder), syllabus, surveys, told, both, here)
 
 
 @dataclass(frozen=True)

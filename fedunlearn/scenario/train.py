@@ -83,9 +83,37 @@ def extend(
         InputError: a model is there already, or cannot be trained; nothing is written then.
         TrainingError: a client or a rank died, or a strategy gave nothing; the family stays as it was.
     """
+    old = of_family(family)
+    scenario, order = grown(old, more, where)
+    for name, spec in scenario.sets.items():
+        new = [s for s in scenario.sites_of(name) if spec.set is not None and s not in old.sites_of(name)]
+        if new:
+            known = ", ".join(old.sites_of(name)) or "none"
+            raise InputError(f"{where}: site {new[0]!r}: all rows of {spec.set} are dealt; sites that hold some: {known}")
+    school = School.of(scenario, family.folder, (), _federate(backend))
+    lineage = family.lineage
+    brood = Brood(list(lineage.models))
+    for name in {p for n in order for p in scenario.models[n].source if p in lineage.by_name}:
+        version = family.store(lineage[name].home).read(family.heads[name])
+        state = family.store(lineage[name].home).read_state(version.name)
+        brood.given[name] = Given(version.weights, version.head, version.name, state)
+    bring_up(school, order, brood, progress)
+    return Family.open(family.folder)
+
+
+def grown(old: Scenario, more: Mapping[str, Any], where: str) -> tuple[Scenario, tuple[str, ...]]:
+    """A scenario with further models, and which those are, parents first.
+
+    Args:
+        old: the family's scenario.
+        more: what is added; see `extend`.
+        where: the file, to say in errors.
+
+    Raises:
+        InputError: something else than models, nets and requests is added, is there already, or is wrong.
+    """
     if not isinstance(more, Mapping) or not all(isinstance(v, Mapping | None) for v in more.values()):
         raise InputError(f"{where}: expected a mapping with models, found {type(more).__name__}")
-    old = of_family(family)
     plain = old.model_dump(by_alias=True, mode="json")
     for key in more:
         if key not in ("models", "nets", "requests"):
@@ -95,23 +123,10 @@ def extend(
             raise InputError(f"{where}: {key}.{there[0]}: the family has one already; choose another name")
         plain[key] = {**plain[key], **(more[key] or {})}
     scenario = parse(plain, where)
-    for name, spec in scenario.sets.items():
-        new = [s for s in scenario.sites_of(name) if spec.set is not None and s not in old.sites_of(name)]
-        if new:
-            known = ", ".join(old.sites_of(name)) or "none"
-            raise InputError(f"{where}: site {new[0]!r}: all rows of {spec.set} are dealt; sites that hold some: {known}")
-    school = School.of(scenario, family.folder, (), _federate(backend))
     order = tuple(n for n in ordered(scenario.parents) if n not in old.models)
     if not order:
         raise InputError(f"{where}: names no new model")
-    lineage = family.lineage
-    brood = Brood(list(lineage.models))
-    for name in {p for n in order for p in scenario.models[n].source if p in lineage.by_name}:
-        version = family.store(lineage[name].home).read(family.heads[name])
-        state = family.store(lineage[name].home).read_state(version.name)
-        brood.given[name] = Given(version.weights, version.head, version.name, state)
-    bring_up(school, order, brood, progress)
-    return Family.open(family.folder)
+    return scenario, order
 
 
 def _federate(backend: str) -> Federate:

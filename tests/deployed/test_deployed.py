@@ -104,6 +104,26 @@ def test_orders_give_what_this_process_gives(world: World, tmp_path: Path) -> No
     assert not [f for f in snapshot(copy.folder) if f.endswith(".safetensors")]
 
 
+def test_sites_bank_their_own_and_are_not_read_again(world: World) -> None:
+    world.done(action="train", topology=TOPOLOGY)
+    assert world.done(action="bank")["rows_read"] > 0
+    assert {site for site, file in world.files.items() if (file.parent / "store" / "bank").is_dir()} == set(SITES)
+    assert not list(world.families.rglob("bank"))
+    assert world.done(action="bank")["rows_read"] == 0
+    assert world.done(action="unlearn", classes="0")["record"]["cost"]["rows_read"] == 0
+
+
+def test_a_family_grows_at_its_sites(world: World) -> None:
+    world.done(action="train", topology=TOPOLOGY)
+    more = {"models": {"later": {"born": "incremental", "from": ["eastern"], "site": "north", "epochs": 1}}}
+    told = world.done(action="extend", topology=json.dumps(more))
+    assert [line["kind"] for line in map(json.loads, told["family"]["ledger.jsonl"].splitlines())] == ["trained", "trained"]
+    assert "later" in Family.open(world.families / "ours").heads
+    assert not (world.families / "ours" / "homes" / "north").exists()
+    again = world.done(action="extend", topology=json.dumps(more))
+    assert again["error"].startswith("run-config: topology: models.later: the family has one already")
+
+
 def test_a_reference_is_retrained_at_the_sites(world: World, tmp_path: Path) -> None:
     world.done(action="train", topology=TOPOLOGY)
     told = world.done(action="unlearn", classes="0", sites="north", reference=True)
@@ -356,17 +376,24 @@ def test_commands_submit_and_print_what_they_print_in_one_process(
     topology, folder = tmp_path / "t.yaml", tmp_path / "runs" / "ours"
     topology.write_text(yaml.safe_dump(json.loads(TOPOLOGY)))
     assert run("train", topology, "--out", folder, "--backend", "flower", "--federation", "fed", "--json")[0] == 0
+    code, out, _ = run("bank", folder, "--backend", "flower", "--json")
+    assert code == 0
+    assert json.loads(out)["rows_read"] > 0
     code, out, _ = run("unlearn", folder, "--classes", "0", "--no-reference", "--backend", "flower", "--json")
     assert json.loads(out)["request"]["classes"] == ["0"]
     assert code == (0 if json.loads(out)["accepted"] else 1)
     assert run("unlearn", folder, "--classes", "0", "--backend", "flower", "--method", "fium")[0] == 1
+    (tmp_path / "more.yaml").write_text("models: {later: {born: incremental, from: [eastern], site: north, epochs: 1}}")
+    code, out, _ = run("extend", folder, tmp_path / "more.yaml", "--backend", "flower", "--json")
+    assert code == 0
+    assert "later" in {m["name"] for m in json.loads(out)["models"]}
     code, out, _ = run("rollback", folder, "--keep-exclusion", "--backend", "flower", "--json")
-    assert (code, json.loads(out)["line"], json.loads(out)["lifted"]) == (0, 2, False)
+    assert (code, json.loads(out)["line"], json.loads(out)["lifted"]) == (0, 3, False)
     code, out, _ = run("settle", folder, "--backend", "flower", "--json")
-    assert (code, json.loads(out)["line"]) == (0, 2)
+    assert (code, json.loads(out)["line"]) == (0, 3)
     shown = json.loads(run("show", folder, "--json")[1])
     assert shown == json.loads(run("show", folder, "--backend", "flower", "--json")[1])
-    assert (len(shown["ledger"]), shown["behind"]) == (3, [])
+    assert (len(shown["ledger"]), shown["behind"]) == (4, [])
     assert run("plan", folder, "--classes", "1")[0] == 0
     elsewhere_ = tmp_path / "again" / "ours"  # another operator, who knows the family's name
     assert shown == json.loads(run("show", elsewhere_, "--backend", "flower", "--federation", "fed", "--json")[1])
@@ -386,9 +413,14 @@ def test_sites_of_this_machine_are_asked_by_their_files(run: Run, tmp_path: Path
     plain = json.loads(TOPOLOGY)
     (tmp_path / "t.yaml").write_text(yaml.safe_dump({**plain, "data": {"sites": "own"}}))
     how = ("--sites-in", tmp_path / "sites")
-    assert run("train", tmp_path / "t.yaml", "--out", tmp_path / "f", "--seed", "3", *how)[0] == 0
+    assert run("train", tmp_path / "t.yaml", "--out", tmp_path / "f", "--seed", "3", "--bank", *how)[0] == 0
+    (tmp_path / "more.yaml").write_text("models: {later: {born: incremental, from: [eastern], site: north, epochs: 1}}")
+    assert run("extend", tmp_path / "f", tmp_path / "more.yaml", *how)[0] == 0
+    assert json.loads(run("bank", tmp_path / "f", *how, "--json")[1])["rows_read"] > 0  # of the new model
+    assert json.loads(run("bank", tmp_path / "f", *how, "--json")[1])["rows_read"] == 0
     _, out, _ = run("unlearn", tmp_path / "f", "--classes", "0", *how, "--json")
     assert json.loads(out)["models"]
+    assert json.loads(out)["cost"]["rows_read"] == 0
     assert run("rollback", tmp_path / "f", "--lift-exclusion", *how)[0] == 0
     assert run("settle", tmp_path / "f", *how)[0] == 0
     assert run("show", tmp_path / "f")[0] == 0

@@ -5,16 +5,32 @@ facts that one process gives from the same files.
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.proto.fleet_pb2 import PullMessagesRequest, RegisterNodeFleetRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.date import now
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors.http.utils import add_headers
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from httpx import HTTPStatusError, TransportError
 
 from fedunlearn.deployed import Deployment, Order
 from fedunlearn.errors import FedUnlearnError
@@ -124,6 +140,70 @@ def test_a_flower_deployment_from_its_first_key_to_its_rollback(
         FedUnlearnError, match="1 of 3 places are missing after 5 s: south: no node is this site; there are east"
     ):
         Deployment(loopback.NAME).carry_out(Order(action="settle", family="digits", join=5.0))
+
+
+def public_bytes(path: Path) -> bytes:
+    key = load_ssh_public_key(path.read_bytes())
+    assert isinstance(key, EllipticCurvePublicKey)
+    return public_key_to_bytes(key)
+
+
+class Signing:
+    """Signs a request as a SuperNode does: with some key, as whoever, so many seconds from now."""
+
+    def __init__(self, key: Path, as_: Path, at: float = 0.0) -> None:
+        private = load_ssh_private_key(key.read_bytes(), None)
+        assert isinstance(private, EllipticCurvePrivateKey)
+        time = (now() + timedelta(seconds=at)).isoformat()
+        self.headers = {
+            FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_bytes(as_)).decode(),
+            FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(private, time.encode())).decode(),
+            TIMESTAMP_HEADER: time,
+        }
+
+    def intercept(self, context: Any, call_next: Any) -> Any:
+        add_headers(context.request, self.headers)
+        return call_next(context)
+
+
+def client(made: loopback.Parties, *signing: Signing, insecure: bool = False) -> FleetHttpClient:
+    """What a SuperNode talks to the SuperLink with."""
+    keys = None if insecure else str(made.of("operator") / "keys" / "ca.crt")
+    inside = [RuntimeVersionHttpInterceptor(component_name="SuperNode"), *signing]
+    return FleetHttpClient.from_server_address(made.address, insecure, keys, interceptors=inside)
+
+
+def heard(made: loopback.Parties, site: str, *signing: Signing) -> bool:
+    """Whether the SuperLink takes a sign of life for a site's."""
+    node = int(re.findall(r"SuperNode ID: (\d+)", made.log(site, f"supernode-{site}"))[-1])
+    with client(made, *signing) as there:
+        life = SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=30)
+        return bool(there.SendNodeHeartbeat(life).success)
+
+
+def test_who_is_no_registered_node_is_refused(made: loopback.Parties) -> None:
+    """Unsigned, with a key of its own, with a forged or an old signature, and without TLS; nor can a key register itself."""
+    north, south, stranger = (made.of(p) / "keys" / "site" for p in ("north", "south", loopback.STRANGER))
+    public = north.with_suffix(".pub")
+    assert heard(made, "north", Signing(north, public))
+    refused = {
+        "unsigned": [],
+        "a stranger's key": [Signing(stranger, stranger.with_suffix(".pub"))],
+        "another site's key": [Signing(south, south.with_suffix(".pub"))],
+        "signed with another key": [Signing(stranger, public)],
+        "signed ten minutes ago": [Signing(north, public, at=-600)],
+    }
+    for signing in refused.values():
+        with pytest.raises(HTTPStatusError, match="401"):
+            heard(made, "north", *signing)
+    with (
+        pytest.raises(HTTPStatusError, match="Client error"),
+        client(made, Signing(stranger, stranger.with_suffix(".pub"))) as there,
+    ):
+        there.RegisterNode(RegisterNodeFleetRequest(public_key=public_bytes(stranger.with_suffix(".pub"))))
+    with pytest.raises(TransportError), client(made, Signing(north, public), insecure=True) as there:
+        there.PullMessages(PullMessagesRequest())
+    assert loopback.online(made) == len(loopback.SITES)
 
 
 @pytest.mark.skipif(not find_spec("ray"), reason="needs Ray")

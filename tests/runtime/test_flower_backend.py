@@ -1,6 +1,5 @@
 """Over a Flower grid the same things happen as in this process; and a site that lies, dies or keeps silent is named."""
 
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 
 from fedunlearn.errors import SiteError
-from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn
-from fedunlearn.runtime import Family, InProcess, Record, Worker, rollback, unlearn
+from fedunlearn.runtime import Family, Worker, rollback, unlearn
 from fedunlearn.runtime.codec import CodecError, Packed, pack
 from fedunlearn.runtime.flower import Flower, add_handlers, client_app
 from fedunlearn.runtime.flower.records import ARRAYS, CONFIG, from_records, to_records, volume
 from fedunlearn.runtime.tasks import Commit, Committed, Failure, Fetch, Fetched, Task
-from fedunlearn.scenario import Scenario, find_topology, load, train, workers
+from fedunlearn.scenario import Scenario, workers
 from fedunlearn.tensors import Head, equal
 from fedunlearn.training.flower import LocalGrid
 from tests.conftest import LEAVE, snapshot
@@ -40,47 +38,6 @@ def nodes(places: Iterable[str]) -> dict[int, dict[str, str]]:
 def over_grid(scenario: Scenario, family: Family, allowed: tuple[str, ...] = ()) -> Flower:
     held = workers(scenario, family)
     return Flower(LocalGrid(app_of(held, allowed), nodes(held)), deadline=30, join=0)
-
-
-@pytest.fixture(scope="module")
-def families(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Trained once each."""
-    made = {"hospitals": trained}
-
-    def of(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name) / "family"
-            train(load(find_topology(name)), made[name])
-        return made[name]
-
-    return of
-
-
-@pytest.mark.parametrize("topology", ["hospitals", "federation", "increments", "transfers"])
-def test_the_facts_are_those_of_this_process_hashes_included(
-    topology: str, families: Callable[[str], Path], tmp_path: Path
-) -> None:
-    scenario, trained = load(find_topology(topology)), families(topology)
-    request = Request(classes=tuple(next(iter(scenario.requests.values())).classes))
-    for name, method in {
-        "last": FIUn(layers="last"),
-        "all": FIUn(layers="all"),
-        "mask": "logit_mask",
-        "steer": "steer",
-    }.items():
-        records: list[Record] = []
-        for way in (lambda f: InProcess(workers(scenario, f)), lambda f: over_grid(scenario, f)):
-            family = Family.open(Path(shutil.copytree(trained, tmp_path / f"{name}-{len(records)}")))
-            records.append(unlearn(family, request, method, way(family)))
-        here, there = records
-        assert here.facts == there.facts, name
-        assert any(m["version_after"] != m["version_before"] for m in there.facts["models"])
-        folders = [snapshot(tmp_path / f"{name}-{i}" / "homes") for i in range(2)]
-        assert folders[0].keys() == folders[1].keys()
-        assert all(data == folders[1][path] for path, data in folders[0].items() if not path.endswith("place.json"))
-        assert "traffic" not in here.cost
-        assert set(there.cost["traffic"]) <= set(scenario.places)
-        assert all(t["up"] and t["down"] for t in there.cost["traffic"].values())
 
 
 def test_rollback_goes_over_the_grid(trained: Path, family: Family, hospitals: Scenario) -> None:

@@ -161,7 +161,7 @@ NEEDS = {
 @pytest.mark.parametrize("name", NEEDS)
 def test_what_no_deployment_grants_is_refused_outside_of_a_simulation(name: str, family: Family, backend_of: BackendOf) -> None:
     before = snapshot(family.folder)
-    with pytest.raises(InputError, match=f"method {name} needs {NEEDS[name]}, which InProcess cannot grant"):
+    with pytest.raises(InputError, match=f"method {name} needs {NEEDS[name]}, which no deployment grants"):
         unlearn(family, LEAVE, name, backend_of(family))
     assert snapshot(family.folder) == before
 

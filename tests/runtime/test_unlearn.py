@@ -301,7 +301,7 @@ class Greedy(Method):
 
 
 def test_a_backend_that_cannot_grant_a_need_refuses(family: Family, backend_of: BackendOf) -> None:
-    with pytest.raises(InputError, match="method greedy needs forget data at the heir, which InProcess cannot grant"):
+    with pytest.raises(InputError, match="method greedy needs forget data at the heir, which no deployment grants"):
         unlearn(family, LEAVE, Greedy(), backend_of(family))
 
 

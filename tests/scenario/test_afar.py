@@ -9,9 +9,9 @@ import pytest
 from fedunlearn.data import MIRROR
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, discover
-from fedunlearn.runtime import Family, InProcess, Split, score_all, unlearn
+from fedunlearn.runtime import Family, InProcess, Split, behind, score_all, unlearn
 from fedunlearn.runtime.tasks import Train
-from fedunlearn.scenario import Scenario, reference, train, workers, workers_here
+from fedunlearn.scenario import Scenario, extend, extend_afar, reference, train, workers, workers_here
 from fedunlearn.store import Store
 from tests.conftest import LEAVE
 from tests.scenario.elsewhere import MODELS, SITES, WAYS, Counting, afar, at_hand, elsewhere, sites_of
@@ -51,6 +51,29 @@ def test_the_family_is_the_one_that_a_single_process_trains(way: str, one_proces
     record = unlearn(family, LEAVE, "fiun", both)
     assert record.facts == unlearn(alone, LEAVE, "fiun", InProcess(workers(at_hand(MODELS), alone))).facts
     assert {m["status"] for m in record.facts["models"]} > {"committed"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_trained_on_later_is_what_a_single_process_trains(way: str, tmp_path: Path) -> None:
+    """From the versions that are current by then, and without what was forgotten meanwhile."""
+    first = {k: MODELS[k] for k in ("shared", "next", "eastern", "few")}
+    more = {"models": {k: {"epochs": 1, **MODELS[k]} for k in ("later", "more", "moved", "triage", "merged")}}
+    more["models"]["merged"]["from"] = ["eastern", "next"]
+    scenario, alone = elsewhere(first), train(at_hand(first), tmp_path / "one")
+    backend = WAYS[way](scenario, tmp_path / "sites")
+    family = afar(scenario, tmp_path / "family", backend)
+    here, both = InProcess(workers(at_hand(first), alone)), Split(workers_here(scenario, family), backend)
+    for one, over in ((alone, here), (family, both)):
+        unlearn(one, LEAVE, "logit_mask", over)
+    alone = extend(Family.open(alone.folder), more, "more.yaml")
+    family = extend_afar(Family.open(family.folder), more, "more.yaml", backend)
+    assert set(more["models"]) < set(family.heads)
+    assert family.heads == alone.heads
+    assert family.lineage.to_json() == alone.lineage.to_json()
+    assert not any("0" in s.rows for m in family.lineage.models if m.name in more["models"] for s in m.data)
+    said_last = [{k: v for k, v in f.ledger.lines[-1].body.items() if k != "rows_per_second"} for f in (family, alone)]
+    assert said_last[0] == said_last[1]
+    assert not behind(family)
 
 
 def test_a_round_is_one_message_a_site(tmp_path: Path) -> None:

@@ -60,15 +60,17 @@ class Flower(Backend):
                 answers[i] = Failure(task.place, str(error), wrong_input=True)
             else:
                 todo.setdefault(task.place, {})[i] = packed
-        batch = secrets.token_hex(8)
+        # A SuperLink takes a registered node's word for which node it is when it answers: what only the node that was asked
+        # knows, an answer must repeat.
+        batch = {place: secrets.token_hex(16) for place in todo}
         with at_server():
             self.nodes.find(todo)
-            there = {p: to_records(batch, list(mine.values())) for p, mine in todo.items() if self.nodes.of(p) is not None}
+            there = {p: to_records(batch[p], list(mine.values())) for p, mine in todo.items() if self.nodes.of(p) is not None}
             outcomes = Exchange(self.grid, TASKS, there, self.nodes.again, self.deadline, self.patience).run()
         for place, mine in todo.items():
             outcome = outcomes.get(place) or self._nowhere(place)
             self._count(place, 0, outcome.sends * (volume(there[place]) if place in there else 0))
-            answers |= dict(zip(mine, self._answers(place, outcome, batch, len(mine)), strict=True))
+            answers |= dict(zip(mine, self._answers(place, outcome, batch[place], len(mine)), strict=True))
         return [answers[i] for i in range(len(tasks))]
 
     def _nowhere(self, place: str) -> Outcome:
