@@ -19,12 +19,12 @@ from fedunlearn.cli import flower, site
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.say import say_family, say_plan, say_record
-from fedunlearn.cli.state import cost, pending, state
+from fedunlearn.cli.state import cost, state
 from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, InProcess, Record, settle, waiting_plan
+from fedunlearn.runtime import Backend, Family, InProcess, Record, pending, settle, waiting_plan
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back

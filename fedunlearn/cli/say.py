@@ -5,9 +5,9 @@ from typing import Any
 
 from fedunlearn.cli.console import out
 from fedunlearn.cli.draw import lineage_tree, plan_table, record_table
-from fedunlearn.cli.state import due, pending, waiting_for
+from fedunlearn.cli.state import due, waiting_for
 from fedunlearn.lineage import Plan, Request
-from fedunlearn.runtime import Family, Record, behind
+from fedunlearn.runtime import Family, Record, behind, pending
 
 
 def say_plan(found: Plan, cost: dict[str, Any]) -> None:

@@ -32,6 +32,8 @@ KINDS: dict[str, type] = {
     "applied": tasks.Applied,
     "commit": tasks.Commit,
     "committed": tasks.Committed,
+    "seal": tasks.Seal,
+    "sealed": tasks.Sealed,
     "survey": tasks.Survey,
     "surveyed": tasks.Surveyed,
     "train": tasks.Train,

@@ -17,7 +17,7 @@ from blake3 import blake3
 from fedunlearn.errors import SiteError, StoreError, unknown
 from fedunlearn.runtime.backend import Answerer
 from fedunlearn.runtime.codec import pack
-from fedunlearn.runtime.tasks import Answer, Apply, Commit, Deposit, Fetch, Measure, Score, Survey, Task, Train
+from fedunlearn.runtime.tasks import Answer, Apply, Commit, Deposit, Fetch, Measure, Score, Seal, Survey, Task, Train
 from fedunlearn.store import write_atomically
 
 FREE = (Survey, Score, Commit)
@@ -180,6 +180,8 @@ def words(task: Task) -> str:
         case Apply():
             about = _listed(task.question.classes) if task.question.classes else "samples"
             return f"edit {_short(task.version)} with {task.method!r} to forget {about}; the new version stays here"
+        case Seal():
+            return f"erase every version but {len(task.keep)} that are still needed, and what was banked of what is forgotten"
         case Fetch():
             return f"send the weights of {_short(task.version)}"
         case _:

@@ -200,7 +200,7 @@ def test_what_is_allowed_is_that_very_task(tmp_path: Path) -> None:
 def test_what_tells_only_counts_and_scores_is_answered(tmp_path: Path) -> None:
     site = open_site(write(tmp_path, policy="ask"))
     assert isinstance(answer(site, Survey("north", ("main",)), ()), Surveyed)
-    assert not isinstance(answer(site, Commit("north", {}, {}, "line"), ()), Failure)
+    assert not isinstance(answer(site, Commit("north", {}, {}, "line", 1), ()), Failure)
     assert "unknown version" in str(getattr(answer(site, Score("north", "v", Question()), ()), "text", ""))
     assert site.consent.wishes() == []
 
