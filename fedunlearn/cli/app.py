@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 from safetensors.torch import save
 
-from fedunlearn.cli import flower, site
+from fedunlearn.cli import flower, site, store
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.say import say_family, say_plan, say_record
@@ -24,7 +24,7 @@ from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, InProcess, Record, pending, settle, waiting_plan
+from fedunlearn.runtime import Backend, Family, InProcess, Record, erase_sealed, pending, settle, waiting_plan
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back
@@ -58,6 +58,7 @@ app = typer.Typer(
 )
 
 app.add_typer(site.app, name="site")
+store.register(app)
 
 Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
@@ -178,6 +179,7 @@ def show(
     folder: Folder,
     whole: Annotated[bool, typer.Option("--all", help="draw every kept model, many alike ones too")] = False,
     picture: Annotated[Path | None, typer.Option(help="draw the lineage into this file too: .svg, .png or .pdf")] = None,
+    requests: Annotated[bool, typer.Option("--requests", help="requests as cases: received, due, how far")] = False,
     backend: Annotated[str, typer.Option("--backend", help="flower: bring the newest state home first")] = "in-process",
     federation: Federation = None,
     as_json: Json = False,
@@ -186,7 +188,9 @@ def show(
     family = flower.show(folder, federation) if backend == "flower" else _open(folder)
     if picture is not None:
         draw_picture(family.lineage, picture, pending(family))
-    if as_json:
+    if requests:
+        store.say_requests(family, as_json)
+    elif as_json:
         print_json(state(family))
     else:
         say_family(family, whole)
@@ -315,7 +319,7 @@ def export(
     heads = family.heads
     if model not in heads:
         raise InputError(f"model {model!r} is retired: its weights are gone; kept are: {', '.join(heads)}")
-    store = family.store(node.home)
+    held = family.store(node.home)
     name = heads[model]
     if version is not None:
         given = {v for x in family.ledger.lines for k in ("heads", "pending") if (v := x.body.get(k, {}).get(model))}
@@ -327,7 +331,7 @@ def export(
         raise InputError(f"{file}: is a folder; name a file in it")
     if file.exists() and not force:
         raise InputError(f"{file}: exists already; choose another name, or --force")
-    found = store.read(name)
+    found = held.read(name)
     meta = {"fedunlearn_model": model, "fedunlearn_version": name, "classes": ",".join(found.head.classes)}
     write_atomically(file, save(found.weights, metadata=meta))
     if as_json:
@@ -353,6 +357,7 @@ def settle_(
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
             settle(family, carrier)
+            erase_sealed(family, carrier)
     number = family.ledger.lines[-1].number
     if as_json:
         print_json({"line": number, "places": list(family.places)})

@@ -54,6 +54,12 @@ def rollback(folder: Path, federation: str | None, lift: bool) -> tuple[Family, 
     return family, family.ledger.lines[-1]
 
 
+def seal(folder: Path, federation: str | None, request: str | None, reason: str | None) -> tuple[Family, Line]:
+    """End the rollback window; the family, and the ledger line that says so."""
+    family, _ = _done(folder, federation, "seal", request=request or "", reason=reason or "")
+    return family, next(x for x in reversed(family.ledger.lines) if x.kind == "sealed")
+
+
 def unlearn(folder: Path, federation: str | None, words: Mapping[str, Any]) -> Record:
     """Make every heir forget, each at its home.
 

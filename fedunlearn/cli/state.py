@@ -3,7 +3,7 @@
 from typing import Any
 
 from fedunlearn.lineage import Plan, Request
-from fedunlearn.runtime import Family, behind, owed, pending, waiting
+from fedunlearn.runtime import Family, behind, cases, owed, pending, waiting
 from fedunlearn.scenario import of_family
 
 
@@ -48,6 +48,24 @@ def waiting_for(family: Family) -> dict[str, str]:
         texts = {o["model"]: o["text"] for o in line.body["record"]["facts"]["objections"]}
         found[model] = f"{line.body['request']}: {texts[model]}"
     return found
+
+
+def standing(family: Family) -> list[dict[str, Any]]:
+    """Every request as a case."""
+    named = [asked.request(name) for name, asked in of_family(family).requests.items()]
+    return [
+        {
+            "id": x.request.id,
+            "what": x.request.words(),
+            "received": x.request.received,
+            "due": x.request.due,
+            "state": x.state,
+            "overdue": x.overdue,
+            "left": list(x.left),
+            "lines": list(x.lines),
+        }
+        for x in cases(family, named)
+    ]
 
 
 def due(family: Family) -> list[dict[str, Any]]:

@@ -10,7 +10,19 @@ from fedunlearn.deployed.homecoming import plain_files
 from fedunlearn.deployed.order import Order
 from fedunlearn.errors import InputError
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, Record, Split, resume, rollback, settle, unlearn, waiting_plan
+from fedunlearn.runtime import (
+    Backend,
+    Family,
+    Record,
+    Split,
+    erase_sealed,
+    resume,
+    rollback,
+    seal,
+    settle,
+    unlearn,
+    waiting_plan,
+)
 from fedunlearn.runtime.tasks import Scored
 from fedunlearn.scenario import Scenario, of_family, request_of, retrained, train_afar, workers_here
 from fedunlearn.scenario.files import parse
@@ -70,10 +82,14 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
         return _answer(family, _unlearn(order, family, scenario, both, say))
     if order.action == "rollback":
         undone = family.ledger.last_undoable()
-        line = rollback(family, both, lift_exclusion=order.lift_exclusion)
+        line = rollback(family, both, lift_exclusion=order.lift_exclusion, reason=order.reason or None)
         told = {"line": line.number, "undoes": undone.number, "request": undone.body["request"]}
         return _answer(family, {**told, "heads": dict(line.body["heads"]), "lifted": order.lift_exclusion})
+    if order.action == "seal":
+        line = seal(family, both, order.request or None, reason=order.reason or None)
+        return _answer(family, {"line": line.number, "requests": line.body["requests"]})
     settle(family, both)
+    erase_sealed(family, both)
     return _answer(family, {"line": family.ledger.lines[-1].number, "places": list(family.places)})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedunlearn.errors import InputError, unknown
 
-ACTIONS = ("train", "unlearn", "rollback", "settle", "show")
+ACTIONS = ("train", "unlearn", "rollback", "seal", "settle", "show")
 FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # it becomes a folder's name
 
 
@@ -24,7 +24,7 @@ class Order:
         samples: the same.
         sites: the same.
         since: the same.
-        request: the name of a request that the scenario has; stands alone.
+        request: the name of a request that the scenario has; stands alone. For "seal", the id of one in force; empty for all.
         due: date by which it must be done.
         method: name of a method.
         settings: of the method, as JSON text: names and texts.

@@ -5,8 +5,11 @@ from fedunlearn.runtime.backend import Backend as Backend
 from fedunlearn.runtime.backend import InProcess as InProcess
 from fedunlearn.runtime.backend import Split as Split
 from fedunlearn.runtime.bank import bank as bank
+from fedunlearn.runtime.cases import cases as cases
 from fedunlearn.runtime.coordinator import unlearn as unlearn
 from fedunlearn.runtime.family import Family as Family
+from fedunlearn.runtime.fsck import fsck as fsck
+from fedunlearn.runtime.fsck import verify as verify
 from fedunlearn.runtime.keeping import needed as needed
 from fedunlearn.runtime.keeping import pending as pending
 from fedunlearn.runtime.record import Record as Record
