@@ -87,6 +87,9 @@ OwnSites = Annotated[
     typer.Option("--sites-in", help="for `sites: own`: each site opens <folder>/<site>/site.yaml, on its own machine"),
 ]
 Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; by default one is started and stopped")]
+By = Annotated[
+    str | None, typer.Option("--by", help="who does this; the login name by default", callback=lambda name: store.set_by(name))
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]
 
 
@@ -112,6 +115,7 @@ def train(
     federation: Federation = None,
     address: Address = None,
     sites_in: OwnSites = None,
+    by: By = None,
     data: Data = None,
     with_bank: Annotated[
         bool, typer.Option("--bank", help="bank importances by class, so that class requests read no data")
@@ -146,6 +150,7 @@ def extend(
     folder: Folder,
     models: Annotated[Path, typer.Argument(help="a YAML file that names further models; their parents may be the family's")],
     backend: Trainer = "in-process",
+    by: By = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -244,6 +249,7 @@ def unlearn(
     address: Address = None,
     sites_in: OwnSites = None,
     federation: Federation = None,
+    by: By = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -279,10 +285,12 @@ def rollback(
         bool | None,
         typer.Option("--lift-exclusion/--keep-exclusion", help="may the forgotten data be trained on again? asked, or kept"),
     ] = None,
+    reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
     backend: Carrier = "in-process",
     address: Address = None,
     sites_in: OwnSites = None,
     federation: Federation = None,
+    by: By = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -292,10 +300,10 @@ def rollback(
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
     if backend == "flower":
-        family, line = flower.rollback(folder, federation, lift)
+        family, line = flower.rollback(folder, federation, lift, reason)
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
-            line = roll_back(family, carrier, lift_exclusion=lift)
+            line = roll_back(family, carrier, lift_exclusion=lift, reason=reason)
     if as_json:
         print_json({"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift})
         return

@@ -12,6 +12,7 @@ from fedunlearn.errors import InputError, SiteError
 from fedunlearn.runtime import Family, Record
 from fedunlearn.scenario import Scenario
 from fedunlearn.store import Line
+from fedunlearn.store.ledger import somebody
 
 Say = Callable[[str], None]
 
@@ -48,9 +49,9 @@ def settle(folder: Path, federation: str | None) -> Family:
     return _done(folder, federation, "settle")[0]
 
 
-def rollback(folder: Path, federation: str | None, lift: bool) -> tuple[Family, Line]:
+def rollback(folder: Path, federation: str | None, lift: bool, reason: str | None = None) -> tuple[Family, Line]:
     """Back to the versions before; the family, and the ledger line that says so."""
-    family, _ = _done(folder, federation, "rollback", lift_exclusion=lift)
+    family, _ = _done(folder, federation, "rollback", lift_exclusion=lift, reason=reason or "")
     return family, family.ledger.lines[-1]
 
 
@@ -84,4 +85,4 @@ def _done(folder: Path, federation: str | None, action: str, **more: Any) -> tup
 
 
 def _order(copy: Copy, action: str) -> Order:
-    return Order(action=action, family=copy.family)
+    return Order(action=action, family=copy.family, by=somebody())

@@ -72,6 +72,7 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
         family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), progress=say)
         return _answer(family, {})
     family = Family.open(folder)
+    family.ledger.by = order.by
     if order.action == "show":
         return _answer(family, {})
     scenario = of_family(family)

@@ -38,6 +38,7 @@ class Order:
         lift_exclusion: for "rollback": whether the data may be trained on again.
         deadline: seconds that one round of messages may take.
         join: seconds to wait for the sites.
+        by: who gives the order; goes to the ledger.
         token: marks the answer's lines in the log.
     """
 
@@ -62,6 +63,7 @@ class Order:
     lift_exclusion: bool = False
     deadline: float = 1800.0
     join: float = 120.0
+    by: str = ""
     token: str = "answer"
 
     def __post_init__(self) -> None:

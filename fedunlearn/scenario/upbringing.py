@@ -18,6 +18,7 @@ from fedunlearn.runtime.tasks import Surveyed
 from fedunlearn.scenario.schema import Imported, Scenario
 from fedunlearn.scenario.syllabus import Given, Syllabus
 from fedunlearn.store import Store, write_atomically
+from fedunlearn.store.files import TEMPORARY
 from fedunlearn.training import Born
 
 Progress = Callable[[str], None]
@@ -75,7 +76,8 @@ def free(folder: Path) -> Family:
         raise InputError(f"{folder}: holds a family already; choose another folder (--out), or extend it (fedunlearn extend)")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose a folder (--out)")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "scenario.yaml").exists():
+    begun = {f"{TOPOLOGY}{TEMPORARY}", f"{family.ledger.path.name}.lock"}  # by a training that was cut off at once
+    if folder.exists() and {p.name for p in folder.iterdir()} - begun and not (folder / TOPOLOGY).exists():
         raise InputError(f"{folder}: is not empty and not ours; choose another folder (--out)")
     return family
 

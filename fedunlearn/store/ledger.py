@@ -169,7 +169,7 @@ class Ledger:
         previous, signer = self.lines[-1].hash if self.lines else START, self._signer()
         time = datetime.now(UTC).isoformat(timespec="seconds")
         plain, key = json.loads(json.dumps(body)), signer.public if signer else ""
-        bare = Line(len(self.lines), time, kind, plain, previous, "", self.by or _somebody(), _code(), key)
+        bare = Line(len(self.lines), time, kind, plain, previous, "", self.by or somebody(), _code(), key)
         name = _hash(bare)
         return replace(bare, hash=name, signature=signer.sign(name) if signer else "")
 
@@ -216,7 +216,8 @@ def _encode(line: Line) -> bytes:
     return json.dumps({**_plain(line), "hash": line.hash, **signed}, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _somebody() -> str:
+def somebody() -> str:
+    """Who is at work: whom FEDUNLEARN_BY names, or who is logged in."""
     try:
         return os.environ.get(BY) or getpass.getuser()
     except (OSError, KeyError):

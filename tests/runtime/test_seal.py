@@ -140,24 +140,24 @@ def test_gc_never_erases_what_a_rollback_brings_back(hospitals: Scenario, traine
 
 def test_a_place_that_has_not_erased_yet_owes_it(hospitals: Scenario, after: Path) -> None:
     held = dict(workers(hospitals, Family.open(after)))
-    with pytest.raises(SiteError, match=r"sealed \(ledger line \d\), but not yet erased everywhere.*west: no answer"):
-        seal(Family.open(after), Offline(held, {"west"}, (Seal,)))
+    with pytest.raises(SiteError, match=r"sealed \(ledger line \d\), but not yet erased everywhere.*east: no answer"):
+        seal(Family.open(after), Offline(held, {"east"}, (Seal,)))
     family = Family.open(after)
-    assert owed(family) == ("west",)
+    assert owed(family) == ("east",)
     with pytest.raises(InputError, match="was sealed on"):
         rollback(family, InProcess(held), lift_exclusion=True)
     (done,) = erase_sealed(family, InProcess(held))
     assert done.versions
     assert not owed(Family.open(after))
     assert erase_sealed(Family.open(after), InProcess(held)) == []
-    task = Seal("west", tuple(v for h in needed(family).values() for v in h), {}, "line")
-    assert held["west"].handle(task) == Sealed("line", 0, 0, 0, 0)
+    task = Seal("east", tuple(v for h in needed(family).values() for v in h), {}, "line")
+    assert held["east"].handle(task) == Sealed("line", 0, 0, 0, 0)
 
 
 def test_a_place_refuses_to_erase_what_it_holds_to_be_in_force(hospitals: Scenario, after: Path) -> None:
     before = snapshot(after)
-    with pytest.raises(SiteError, match="would erase the current version of .*parallel"):
-        workers(hospitals, Family.open(after))["west"].handle(Seal("west", (), {}, "line"))
+    with pytest.raises(SiteError, match=r"would erase the current version of .*eastern"):
+        workers(hospitals, Family.open(after))["east"].handle(Seal("east", (), {}, "line"))
     assert snapshot(after) == before
 
 
@@ -198,7 +198,7 @@ def test_later_requests_start_from_what_earlier_ones_left_and_are_undone_in_turn
     first, last = twice.ledger.lines[-2], twice.ledger.lines[-1]
     only_first = Path(shutil.copytree(after, after.with_name("first")))
     assert seal(Family.open(only_first), worked(hospitals, only_first), LEAVE.id).body["seals"] == [first.number]
-    assert [c.state for c in cases(Family.open(only_first))] == ["sealed", "applied"]
+    assert [c.state for c in cases(Family.open(only_first))] == ["sealed", "pending"]  # triage is not reached by the last layer
     rollback(Family.open(only_first), worked(hospitals, only_first), lift_exclusion=True)
     assert Family.open(only_first).heads == once
     assert not fsck(only_first).damage
@@ -235,7 +235,7 @@ def test_a_flipped_bit_in_any_file_is_found(forgotten: Path, tmp_path: Path) -> 
     store.write_state(store.versions()[0], {"moment": torch.ones(3)})
     assert not fsck(folder).damage
     chance = random.Random(7)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size):
         data = path.read_bytes()
         for at in {0, len(data) - 1, chance.randrange(len(data))}:
             flipped = data[at] ^ (1 << chance.randrange(8))
