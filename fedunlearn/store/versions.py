@@ -1,7 +1,7 @@
 """Versions of models: manifests of tensors by content. Nothing is ever overwritten; a new version is a new name."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,25 +88,35 @@ class Store:
             StoreError: it is missing, damaged, or not ours.
         """
         manifest = self.manifest(version)
-        weights: dict[str, torch.Tensor] = {}
+        parts: dict[str, list[tuple[str, str]]] = {}
         for name, content in manifest["tensors"].items():
-            path = self.pack(manifest["packs"][content])
-            try:
-                with safe_open(path, framework="pt") as pack:
-                    tensor: torch.Tensor = pack.get_tensor(content)
-            except (OSError, SafetensorError) as error:
-                raise StoreError(
-                    f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name!r}: "
-                    f"restore the file from a backup"
-                ) from error
-            if hash_of(tensor) != content:
-                raise StoreError(
-                    f"{path}: content of {name!r} is not what version {version[:12]} recorded; the file was "
-                    f"changed or damaged: restore it from a backup"
-                )
-            weights[name] = tensor
+            parts.setdefault(manifest["packs"][content], []).append((name, content))
+        found: dict[str, torch.Tensor] = {}
+        for pack, named in parts.items():
+            found |= self._tensors(version, self.pack(pack), named)
+        weights = {name: found[name] for name in manifest["tensors"]}
         head = manifest["head"]
         return Version(version, weights, Head(head["layer"], tuple(head["classes"])), manifest.get("net", ""))
+
+    def _tensors(self, version: str, path: Path, named: Sequence[tuple[str, str]]) -> dict[str, torch.Tensor]:
+        """What a version needs of one pack: tensors by parameter name, each checked against its hash."""
+        found: dict[str, torch.Tensor] = {}
+        name = ""
+        try:
+            with safe_open(path, framework="pt") as pack:
+                for name, content in named:
+                    tensor = found[name] = pack.get_tensor(content)
+                    if hash_of(tensor) != content:
+                        raise StoreError(
+                            f"{path}: content of {name!r} is not what version {version[:12]} recorded; the file was "
+                            f"changed or damaged: restore it from a backup"
+                        )
+        except (OSError, SafetensorError) as error:
+            raise StoreError(
+                f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name or named[0][0]!r}: "
+                f"restore the file from a backup"
+            ) from error
+        return found
 
     def manifest(self, version: str) -> dict[str, Any]:
         """The manifest of a version, its content checked against its name.
@@ -200,8 +210,8 @@ def unknown_version(version: str, store: Store) -> StoreError:
 def hash_of(tensor: torch.Tensor) -> str:
     """A tensor's name, from its content."""
     plain = tensor.detach().cpu().contiguous()
-    head = f"{plain.dtype}|{tuple(plain.shape)}|".encode()
-    return blake3(head + plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+    found = blake3(f"{plain.dtype}|{tuple(plain.shape)}|".encode())
+    return found.update(plain.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def _canonical(plain: Mapping[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
 """Does one thing to copies of a small family again and again, each time stopped at another point; a program of its own.
 
 It forks a child for each try, so that torch is imported once; it never trains itself, as autograd does not survive a fork.
-`python -m tests.store.kills WORK MODE OP TRIES` writes one folder a try and prints, as JSON, what became of each.
+`python -m tests.store.kills WORK MODE:OP:TRIES ...` writes one folder a try and prints, as JSON, what became of each.
 
 Modes: "kill" stops at the n-th durable call (with what was not yet synced cut in half), "time" after a random while, both by
 SIGKILL; "full" lets every durable call from the n-th on fail as on a full disk; "readonly" lets all writing fail.
@@ -11,6 +11,9 @@ import errno
 import io
 import json
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a pool of threads does not survive a fork
+
 import random
 import shutil
 import signal
@@ -21,6 +24,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from fedunlearn.data import open_rows
 from fedunlearn.errors import FedUnlearnError
 from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn
@@ -140,18 +146,26 @@ def base(work: Path, name: str) -> Path:
     return folder
 
 
-def main() -> None:
-    work, mode, name, tries = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+def warm() -> None:
+    """Import what training and opening rows would import first thing in every child."""
+    open_rows("digits")
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    for optimizer in (torch.optim.SGD([weight], 0.1), torch.optim.Adam([weight])):
+        optimizer.step()
+
+
+def attempts(work: Path, mode: str, name: str, tries: int) -> dict[str, Any]:
+    """Stop an operation at so many points."""
     do, before = OPS[name]
-    done = base(work, name)
-    counted = work / "count"
+    done, copy, counted = base(work, name), work / f"whole-{mode}-{name}", work / "count"
     if before:
-        shutil.copytree(base(work, before), work / "whole")
+        shutil.copytree(base(work, before), copy)
     began = time.monotonic()
 
     def whole() -> None:
         count = count_or_stop(10**9, "kill")
-        do(work / "whole")
+        do(copy)
         counted.write_text(str(count()))
 
     assert child(whole) == 0
@@ -166,7 +180,13 @@ def main() -> None:
         prepare = {"time": lambda: None, "readonly": read_only}.get(mode, lambda n=steps: count_or_stop(n, mode))
         status = child(lambda to=folder: do(to), prepare, after)
         found.append({"folder": str(folder), "status": status, "steps": steps})
-    told = {"before": str(base(work, before)) if before else "", "done": str(done), "steps": total, "tries": found}
+    return {"before": str(base(work, before)) if before else "", "done": str(done), "steps": total, "tries": found}
+
+
+def main() -> None:
+    warm()
+    work = Path(sys.argv[1])
+    told = {what: attempts(work, *what.split(":")[:2], int(what.split(":")[2])) for what in sys.argv[2:]}
     print(json.dumps(told))
 
 
