@@ -98,19 +98,22 @@ def erase_sealed(family: Family, backend: Backend) -> list[Sealed]:
 
     Raises:
         SiteError: a place failed; repeating this goes on.
+        StoreError: another command is at work.
     """
     late = owed(family)
     if not late:
         return []
     line = next(x for x in reversed(family.ledger.lines) if x.kind == "sealed")
-    for twin in references(family):
-        if not _without_sealed(family, twin):
-            shutil.rmtree(twin.folder)
-    keep = tuple(sorted({v for one in (family, *references(family)) for held in needed(one).values() for v in held}))
-    forgotten = _forgotten(family)
-    tasks = [Seal(place, keep, forgotten.get(place, {}), line.hash) for place in late]
-    answers = backend.carry(tasks)
-    family.note_erased({t.place: a.line for t, a in zip(tasks, answers, strict=True) if isinstance(a, Sealed)})
+    with family.ledger.alone():
+        for twin in references(family):
+            if not _without_sealed(family, twin):
+                shutil.rmtree(twin.folder)
+        keep = tuple(sorted({v for one in (family, *references(family)) for held in needed(one).values() for v in held}))
+        forgotten = _forgotten(family)
+        tasks = [Seal(place, keep, forgotten.get(place, {}), line.hash) for place in late]
+        answers = backend.carry(tasks)
+        pairs = zip(tasks, answers, strict=True)
+        family.note_erased({t.place: a.line for t, a in pairs if isinstance(a, Sealed) and a.line == line.hash})
     otherwise = f"sealed (ledger line {line.number}), but not yet erased everywhere; run `fedunlearn settle`"
     return check(tasks, answers, Sealed, otherwise)
 

@@ -23,6 +23,7 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0) -> None:
 
     Raises:
         SiteError: a place failed; the ledger holds all the same, and settling again finishes.
+        StoreError: another command is at work.
     """
     heads, excluded = family.heads, exclusions(family)
     line = family.ledger.lines[-1]
@@ -30,10 +31,11 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0) -> None:
     for place in family.places:
         mine = {m: v for m, v in heads.items() if family.lineage[m].home == place}
         tasks.append(Commit(place, mine, excluded.get(place, {}), line.hash, line.number + 1))
-    answers = backend.carry(tasks)
-    family.note_acknowledged(
-        {t.place: a.line for t, a in zip(tasks, answers, strict=True) if isinstance(a, Committed) and a.line == line.hash}
-    )
+    with family.ledger.alone():
+        answers = backend.carry(tasks)
+        family.note_acknowledged(
+            {t.place: a.line for t, a in zip(tasks, answers, strict=True) if isinstance(a, Committed) and a.line == line.hash}
+        )
     kept = [
         (t, a)
         for t, a in zip(tasks, answers, strict=True)
@@ -66,8 +68,10 @@ def alone(family: Family) -> Iterator[None]:
 
     Raises:
         StoreError: another command does, or the ledger was cut.
+        InputError: the ledger is signed, and no usable key is configured.
     """
     with family.ledger.alone():
+        _ = family.ledger.signer()
         if words := cut(family):
             raise StoreError(words)
         yield

@@ -78,7 +78,6 @@ class Ledger:
 
         Raises:
             StoreError: another process does, or has added to the ledger since it was read.
-            InputError: the ledger is signed, and no usable key is configured.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{self.path}.lock", timeout=LOCK_SECONDS, is_singleton=True)
@@ -94,7 +93,6 @@ class Ledger:
                 raise StoreError(
                     f"{self.path}: another command wrote to it meanwhile; look at what it did (fedunlearn show), then try again"
                 )
-            self._signer()
             yield
         finally:
             lock.release()
@@ -166,14 +164,19 @@ class Ledger:
         raise InputError(f"{self.path.parent}: nothing to roll back; no unlearning is in force")
 
     def _next(self, kind: str, body: Mapping[str, Any]) -> Line:
-        previous, signer = self.lines[-1].hash if self.lines else START, self._signer()
+        previous, signer = self.lines[-1].hash if self.lines else START, self.signer()
         time = datetime.now(UTC).isoformat(timespec="seconds")
         plain, key = json.loads(json.dumps(body)), signer.public if signer else ""
         bare = Line(len(self.lines), time, kind, plain, previous, "", self.by or somebody(), _code(), key)
         name = _hash(bare)
         return replace(bare, hash=name, signature=signer.sign(name) if signer else "")
 
-    def _signer(self) -> Signer | None:
+    def signer(self) -> Signer | None:
+        """Who signs the next line; None where nobody does.
+
+        Raises:
+            InputError: the ledger is signed, and no usable key is configured.
+        """
         signer = Signer.configured()
         if signer is None and self.lines and self.lines[-1].key:
             raise InputError(
