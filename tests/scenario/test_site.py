@@ -29,6 +29,7 @@ from fedunlearn.runtime.tasks import (
     Measure,
     Question,
     Score,
+    Seal,
     Survey,
     Surveyed,
     Task,
@@ -159,6 +160,7 @@ ASKED = [
         (0.1, 0.1),
     ),
     Fetch("north", "v" * 64),
+    Seal("north", ("v" * 64,), {}, "line"),
 ]
 
 
