@@ -14,17 +14,17 @@ import typer
 from rich.markup import escape
 from safetensors.torch import save
 
-from fedunlearn.cli import flower, site
+from fedunlearn.cli import flower, site, store
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.report import report
 from fedunlearn.cli.say import say_family, say_plan, say_record
-from fedunlearn.cli.state import cost, pending, state
+from fedunlearn.cli.state import cost, state
 from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, Record, Reference, settle, waiting_plan
+from fedunlearn.runtime import Backend, Family, Record, Reference, erase_sealed, pending, settle, waiting_plan
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back
@@ -58,6 +58,7 @@ app = typer.Typer(
 
 app.add_typer(site.app, name="site")
 app.command()(report)
+store.register(app)
 
 Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
@@ -86,6 +87,9 @@ OwnSites = Annotated[
     typer.Option("--sites-in", help="for `sites: own`: each site opens <folder>/<site>/site.yaml, on its own machine"),
 ]
 Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; by default one is started and stopped")]
+By = Annotated[
+    str | None, typer.Option("--by", help="who does this; the login name by default", callback=lambda name: store.set_by(name))
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]
 
 
@@ -111,6 +115,7 @@ def train(
     federation: Federation = None,
     address: Address = None,
     sites_in: OwnSites = None,
+    by: By = None,
     data: Data = None,
     with_bank: Annotated[
         bool, typer.Option("--bank", help="bank importances by class, so that class requests read no data")
@@ -149,6 +154,7 @@ def extend(
     federation: Federation = None,
     address: Address = None,
     sites_in: OwnSites = None,
+    by: By = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -190,6 +196,7 @@ def show(
     folder: Folder,
     whole: Annotated[bool, typer.Option("--all", help="draw every kept model, many alike ones too")] = False,
     picture: Annotated[Path | None, typer.Option(help="draw the lineage into this file too: .svg, .png or .pdf")] = None,
+    requests: Annotated[bool, typer.Option("--requests", help="requests as cases: received, due, how far")] = False,
     backend: Annotated[str, typer.Option("--backend", help="flower: bring the newest state home first")] = "in-process",
     federation: Federation = None,
     as_json: Json = False,
@@ -198,7 +205,9 @@ def show(
     family = flower.show(folder, federation) if backend == "flower" else _open(folder)
     if picture is not None:
         draw_picture(family.lineage, picture, pending(family))
-    if as_json:
+    if requests:
+        store.say_requests(family, as_json)
+    elif as_json:
         print_json(state(family))
     else:
         say_family(family, whole)
@@ -252,6 +261,7 @@ def unlearn(
     address: Address = None,
     sites_in: OwnSites = None,
     federation: Federation = None,
+    by: By = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -287,10 +297,12 @@ def rollback(
         bool | None,
         typer.Option("--lift-exclusion/--keep-exclusion", help="may the forgotten data be trained on again? asked, or kept"),
     ] = None,
+    reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
     backend: Carrier = "in-process",
     address: Address = None,
     sites_in: OwnSites = None,
     federation: Federation = None,
+    by: By = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -300,10 +312,10 @@ def rollback(
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
     if backend == "flower":
-        family, line = flower.rollback(folder, federation, lift)
+        family, line = flower.rollback(folder, federation, lift, reason)
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
-            line = roll_back(family, carrier, lift_exclusion=lift)
+            line = roll_back(family, carrier, lift_exclusion=lift, reason=reason)
     if as_json:
         print_json({"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift})
         return
@@ -327,7 +339,7 @@ def export(
     heads = family.heads
     if model not in heads:
         raise InputError(f"model {model!r} is retired: its weights are gone; kept are: {', '.join(heads)}")
-    store = family.store(node.home)
+    held = family.store(node.home)
     name = heads[model]
     if version is not None:
         given = {v for x in family.ledger.lines for k in ("heads", "pending") if (v := x.body.get(k, {}).get(model))}
@@ -339,7 +351,7 @@ def export(
         raise InputError(f"{file}: is a folder; name a file in it")
     if file.exists() and not force:
         raise InputError(f"{file}: exists already; choose another name, or --force")
-    found = store.read(name)
+    found = held.read(name)
     meta = {"fedunlearn_model": model, "fedunlearn_version": name, "classes": ",".join(found.head.classes)}
     write_atomically(file, save(found.weights, metadata=meta))
     if as_json:
@@ -365,6 +377,7 @@ def settle_(
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
             settle(family, carrier)
+            erase_sealed(family, carrier)
     number = family.ledger.lines[-1].number
     if as_json:
         print_json({"line": number, "places": list(family.places)})

@@ -11,6 +11,7 @@ from fedunlearn.errors import InputError, SiteError
 from fedunlearn.runtime import Family, Record
 from fedunlearn.scenario import Scenario
 from fedunlearn.store import Line
+from fedunlearn.store.ledger import somebody
 
 Say = Callable[[str], None]
 
@@ -33,7 +34,7 @@ def train(scenario: Scenario, folder: Path, backend: str, federation: str, say: 
         raise InputError(f"{folder}: is not empty; choose another folder with --out")
     topology = scenario.model_dump(by_alias=True, mode="json", exclude_unset=True, exclude={"folder"})
     copy = Copy.of(folder, federation)
-    order = Order(action="train", family=copy.family, topology=json.dumps(topology))
+    order = Order(action="train", family=copy.family, by=somebody(), topology=json.dumps(topology))
     return copy.keep(Deployment(federation).carry_out(order, say)["family"])
 
 
@@ -60,10 +61,16 @@ def bank(folder: Path, federation: str | None) -> int:
     return read
 
 
-def rollback(folder: Path, federation: str | None, lift: bool) -> tuple[Family, Line]:
+def rollback(folder: Path, federation: str | None, lift: bool, reason: str | None = None) -> tuple[Family, Line]:
     """Back to the versions before; the family, and the ledger line that says so."""
-    family, _ = _done(folder, federation, "rollback", lift_exclusion=lift)
+    family, _ = _done(folder, federation, "rollback", lift_exclusion=lift, reason=reason or "")
     return family, family.ledger.lines[-1]
+
+
+def seal(folder: Path, federation: str | None, request: str | None, reason: str | None) -> tuple[Family, Line]:
+    """End the rollback window; the family, and the ledger line that says so."""
+    family, _ = _done(folder, federation, "seal", request=request or "", reason=reason or "")
+    return family, next(x for x in reversed(family.ledger.lines) if x.kind == "sealed")
 
 
 def unlearn(folder: Path, federation: str | None, words: Mapping[str, Any]) -> Record:
@@ -85,5 +92,5 @@ def unlearn(folder: Path, federation: str | None, words: Mapping[str, Any]) -> R
 def _done(folder: Path, federation: str | None, action: str, **more: Any) -> tuple[Family, dict[str, Any]]:
     copy = Copy.of(folder, federation)
     with progress() as say:
-        answer = Deployment(copy.federation).carry_out(Order(action=action, family=copy.family, **more), say)
+        answer = Deployment(copy.federation).carry_out(Order(action=action, family=copy.family, by=somebody(), **more), say)
     return copy.keep(answer.get("family") or {}), answer

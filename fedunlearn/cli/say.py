@@ -5,9 +5,9 @@ from typing import Any
 
 from fedunlearn.cli.console import out
 from fedunlearn.cli.draw import closeness_table, lineage_tree, plan_table, record_table
-from fedunlearn.cli.state import due, pending, waiting_for
+from fedunlearn.cli.state import due, waiting_for
 from fedunlearn.lineage import Plan, Request
-from fedunlearn.runtime import Family, Record, behind
+from fedunlearn.runtime import Family, Record, behind, owed, pending
 
 
 def say_plan(found: Plan, cost: dict[str, Any]) -> None:
@@ -59,6 +59,7 @@ def say_family(family: Family, whole: bool = False) -> None:
             f"{len(body.get('pending', {}))} pending, {len(body.get('untouched', []))} untouched"
             + (f", {len(body['waiting'])} waiting" if "waiting" in body else ""),
             "rolled back": f"{body.get('request')}, line {body.get('undoes')}",
+            "sealed": ", ".join(body.get("requests", ())),
         }[line.kind]
         out.print(f"{line.number:>3}  {when}  {line.kind}: {what}", markup=False)
         for model, words in body.get("carried", {}).items():
@@ -69,3 +70,5 @@ def say_family(family: Family, whole: bool = False) -> None:
         out.print(f"pending: {model}: {why}; then run fedunlearn unlearn {family.folder} --resume", markup=False)
     if late := behind(family):
         out.print(f"not yet at {', '.join(late)}: run fedunlearn settle", markup=False)
+    if late := owed(family):
+        out.print(f"sealed, but not yet erased at {', '.join(late)}: run fedunlearn settle", markup=False)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fedunlearn.lineage import Plan, Request
-from fedunlearn.runtime import Family, behind, waiting
+from fedunlearn.runtime import Family, behind, cases, owed, pending, waiting
 from fedunlearn.scenario import of_family
 
 
@@ -37,17 +37,8 @@ def state(family: Family) -> dict[str, Any]:
     story = [
         {"line": x.number, "time": x.time, "kind": x.kind, "request": x.body.get("request"), "hash": x.hash} for x in lines
     ]
-    return {"models": models, "ledger": story, "behind": list(behind(family)), "due": due(family)}
-
-
-def pending(family: Family) -> dict[str, str]:
-    """Candidates that the gate held back, until the model or the request moves on."""
-    found: dict[str, str] = {}
-    for line in family.ledger.lines:
-        for model in line.body.get("heads", {}):
-            found.pop(model, None)
-        found.update(line.body.get("pending", {}))
-    return found
+    late = {"behind": list(behind(family)), "unerased": list(owed(family))}
+    return {"models": models, "ledger": story, **late, "due": due(family)}
 
 
 def waiting_for(family: Family) -> dict[str, str]:
@@ -59,21 +50,34 @@ def waiting_for(family: Family) -> dict[str, str]:
     return found
 
 
+def standing(family: Family) -> list[dict[str, Any]]:
+    """Every request as a case."""
+    named = [asked.request(name) for name, asked in of_family(family).requests.items()]
+    return [
+        {
+            "id": x.request.id,
+            "what": x.request.words(),
+            "received": x.request.received,
+            "due": x.request.due,
+            "state": x.state,
+            "overdue": x.overdue,
+            "left": list(x.left),
+            "lines": list(x.lines),
+        }
+        for x in cases(family, named)
+    ]
+
+
 def due(family: Family) -> list[dict[str, Any]]:
     """Requests that the scenario names or that left something undone, and that are not in force."""
     undone = family.ledger.undone
-    asked = {_what(r): r for r in (a.request(n) for n, a in of_family(family).requests.items())}
+    asked = {r.what: r for r in (a.request(n) for n, a in of_family(family).requests.items())}
     left: dict[tuple[object, ...], set[str]] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
         request = Request.from_json(line.body["record"]["facts"]["request"])
-        asked[_what(request)] = request
+        asked[request.what] = request
         if line.number not in undone:
             open_ = {*line.body["pending"], *line.body["untouched"], *line.body.get("waiting", ())}
-            before = left.get(_what(request), set()) if "resumes" in line.body else set()
-            left[_what(request)] = (before - set(line.body["heads"])) | open_
+            before = left.get(request.what, set()) if "resumes" in line.body else set()
+            left[request.what] = (before - set(line.body["heads"])) | open_
     return [{"id": r.id, "what": r.words(), "due": r.due} for what, r in asked.items() if left.get(what, {""})]
-
-
-def _what(request: Request) -> tuple[object, ...]:
-    """What is asked, whatever the case is called."""
-    return request.classes, request.samples, request.sites, request.since

@@ -10,7 +10,21 @@ from fedunlearn.deployed.homecoming import plain_files
 from fedunlearn.deployed.order import Order
 from fedunlearn.errors import InputError
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, Record, Reference, Split, bank, resume, rollback, settle, unlearn, waiting_plan
+from fedunlearn.runtime import (
+    Backend,
+    Family,
+    Record,
+    Reference,
+    Split,
+    bank,
+    erase_sealed,
+    resume,
+    rollback,
+    seal,
+    settle,
+    unlearn,
+    waiting_plan,
+)
 from fedunlearn.scenario import Scenario, extend_afar, of_family, request_of, retrained, train_afar, workers_here
 from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.train import grown
@@ -61,6 +75,7 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
         family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), progress=say)
         return _answer(family, {})
     family = Family.open(folder)
+    family.ledger.by = order.by
     if order.action == "show":
         return _answer(family, {})
     scenario = of_family(family)
@@ -75,13 +90,17 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
         return _answer(family, _unlearn(order, family, scenario, both, say))
     if order.action == "rollback":
         undone = family.ledger.last_undoable()
-        line = rollback(family, both, lift_exclusion=order.lift_exclusion)
+        line = rollback(family, both, lift_exclusion=order.lift_exclusion, reason=order.reason or None)
         told = {"line": line.number, "undoes": undone.number, "request": undone.body["request"]}
         return _answer(family, {**told, "heads": dict(line.body["heads"]), "lifted": order.lift_exclusion})
     if order.action == "bank":
         say("measuring every kept model, class by class, at the sites that may be asked")
         return _answer(family, {"rows_read": bank(family, both)})
+    if order.action == "seal":
+        line = seal(family, both, order.request or None, reason=order.reason or None)
+        return _answer(family, {"line": line.number, "requests": line.body["requests"]})
     settle(family, both)
+    erase_sealed(family, both)
     return _answer(family, {"line": family.ledger.lines[-1].number, "places": list(family.places)})
 
 

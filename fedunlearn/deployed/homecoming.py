@@ -10,7 +10,7 @@ from typing import Any
 from fedunlearn.data import MIRROR
 from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.family import NOTE
+from fedunlearn.runtime.family import ERASED, NOTE
 from fedunlearn.store import write_atomically
 
 POINTER = "deployed.json"
@@ -22,8 +22,9 @@ def plain_files(family: Family) -> dict[str, str]:
     """All files of a family that hold no tensors: scenario, lineage, ledger, who acknowledged it, mirrors that are here."""
     homes = family.folder / "homes"
     mirrors = [f"homes/{p}/{MIRROR}" for p in family.places if (homes / p / MIRROR).is_file()]
-    noted = [NOTE] if (family.folder / NOTE).is_file() else []
-    return {name: (family.folder / name).read_text() for name in (*PLAIN, LEDGER, *noted, *mirrors)}
+    noted = [name for name in (NOTE, ERASED) if (family.folder / name).is_file()]
+    plain = {name: (family.folder / name).read_text() for name in ("lineage.json", LEDGER, *noted, *mirrors)}
+    return {"scenario.yaml": family.topology.read_text(), **plain}
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Copy:
                 family = Family.open(Path(there))
             except InputError as error:
                 raise SiteError(f"{self.federation}: the family that came home is damaged: {error}") from error
-        allowed = {f"homes/{place}/{MIRROR}" for place in family.places} | {*PLAIN, LEDGER, NOTE}
+        allowed = {f"homes/{place}/{MIRROR}" for place in family.places} | {*PLAIN, LEDGER, NOTE, ERASED}
         if strange := sorted(set(files) - allowed):
             raise SiteError(f"{self.federation}: sent a file {strange[0][:80]!r} that belongs to no family; nothing was kept")
         path = self.folder / LEDGER

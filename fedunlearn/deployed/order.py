@@ -8,7 +8,7 @@ from typing import Any
 
 from fedunlearn.errors import InputError, unknown
 
-ACTIONS = ("train", "unlearn", "rollback", "extend", "settle", "bank", "show")
+ACTIONS = ("train", "unlearn", "rollback", "extend", "seal", "settle", "bank", "show")
 FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # it becomes a folder's name
 
 
@@ -24,7 +24,7 @@ class Order:
         samples: the same.
         sites: the same.
         since: the same.
-        request: the name of a request that the scenario has; stands alone.
+        request: the name of a request that the scenario has; stands alone. For "seal", the id of one in force; empty for all.
         due: date by which it must be done.
         method: name of a method.
         settings: of the method, as JSON text: names and texts.
@@ -38,6 +38,7 @@ class Order:
         lift_exclusion: for "rollback": whether the data may be trained on again.
         deadline: seconds that one round of messages may take.
         join: seconds to wait for the sites.
+        by: who gives the order; goes to the ledger.
         token: marks the answer's lines in the log.
     """
 
@@ -62,6 +63,7 @@ class Order:
     lift_exclusion: bool = False
     deadline: float = 1800.0
     join: float = 120.0
+    by: str = ""
     token: str = "answer"
 
     def __post_init__(self) -> None:

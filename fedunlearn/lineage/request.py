@@ -97,6 +97,11 @@ class Request:
         if self.since is not None and not lineage[self.since].kept:
             raise InputError(f"{where}: since {self.since!r} is a model on the way to another; name a kept model")
 
+    @property
+    def what(self) -> tuple[object, ...]:
+        """What is asked, whatever the case is called."""
+        return self.classes, self.samples, self.sites, self.since
+
     def words(self) -> str:
         """The request in a few words, for people."""
         if self.samples:

@@ -5,6 +5,7 @@ from fedunlearn.runtime.backend import Backend, ask
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import fetch
+from fedunlearn.runtime.settle import alone
 from fedunlearn.runtime.tasks import Deposit, Deposited
 
 
@@ -25,6 +26,11 @@ def bank(family: Family, backend: Backend, statistic: str = "squares") -> int:
     Raises:
         SiteError: a site failed; what others banked stays.
     """
+    with alone(family):
+        return _bank(family, backend, statistic)
+
+
+def _bank(family: Family, backend: Backend, statistic: str) -> int:
     lineage, heads = family.lineage, family.heads
     pairs = {(m.name, s.site, s.key) for m in lineage.models if m.kept for s in lineage.own(m.name)}
     for name in lineage.classes:

@@ -34,6 +34,8 @@ KINDS: dict[str, type] = {
     "evaluated": tasks.Evaluated,
     "commit": tasks.Commit,
     "committed": tasks.Committed,
+    "seal": tasks.Seal,
+    "sealed": tasks.Sealed,
     "survey": tasks.Survey,
     "surveyed": tasks.Surveyed,
     "train": tasks.Train,

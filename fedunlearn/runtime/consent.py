@@ -19,7 +19,7 @@ from blake3 import blake3
 from fedunlearn.errors import SiteError, StoreError, unknown
 from fedunlearn.runtime.backend import Answerer
 from fedunlearn.runtime.codec import pack
-from fedunlearn.runtime.tasks import Answer, Apply, Commit, Deposit, Evaluate, Fetch, Measure, Score, Survey, Task, Train
+from fedunlearn.runtime.tasks import Answer, Apply, Commit, Deposit, Evaluate, Fetch, Measure, Score, Seal, Survey, Task, Train
 from fedunlearn.store import write_atomically
 
 FREE = (Survey, Score, Commit)
@@ -194,6 +194,8 @@ def words(task: Task) -> str:
             return (
                 f"evaluate {_short(task.after)} against {_short(task.before)} ({task.tier!r}, {how}{beside}); numbers are sent"
             )
+        case Seal():
+            return f"erase every version but {len(task.keep)} that are still needed, and what was banked of what is forgotten"
         case Fetch():
             return f"send the weights of {_short(task.version)}"
         case _:

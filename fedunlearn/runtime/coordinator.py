@@ -30,7 +30,7 @@ from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Re
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, merge, points_of
-from fedunlearn.runtime.settle import settle
+from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Applied, Scored
 from fedunlearn.tensors import PRECISIONS
 
@@ -83,7 +83,8 @@ def unlearn(
     method = make(method) if isinstance(method, str) else method
     plan = discover(family.lineage, request)
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
-    return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
+    with alone(family):
+        return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
 
 
 @dataclass(frozen=True)

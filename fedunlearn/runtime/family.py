@@ -5,12 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
 
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Lineage
 from fedunlearn.store import Ledger, Store, write_atomically
 
 NOTE = "acknowledged.json"  # which ledger line each place has acknowledged
+TOPOLOGY = "scenario.yaml"
+NEXT = "scenario.next.yaml"  # of an extension, until its ledger line is written
+ERASED = "erased.json"  # which "sealed" line each place has carried out
+
+
+def hash_of(lineage: Lineage) -> str:
+    """A hash of all that a lineage says."""
+    return blake3(json.dumps(lineage.to_json(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -85,19 +96,46 @@ class Family:
     @property
     def acknowledged(self) -> dict[str, str]:
         """Place -> hash of the ledger line that it last acknowledged to the coordinator; a note, the ledger decides."""
+        return self._noted(NOTE)
+
+    def note_acknowledged(self, lines: Mapping[str, str]) -> None:
+        """Note what places have acknowledged, beside what others had before."""
+        self._note(NOTE, lines)
+
+    @property
+    def erased(self) -> dict[str, str]:
+        """Place -> hash of the "sealed" line that it last said to have carried out; a note, as `acknowledged`."""
+        return self._noted(ERASED)
+
+    def note_erased(self, lines: Mapping[str, str]) -> None:
+        """Note which places have erased, beside what others had before."""
+        self._note(ERASED, lines)
+
+    def _noted(self, name: str) -> dict[str, str]:
         try:
-            plain = json.loads((self.folder / NOTE).read_text())
+            plain = json.loads((self.folder / name).read_text())
             return {str(place): str(line) for place, line in plain.items()}
         except (OSError, ValueError, AttributeError):
             return {}  # as good as never: settling asks again
 
-    def note_acknowledged(self, lines: Mapping[str, str]) -> None:
-        """Note what places have acknowledged, beside what others had before."""
-        before = self.acknowledged
+    def _note(self, name: str, lines: Mapping[str, str]) -> None:
+        before = self._noted(name)
         noted = {**before, **lines}
         if noted != before:
-            write_atomically(self.folder / NOTE, json.dumps(dict(sorted(noted.items())), indent=1).encode())
+            write_atomically(self.folder / name, json.dumps(dict(sorted(noted.items())), indent=1).encode())
 
-    def write_lineage(self, lineage: Lineage) -> None:
-        """Keep the lineage beside the ledger."""
+    def write_lineage(self, lineage: Lineage) -> str:
+        """Keep the lineage beside the ledger; its hash, for the ledger to say."""
         write_atomically(self.folder / "lineage.json", json.dumps(lineage.to_json(), indent=1).encode())
+        return hash_of(lineage)
+
+    @property
+    def topology(self) -> Path:
+        """The scenario that the ledger says it was trained from: after an extension, the new one as soon as it is committed."""
+        told, new = self.trained("topology"), self.folder / NEXT
+        grown = told is not None and new.exists() and blake3(new.read_bytes()).hexdigest() == told
+        return new if grown else self.folder / TOPOLOGY
+
+    def trained(self, what: str) -> Any:
+        """What the newest line about training says; None where it says nothing of that."""
+        return next((x.body[what] for x in reversed(self.ledger.lines) if x.kind == "trained" and what in x.body), None)

@@ -12,6 +12,7 @@ from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.coordinator import Doing, Progress, Retrained, carry_out
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import Record
+from fedunlearn.runtime.settle import alone
 from fedunlearn.store import Line
 
 
@@ -84,10 +85,16 @@ def resume(
         accept_untested=facts["accepted_untested"],
         reason=line.body["reason"],
         precision=facts["precision"],
-        then=family.ledger.heads(_chain(family, line)[-1].number),
+        then=family.ledger.heads(began(family, line).number),
         resumes=line.number,
     )
-    return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
+    with alone(family):
+        return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
+
+
+def began(family: Family, line: Line) -> Line:
+    """The line that began the request which a line belongs to."""
+    return _chain(family, line)[-1]
 
 
 def _chain(family: Family, line: Line) -> list[Line]:

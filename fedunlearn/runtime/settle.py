@@ -1,13 +1,15 @@
 """The ledger decides; places follow. Settling makes every place hold what the ledger says, and may be repeated."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from fedunlearn.data import Selection
+from fedunlearn.data import MIRROR, Selection
+from fedunlearn.errors import StoreError
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, ask, check
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.family import NOTE, Family
+from fedunlearn.runtime.mirror import Mirror
 from fedunlearn.runtime.tasks import Commit, Committed, Failure, Question, Score, Scored
-from fedunlearn.runtime.worker import acknowledged
 from fedunlearn.store import Line
 
 
@@ -21,17 +23,19 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0) -> None:
 
     Raises:
         SiteError: a place failed; the ledger holds all the same, and settling again finishes.
+        StoreError: another command is at work.
     """
     heads, excluded = family.heads, exclusions(family)
     line = family.ledger.lines[-1]
     tasks = []
     for place in family.places:
         mine = {m: v for m, v in heads.items() if family.lineage[m].home == place}
-        tasks.append(Commit(place, mine, excluded.get(place, {}), line.hash))
-    answers = backend.carry(tasks)
-    family.note_acknowledged(
-        {t.place: a.line for t, a in zip(tasks, answers, strict=True) if isinstance(a, Committed) and a.line == line.hash}
-    )
+        tasks.append(Commit(place, mine, excluded.get(place, {}), line.hash, line.number + 1))
+    with family.ledger.alone():
+        answers = backend.carry(tasks)
+        family.note_acknowledged(
+            {t.place: a.line for t, a in zip(tasks, answers, strict=True) if isinstance(a, Committed) and a.line == line.hash}
+        )
     kept = [
         (t, a)
         for t, a in zip(tasks, answers, strict=True)
@@ -43,20 +47,62 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0) -> None:
 
 def behind(family: Family) -> tuple[str, ...]:
     """Places that have not acknowledged the last ledger line: by their own mirror where it is on this machine."""
-    last, noted = family.ledger.lines[-1].hash, family.acknowledged
+    last = family.ledger.lines[-1].hash
+    return tuple(place for place, line in known_lines(family).items() if line != last)
 
-    def line_at(place: str) -> str | None:
+
+def known_lines(family: Family) -> dict[str, str | None]:
+    """The ledger line that each place has acknowledged last: by its own mirror where it is on this machine."""
+    noted = family.acknowledged
+    found: dict[str, str | None] = {}
+    for place in family.places:
         store = family.store(place)
-        return acknowledged(store) if store.folder.is_dir() else noted.get(place)
+        known = Mirror.of(store)
+        found[place] = (known.line if known else None) if store.folder.is_dir() else noted.get(place)
+    return found
 
-    return tuple(p for p in family.places if line_at(p) != last)
+
+@contextmanager
+def alone(family: Family) -> Iterator[None]:
+    """Nobody else changes the family meanwhile, and its ledger lacks no line that a place has acknowledged.
+
+    Raises:
+        StoreError: another command does, or the ledger was cut.
+        InputError: the ledger is signed, and no usable key is configured.
+    """
+    with family.ledger.alone():
+        _ = family.ledger.signer()
+        if words := cut(family):
+            raise StoreError(words)
+        yield
 
 
-def exclusions(family: Family) -> dict[str, dict[str, Selection]]:
-    """Per site and request, what is excluded from training: by every unlearning whose exclusion no rollback has lifted."""
-    lifted = {line.body["undoes"] for line in family.ledger.lines if line.kind == "rolled back" and line.body["lifted"]}
+def cut(family: Family) -> str:
+    """What to say when places have acknowledged a line that the ledger lacks; empty when there is none."""
+    if not family.ledger.lines:
+        return ""  # it is still to be trained
+    known = {line.hash for line in family.ledger.lines}
+    lacking = {place: line for place, line in known_lines(family).items() if line is not None and line not in known}
+    if not lacking:
+        return ""
+    told = ", ".join(f"{place} ({line[:12]})" for place, line in lacking.items())
+    return (
+        f"{family.ledger.path}: lacks ledger lines that places have acknowledged: {told}; it was cut, rewritten, or restored "
+        f"from an older backup: restore the newest one. If there is none, delete {NOTE} and these places' {MIRROR}, then settle"
+    )
+
+
+def exclusions(family: Family, upto: int | None = None) -> dict[str, dict[str, Selection]]:
+    """Per site and request, what is excluded from training: by every unlearning whose exclusion no rollback has lifted.
+
+    Args:
+        family: the family.
+        upto: as of before this ledger line.
+    """
+    lines = family.ledger.lines[:upto]
+    lifted = {line.body["undoes"] for line in lines if line.kind == "rolled back" and line.body["lifted"]}
     found: dict[str, dict[str, Selection]] = {}
-    for line in (x for x in family.ledger.lines if x.kind == "unlearned" and x.number not in lifted):
+    for line in (x for x in lines if x.kind == "unlearned" and x.number not in lifted):
         for site, selection in line.body["exclusions"].items():
             chosen = Selection(tuple(selection["classes"]), tuple(selection["samples"]))
             found.setdefault(site, {})[line.body["request"]] = chosen
@@ -71,29 +117,31 @@ def in_force(family: Family, before: int | None = None) -> tuple[Request, ...]:
     return tuple(dict.fromkeys(Request.from_json(x.body["record"]["facts"]["request"]) for x in lines))
 
 
-def rollback(family: Family, backend: Backend, *, lift_exclusion: bool) -> Line:
+def rollback(family: Family, backend: Backend, *, lift_exclusion: bool, reason: str | None = None) -> Line:
     """Back to the versions before the newest unlearning in force, by one more ledger line.
 
     Args:
         family: the family.
         backend: carries the commit to the homes.
         lift_exclusion: whether the forgotten data may be trained on again.
+        reason: why; goes to the ledger.
 
     Returns:
         The ledger line.
 
     Raises:
-        InputError: there is nothing to roll back, or a version that would become current again is missing or damaged;
-            nothing is changed.
+        InputError: there is nothing to roll back, it is sealed, or a version that would become current again is missing or
+            damaged; nothing is changed.
         SiteError: a place failed.
     """
-    undone = family.ledger.last_undoable()
-    before: Mapping[str, str] = family.ledger.heads(undone.number)
-    heads = {model: before[model] for model in undone.body["heads"]}
-    checks = [Score(family.lineage[model].home, version, Question()) for model, version in heads.items()]
-    ask(backend, checks, Scored)  # reading a version checks every hash of it
-    request = undone.body["request"]
-    body = {"undoes": undone.number, "heads": heads, "request": request, "lifted": lift_exclusion}
-    line = family.ledger.append("rolled back", body)
-    settle(family, backend)
+    with alone(family):
+        undone = family.ledger.last_undoable()
+        before: Mapping[str, str] = family.ledger.heads(undone.number)
+        heads = {model: before[model] for model in undone.body["heads"]}
+        checks = [Score(family.lineage[model].home, version, Question()) for model, version in heads.items()]
+        ask(backend, checks, Scored)  # reading a version checks every hash of it
+        request = undone.body["request"]
+        body = {"undoes": undone.number, "heads": heads, "request": request, "lifted": lift_exclusion, "reason": reason}
+        line = family.ledger.append("rolled back", body)
+        settle(family, backend)
     return line

@@ -300,12 +300,14 @@ class Commit:
         heads: current version of every model whose home this is.
         exclusions: what it must not train on, by request.
         line: hash of the ledger line that this follows from.
+        length: how many lines the ledger has up to there; what was acknowledged once cannot be taken back.
     """
 
     place: str
     heads: Mapping[str, str]
     exclusions: Mapping[str, Selection]
     line: str
+    length: int
 
 
 @dataclass(frozen=True)
@@ -313,6 +315,34 @@ class Committed:
     """Answers `Commit`."""
 
     line: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """Erase for good what would undo sealed requests; doing it twice is doing it once.
+
+    Args:
+        place: the place.
+        keep: every version of the family that is still needed, wherever it lies; all others here are erased.
+        forgotten: rows whose banked importances are erased too, by request.
+        line: hash of the ledger line that sealed the last of them.
+    """
+
+    place: str
+    keep: tuple[str, ...]
+    forgotten: Mapping[str, Selection]
+    line: str
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """Answers `Seal`: how many versions, tensors and banked entries were erased, and how many bytes that were."""
+
+    line: str
+    versions: int
+    tensors: int
+    banked: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -417,5 +447,5 @@ class Failure:
     offline: bool = False
 
 
-Task = Fetch | Measure | Deposit | Score | Apply | Evaluate | Commit | Survey | Train
-Answer = Fetched | Measured | Deposited | Scored | Applied | Evaluated | Committed | Surveyed | Trained | Failure
+Task = Fetch | Measure | Deposit | Score | Apply | Evaluate | Commit | Seal | Survey | Train
+Answer = Fetched | Measured | Deposited | Scored | Applied | Evaluated | Committed | Sealed | Surveyed | Trained | Failure

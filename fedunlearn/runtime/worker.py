@@ -1,6 +1,5 @@
 """The only code that sees a place's data and weights. One `match` shows all that can be asked of it."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from blake3 import blake3
 from torch import nn
 from torch.nn import functional
 
-from fedunlearn.data import MIRROR, Exclusions, Rows, Selection, SiteData
+from fedunlearn.data import Rows, Selection, SiteData
 from fedunlearn.data.rows import joined
 from fedunlearn.evaluation import Scores, score
 from fedunlearn.evaluation.accuracy import BATCH
@@ -21,12 +20,12 @@ from fedunlearn.nets import load
 from fedunlearn.runtime.births import survey, train
 from fedunlearn.runtime.examine import examine, masked
 from fedunlearn.runtime.homes import home_of
+from fedunlearn.runtime.mirror import erase, follow
 from fedunlearn.runtime.tasks import (
     Answer,
     Applied,
     Apply,
     Commit,
-    Committed,
     Deposit,
     Deposited,
     Evaluate,
@@ -37,12 +36,13 @@ from fedunlearn.runtime.tasks import (
     Question,
     Score,
     Scored,
+    Seal,
     Survey,
     Task,
     Train,
 )
 from fedunlearn.runtime.trials import Trials
-from fedunlearn.store import Bank, Banked, Store, Version, write_atomically
+from fedunlearn.store import Bank, Banked, Store, Version
 from fedunlearn.tensors import Head, Tensors, names_in, rounded
 
 
@@ -99,7 +99,9 @@ class Worker:
                 case Evaluate():
                     return examine(task, self.data, self.store, self.make_net, self.device)
                 case Commit():
-                    return self._commit(task)
+                    return follow(task, self.store)
+                case Seal():
+                    return erase(task, self.store)
 
     def _measure(self, task: Measure) -> Measured:
         banked = self._banked(task)
@@ -221,17 +223,6 @@ class Worker:
         own = _evidence(pool([a.importance for a in answers if a.importance.count]), want.statistic)
         return own, sum(a.read for a in answers)
 
-    def _commit(self, task: Commit) -> Committed:
-        plain = {
-            "line": task.line,
-            "heads": dict(sorted(task.heads.items())),
-            "exclusions": Exclusions(task.exclusions).to_json(),
-        }
-        data, path = json.dumps(plain, indent=1).encode(), self.store.folder / MIRROR
-        if not path.exists() or path.read_bytes() != data:
-            write_atomically(path, data)  # one file: what is acknowledged and what is excluded cannot disagree
-        return Committed(task.line)
-
     def _net(self, found: Fetched | Version) -> nn.Module:
         return load(self.make_net(len(found.head.classes), found.net), found.weights).to(self.device).eval()
 
@@ -255,14 +246,6 @@ def _rounded(of: Importance, task: Measure) -> Importance:
     if task.precision == "float64":
         return of
     return Importance({s: rounded(tensors, task.precision) for s, tensors in of.sums.items()}, of.count)
-
-
-def acknowledged(store: Store) -> str | None:
-    """Hash of the ledger line that a place last acknowledged; None if it never did, or if its mirror is damaged."""
-    try:
-        return str(json.loads((store.folder / MIRROR).read_text())["line"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # as good as never: settling writes it anew
 
 
 def _evidence(of: Importance, statistic: str, about: str = "") -> Evidence:

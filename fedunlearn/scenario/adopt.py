@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
 from torch import nn
 
 from fedunlearn.data import open_rows
@@ -14,9 +15,11 @@ from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.lineage import Lineage
 from fedunlearn.nets import build, head_of, load, weights_of
 from fedunlearn.runtime import Family, InProcess, settle
+from fedunlearn.runtime.family import TOPOLOGY
 from fedunlearn.scenario.build import open_data, workers
 from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.schema import Scenario
+from fedunlearn.scenario.upbringing import as_yaml
 from fedunlearn.store import write_atomically
 from fedunlearn.tensors import Tensors
 from fedunlearn.training import STRATEGIES
@@ -87,14 +90,17 @@ class Adoption:
         size = sum(p.numel() for p in net.parameters())
         tests = {p: tuple(d.held_out["test"].counts()) for p, d in places.items() if "test" in d.held_out}
         lineage = Lineage(recording.models(self.name, HOME, size), tests)
-        write_atomically(self.folder / "scenario.yaml", scenario.model_dump_json(by_alias=True, indent=1).encode())
+        topology = as_yaml(scenario)
+        write_atomically(self.folder / TOPOLOGY, topology)
         version = family.store(HOME).write(weights_of(net), head_of(net, classes))
-        family.write_lineage(lineage)
+        hashed = family.write_lineage(lineage)
         body = {
             "scenario": scenario.name,
             "seed": scenario.seed,
             "heads": {self.name: version},
             "models": len(lineage.models),
+            "lineage": hashed,
+            "topology": blake3(topology).hexdigest(),
             "carried": {},
             "without": [],
             "shape": list(shape),

@@ -128,7 +128,7 @@ def of_family(family: Family) -> Scenario:
     Raises:
         StoreError: it has none.
     """
-    path = family.folder / "scenario.yaml"
+    path = family.topology
     if not path.exists():
         raise StoreError(f"{path}: missing; without it nobody here knows the family's data and net")
     scenario, known = load(path), family.lineage.by_name

@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blake3 import blake3
+
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Lineage, Model
 from fedunlearn.nets import head_of
-from fedunlearn.runtime import Family
+from fedunlearn.runtime import Family, alone
+from fedunlearn.runtime.family import NEXT, TOPOLOGY
 from fedunlearn.runtime.tasks import Surveyed
 from fedunlearn.scenario.schema import Imported, Scenario
 from fedunlearn.scenario.syllabus import Given, Syllabus
 from fedunlearn.store import Store, write_atomically
+from fedunlearn.store.files import TEMPORARY
 from fedunlearn.training import Born
 
 Progress = Callable[[str], None]
@@ -72,7 +76,8 @@ def free(folder: Path) -> Family:
         raise InputError(f"{folder}: holds a family already; choose another folder (--out), or extend it (fedunlearn extend)")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose a folder (--out)")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "scenario.yaml").exists():
+    begun = {f"{TOPOLOGY}{TEMPORARY}", f"{family.ledger.path.name}.lock"}  # by a training that was cut off at once
+    if folder.exists() and {p.name for p in folder.iterdir()} - begun and not (folder / TOPOLOGY).exists():
         raise InputError(f"{folder}: is not empty and not ours; choose another folder (--out)")
     return family
 
@@ -90,10 +95,18 @@ def bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pro
         InputError: a model cannot be trained; nothing is written then.
         TrainingError: a client, a rank or a site failed, or a strategy gave nothing; the family is as it was.
     """
+    teacher.syllabus.check(order, teacher.surveys)
+    with alone(teacher.family):
+        _bring_up(teacher, order, brood, progress)
+
+
+def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress) -> None:
     family, syllabus = teacher.family, teacher.syllabus
-    scenario = syllabus.scenario
-    syllabus.check(order, teacher.surveys)
-    write_atomically(family.folder / "scenario.yaml", as_yaml(scenario))
+    scenario, whole = syllabus.scenario, family.folder / TOPOLOGY
+    if family.topology != whole:
+        family.topology.replace(whole)  # an extension was cut off right after its ledger line
+    begun = family.folder / NEXT if family.ledger.lines else whole
+    write_atomically(begun, as_yaml(scenario))
     started, first = time.perf_counter(), len(brood.models)
     heads: dict[str, str] = {}
     carried: dict[str, list[str]] = {}
@@ -111,18 +124,21 @@ def bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pro
                 heads[child.model.name] = brood.given[child.model.name].version
     seconds = time.perf_counter() - started
     tests = {place: tuple(s.tests) for place, s in teacher.surveys.items() if s.tests}
-    family.write_lineage(Lineage(tuple(brood.models), tests))
+    lineage = family.write_lineage(Lineage(tuple(brood.models), tests))
     body = {
         "scenario": scenario.name,
         "seed": scenario.seed,
         "heads": heads,
         "models": len(brood.models),
+        "lineage": lineage,
+        "topology": blake3(as_yaml(scenario)).hexdigest(),
         "carried": carried,
         "without": [r.to_json() for r in syllabus.without],
         "shape": next((list(s.shape) for s in teacher.surveys.values() if s.shape), []),
         "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
     }
     family.ledger.append("trained", body)
+    begun.replace(whole)
     teacher.settle()
 
 

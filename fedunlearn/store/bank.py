@@ -61,8 +61,18 @@ class Bank:
             StoreError: the file is damaged.
         """
         path = self._path(what)
-        if not path.exists():
-            return None
+        return self.open(path)[1] if path.exists() else None
+
+    def paths(self) -> tuple[Path, ...]:
+        """Files of all entries."""
+        return tuple(sorted(self.folder.glob("*.safetensors")))
+
+    def open(self, path: Path) -> tuple[dict[str, str], dict[str, Banked]]:
+        """An entry: what was measured on what, and the sums of every class.
+
+        Raises:
+            StoreError: the file is damaged, or is not where such an entry belongs.
+        """
         raw = path.read_bytes()
         digest, data = raw[:32], raw[32:]
         try:
@@ -71,12 +81,15 @@ class Bank:
             length = int.from_bytes(data[:8], "little")
             meta = json.loads(data[8 : 8 + length])["__metadata__"]
             counts: dict[str, int] = json.loads(meta["counts"])
+            what: dict[str, str] = json.loads(meta["what"])
+            if self._path(what) != path:
+                raise ValueError("it is another entry's")
             tensors = load(data)
         except (ValueError, KeyError, SafetensorError) as error:
             raise StoreError(
                 f"{path}: not a bank of importances ({error}); delete it and run `fedunlearn bank` again"
             ) from error
-        return {
+        return what, {
             c: Banked({n.split(SEPARATOR, 1)[1]: t for n, t in tensors.items() if n.split(SEPARATOR, 1)[0] == c}, count)
             for c, count in counts.items()
         }

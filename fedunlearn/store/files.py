@@ -1,6 +1,7 @@
-"""Writing so that a crash leaves the old file or the new one, never half of either."""
+"""Writing and erasing so that a crash leaves the old file or the new one, never half of either."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 TEMPORARY = ".writing"
@@ -12,19 +13,34 @@ def write_atomically(path: Path, data: bytes) -> None:
     Args:
         path: where; its folder is made if it is missing.
         data: what.
+
+    Raises:
+        OSError: it cannot be written, with its name; what was there before still is, and nothing half-written is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def erase(path: Path) -> None:
+    """Unlink a file, durably. It may be gone already."""
+    if path.exists():
+        path.unlink()
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
+    """Make renames and removals in a folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

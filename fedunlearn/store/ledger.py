@@ -1,10 +1,14 @@
 """The story of a family: append-only JSON lines, each with the hash of the one before. What is true follows from it."""
 
+import getpass
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,12 @@ from filelock import FileLock, Timeout
 
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.store.files import sync_folder, write_atomically
+from fedunlearn.store.signing import Signer
 
 START = "0" * 64
 LOCK_SECONDS = 10.0
+BY = "FEDUNLEARN_BY"
+CODE = ("fedunlearn", "torch", "numpy", "safetensors", "blake3")
 
 
 @dataclass(frozen=True)
@@ -25,10 +32,14 @@ class Line:
     Args:
         number: from 0.
         time: UTC, ISO 8601.
-        kind: "trained", "unlearned" or "rolled back".
+        kind: "trained", "unlearned", "rolled back" or "sealed".
         body: what, as plain data.
         previous: hash of the line before.
-        hash: of this line's other fields.
+        hash: of this line's other fields but the signature.
+        by: who did it.
+        code: versions of the code and the libraries that did it.
+        key: public key of whoever signed it, hexadecimal; empty where nobody did.
+        signature: of the hash, hexadecimal.
     """
 
     number: int
@@ -37,6 +48,10 @@ class Line:
     body: Mapping[str, Any]
     previous: str
     hash: str
+    by: str = ""
+    code: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
+    signature: str = ""
 
 
 class Ledger:
@@ -44,17 +59,43 @@ class Ledger:
 
     Args:
         path: the file; it need not exist yet.
+        by: who writes; by default whom FEDUNLEARN_BY names, or who is logged in.
 
     Raises:
         StoreError: a line other than a torn last one is damaged, out of order, or does not follow from the one before.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, by: str = "") -> None:
+        self.path, self.by = path, by
         self.lines: list[Line] = []
         self._good = 0  # bytes up to the end of the last whole line
         self.torn = b""  # what a crash left behind the last whole line
         self._read()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else writes to the family meanwhile. May be nested.
+
+        Raises:
+            StoreError: another process does, or has added to the ledger since it was read.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{self.path}.lock", timeout=LOCK_SECONDS, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StoreError(
+                f"{self.path}: another command is at work on this family; wait until it is done and try again"
+            ) from None
+        try:
+            size = self.path.stat().st_size if self.path.exists() else 0
+            if size != self._good + len(self.torn):
+                raise StoreError(
+                    f"{self.path}: another command wrote to it meanwhile; look at what it did (fedunlearn show), then try again"
+                )
+            yield
+        finally:
+            lock.release()
 
     def append(self, kind: str, body: Mapping[str, Any]) -> Line:
         """Add one line, durably. This is the commit point of whatever it says.
@@ -63,31 +104,28 @@ class Ledger:
 
         Raises:
             StoreError: another process holds the ledger, or has added to it since it was read.
+            InputError: the ledger is signed, and no usable key is configured.
+            OSError: it could not be written; it is as it was.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(f"{self.path}.lock", timeout=LOCK_SECONDS):
-                size = self.path.stat().st_size if self.path.exists() else 0
-                if size != self._good + len(self.torn):
-                    raise StoreError(
-                        f"{self.path}: another command wrote to it meanwhile; look at what it did "
-                        f"(fedunlearn show), then try again"
-                    )
-                if self.torn:
-                    write_atomically(self.path.with_name(self.path.name + ".torn"), self.torn)
-                    os.truncate(self.path, self._good)
-                    self.torn = b""
-                line = self._next(kind, body)
-                raw = _encode(line) + b"\n"
+        with self.alone():
+            if self.torn:
+                write_atomically(self.path.with_name(self.path.name + ".torn"), self.torn)
+                os.truncate(self.path, self._good)
+                self.torn = b""
+            line = self._next(kind, body)
+            raw = _encode(line) + b"\n"
+            try:
                 with self.path.open("ab") as file:
                     file.write(raw)
                     file.flush()
                     os.fsync(file.fileno())
                 sync_folder(self.path.parent)
-        except Timeout:
-            raise StoreError(f"{self.path}: another command is writing to it; wait for it and try again") from None
-        self.lines.append(line)
-        self._good += len(raw)
+            except OSError as error:
+                with suppress(OSError):
+                    os.truncate(self.path, self._good)
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            self.lines.append(line)
+            self._good += len(raw)
         return line
 
     def heads(self, upto: int | None = None) -> dict[str, str]:
@@ -102,24 +140,50 @@ class Ledger:
         """Numbers of the lines that have been rolled back."""
         return frozenset(line.body["undoes"] for line in self.lines if line.kind == "rolled back")
 
+    @property
+    def sealed(self) -> dict[int, Line]:
+        """Numbers of the lines that cannot be rolled back any more -> the line that says so."""
+        return {number: line for line in self.lines if line.kind == "sealed" for number in line.body["seals"]}
+
     def last_undoable(self) -> Line:
         """The newest unlearning that has not been rolled back.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or it is sealed.
         """
-        undone = self.undone
+        undone, sealed = self.undone, self.sealed
         for line in reversed(self.lines):
             if line.kind == "unlearned" and line.body["heads"] and line.number not in undone:
+                if line.number in sealed:
+                    by = sealed[line.number]
+                    raise InputError(
+                        f"{self.path.parent}: request {line.body['request']} was sealed on {by.time[:10]} (ledger line "
+                        f"{by.number}): the versions from before it are erased, so it cannot be rolled back"
+                    )
                 return line
         raise InputError(f"{self.path.parent}: nothing to roll back; no unlearning is in force")
 
     def _next(self, kind: str, body: Mapping[str, Any]) -> Line:
-        previous = self.lines[-1].hash if self.lines else START
+        previous, signer = self.lines[-1].hash if self.lines else START, self.signer()
         time = datetime.now(UTC).isoformat(timespec="seconds")
-        plain = json.loads(json.dumps(body))
-        bare = Line(len(self.lines), time, kind, plain, previous, "")
-        return Line(len(self.lines), time, kind, plain, previous, _hash(bare))
+        plain, key = json.loads(json.dumps(body)), signer.public if signer else ""
+        bare = Line(len(self.lines), time, kind, plain, previous, "", self.by or somebody(), _code(), key)
+        name = _hash(bare)
+        return replace(bare, hash=name, signature=signer.sign(name) if signer else "")
+
+    def signer(self) -> Signer | None:
+        """Who signs the next line; None where nobody does.
+
+        Raises:
+            InputError: the ledger is signed, and no usable key is configured.
+        """
+        signer = Signer.configured()
+        if signer is None and self.lines and self.lines[-1].key:
+            raise InputError(
+                f"{self.path}: its lines are signed, and no key is configured for the next; "
+                f"set FEDUNLEARN_KEY to the file with the private key"
+            )
+        return signer
 
     def _read(self) -> None:
         if not self.path.exists():
@@ -134,14 +198,16 @@ class Ledger:
                 raise StoreError(f"{where}: not a ledger line ({error}); restore the file from a backup") from error
             if line.number != number or line.previous != (self.lines[-1].hash if self.lines else START):
                 raise StoreError(f"{where}: does not follow from the line before; lines were removed or moved")
-            if _hash(line) != line.hash:
+            if _hash(line) != line.hash or _encode(line) != text:
                 raise StoreError(f"{where}: its content does not hash to what it says; it was changed")
             self.lines.append(line)
             self._good += len(text) + 1
 
 
 def _plain(line: Line) -> dict[str, Any]:
-    return {"number": line.number, "time": line.time, "kind": line.kind, "body": line.body, "previous": line.previous}
+    """What the hash is of; fields that a line does not have are no part of it."""
+    plain = {"number": line.number, "time": line.time, "kind": line.kind, "body": line.body, "previous": line.previous}
+    return plain | {name: value for name, value in (("by", line.by), ("code", line.code), ("key", line.key)) if value}
 
 
 def _hash(line: Line) -> str:
@@ -149,4 +215,22 @@ def _hash(line: Line) -> str:
 
 
 def _encode(line: Line) -> bytes:
-    return json.dumps({**_plain(line), "hash": line.hash}, sort_keys=True, separators=(",", ":")).encode()
+    signed = {"signature": line.signature} if line.signature else {}
+    return json.dumps({**_plain(line), "hash": line.hash, **signed}, sort_keys=True, separators=(",", ":")).encode()
+
+
+def somebody() -> str:
+    """Who is at work: whom FEDUNLEARN_BY names, or who is logged in."""
+    try:
+        return os.environ.get(BY) or getpass.getuser()
+    except (OSError, KeyError):
+        return f"user {os.getuid()}"
+
+
+@cache
+def _code() -> dict[str, str]:
+    found = {}
+    for name in CODE:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

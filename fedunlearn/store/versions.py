@@ -1,7 +1,7 @@
 """Versions of models: manifests of tensors by content. Nothing is ever overwritten; a new version is a new name."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class Store:
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ShapeError(f"weights of {name!r} are NaN or infinite; such a version is not kept")
-        hashes = {name: _hash(tensor) for name, tensor in sorted(weights.items())}
+        hashes = {name: hash_of(tensor) for name, tensor in sorted(weights.items())}
         content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
         if net:
             content["net"] = net
@@ -73,13 +73,11 @@ class Store:
     def _write(self, version: str, content: dict[str, Any], weights: Tensors, known: dict[str, str]) -> None:
         new = {h: weights[n].detach().cpu().contiguous() for n, h in content["tensors"].items() if h not in known}
         if new:
-            data = save(new)
-            pack = blake3(data).hexdigest()
-            write_atomically(self.folder / "packs" / f"{pack}.safetensors", data)
+            pack = self.write_pack(new)
             known.update(dict.fromkeys(new, pack))
             self._known().update(known)
         manifest = {**content, "packs": {h: known[h] for h in sorted(set(content["tensors"].values()))}}
-        data, path = _canonical({**manifest, "hash": blake3(_canonical(manifest)).hexdigest()}), self._manifest(version)
+        data, path = _canonical({**manifest, "hash": blake3(_canonical(manifest)).hexdigest()}), self.manifest_path(version)
         if not path.exists() or path.read_bytes() != data:
             write_atomically(path, data)
 
@@ -90,25 +88,35 @@ class Store:
             StoreError: it is missing, damaged, or not ours.
         """
         manifest = self.manifest(version)
-        weights: dict[str, torch.Tensor] = {}
+        parts: dict[str, list[tuple[str, str]]] = {}
         for name, content in manifest["tensors"].items():
-            path = self.folder / "packs" / f"{manifest['packs'][content]}.safetensors"
-            try:
-                with safe_open(path, framework="pt") as pack:
-                    tensor: torch.Tensor = pack.get_tensor(content)
-            except (OSError, SafetensorError) as error:
-                raise StoreError(
-                    f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name!r}: "
-                    f"restore the file from a backup"
-                ) from error
-            if _hash(tensor) != content:
-                raise StoreError(
-                    f"{path}: content of {name!r} is not what version {version[:12]} recorded; the file was "
-                    f"changed or damaged: restore it from a backup"
-                )
-            weights[name] = tensor
+            parts.setdefault(manifest["packs"][content], []).append((name, content))
+        found: dict[str, torch.Tensor] = {}
+        for pack, named in parts.items():
+            found |= self._tensors(version, self.pack(pack), named)
+        weights = {name: found[name] for name in manifest["tensors"]}
         head = manifest["head"]
         return Version(version, weights, Head(head["layer"], tuple(head["classes"])), manifest.get("net", ""))
+
+    def _tensors(self, version: str, path: Path, named: Sequence[tuple[str, str]]) -> dict[str, torch.Tensor]:
+        """What a version needs of one pack: tensors by parameter name, each checked against its hash."""
+        found: dict[str, torch.Tensor] = {}
+        name = ""
+        try:
+            with safe_open(path, framework="pt") as pack:
+                for name, content in named:
+                    tensor = found[name] = pack.get_tensor(content)
+                    if hash_of(tensor) != content:
+                        raise StoreError(
+                            f"{path}: content of {name!r} is not what version {version[:12]} recorded; the file was "
+                            f"changed or damaged: restore it from a backup"
+                        )
+        except (OSError, SafetensorError) as error:
+            raise StoreError(
+                f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name or named[0][0]!r}: "
+                f"restore the file from a backup"
+            ) from error
+        return found
 
     def manifest(self, version: str) -> dict[str, Any]:
         """The manifest of a version, its content checked against its name.
@@ -116,7 +124,7 @@ class Store:
         Raises:
             StoreError: it is missing, damaged, or not ours.
         """
-        path = self._manifest(version)
+        path = self.manifest_path(version)
         if not path.exists():
             raise unknown_version(version, self)
         try:
@@ -158,11 +166,31 @@ class Store:
     def _state(self, version: str) -> Path:
         return self.folder / "carried" / f"{version}.safetensors"
 
+    def write_pack(self, tensors: Tensors) -> str:
+        """Write tensors, by their hashes, into one file; its name."""
+        data = save(dict(tensors))
+        pack = blake3(data).hexdigest()
+        write_atomically(self.pack(pack), data)
+        return pack
+
+    def pack(self, name: str) -> Path:
+        """Where a pack lies."""
+        return self.folder / "packs" / f"{name}.safetensors"
+
+    def replace_packs(self, version: str, packs: Mapping[str, str]) -> None:
+        """Say anew which packs hold the tensors of a version, which is the same version all the same."""
+        manifest = {k: v for k, v in self.manifest(version).items() if k != "hash"} | {"packs": dict(packs)}
+        write_atomically(
+            self.manifest_path(version), _canonical({**manifest, "hash": blake3(_canonical(manifest)).hexdigest()})
+        )
+        self._packs = None
+
     def versions(self) -> tuple[str, ...]:
         """Names of all versions that are here."""
         return tuple(sorted(p.stem for p in (self.folder / "versions").glob("*.json")))
 
-    def _manifest(self, version: str) -> Path:
+    def manifest_path(self, version: str) -> Path:
+        """Where the manifest of a version lies."""
         return self.folder / "versions" / f"{version}.json"
 
     def _known(self) -> dict[str, str]:
@@ -179,10 +207,11 @@ def unknown_version(version: str, store: Store) -> StoreError:
     return StoreError(str(unknown(f"version in {store.folder}", version, store.versions())))
 
 
-def _hash(tensor: torch.Tensor) -> str:
+def hash_of(tensor: torch.Tensor) -> str:
+    """A tensor's name, from its content."""
     plain = tensor.detach().cpu().contiguous()
-    head = f"{plain.dtype}|{tuple(plain.shape)}|".encode()
-    return blake3(head + plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+    found = blake3(f"{plain.dtype}|{tuple(plain.shape)}|".encode())
+    return found.update(plain.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def _canonical(plain: Mapping[str, Any]) -> bytes:

@@ -37,6 +37,8 @@ from fedunlearn.runtime.tasks import (
     Question,
     Score,
     Scored,
+    Seal,
+    Sealed,
     Survey,
     Surveyed,
     Train,
@@ -122,9 +124,11 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     ),
     Evaluated: st.builds(Evaluated, TEXT, TEXT, SETTINGS),
     Commit: st.builds(
-        Commit, TEXT, st.dictionaries(TEXT, TEXT, max_size=2), st.dictionaries(TEXT, SELECTIONS, max_size=2), TEXT
+        Commit, TEXT, st.dictionaries(TEXT, TEXT, max_size=2), st.dictionaries(TEXT, SELECTIONS, max_size=2), TEXT, WHOLE
     ),
     Committed: st.builds(Committed, TEXT),
+    Seal: st.builds(Seal, TEXT, NAMES, LEFT_OUT, TEXT),
+    Sealed: st.builds(Sealed, TEXT, WHOLE, WHOLE, WHOLE, WHOLE),
     Survey: st.builds(Survey, TEXT, NAMES, LEFT_OUT),
     Surveyed: st.builds(
         Surveyed,

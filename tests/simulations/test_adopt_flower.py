@@ -139,7 +139,7 @@ def test_the_clients_app_can_be_pickled_as_a_simulation_does() -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
     app = importlib.import_module("quickstart.client_app").app
     grid = grid_of(cloudpickle.loads(cloudpickle.dumps(app)))
-    assert Flower(grid, join=0).carry([Commit("site-1", {}, {}, "line")]) == [Committed("line")]
+    assert Flower(grid, join=0).carry([Commit("site-1", {}, {}, "line", 1)]) == [Committed("line")]
 
 
 IN_SIMULATION = """

@@ -109,3 +109,12 @@ def test_tables_in_documents_are_made_from_the_results(monkeypatch: pytest.Monke
         for document, text in before.items():
             document.write_text(text)
     assert all(f"<!-- {name} -->" in "".join(before.values()) for name in tables.TABLES)
+
+
+def test_bench_store(tmp_path: Path) -> None:
+    (row,) = run("bench_store.py", tmp_path)["rows"]
+    assert row["star"]["heirs"] == 5
+    assert 1 < row["star"]["bytes_ratio"] < 1.1  # the backbone is kept once: six whole models would be above 5
+    assert row["write"] > 0
+    assert row["read"] > 0
+    assert not list(tmp_path.iterdir())

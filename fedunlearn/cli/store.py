@@ -1,0 +1,196 @@
+"""Keeping, proving and erasing: check all files, erase what nothing needs, end the rollback window, read the ledger."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from fedunlearn.cli import flower
+from fedunlearn.cli.console import out, print_json
+from fedunlearn.cli.state import standing
+from fedunlearn.errors import InputError, StoreError
+from fedunlearn.runtime import Family, collect, cut, fsck, owed, sealable, verify
+from fedunlearn.runtime import seal as run_seal
+from fedunlearn.scenario import backend_of, of_family
+from fedunlearn.store import Ledger
+from fedunlearn.store.ledger import BY
+from fedunlearn.store.signing import read_public
+
+Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
+Carrier = Annotated[str, typer.Option("--backend", help="where places work: in-process, ray or flower, as for unlearn")]
+MOST = 20  # files that are listed
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (check, gc, seal, log):
+        app.command("fsck" if command is check else command.__name__)(command)
+
+
+def set_by(name: str | None) -> str | None:
+    """What `--by` says goes to every ledger line that this command writes."""
+    if name:
+        os.environ[BY] = name
+    return name
+
+
+def check(folder: Folder, as_json: Json = False) -> None:
+    """Check every hash and every reference of a family's folder. Changes nothing; exit status 1 on damage."""
+    family = Family(folder)
+    places = _here(folder)
+    found = fsck(folder, places)
+    orphans = [{"file": str(path), "why": why} for path, why in sorted(found.orphans.items())]
+    away = [] if found.damage else [p for p in family.places if p not in places]
+    if as_json:
+        print_json({"files": found.files, "damage": found.damage, "orphans": orphans, "elsewhere": away})
+        raise typer.Exit(1 if found.damage else 0)
+    for text in found.damage:
+        out.print(f"[bold red]damage:[/bold red] {escape(text)}")
+    for one in orphans[:MOST]:
+        out.print(f"orphan: {one['file']}: {one['why']}", markup=False)
+    if len(orphans) > MOST:
+        out.print(f"... and {len(orphans) - MOST} more orphans (--json lists them)", markup=False)
+    if away:
+        out.print(f"elsewhere, so not checked here: {', '.join(away)}", markup=False)
+    out.print(f"{found.files} files read: {len(found.damage)} damaged, {len(orphans)} that nothing needs", markup=False)
+    raise typer.Exit(1 if found.damage else 0)
+
+
+def gc(
+    folder: Folder,
+    dry: Annotated[bool, typer.Option("--dry-run", help="erase nothing, only say what would go")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase what nothing needs. Never what a rollback could bring back: `seal` ends that."""
+    family = Family.open(folder)
+    found = {place: swept for place, swept in collect(family, _here(folder), dry=dry).items() if swept != type(swept)()}
+    size = sum(swept.bytes for swept in found.values())
+    if as_json:
+        print_json({"dry_run": dry, "bytes": size, "places": {p: vars(s) for p, s in found.items()}})
+        return
+    for place, swept in found.items():
+        left = {"banked": swept.banked, "left by crashes": swept.crashed}
+        parts = {"versions": len(swept.versions), "tensors": swept.tensors, **left}
+        words = ", ".join(f"{n} {what}" for what, n in parts.items() if n) or "cut off"
+        out.print(f"{place}: {words}; {swept.bytes / 1e6:.2f} MB", markup=False)
+    out.print(f"{'would erase' if dry else 'erased'} {size / 1e6:.2f} MB", markup=False)
+
+
+def seal(
+    folder: Folder,
+    request: Annotated[str | None, typer.Option("--request", help="its id; all in force by default")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
+    backend: Carrier = "in-process",
+    address: Annotated[str | None, typer.Option(help="of a running Ray cluster")] = None,
+    sites_in: Annotated[Path | None, typer.Option("--sites-in", help="for `sites: own`, as for unlearn")] = None,
+    federation: Annotated[str | None, typer.Option(help="of a Flower deployment, as for unlearn")] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="who does this; the login name by default", callback=lambda name: set_by(name))
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """End the rollback window: erase old versions, and what was banked of what is forgotten, for good."""
+    family = Family.open(folder)
+    lines = sealable(family, request)
+    requests = list(dict.fromkeys(line.body["request"] for line in lines))
+    words = f"{', '.join(requests)}: old versions and banked importances are erased for good; no rollback is possible any more"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError(f"{words}; say --yes to do it")
+        typer.confirm(f"{words}. Go on?", abort=True)
+    if backend == "flower":
+        family, line = flower.seal(folder, federation, request, reason)
+    else:
+        with backend_of(family, backend, address, sites_in) as carrier:
+            line = run_seal(family, carrier, request, reason=reason)
+    body = line.body
+    if as_json:
+        print_json(
+            {"line": line.number, **{k: body[k] for k in ("requests", "left", "erases")}, "unerased": list(owed(family))}
+        )
+        return
+    out.print(
+        f"sealed {', '.join(body['requests'])} (ledger line {line.number}); {len(body['erases'])} versions given up",
+        markup=False,
+    )
+    if body["left"]:
+        out.print(f"still hold it, and were not touched: {', '.join(body['left'])}", markup=False)
+
+
+def log(
+    folder: Folder,
+    verify_: Annotated[bool, typer.Option("--verify", help="check signatures, and that no place knows more lines")] = False,
+    expect: Annotated[str | None, typer.Option(help="hash of a line that must be there, or its beginning; checked too")] = None,
+    key: Annotated[Path | None, typer.Option(help="public key in PEM that must have signed every line; checked too")] = None,
+    as_json: Json = False,
+) -> None:
+    """All lines of the ledger: who did what, when, why, with which code. Exit status 1 if anything was changed."""
+    ledger, wrong = None, []
+    try:
+        ledger = Ledger(folder / "ledger.jsonl")
+        if not ledger.lines:
+            _ = Family.open(folder)
+        if verify_ or expect or key:
+            wrong += verify(ledger, read_public(key) if key else None)
+            wrong += [words for words in [cut(Family.open(folder))] if words]
+        if expect and not any(line.hash.startswith(expect) for line in ledger.lines):
+            wrong.append(f"{ledger.path}: has no line {expect}; it was cut, rewritten, or is another family's")
+    except StoreError as error:
+        wrong.append(str(error))
+    lines = ledger.lines if ledger else []
+    if as_json:
+        print_json({"lines": [_line(x) for x in lines], "torn": bool(ledger and ledger.torn), "wrong": wrong})
+        raise typer.Exit(1 if wrong else 0)
+    for line in lines:
+        told = ", ".join(
+            (f"{line.kind} {_about(line.body)}", line.hash[:12], *([f"signed {line.key[:12]}"] if line.key else []))
+        )
+        out.print(f"{line.number:>3}  {line.time}  {line.by or '-'}  {told}", markup=False)
+        if why := line.body.get("reason"):
+            out.print(f"     because: {why}", markup=False)
+    for text in wrong:
+        out.print(f"[bold red]damage:[/bold red] {escape(text)}")
+    if lines:
+        out.print(f"{len(lines)} lines, the last is {lines[-1].hash}", markup=False)
+    raise typer.Exit(1 if wrong else 0)
+
+
+def say_requests(family: Family, as_json: bool) -> None:
+    """Requests as cases."""
+    found = standing(family)
+    if as_json:
+        print_json({"requests": found})
+        return
+    for one in found:
+        dates = ", ".join(f"{what} {one[what]}" for what in ("received", "due") if one[what])
+        late = "OVERDUE  " if one["overdue"] else ""
+        left = f"; still in {', '.join(one['left'])}" if one["left"] else ""
+        out.print(f"{one['id']}  {late}{one['state']}: {one['what']}{'; ' + dates if dates else ''}{left}", markup=False)
+    if not found:
+        out.print("no requests")
+
+
+def _line(line: Any) -> dict[str, Any]:
+    body = {k: v for k, v in line.body.items() if k != "record"}
+    return {**vars(line), "body": body}
+
+
+def _about(body: Any) -> str:
+    return ", ".join(body.get("requests", ())) or str(body.get("request") or body.get("scenario") or "")
+
+
+def _here(folder: Path) -> list[str]:
+    """Places whose stores are in the folder: none in a copy of a family that lives elsewhere, and no sites of their own."""
+    family = Family(folder)
+    if (folder / "deployed.json").exists():
+        return []
+    try:
+        scenario = of_family(Family.open(folder))
+    except StoreError:
+        return []  # what is wrong is said by whoever reads that file
+    return [p for p in family.places if not (scenario.own and p in scenario.sites)]

@@ -1,0 +1,151 @@
+"""Checking all files of a family: every hash, every reference, and what nothing refers to. Reads only."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from blake3 import blake3
+
+from fedunlearn.errors import StoreError
+from fedunlearn.runtime.family import ERASED, NEXT, NOTE, TOPOLOGY, Family, hash_of
+from fedunlearn.runtime.keeping import needed
+from fedunlearn.runtime.mirror import Mirror, path
+from fedunlearn.runtime.seal import references
+from fedunlearn.runtime.settle import cut, exclusions
+from fedunlearn.store import Checked, Ledger, check_store
+
+LEDGER = "ledger.jsonl"
+KNOWN = (TOPOLOGY, "lineage.json", LEDGER, f"{LEDGER}.lock", NOTE, ERASED, "deployed.json", "homes", "reference")
+
+
+def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
+    """Check a family's folder.
+
+    Args:
+        folder: of the family.
+        here: places whose stores must be in the folder; None for all.
+
+    Raises:
+        InputError: there is no family, or its training was cut off.
+    """
+    found = Checked(files=1)
+    try:
+        family = Family(folder)
+        _ = family.ledger
+    except StoreError as error:
+        return Checked([f"{error}"], {}, 1)
+    if not family.ledger.lines:
+        _ = Family.open(folder)  # says why there is none
+    found.damage += verify(family.ledger)
+    if family.ledger.torn:
+        _torn(family.ledger, found)
+    try:
+        _ = family.lineage
+    except StoreError as error:
+        found.damage.append(str(error))
+        return found
+    _plain(family, found)
+    places = family.places if here is None else [p for p in family.places if p in here]
+    every = {v: why for one in (family, *references(family)) for held in needed(one).values() for v, why in held.items()}
+    wanted = needed(family)
+    for place in places:
+        store = family.store(place)
+        _mirror(family, place, found)
+        checked = check_store(store, wanted.get(place, {}))
+        found.add(checked)
+        for file in [f for f in checked.orphans if f.stem in every and f.parent.name == "versions"]:
+            del found.orphans[file]  # a reference's, which a site keeps beside the family's own
+    for other in sorted((folder / "homes").glob("*")):
+        if other.name not in family.places:
+            found.orphans[other] = "no place of this family"
+    for other in sorted(folder.iterdir()):
+        if other.name not in KNOWN:
+            found.orphans[other] = "no file of a family"
+    whole = {twin.folder for twin in references(family)}
+    for twin in sorted((folder / "reference").glob("*")):
+        if twin in whole:
+            found.add(fsck(twin, here))
+        else:
+            found.orphans[twin] = "a reference whose training was cut off"
+    return found
+
+
+def verify(ledger: Ledger, public: str | None = None) -> list[str]:
+    """What is wrong with signatures of ledger lines; that lines follow from one another is checked when they are read.
+
+    Args:
+        ledger: the ledger.
+        public: the key that must have signed every line, hexadecimal; None for the keys that the lines name.
+    """
+    from fedunlearn.store.signing import verify as signed
+
+    found = []
+    for line in ledger.lines:
+        where = f"{ledger.path}, line {line.number + 1}"
+        if public is not None and line.key != public:
+            told = f"signed with key {line.key[:16]}" if line.key else "not signed"
+            found.append(f"{where}: {told}, expected key {public[:16]}")
+        elif (line.key or line.signature) and not signed(line.key, line.hash, line.signature):
+            found.append(f"{where}: its signature is not of this line and key {line.key[:16]}; it was changed or damaged")
+    return found
+
+
+def _torn(ledger: Ledger, found: Checked) -> None:
+    """A torn line is what a crash leaves; a whole one that only lacks its newline, with something behind it, is not."""
+    try:
+        whole = json.loads(ledger.torn[:-1])["previous"]
+    except (ValueError, KeyError, TypeError):
+        whole = ""
+    if whole:
+        found.damage.append(f"{ledger.path}: its last line is whole, but not the newline behind it; restore it from a backup")
+    else:
+        found.orphans[ledger.path.with_name(f"{LEDGER}.torn")] = "the last line is torn; the next command moves it here"
+
+
+def _plain(family: Family, found: Checked) -> None:
+    """Lineage, scenario and notes, against what the ledger says of them."""
+    for what, file, hashed in (
+        ("lineage", family.folder / "lineage.json", hash_of(family.lineage)),
+        ("topology", family.topology, _hash(family.topology)),
+    ):
+        found.files += 1
+        told = family.trained(what)
+        if told is not None and told != hashed:
+            found.damage.append(f"{file}: is not what the ledger recorded; it was changed or damaged: restore it from a backup")
+    if (left := family.folder / NEXT).exists() and left != family.topology:
+        found.orphans[left] = "of an extension that was cut off"
+    lines = {line.hash for line in family.ledger.lines}
+    for note in (NOTE, ERASED):
+        file = family.folder / note
+        if not file.exists():
+            continue
+        found.files += 1
+        try:
+            plain = json.loads(file.read_bytes())
+            good = plain.keys() <= set(family.places) and set(plain.values()) <= lines
+        except (ValueError, AttributeError, TypeError):
+            good = False
+        if not good:
+            found.damage.append(f"{file}: names places or ledger lines that there are not; delete it and run fedunlearn settle")
+
+
+def _mirror(family: Family, place: str, found: Checked) -> None:
+    """A place's mirror must say what the ledger said at the line that it names."""
+    store = family.store(place)
+    file, mirror = path(store), Mirror.of(store)
+    if not file.exists():
+        return  # it has acknowledged nothing yet; `show` says so
+    found.files += 1
+    line = next((x for x in family.ledger.lines if mirror and x.hash == mirror.line), None)
+    if mirror is None or line is None:
+        known = cut(family) if mirror else ""
+        found.damage.append(known or f"{file}: not a mirror of the ledger; it was changed or damaged: run fedunlearn settle")
+        return
+    heads = {m: v for m, v in family.ledger.heads(line.number + 1).items() if family.lineage[m].home == place}
+    told = Mirror(line.hash, line.number + 1, heads, exclusions(family, line.number + 1).get(place, {}))
+    if file.read_bytes() != told.to_bytes():
+        found.damage.append(f"{file}: is not what ledger line {line.number} says; it was changed or damaged: fedunlearn settle")
+
+
+def _hash(file: Path) -> str:
+    return blake3(file.read_bytes()).hexdigest() if file.exists() else "missing"

@@ -1,0 +1,47 @@
+"""Which versions a family still needs: those in force, those that a rollback would bring back, those that wait."""
+
+from collections.abc import Collection
+
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.resume import began, waiting
+
+
+def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str, str]]:
+    """Home -> versions that must be there, and why, in words.
+
+    Of what the ledger names, other versions may be erased: those that were rolled back, candidates that were overtaken, and
+    what was from before a sealed request.
+
+    Args:
+        family: the family.
+        sealing: ledger lines that are about to be sealed.
+    """
+    lineage, ledger = family.lineage, family.ledger
+    undone, sealed = ledger.undone, {*ledger.sealed, *sealing}
+    found: dict[str, dict[str, str]] = {}
+
+    def keep(model: str, version: str, why: str) -> None:
+        found.setdefault(lineage[model].home, {}).setdefault(version, why)
+
+    for model, version in ledger.heads().items():
+        keep(model, version, f"the current version of {model}")
+    for line in (x for x in ledger.lines if x.kind == "unlearned" and x.number not in undone and x.number not in sealed):
+        before = ledger.heads(line.number)
+        for model in line.body["heads"]:
+            keep(model, before[model], f"what a rollback of {line.body['request']} brings {model} back to")
+    for model, version in pending(family).items():
+        keep(model, version, f"the candidate of {model} that was held back")
+    for line in waiting(family).values():
+        for model, version in ledger.heads(began(family, line).number).items():
+            keep(model, version, f"what {model} was when {line.body['request']} began, which waits for a place")
+    return found
+
+
+def pending(family: Family) -> dict[str, str]:
+    """Candidates that the gate held back, until the model or the request moves on."""
+    found: dict[str, str] = {}
+    for line in family.ledger.lines:
+        for model in line.body.get("heads", {}):
+            found.pop(model, None)
+        found.update(line.body.get("pending", {}))
+    return found

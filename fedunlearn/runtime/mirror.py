@@ -1,0 +1,101 @@
+"""What a place keeps of the ledger, and how it follows it: `place.json`, and erasing what the ledger has sealed."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from fedunlearn.data import MIRROR, Exclusions, Selection
+from fedunlearn.errors import SiteError
+from fedunlearn.runtime.tasks import Commit, Committed, Seal, Sealed
+from fedunlearn.store import Store, sweep, write_atomically
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """What a place has acknowledged.
+
+    Args:
+        line: hash of the ledger line.
+        length: how many lines the ledger had up to there; 0 where it was not told.
+        heads: current versions of the models whose home this is.
+        exclusions: what it must not train on, by request.
+    """
+
+    line: str
+    length: int
+    heads: Mapping[str, str]
+    exclusions: Mapping[str, Selection]
+
+    @classmethod
+    def of(cls, store: Store) -> Self | None:
+        """What a place has acknowledged; None if it never did, or if its mirror is damaged: settling writes it anew."""
+        try:
+            plain = json.loads(path(store).read_text())
+            heads = {str(m): str(v) for m, v in plain["heads"].items()}
+            excluded = Exclusions.read(path(store)).by_request
+            return cls(str(plain["line"]), int(plain.get("length", 0)), heads, excluded)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def to_bytes(self) -> bytes:
+        """As it is written."""
+        plain = {
+            "line": self.line,
+            "length": self.length,
+            "heads": dict(sorted(self.heads.items())),
+            "exclusions": Exclusions(self.exclusions).to_json(),
+        }
+        return json.dumps(plain, indent=1).encode()
+
+
+def path(store: Store) -> Path:
+    """Where a place's mirror lies."""
+    return store.folder / MIRROR
+
+
+def follow(task: Commit, store: Store) -> Committed:
+    """Take over what the ledger says of this place.
+
+    Raises:
+        SiteError: the ledger lacks a line that this place has acknowledged.
+    """
+    known = Mirror.of(store)
+    if known and (task.length < known.length or (task.length == known.length and task.line != known.line)):
+        raise SiteError(
+            f"has acknowledged a ledger of {known.length} lines that ends with {known.line[:12]}; the one that asks has "
+            f"{task.length} and ends with {task.line[:12]}: it was cut or rewritten, restored from an older backup, or is "
+            f"another family's. If that is meant, delete {path(store)} here first; it also says what must not be trained on"
+        )
+    data = Mirror(task.line, task.length, task.heads, task.exclusions).to_bytes()
+    if not path(store).exists() or path(store).read_bytes() != data:
+        write_atomically(path(store), data)  # one file: what is acknowledged and what is excluded cannot disagree
+    return Committed(task.line)
+
+
+def erase(task: Seal, store: Store) -> Sealed:
+    """Erase every version that is not needed any more, and what was banked of what is forgotten.
+
+    Raises:
+        SiteError: a version that this place holds to be in force is not among those to be kept.
+        StoreError: a version to be kept is damaged. Nothing is erased in either case.
+    """
+    known = Mirror.of(store)
+    lost = sorted(m for m, v in known.heads.items() if v not in task.keep) if known else []
+    if lost:
+        raise SiteError(
+            f"would erase the current version of {', '.join(lost)}; nothing was erased: run `fedunlearn settle` first"
+        )
+
+    def drop(what: Mapping[str, str], classes: Collection[str]) -> bool:
+        return any(_touches(selection, what["shard"], classes) for selection in task.forgotten.values())
+
+    found = sweep(store, frozenset(task.keep), drop)
+    return Sealed(task.line, len(found.versions), found.tensors, found.banked, found.bytes)
+
+
+def _touches(selection: Selection, shard: str, classes: Collection[str]) -> bool:
+    if selection.samples:
+        return any(sample.startswith(f"{shard}/") for sample in selection.samples)
+    return not selection.classes or not set(selection.classes).isdisjoint(classes)

@@ -1,0 +1,187 @@
+"""Ending the rollback window: the old versions hold what was forgotten, so they are erased for good, everywhere.
+
+The commit point is one ledger line. Erasing follows from it, may be repeated, and is owed until every place has answered.
+"""
+
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from fedunlearn.data import Selection
+from fedunlearn.errors import InputError, unknown
+from fedunlearn.lineage import Request
+from fedunlearn.runtime.backend import Backend, check
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.keeping import needed
+from fedunlearn.runtime.resume import waiting
+from fedunlearn.runtime.settle import alone, settle
+from fedunlearn.runtime.tasks import Seal, Sealed
+from fedunlearn.store import Line, Swept, sweep
+
+
+def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
+    """The ledger lines that sealing a request seals: its own, and all before it, whose old versions hold its data too.
+
+    Args:
+        family: the family.
+        request: its id; None for all that are in force.
+
+    Raises:
+        InputError: there is none of that id in force, it is sealed already, or some of its models wait for a place.
+    """
+    ledger = family.ledger
+    undone, sealed = ledger.undone, ledger.sealed
+    in_force = [x for x in ledger.lines if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
+    open_ = [x for x in in_force if x.number not in sealed]
+    if request is not None:
+        mine = [x for x in in_force if x.body["request"] == request]
+        if not mine:
+            raise unknown("request in force", request, (x.body["request"] for x in in_force), where=str(family.folder))
+        open_ = [x for x in open_ if x.number <= mine[-1].number]
+    if not open_:
+        told = f"request {request} is" if request else "every request in force is"
+        raise InputError(
+            f"{family.folder}: {told} sealed already" if in_force else f"{family.folder}: nothing is in force to seal"
+        )
+    waits = [m for m, line in waiting(family).items() if line.number <= open_[-1].number]
+    if waits:
+        raise InputError(
+            f"{family.folder}: {', '.join(waits)} still wait for a place to be online, which needs the old versions; "
+            f"run fedunlearn unlearn {family.folder} --resume first"
+        )
+    return tuple(open_)
+
+
+def seal(family: Family, backend: Backend, request: str | None = None, *, reason: str | None = None) -> Line:
+    """End the rollback window of a request, and erase what would undo it: at every place that answers, the others owe it.
+
+    Args:
+        family: the family.
+        backend: carries tasks to the places.
+        request: its id; None for all that are in force.
+        reason: why; goes to the ledger.
+
+    Returns:
+        The ledger line.
+
+    Raises:
+        InputError: as `sealable`; nothing was changed.
+        SiteError: it is sealed, but some place has not erased yet; `erase_sealed` goes on.
+    """
+    with alone(family):
+        lines = sealable(family, request)
+        numbers = [line.number for line in lines]
+        left = {m for line in lines for m in (*line.body["pending"], *line.body["untouched"])}
+        done = {m for line in lines for m in line.body["heads"]}
+        staying = {v for held in needed(family, sealing=numbers).values() for v in held}
+        body = {
+            "seals": numbers,
+            "requests": list(dict.fromkeys(line.body["request"] for line in lines)),
+            "left": sorted(left - done),
+            "erases": sorted(_named(family) - staying),
+            "reason": reason,
+        }
+        line = family.ledger.append("sealed", body)
+        settle(family, backend, quorum=0.0)
+        erase_sealed(family, backend)
+    return line
+
+
+def owed(family: Family) -> tuple[str, ...]:
+    """Places that have not said yet that they erased what is sealed."""
+    sealed = [line.hash for line in family.ledger.lines if line.kind == "sealed"]
+    return tuple(p for p in family.places if sealed and family.erased.get(p) != sealed[-1])
+
+
+def erase_sealed(family: Family, backend: Backend) -> list[Sealed]:
+    """Have every place that owes it erase what is sealed, and cached references that were trained on it with it.
+
+    Raises:
+        SiteError: a place failed; repeating this goes on.
+        StoreError: another command is at work.
+    """
+    late = owed(family)
+    if not late:
+        return []
+    line = next(x for x in reversed(family.ledger.lines) if x.kind == "sealed")
+    with family.ledger.alone():
+        for twin in references(family):
+            if not _without_sealed(family, twin):
+                shutil.rmtree(twin.folder)
+        keep = tuple(sorted({v for one in (family, *references(family)) for held in needed(one).values() for v in held}))
+        forgotten = _forgotten(family)
+        tasks = [Seal(place, keep, forgotten.get(place, {}), line.hash) for place in late]
+        answers = backend.carry(tasks)
+        pairs = zip(tasks, answers, strict=True)
+        family.note_erased({t.place: a.line for t, a in pairs if isinstance(a, Sealed) and a.line == line.hash})
+    otherwise = f"sealed (ledger line {line.number}), but not yet erased everywhere; run `fedunlearn settle`"
+    return check(tasks, answers, Sealed, otherwise)
+
+
+def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict[str, Swept]:
+    """Erase what nothing needs: overtaken versions and what a crash left. Never what the ledger can roll back to.
+
+    Args:
+        family: the family.
+        here: places whose stores are on this machine.
+        dry: erase nothing, only say what would go.
+
+    Returns:
+        For each place, and each place of a cached reference, what was erased.
+
+    Raises:
+        StoreError: a version that is needed is damaged, or another command is at work.
+    """
+    with alone(family):
+        found: dict[str, Swept] = {}
+        twins = references(family)
+        keep = frozenset(v for one in (family, *twins) for held in needed(one).values() for v in held)
+        for one in (family, *twins):
+            for place in (p for p in one.places if p in here):
+                name = str(one.store(place).folder.relative_to(family.folder))
+                found[name] = sweep(one.store(place), keep, dry=dry)
+        for folder in _cut_off(family):
+            size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+            found[str(folder.relative_to(family.folder))] = Swept(bytes=size)
+            if not dry:
+                shutil.rmtree(folder)
+    return found
+
+
+def references(family: Family) -> tuple[Family, ...]:
+    """Families retrained without something, cached beside this one; those whose training was cut off are none."""
+    found = (Family(folder) for folder in _folders(family))
+    return tuple(twin for twin in found if twin.ledger.lines)
+
+
+def _cut_off(family: Family) -> Iterator[Path]:
+    whole = {twin.folder for twin in references(family)}
+    return (folder for folder in _folders(family) if folder not in whole)
+
+
+def _folders(family: Family) -> list[Path]:
+    return sorted(p for p in (family.folder / "reference").glob("*") if p.is_dir())
+
+
+def _without_sealed(family: Family, twin: Family) -> bool:
+    """Whether a reference was trained without the data of every sealed request."""
+    left_out = [Request.from_json(r).what for r in twin.ledger.lines[0].body["without"]]
+    return all(_request(family.ledger.lines[n]).what in left_out for n in family.ledger.sealed)
+
+
+def _forgotten(family: Family) -> dict[str, dict[str, Selection]]:
+    found: dict[str, dict[str, Selection]] = {}
+    for line in (family.ledger.lines[n] for n in family.ledger.sealed):
+        for site, chosen in line.body["exclusions"].items():
+            selection = Selection(tuple(chosen["classes"]), tuple(chosen["samples"]))
+            found.setdefault(site, {})[line.body["request"]] = selection
+    return found
+
+
+def _request(line: Line) -> Request:
+    return Request.from_json(line.body["record"]["facts"]["request"])
+
+
+def _named(family: Family) -> set[str]:
+    """Every version that the ledger names."""
+    return {v for x in family.ledger.lines for k in ("heads", "pending") for v in x.body.get(k, {}).values()}

@@ -1,0 +1,123 @@
+"""Checking all that a place's folder holds: every hash, every reference, and what nothing refers to."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blake3 import blake3
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from fedunlearn.errors import StoreError
+from fedunlearn.store.bank import Bank
+from fedunlearn.store.files import TEMPORARY
+from fedunlearn.store.versions import Store, hash_of
+
+
+@dataclass
+class Checked:
+    """What was found.
+
+    Args:
+        damage: in words, each with the file and what to do.
+        orphans: files that nothing needs, and why; `gc` erases them.
+        files: how many were read.
+    """
+
+    damage: list[str] = field(default_factory=list)
+    orphans: dict[Path, str] = field(default_factory=dict)
+    files: int = 0
+
+    def add(self, other: "Checked") -> None:
+        """Take in what was found elsewhere."""
+        self.damage += other.damage
+        self.orphans |= other.orphans
+        self.files += other.files
+
+
+def check_store(store: Store, needed: Mapping[str, str]) -> Checked:
+    """Read everything in a place's folder but its mirror of the ledger.
+
+    Args:
+        store: of the place.
+        needed: versions that must be here, and why, in words.
+    """
+    found = Checked()
+    packs = _packs(store, found)
+    named = _manifests(store, needed, packs, found)
+    for path in (p for p in packs if p.stem not in named):
+        found.orphans[path] = "a pack that no version names"
+    for path in _files(store.folder / "carried"):
+        found.files += 1
+        with noting(found):
+            store.read_state(path.stem)
+        if path.stem not in store.versions():
+            found.orphans[path] = "what training carried along with a version that is not here"
+    bank = Bank(store.folder)
+    for path in bank.paths():
+        found.files += 1
+        with noting(found):
+            bank.open(path)
+    for path in sorted(store.folder.rglob(f"*{TEMPORARY}")):
+        found.orphans[path] = "left half-written by a crash"
+    return found
+
+
+def _packs(store: Store, found: Checked) -> dict[Path, set[str]]:
+    """Which tensors are in which pack."""
+    packs: dict[Path, set[str]] = {}
+    for path in _files(store.pack("x").parent):
+        found.files += 1
+        packs[path], data = set(), path.read_bytes()
+        if blake3(data).hexdigest() != path.stem:
+            found.damage.append(f"{path}: its content does not hash to its name; it was changed or damaged: {_RESTORE}")
+        with suppress(SafetensorError):  # then it does not hash to its name either, or was never a pack: what needs it says so
+            tensors = load(data)
+            packs[path] = set(tensors)
+            found.damage += [
+                f"{path}: tensor {name[:12]} is not what it is called: {_RESTORE}"
+                for name, tensor in tensors.items()
+                if hash_of(tensor) != name
+            ]
+    return packs
+
+
+def _manifests(store: Store, needed: Mapping[str, str], packs: Mapping[Path, set[str]], found: Checked) -> set[str]:
+    """Names of the packs that manifests name."""
+    named: set[str] = set()
+    here = store.versions()
+    for version in here:
+        path = store.manifest_path(version)
+        found.files += 1
+        if version not in needed:
+            found.orphans[path] = "a version that nothing needs"
+        with noting(found):
+            manifest = store.manifest(version)
+            named |= set(manifest["packs"].values())
+            for name, tensor in manifest["tensors"].items():
+                pack = store.pack(manifest["packs"].get(tensor, ""))
+                if tensor not in packs.get(pack, ()):
+                    found.damage.append(f"{path}: {name!r} should be in {pack}, and is not: {_RESTORE}")
+    found.damage += [
+        f"{store.manifest_path(version)}: missing; it is {why}: {_RESTORE}"
+        for version, why in needed.items()
+        if version not in here
+    ]
+    return named
+
+
+_RESTORE = "restore it from a backup"
+
+
+@contextmanager
+def noting(found: Checked) -> Iterator[None]:
+    """What a reader says of a damaged file is noted, so that the next can be read."""
+    try:
+        yield
+    except StoreError as error:
+        found.damage.append(str(error))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*") if p.is_file() and not p.name.endswith(TEMPORARY))

@@ -1,0 +1,94 @@
+"""Keeping, proving and erasing, as it is typed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fedunlearn.runtime import Family
+from fedunlearn.store.ledger import BY
+from tests.cli.conftest import Run
+from tests.conftest import snapshot
+
+
+@pytest.fixture
+def leaving(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A family that has forgotten what its scenario asks for."""
+    shutil.rmtree(folder / "reference")
+    monkeypatch.setenv(BY, "somebody")  # put back at the end, whatever --by sets
+    words = ("--request", "leave", "--no-reference", "--due", "2001-01-31", "--by", "ada", "--reason", "case 12")
+    assert run("unlearn", folder, *words)[0] == 0
+    return folder
+
+
+def test_a_case_from_the_request_to_the_seal(run: Run, leaving: Path) -> None:
+    status, text, _ = run("show", leaving, "--requests")
+    assert status == 0
+    assert text.startswith("leave  applied: class 0; received ")
+    assert "due 2001-01-31" in text
+    status, _, said = run("seal", leaving)
+    assert (status, "say --yes to do it" in " ".join(said.split())) == (2, True)
+    status, text, _ = run("seal", leaving, "--request", "leave", "--yes", "--reason", "over", "--json")
+    told = json.loads(text)
+    assert (status, told["requests"], told["unerased"], told["left"]) == (0, ["leave"], [], [])
+    assert len(told["erases"]) == 5
+    assert json.loads(run("show", leaving, "--requests", "--json")[1])["requests"][0]["state"] == "sealed"
+    assert "sealed: leave" in run("show", leaving)[1]
+    status, _, said = run("rollback", leaving)
+    assert (status, "was sealed on" in " ".join(said.split())) == (2, True)
+    status, text, _ = run("fsck", leaving)
+    assert (status, "0 damaged, 0 that nothing needs" in text) == (0, True)
+    lines = json.loads(run("log", leaving, "--verify", "--json")[1])["lines"]
+    assert [(x["kind"], x["by"], x["body"].get("reason")) for x in lines[1:]] == [
+        ("unlearned", "ada", "case 12"),
+        ("sealed", "ada", "over"),
+    ]
+
+
+def test_what_is_not_done_in_time_is_overdue(run: Run, folder: Path) -> None:
+    words = ("--classes", "0", "--set", "alpha=50", "--set", "lam=1", "--no-reference", "--due", "2001-01-31")
+    assert run("unlearn", folder, *words)[0] == 1
+    (one,) = json.loads(run("show", folder, "--requests", "--json")[1])["requests"]
+    assert (one["state"] in ("refused", "pending"), one["overdue"]) == (True, True)
+    assert "OVERDUE" in run("show", folder, "--requests")[1]
+
+
+def test_gc_says_first_and_erases_then(run: Run, leaving: Path) -> None:
+    run("rollback", leaving, "--lift-exclusion", "--reason", "a mistake")
+    before = snapshot(leaving)
+    planned = json.loads(run("gc", leaving, "--dry-run", "--json")[1])
+    assert snapshot(leaving) == before
+    done = json.loads(run("gc", leaving, "--json")[1])
+    assert {**done, "dry_run": True} == planned
+    assert done["bytes"] > 0
+    assert "erased 0.00 MB" in run("gc", leaving)[1]
+    assert run("fsck", leaving)[0] == 0
+
+
+def test_damage_is_said_and_exits_with_1(run: Run, leaving: Path) -> None:
+    pack = next((leaving / "homes" / "east" / "packs").iterdir())
+    pack.write_bytes(pack.read_bytes()[:-1])
+    status, text, _ = run("fsck", leaving)
+    assert status == 1
+    assert "damage: " in text
+    assert pack.stem in "".join(text.split())
+    status, text, _ = run("fsck", leaving, "--json")
+    assert (status, bool(json.loads(text)["damage"])) == (1, True)
+
+
+def test_a_ledger_is_held_against_what_was_noted_and_what_places_know(run: Run, leaving: Path) -> None:
+    path = leaving / "ledger.jsonl"
+    last = Family.open(leaving).ledger.lines[-1].hash
+    status, text, _ = run("log", leaving, "--verify", "--expect", last)
+    assert (status, f"2 lines, the last is {last}" in text) == (0, True)
+    whole = path.read_bytes()
+    path.write_bytes(whole.splitlines(keepends=True)[0])
+    assert run("log", leaving)[0] == 0
+    status, text, _ = run("log", leaving, "--verify")
+    assert (status, "lacks ledger lines that places have acknowledged" in " ".join(text.split())) == (1, True)
+    status, text, _ = run("log", leaving, "--expect", last)
+    assert (status, "has no line" in text) == (1, True)
+    path.write_bytes(whole.replace(b'"by":"ada"', b'"by":"eve"'))
+    status, text, _ = run("log", leaving)
+    assert (status, "it was changed" in " ".join(text.split())) == (1, True)
