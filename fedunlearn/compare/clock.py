@@ -62,10 +62,4 @@ class Clock:
 
 
 def _hours(seconds: float) -> str:
-    return (
-        f"{seconds / 3600:.1f} hours"
-        if seconds >= 3600
-        else f"{seconds / 60:.0f} minutes"
-        if seconds >= 90
-        else f"{seconds:.0f} s"
-    )
+    return f"about {seconds / 3600:.1f} hours" if seconds >= 3600 else f"about {max(seconds / 60, 0.1):.1f} minutes"

@@ -93,10 +93,11 @@ def notes(result: Result) -> list[str]:
     chosen = ("{label}: {said}".format(label=m["label"], said=", ".join(f"{k}={v}" for k, v in m["settings"].items()))
               for m in result["methods"] if m["settings"])  # fmt: skip
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+    asked = f"{', '.join(result['topologies'])}; seeds {', '.join(map(str, result['seeds']))}"
     return [
         *said,
         f"settings: {'; '.join(chosen)}.",
-        f"{', '.join(result['topologies'])}; seeds {', '.join(map(str, result['seeds']))}; commit {result['commit']}; {result['host']}; {versions}.",
+        f"{asked}; commit {result['commit']}; {result['host']}; {versions}.",
     ]
 
 
