@@ -1,7 +1,7 @@
 """What is compared: methods with their settings, and what families of topologies are asked to forget."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,16 +114,11 @@ def requests_of(classes: str) -> tuple[Request, ...]:
     return tuple(replace(request, id="+".join(request.classes)) for request in (Request(classes=tuple(s)) for s in sets))
 
 
-def check(subjects: Sequence[Subject], choices: Sequence[Choice], classes: Mapping[str, Sequence[str]]) -> None:
-    """Refuse what cannot be compared, before anything is trained.
-
-    Args:
-        subjects: topologies and requests.
-        choices: methods.
-        classes: of each topology, by its name.
+def check(subjects: Sequence[Subject], choices: Sequence[Choice]) -> None:
+    """Refuse what cannot be compared, before any data is opened.
 
     Raises:
-        InputError: two things have one name, or a class is unknown.
+        InputError: two things have one name, or a topology's rows are its sites' own.
     """
     for what, names in (
         ("topologies", [s.scenario.name for s in subjects]),
@@ -133,9 +128,20 @@ def check(subjects: Sequence[Subject], choices: Sequence[Choice], classes: Mappi
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise InputError(f"two {what} are called {twice[0]!r}; a table needs names of their own")
-    for subject in subjects:
-        known = classes[subject.scenario.name]
-        for request in subject.requests:
-            for c in request.classes:
-                if c not in known:
-                    raise unknown("class", c, known, where=f"{subject.scenario.name}: request {request.id}")
+    for scenario in (s.scenario for s in subjects if s.scenario.own):
+        raise InputError(
+            f"{scenario.name}: its data says `sites: own`, and a comparison trains its families in this process; "
+            f"name a set or a factory that can be opened here"
+        )
+
+
+def check_classes(subject: Subject, known: Sequence[str]) -> None:
+    """Refuse requests for classes that a topology's data does not name, before anything is trained.
+
+    Raises:
+        InputError: says the nearest right name.
+    """
+    for request in subject.requests:
+        for c in request.classes:
+            if c not in known:
+                raise unknown("class", c, known, where=f"{subject.scenario.name}: request {request.id}")

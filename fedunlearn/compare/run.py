@@ -5,7 +5,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from fedunlearn.compare.asked import Choice, Subject, check
+from fedunlearn.compare.asked import Choice, Subject, check, check_classes
 from fedunlearn.compare.cells import cells_of, summary_of
 from fedunlearn.compare.clock import Clock, Step
 from fedunlearn.compare.origin import joined
@@ -52,7 +52,9 @@ def compare(
     Raises:
         InputError: a name, a class or a topology is wrong. Nothing is trained then.
     """
-    check(subjects, choices, {s.scenario.name: _classes(s, seeds[0], work) for s in subjects})
+    check(subjects, choices)
+    for subject in subjects:
+        check_classes(subject, _classes(subject, seeds[0], work))
     clock = planned(subjects, choices, seeds, work, reference)
     rows: list[dict[str, Any]] = []
     origins: list[Mapping[str, Any]] = []

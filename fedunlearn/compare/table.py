@@ -77,9 +77,10 @@ def notes(result: Result) -> list[str]:
     said = [
         "accepted: heirs, seed by seed, to which the gate had no objection. cells: an heir and a class, seeds pooled; counted "
         "are those whose heir must not know the class afterwards and knew at least half of it before.",
-        "left: held-out rows of the class still recognised, in %, with Wilson's 95 % interval; a row that several heirs were "
-        f"tested on counts once. {FEW} fewer than {JUDGED} rows: shown, not judged. lost: accuracy on the rest, in points, "
-        "with Student's 95 % interval over seeds. mask: what the logit mask loses on the same heirs.",
+        "left: held-out rows of the class that the edited model still recognises, accepted or not, in %, with Wilson's 95 % "
+        f"interval; a row that several heirs were tested on counts once. {FEW} fewer than {JUDGED} rows: shown, not judged. "
+        "lost: accuracy on the rest, in points, with Student's 95 % interval over seeds. mask: what the logit mask loses on "
+        "the same heirs. Where a method failed, models are as they were. seconds: wall clock of one request, all its heirs.",
     ]
     if any(s["judged"] for s in result["summary"]):
         limits = (

@@ -192,6 +192,22 @@ def test_without_a_reference_nothing_is_retrained(result: dict[str, Any], tiny: 
     assert not (tmp_path / nest.folder.name / "family" / "reference").exists()
 
 
+def test_a_whole_site_is_judged_by_the_retrained_family_and_has_a_row_an_heir(tiny: Scenario, work: Path) -> None:
+    north = Request(sites=("north",), id="north")
+    found = compare([Subject(tiny, (north,))], CHOICES[:1], (0,), work)
+    assert [(r["heir"], r["class"]) for r in found["rows"]] == [(h, "") for h in heirs(work, tiny, north)]
+    assert {r["target"] for r in found["rows"]} == {"as_retrained"}
+    asked = [r for r in found["rows"] if r["forgotten_after"] is not None]  # only at north its rows can be read
+    assert [r["heir"] for r in asked] == ["first"]
+    for r in asked:
+        far = abs(r["forgotten_after"] - r["retrained_forgotten"]) > tiny.gate.distance_to_retrained_at_most
+        assert ("a retrained model recognises" in r["why"]) == far
+        assert "not tested: there is no retrained model" not in r["why"]
+    line = found["summary"][0]
+    assert line["counted"] == 0
+    assert line["gap"]["value"] == max(abs(r["forgotten_after"] - r["retrained_forgotten"]) for r in asked)
+
+
 def test_methods_settings_and_requests_from_words() -> None:
     found = choices_of("fiun, ssd", ["fiun.alpha=10", "ssd.layers=last"])
     assert [c.label for c in found] == ["fiun", "ssd", "logit_mask"]
@@ -233,6 +249,11 @@ def test_what_cannot_be_compared_is_said_before_anything_is_trained(tiny: Scenar
         compare([Subject(tiny, requests_of("0,0"))], CHOICES, SEEDS, tmp_path)
     with pytest.raises(InputError, match="tiny: its topology names no request; say what to forget: --classes 0,1"):
         Subject.of(tiny.model_copy(update={"requests": {}}))
+    own = tiny.model_copy(update={"data": tiny.data.model_copy(update={"set": None, "sites": "own"})})
+    with pytest.raises(
+        InputError, match="tiny: its data says `sites: own`, and a comparison trains its families in this process"
+    ):
+        compare([Subject(own, REQUESTS)], CHOICES, SEEDS, tmp_path)
     with pytest.raises(InputError, match=r"--classes 0\+,1: expected classes"):
         requests_of("0+,1")
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fedunlearn.methods import METHODS
 from fedunlearn.scenario import load
 from tests.conftest import ROOT
 
@@ -30,6 +31,12 @@ def test_hospitals_classes(tmp_path: Path) -> None:
     rows = run("hospitals_classes.py", tmp_path)["rows"]
     assert {r["method"] for r in rows} == {"fiun all", "fiun last", "steer"}
     assert {r["name"] for r in rows} == {"shared", "parallel", "eastern", "merged", "triage"}
+
+
+def test_compare_small(tmp_path: Path) -> None:
+    found = run("compare_small.py", tmp_path)
+    assert {r["method"] for r in found["rows"]} == {*METHODS}
+    assert {s["method"] for s in found["summary"]} == {*METHODS, "retrained"}
 
 
 def test_bench_importance(tmp_path: Path) -> None:
