@@ -1,7 +1,7 @@
 """What does every method of the menu leave, and what does it cost, on the `hospitals` family?
 
 Every class of digits in a request of its own, three seeds, one configuration for all. The result is the comparison that
-`fedunlearn compare hospitals --classes 0,1,2,3,4,5,6,7,8,9` makes: a line a method here, every row in the CSV beside it.
+`fedunlearn compare hospitals --classes 0,1,2,3,4,5,6,7,8,9` makes: a line a method, and every row in the CSV beside it.
 """
 
 import json
@@ -25,7 +25,7 @@ def main() -> None:
     result = {"what": __doc__, "size": args.size, **found}
     if args.write:
         (RESULTS / "compare_small.csv").write_text(as_csv(result))
-        keep("compare_small", {k: v for k, v in result.items() if k != "rows"})
+        keep("compare_small", {k: v for k, v in result.items() if k not in ("rows", "cells")})  # they are in the CSV
     print(json.dumps(result, indent=1) if args.json else overview(result).markdown())
 
 

@@ -12,7 +12,7 @@ import yaml
 from common import arguments, keep
 
 from fedunlearn.cli.console import progress
-from fedunlearn.compare import Choice, Subject, compare
+from fedunlearn.compare import Choice, Subject, compare, pooled
 from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn, Steer
 from fedunlearn.scenario import find_topology
@@ -41,13 +41,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     keys = dict.fromkeys((r["class"], r["method"], r["name"]) for r in rows if r["target"] == "absent")
     for key in keys:
         cell = [r for r in rows if (r["class"], r["method"], r["name"]) == key]
-
-        def pooled(what: str, weight: str, cell: list[dict[str, Any]] = cell) -> float:
-            return 100 * sum(r[what] * r[weight] for r in cell) / sum(r[weight] for r in cell)
-
-        before, left = (pooled(w, "rows_forgotten") for w in ("forgotten_before", "forgotten_after"))
+        before, left = (100 * pooled(cell, w, "rows_forgotten") for w in ("forgotten_before", "forgotten_after"))
         rest, after, mask, again = (
-            pooled(w, "rows_retained") for w in ("retained_before", "retained_after", "mask_retained", "retrained_retained")
+            100 * pooled(cell, w, "rows_retained")
+            for w in ("retained_before", "retained_after", "mask_retained", "retrained_retained")
         )
         accepted = sum(r["status"] == "committed" for r in cell)
         lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {before:.1f} | {left:.1f} | {rest:.1f} | {rest - after:.1f} "

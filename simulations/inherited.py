@@ -15,7 +15,7 @@ import torch
 from common import keep
 
 from fedunlearn.cli.console import progress
-from fedunlearn.compare import Choice, Subject, compare
+from fedunlearn.compare import Choice, Subject, compare, pooled
 from fedunlearn.compare.cells import KNOWN
 from fedunlearn.compare.origin import joined
 from fedunlearn.methods import make
@@ -88,8 +88,8 @@ def _cells(key: str, cell: list[dict[str, Any]]) -> list[str]:
 
 
 def _pooled(rows: list[dict[str, Any]], what: str, weight: str) -> float | None:
-    known = [r for r in rows if r[what] is not None and r[weight]]
-    return 100 * sum(r[what] * r[weight] for r in known) / sum(r[weight] for r in known) if known else None
+    found = pooled(rows, what, weight)
+    return None if found is None else 100 * found
 
 
 def main() -> None:
