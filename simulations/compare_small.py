@@ -18,10 +18,10 @@ WORK = Path("runs/compare_small")
 
 def main() -> None:
     args = arguments(__doc__)
-    seeds, classes = (range(3), "0,1,2,3,4,5,6,7,8,9") if args.size == "cpu" else (range(1), "0")
+    seeds, classes, methods = (range(3), "0,1,2,3,4,5,6,7,8,9", "") if args.size == "cpu" else (range(1), "0", "steer")
     subject = Subject.of(load(find_topology("hospitals")), requests_of(classes))
     with progress() as say:
-        found = compare([subject], choices_of(), seeds, WORK, progress=say)
+        found = compare([subject], choices_of(methods), seeds, WORK, progress=say)
     result = {"what": __doc__, "size": args.size, **found}
     if args.write:
         (RESULTS / "compare_small.csv").write_text(as_csv(result))

@@ -34,10 +34,9 @@ class Clock:
         return clock
 
     def done(self, step: Step, seconds: float) -> None:
-        """One step was done; one that was kept from before does not count."""
-        if self.left[step]:
-            self.left[step] -= 1
-            self.seconds.setdefault(step, []).append(seconds)
+        """One step of those that were left was done."""
+        self.left[step] -= 1
+        self.seconds.setdefault(step, []).append(seconds)
 
     @property
     def known(self) -> float:

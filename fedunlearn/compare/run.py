@@ -81,7 +81,7 @@ def compare(
 
 def _classes(subject: Subject, seed: int, work: Path) -> tuple[str, ...]:
     nest = Nest.of(work, subject.scenario, seed)
-    return tuple(c for names in open_data(nest.scenario, nest.folder / "family" / "homes").classes.values() for c in names)
+    return tuple(c for names in open_data(nest.scenario, nest.family / "homes").classes.values() for c in names)
 
 
 def planned(
@@ -118,20 +118,25 @@ def _rows(
     def say(text: str) -> None:
         progress(f"{name}, seed {seed}: {text} ({clock.words()})")
 
-    family = nest.bring_up(say)
-    trained, places = read(nest.trained) or {}, workers(nest.scenario, family)
-    clock.done((name, TRAINING), trained["wall"])
+    def step(what: str, path: Path, make: Callable[[], Plain], text: str = "") -> Plain:
+        fresh = not path.exists()
+        if fresh and text:
+            say(text)
+        plain = kept(path, make)
+        if fresh:
+            clock.done((name, what), plain["wall"])
+        return plain
+
+    trained = step(TRAINING, nest.trained, partial(nest.train, say))
+    family = Family.open(nest.family)
+    places = workers(nest.scenario, family)
     for request in subject.requests:
         twin = cache(partial(retrained, family, nest.scenario, request, InProcess(places), say)) if reference else dict
-        before = kept(nest.before(request, reference), partial(_before, family, places, request, twin))
-        clock.done((name, RETRAINING), before["wall"])
+        before = step(RETRAINING, nest.before(request, reference), partial(_before, family, places, request, twin))
         clocks = {"train_seconds": trained["wall"], "retrain_seconds": before["wall"] if reference else None}
         for choice in choices:
-            path = nest.after(request, reference, choice)
-            if not path.exists():
-                say(f"{choice.label} on {request.words()}")
-            after = kept(path, partial(_after, nest, request, choice, twin))
-            clock.done((name, choice.label), after["wall"])
+            path, text = nest.after(request, reference, choice), f"{choice.label} on {request.words()}"
+            after = step(choice.label, path, partial(_after, nest, request, choice, twin), text)
             origins = [trained["origin"], before["origin"], after["origin"]]
             made = {"topology": name, "seed": seed, "request": request.id, "method": choice.label}
             made |= {"simulation": choice.simulation, "commit": " + ".join(dict.fromkeys(o["commit"] for o in origins))}

@@ -56,6 +56,11 @@ class Nest:
         return cls(work / f"{scenario.name}-{seed}-{_content(own.model_dump(by_alias=True, mode='json'))}", own)
 
     @property
+    def family(self) -> Path:
+        """Where the family is."""
+        return self.folder / "family"
+
+    @property
     def trained(self) -> Path:
         """Where it says how the family was trained."""
         return self.folder / "trained.json"
@@ -84,19 +89,17 @@ class Nest:
                 f"{self.folder}: another comparison is at work there; wait for it, or choose another --out"
             ) from None
 
-    def bring_up(self, say: Say) -> Family:
-        """The family; what a training that was cut off left is not built upon."""
-        if not self.trained.exists():
-            shutil.rmtree(self.folder / "family", ignore_errors=True)
-            kept(self.trained, lambda: {"models": len(train(self.scenario, self.folder / "family", progress=say).heads)})
-        return Family.open(self.folder / "family")
+    def train(self, say: Say) -> Plain:
+        """Train the family; what a training that was cut off left is not built upon."""
+        shutil.rmtree(self.family, ignore_errors=True)
+        return {"models": len(train(self.scenario, self.family, progress=say).heads)}
 
     @contextmanager
     def copy(self) -> Iterator[Family]:
         """A copy of the family, to be changed, and gone afterwards."""
         there = self.folder / "copy"
         shutil.rmtree(there, ignore_errors=True)
-        shutil.copytree(self.folder / "family", there, ignore=shutil.ignore_patterns("reference"))
+        shutil.copytree(self.family, there, ignore=shutil.ignore_patterns("reference"))
         try:
             yield Family.open(there)
         finally:

@@ -167,7 +167,6 @@ def test_time_is_what_steps_of_the_same_kind_took_or_unknown() -> None:
     again = Clock.of([(("t", "fiun"), 7200.0), (("t", "fiun"), 3600.0), (("t", "fiun"), None)])
     assert again.words() == "1 step left, 2 kept from before; time: about 1.5 hours"
     again.done(("t", "fiun"), 1.0)
-    again.done(("t", "fiun"), 1.0)
     assert again.words() == "0 steps left, 2 kept from before"
 
 

@@ -23,7 +23,7 @@ from tests.compare.conftest import CHOICES, REQUESTS, SEEDS, timeless
 
 
 def heirs(work: Path, scenario: Scenario, request: Request) -> list[str]:
-    family = Family.open(Nest.of(work, scenario, 0).folder / "family")
+    family = Family.open(Nest.of(work, scenario, 0).family)
     return [h.name for h in discover(family.lineage, request).heirs]
 
 
@@ -128,7 +128,9 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_as_if_it_had_not_been(
         compare([subject], CHOICES, SEEDS, there, progress=cutting)
     trained = {p: p.read_text() for p in there.glob("*/trained.json")}
     assert len(trained) == (2 if "training second" not in at else 1)
-    again = compare([subject], CHOICES, SEEDS, there)
+    said: list[str] = []
+    again = compare([subject], CHOICES, SEEDS, there, progress=said.append)
+    assert "(1 step left, " in said[-1]
     assert timeless(again["rows"]) == timeless(result["rows"])
     before = {k: again[k] for k in again if k not in ("rows", "summary", "commit")}
     assert before == {k: result[k] for k in before}
@@ -178,7 +180,7 @@ def test_two_at_once_do_not_write_over_each_other(tiny: Scenario, tmp_path: Path
     nest.folder.mkdir(parents=True)
     with FileLock(nest.folder / "lock"), pytest.raises(InputError, match="another comparison is at work there"):
         compare([Subject(tiny, REQUESTS)], CHOICES, (0,), tmp_path)
-    assert not (nest.folder / "family").exists()
+    assert not (nest.family).exists()
 
 
 def test_without_a_reference_nothing_is_retrained(result: dict[str, Any], tiny: Scenario, work: Path, tmp_path: Path) -> None:
