@@ -91,15 +91,12 @@ def notes(result: Result) -> list[str]:
     if any(m["simulation"] for m in result["methods"]):
         said.append("simulation only: it needs what no deployment grants, such as rows of the class at every heir's home.")
     said += [text for line in result["summary"] for text in _reasons(line)]
-    chosen = ("{label}: {said}".format(label=m["label"], said=", ".join(f"{k}={v}" for k, v in m["settings"].items()))
-              for m in result["methods"] if m["settings"])  # fmt: skip
+    chosen = {m["label"]: ", ".join(f"{k}={v}" for k, v in m["settings"].items()) for m in result["methods"] if m["settings"]}
+    if chosen:
+        said.append(f"settings: {'; '.join(f'{label}: {values}' for label, values in chosen.items())}.")
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     asked = f"{', '.join(result['topologies'])}; seeds {', '.join(map(str, result['seeds']))}"
-    return [
-        *said,
-        f"settings: {'; '.join(chosen)}.",
-        f"{asked}; commit {result['commit']}; {result['host']}; {versions}.",
-    ]
+    return [*said, f"{asked}; commit {result['commit']}; {result['host']}; {versions}."]
 
 
 def percent(fraction: float | None) -> str:

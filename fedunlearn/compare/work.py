@@ -81,13 +81,17 @@ class Nest:
             InputError: somebody does.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "lock", timeout=0)
         try:
-            with FileLock(self.folder / "lock", timeout=0):
-                yield
+            lock.acquire()
         except Timeout:
             raise InputError(
                 f"{self.folder}: another comparison is at work there; wait for it, or choose another --out"
             ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def train(self, say: Say) -> Plain:
         """Train the family; what a training that was cut off left is not built upon."""

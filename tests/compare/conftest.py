@@ -34,7 +34,7 @@ SEEDS = (0, 1)
 
 @dataclass(frozen=True)
 class Failing(Unguided):
-    """Raises where it edits a model that is trained on by nobody who holds the class."""
+    """Raises whenever it edits."""
 
     name = "failing"
 
