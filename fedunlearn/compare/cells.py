@@ -4,6 +4,7 @@ What is judged: heirs that must not know the class afterwards and knew at least 
 rows is shown with its interval and not judged.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -154,7 +155,7 @@ def _worst(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> Plain | None
 
 def _kind(why: str) -> str:
     """A reason without its numbers, so that many alike are one."""
-    return " ".join("n" if any(ch.isdigit() for ch in word) else word for word in why.removeprefix("untouched: ").split())
+    return re.sub(r"\d+(\.\d+)?", "n", why.removeprefix("untouched: "))
 
 
 def _again(row: Mapping[str, Any]) -> Plain:

@@ -108,7 +108,7 @@ def _reasons(line: Mapping[str, Any]) -> list[str]:
     """Why heirs were not accepted, the most frequent reasons first."""
     found = line["reasons"]
     said = "; ".join(f"{n} {status} ({why})" for n, status, why in found[:MOST])
-    more = f"; and {len(found) - MOST} more reasons, in the rows" if len(found) > MOST else ""
+    more = "; others are in the rows" if len(found) > MOST else ""
     return [f"{line['topology']}, {line['method']}: {said}{more}."] if found else []
 
 

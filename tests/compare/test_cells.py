@@ -121,6 +121,17 @@ def test_what_is_lost_has_an_interval_over_seeds_or_none() -> None:
     assert found == pytest.approx({"value": 0.05, "low": expected.low, "high": expected.high})
 
 
+def test_reasons_that_differ_in_numbers_only_are_one() -> None:
+    why = [f"{left}% of the forgotten rows are still recognised (at most 5.0%)" for left in ("12.5", "7", "100.0")]
+    rows = [row(seed=i, status="pending", why=text) for i, text in enumerate(why)]
+    (line,) = summary_of([*rows, row(seed=3), row(seed=4, status="untouched", why="untouched: needs deeper layers")], GATE)
+    assert line["outcomes"] == {"pending": 3, "committed": 1, "untouched": 1}
+    assert line["reasons"] == [
+        [3, "pending", "n% of the forgotten rows are still recognised (at most n%)"],
+        [1, "untouched", "needs deeper layers"],
+    ]
+
+
 def test_as_retrained_is_told_by_its_distance() -> None:
     rows = [row(target="as_retrained", heir=h, retrained_forgotten=0.4, forgotten_after=v, retrained_retained=0.9)
             for h, v in (("a", 0.5), ("b", 0.2))]  # fmt: skip
