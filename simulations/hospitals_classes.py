@@ -5,47 +5,33 @@ rows that nobody trained on (seeds pooled), beside the logit mask and the family
 """
 
 import json
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
-from common import arguments, keep, origin
+from common import arguments, keep
 
-from fedunlearn.lineage import Request, discover
-from fedunlearn.methods import FIUn, Method, Steer
-from fedunlearn.runtime import InProcess, Reference, unlearn
-from fedunlearn.scenario import find_topology, reference, train, workers
+from fedunlearn.cli.console import progress
+from fedunlearn.compare import Choice, Subject, compare, pooled
+from fedunlearn.lineage import Request
+from fedunlearn.methods import FIUn, Steer
+from fedunlearn.scenario import find_topology
 from fedunlearn.scenario.files import parse
 
-CHOICES: dict[str, Method] = {"fiun all": FIUn(), "fiun last": FIUn(layers="last"), "steer": Steer()}
-KEPT = ("seed", "class", "method", "name", "target", "holds_class", "forgotten_before", "forgotten_after", "retained_before",
-        "retained_after", "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten", "rows_retained",
-        "strength", "rule", "passes", "status")  # fmt: skip
+CHOICES = (Choice("fiun all", FIUn()), Choice("fiun last", FIUn(layers="last")), Choice("steer", Steer()))
+WORK = Path("runs/hospitals_classes")
+KEPT = ("seed", "method", "target", "holds_class", "forgotten_before", "forgotten_after", "retained_before", "retained_after",
+        "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten", "rows_retained", "strength", "rule",
+        "passes", "status")  # fmt: skip
 
 
-def one(seed: int, forget: int) -> list[dict[str, Any]]:
-    """One family, one class; every method starts from a family of its own."""
+def lacking(forget: int) -> Subject:
+    """The topology, where two sites lack a class, and the request to forget it."""
     plain = yaml.safe_load(find_topology("hospitals").read_text())
-    plain["seed"] = plain["data"]["seed"] = seed
+    plain["name"] = f"hospitals-{forget}"
     plain["data"]["without"] = {"east": [forget], "west": [forget]}
     plain["models"]["triage"]["head"] = [str(c) for c in (2, 4, 6, 8) if c != forget][:3]
-    plain["requests"] = {}
-    scenario = parse(plain, "hospitals")
-    request = Request(classes=(str(forget),))
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for choice, method in CHOICES.items():
-            family = train(scenario, Path(folder) / choice)
-            twin = reference(family, scenario, request)
-            retrained = Reference.of(twin, discover(family.lineage, request),
-                                     InProcess(workers(scenario, twin)))  # fmt: skip
-            record = unlearn(family, request, method, InProcess(workers(scenario, family)), scenario.gate.gate,
-                             retrained=retrained)  # fmt: skip
-            found = ({**m, "seed": seed, "class": forget, "method": choice} for m in record.facts["models"])
-            rows += [{k: m[k] for k in KEPT} for m in found]
-    return rows
+    return Subject(parse(plain, "hospitals"), (Request(classes=(str(forget),)),))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -55,13 +41,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     keys = dict.fromkeys((r["class"], r["method"], r["name"]) for r in rows if r["target"] == "absent")
     for key in keys:
         cell = [r for r in rows if (r["class"], r["method"], r["name"]) == key]
-
-        def pooled(what: str, weight: str, cell: list[dict[str, Any]] = cell) -> float:
-            return 100 * sum(r[what] * r[weight] for r in cell) / sum(r[weight] for r in cell)
-
-        before, left = (pooled(w, "rows_forgotten") for w in ("forgotten_before", "forgotten_after"))
+        before, left = (100 * pooled(cell, w, "rows_forgotten") for w in ("forgotten_before", "forgotten_after"))
         rest, after, mask, again = (
-            pooled(w, "rows_retained") for w in ("retained_before", "retained_after", "mask_retained", "retrained_retained")
+            100 * pooled(cell, w, "rows_retained")
+            for w in ("retained_before", "retained_after", "mask_retained", "retrained_retained")
         )
         accepted = sum(r["status"] == "committed" for r in cell)
         lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {before:.1f} | {left:.1f} | {rest:.1f} | {rest - after:.1f} "
@@ -72,12 +55,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     args = arguments(__doc__)
     seeds, classes = ((0, 1, 2), range(10)) if args.size == "cpu" else ((0,), range(1))
-    rows = []
-    for forget in classes:
-        for seed in seeds:
-            print(f"class {forget}, seed {seed}", file=sys.stderr)
-            rows += one(seed, forget)
-    result = {"what": __doc__, "size": args.size, **origin(), "rows": rows}
+    with progress() as say:
+        found = compare([lacking(c) for c in classes], CHOICES, seeds, WORK, progress=say)
+    rows = [{k: r[k] for k in KEPT} | {"class": int(r["class"]), "name": r["heir"]} for r in found["rows"]]
+    where = {k: found[k] for k in ("versions", "commit", "host")}
+    result = {"what": __doc__, "size": args.size, **where, "rows": rows}
     if args.write:
         keep("hospitals_classes", result)
     print(json.dumps(result, indent=1) if args.json else table(rows))

@@ -8,74 +8,31 @@ least half of it before; deeper heirs that had lost it are shown, but not counte
 import argparse
 import json
 import os
-import shutil
-import sys
-import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from common import keep, origin
+from common import keep
 
-from fedunlearn.lineage import Lineage, Request, discover
+from fedunlearn.cli.console import progress
+from fedunlearn.compare import Choice, Subject, compare, pooled
+from fedunlearn.compare.cells import KNOWN
+from fedunlearn.compare.origin import joined
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, InProcess, Reference, unlearn
-from fedunlearn.scenario import Scenario, load, reference, train, workers
+from fedunlearn.scenario import load
 
 FAMILIES = Path(__file__).parent / "families"
 TOPOLOGIES = Path(__file__).parent.parent / "topologies"
-KNOWN = 0.5  # below this there is little to forget
-KEPT = ("name", "born", "target", "forgotten_before", "forgotten_after", "retained_before", "retained_after", "mask_retained",
-        "retrained_forgotten", "retrained_retained", "rows_forgotten", "rows_retained", "strength", "status")  # fmt: skip
+KEPT = ("seed", "method", "born", "target", "forgotten_before", "forgotten_after", "retained_before", "retained_after",
+        "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten", "rows_retained", "strength", "status",
+        "depth", "train_seconds", "retrain_seconds")  # fmt: skip
 
 
-def depths(lineage: Lineage, classes: tuple[str, ...]) -> dict[str, int]:
-    """For every kept model: how many kept models lie between it and one that was trained on the classes; 0 if it was itself."""
-    found: dict[str, int] = {}
-    for model in (m for m in lineage.models if m.kept):
-        direct = any(set(classes) & set(s.rows) for s in lineage.own(model.name))
-        above = [found[p] for p in lineage.kept_parents(model.name)]
-        found[model.name] = 0 if direct or not above else 1 + max(above)
-    return found
-
-
-def bring_up(scenario: Scenario, home: Path, retrain: bool) -> dict[str, Any]:
-    """Train one family at one seed, and again without the class; what that took, and where the numbers come from."""
-    start, started = origin(), time.perf_counter()
-    family = train(scenario, home, progress=lambda text: print(f"  {text}", file=sys.stderr))
-    trained = time.perf_counter()
-    if retrain:
-        reference(family, scenario, _request(scenario), lambda text: print(f"  {text}", file=sys.stderr))
-    again = time.perf_counter()
-    return {**start, "folder": home.name, "train_seconds": round(trained - started, 1),
-            "retrain_seconds": round(again - trained, 1) if retrain else None}  # fmt: skip
-
-
-def one(scenario: Scenario, home: Path, method: str, layers: str, retrained: bool) -> list[dict[str, Any]]:
-    """What one method does to every heir of a copy of a family."""
-    request, twin = _request(scenario), Reference()
-    if retrained:
-        whole = Family.open(home)
-        again = reference(whole, scenario, request)  # trained before
-        twin = Reference.of(again, discover(whole.lineage, request), InProcess(workers(scenario, again)))
-    with TemporaryDirectory() as there:
-        copied = shutil.copytree(home, Path(there) / "family", ignore=shutil.ignore_patterns("reference"))
-        family = Family.open(copied)
-        backend = InProcess(workers(scenario, family))
-        record = unlearn(family, request, make(method, {"layers": layers}), backend, scenario.gate.gate, retrained=twin)
-        depth = depths(family.lineage, request.classes)
-    rows = []
-    for m in record.facts["models"]:
-        counted = depth[m["name"]] > 0 and m["target"] == "absent" and m["forgotten_before"] >= KNOWN
-        kept = {k: m[k] for k in KEPT}
-        rows.append({**kept, "depth": depth[m["name"]], "counted": counted, "unlearn_seconds": record.cost["seconds"]})
-    return rows
-
-
-def _request(scenario: Scenario) -> Request:
-    (name, asked), *_ = scenario.requests.items()
-    return asked.request(name)
+def as_kept(row: dict[str, Any], family: str, layers: str) -> dict[str, Any]:
+    """A row of a comparison, as results keep it."""
+    counted = row["depth"] > 0 and row["target"] == "absent" and (row["forgotten_before"] or 0) >= KNOWN
+    named = {"family": family, "layers": layers, "name": row["heir"], "counted": counted, "unlearn_seconds": row["seconds"]}
+    return {k: row[k] for k in KEPT} | named
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -131,8 +88,8 @@ def _cells(key: str, cell: list[dict[str, Any]]) -> list[str]:
 
 
 def _pooled(rows: list[dict[str, Any]], what: str, weight: str) -> float | None:
-    known = [r for r in rows if r[what] is not None and r[weight]]
-    return 100 * sum(r[what] * r[weight] for r in known) / sum(r[weight] for r in known) if known else None
+    found = pooled(rows, what, weight)
+    return None if found is None else 100 * found
 
 
 def main() -> None:
@@ -156,43 +113,20 @@ def main() -> None:
         os.environ["FEDUNLEARN_DATA"] = str(Path(args.data).resolve())
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     names = args.families or (["mixed"] if args.size == "test" else sorted(p.stem for p in FAMILIES.glob("*.yaml")))
-    rows = []
+    choices = [Choice(name, make(name, {"layers": args.layers})) for name in args.methods.split(",")]
+    seeds = range(1 if args.size == "test" else args.seeds)
+    rows, origins = [], []
     for name in names:
-        folder = TOPOLOGIES if args.size == "test" else FAMILIES
-        found: list[dict[str, Any]] = []
-        origins: list[dict[str, Any]] = []  # of every seed: a run may be finished by a later version
-        for seed in range(1 if args.size == "test" else args.seeds):
-            plain = load(folder / f"{name}.yaml")
-            scenario = plain.model_copy(update={"seed": seed, "data": plain.data.model_copy(update={"seed": seed})})
-            brought = args.work / f"{name}-{seed}.json"
-            for method in args.methods.split(","):
-                kept = args.work / f"{name}-{seed}-{method}-{args.layers}.json"
-                if not kept.exists():
-                    print(f"{name}, seed {seed}, {method}", file=sys.stderr)
-                    if not brought.exists():
-                        home = _fresh(args.work / f"{name}-{seed}")
-                        brought.write_text(json.dumps(bring_up(scenario, home, not args.no_retrained)))
-                    before = json.loads(brought.read_text())
-                    start, home = origin(), args.work / before["folder"]
-                    made = one(scenario, home, method, args.layers, not args.no_retrained)
-                    clocks = {k: before[k] for k in ("train_seconds", "retrain_seconds")}
-                    named = {"family": name, "seed": seed, "method": method, "layers": args.layers}
-                    commit = " + ".join(dict.fromkeys((before["commit"], start["commit"])))  # of training, of the method
-                    kept.write_text(json.dumps({**start, "commit": commit, "rows": [{**named, **r, **clocks} for r in made]}))
-                origins.append(json.loads(kept.read_text()))
-                found += origins[-1].pop("rows")
-        rows += found
+        scenario = load((TOPOLOGIES if args.size == "test" else FAMILIES) / f"{name}.yaml")
+        with progress() as say:
+            found = compare([Subject.of(scenario)], choices, seeds, args.work, not args.no_retrained, progress=say)
+        made = [as_kept(row, name, args.layers) for row in found["rows"]]
+        origins.append({k: found[k] for k in ("versions", "commit", "host")})
         if args.write:
-            commits = ", ".join(dict.fromkeys(o["commit"] for o in origins))
-            keep(f"inherited_{name}", {"what": __doc__, "size": args.size, **origins[0], "commit": commits, "rows": found})
-    result = {"what": __doc__, "size": args.size, **origin(), "rows": rows}
+            keep(f"inherited_{name}", {"what": __doc__, "size": args.size, **origins[-1], "rows": made})
+        rows += made
+    result = {"what": __doc__, "size": args.size, **joined(origins), "rows": rows}
     print(json.dumps(result, indent=1) if args.json else table(rows))
-
-
-def _fresh(folder: Path) -> Path:
-    """A folder for a family of this run; what an earlier, cut-off run left is not built upon."""
-    tries = [folder, *(folder.with_name(f"{folder.name}.{i}") for i in range(2, 100))]
-    return next(f for f in tries if not f.exists())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
 from steer_ablation import table as ablation
 
+from fedunlearn.compare import pooled
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
 RIVALS = {"ours": "fedunlearn", "backpack": "BackPACK", "opacus": "Opacus", "torch.func": "torch.func", "loop": "one at a time"}
@@ -62,18 +64,14 @@ def summary(result: dict[str, Any]) -> str:
     for forget, method in sorted({(r["class"], r["method"]) for r in absent}):
         of = [r for r in absent if (r["class"], r["method"]) == (forget, method)]
         heirs = [[r for r in of if r["name"] == n] for n in dict.fromkeys(r["name"] for r in of)]
-        left = max(_pooled(h, "forgotten_after", "rows_forgotten") for h in heirs)
-        lost = max(
-            _pooled(h, "retained_before", "rows_retained") - _pooled(h, "retained_after", "rows_retained") for h in heirs
+        left = 100 * max(pooled(h, "forgotten_after", "rows_forgotten") for h in heirs)
+        lost = 100 * max(
+            pooled(h, "retained_before", "rows_retained") - pooled(h, "retained_after", "rows_retained") for h in heirs
         )
-        before = min(_pooled(h, "forgotten_before", "rows_forgotten") for h in heirs)
+        before = 100 * min(pooled(h, "forgotten_before", "rows_forgotten") for h in heirs)
         accepted = sum(r["status"] == "committed" for r in of)
         lines.append(f"| {forget} | {method} | {accepted} of {len(of)} | {left:.1f} % | {lost:.1f} points | {before:.1f} % |")
     return "\n".join(lines) + where(result)
-
-
-def _pooled(rows: list[dict[str, Any]], what: str, weight: str) -> float:
-    return float(100 * sum(r[what] * r[weight] for r in rows) / sum(r[weight] for r in rows))
 
 
 def inherited(*results: dict[str, Any]) -> str:

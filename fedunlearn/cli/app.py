@@ -3,7 +3,6 @@
 Long because every command is here, so that the whole command line can be read in one place; most lines are options.
 """
 
-import os
 import shutil
 import sys
 from contextlib import AbstractContextManager
@@ -15,12 +14,13 @@ from rich.markup import escape
 from safetensors.torch import save
 
 from fedunlearn.cli import flower, site, store
+from fedunlearn.cli.compare import compare
 from fedunlearn.cli.console import err, out, print_json, progress
+from fedunlearn.cli.options import Data, Json
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.report import report
 from fedunlearn.cli.say import say_family, say_plan, say_record
 from fedunlearn.cli.state import cost, state
-from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
@@ -30,7 +30,6 @@ from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.runtime import unlearn as run_unlearn
 from fedunlearn.scenario import (
-    Scenario,
     backend_of,
     check_samples,
     extend_afar,
@@ -57,21 +56,17 @@ app = typer.Typer(
 )
 
 app.add_typer(site.app, name="site")
+app.command()(compare)
 app.command()(report)
 store.register(app)
 
 Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
 Classes = Annotated[str, typer.Option(help="classes to forget, with commas")]
 Samples = Annotated[str, typer.Option(help="samples to forget: site/shard/key, with commas")]
 Sites = Annotated[str, typer.Option(help="only what these sites contributed, with commas")]
 Since = Annotated[str | None, typer.Option(help="only what entered training from this model on")]
 Named = Annotated[str | None, typer.Option("--request", help="a request that the scenario names")]
 MethodName = Annotated[str, typer.Option(help="name of a method, or their.module:Class")]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", help="folder of data sets and checkpoints; FEDUNLEARN_DATA by default", callback=lambda p: _data(p)),
-]
 Trainer = Annotated[
     str, typer.Option("--backend", help="who runs federated rounds: in-process or flower; with --sites-in: in-process or ray")
 ]
@@ -123,7 +118,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train every model of a topology and keep the family."""
-    scenario = _seeded(load(find_topology(topology)), seed)
+    scenario = load(find_topology(topology))
+    scenario = scenario if seed is None else scenario.seeded(seed)
     folder = folder or Path("runs") / scenario.name
     with progress() as say:
         if federation is not None:
@@ -419,7 +415,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train four kinds of heirs on handwritten digits and make them forget one."""
-    scenario = _seeded(load(find_topology("hospitals")), seed)
+    scenario = load(find_topology("hospitals"))
+    scenario = scenario if seed is None else scenario.seeded(seed)
     make(method, _pairs(settings))  # what is wrong is said before anything is trained
     folder = folder or _fresh(Path("runs") / "demo")
     asked = _request(scenario, classes)
@@ -453,25 +450,6 @@ def _open(folder: Path) -> Family:
             f"while writing it); it was never committed and is passed over"
         )
     return family
-
-
-def _data(folder: Path | None) -> Path | None:
-    """What `--data` says holds for everything that this command opens."""
-    if folder is not None:
-        if not folder.is_dir():
-            raise InputError(f"--data {folder}: no such folder")
-        os.environ[VARIABLE] = str(folder.resolve())
-    return folder
-
-
-def _seeded(scenario: Scenario, seed: int | None) -> Scenario:
-    if seed is None:
-        return scenario
-    data = scenario.data
-    dealt = (
-        data if scenario.own and data.test is None else data.model_copy(update={"seed": seed})
-    )  # there may be nothing to deal
-    return scenario.model_copy(update={"seed": seed, "data": dealt})
 
 
 def _program() -> str:

@@ -202,6 +202,11 @@ class Scenario(Strict):
         """Whether sites open their own rows, out of reach of whoever has this file."""
         return any(d.sites == "own" for d in self.sets.values())
 
+    def seeded(self, seed: int) -> "Scenario":
+        """With another seed, which deals the rows too; where sites hold their own, there may be nothing to deal."""
+        data = self.data if self.own and self.data.test is None else self.data.model_copy(update={"seed": seed})
+        return self.model_copy(update={"seed": seed, "data": data})
+
     @property
     def sets(self) -> Mapping[str, Data]:
         """Every set by name; each site's rows of one are the shard of that name."""

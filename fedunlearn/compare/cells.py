@@ -1,0 +1,176 @@
+"""From rows of single seeds to cells (seeds pooled), and from those to a line a topology and method, each with its interval.
+
+What is judged: heirs that must not know the class afterwards and knew at least half of it before. A cell of fewer than 300 test
+rows is shown with its interval and not judged.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fedunlearn.evaluation import Gate
+from fedunlearn.evaluation.intervals import over_seeds, proportion
+from fedunlearn.lineage.plan import ABSENT, AS_RETRAINED
+
+KNOWN = 0.5  # below this there is little to forget
+JUDGED = 300  # test rows, seeds pooled
+RETRAINED = "retrained"  # not a method, but a line of every table: the families trained without the data
+
+Rows = Sequence[Mapping[str, Any]]
+Plain = dict[str, Any]
+
+
+def cells_of(rows: Rows, limits: Mapping[str, Gate]) -> list[Plain]:
+    """Seeds pooled: one cell for every topology, method, request, class and heir, in the order of the rows.
+
+    Args:
+        rows: of `compare`.
+        limits: of each topology; a cell keeps within them or does not, by its point estimates.
+    """
+    return [_cell(of, limits[str(key[0])]) for key, of in _by(rows, "topology", "method", "request", "class", "heir").items()]
+
+
+def summary_of(rows: Rows, limits: Mapping[str, Gate]) -> list[Plain]:
+    """One line for every topology and method; the retrained families last."""
+    lines = [_line(of, limits[str(topology)]) for (topology, _), of in _by(rows, "topology", "method").items()]
+    for (topology,), of in _by(rows, "topology").items():
+        again = [_again(r) for r in of if r["method"] == of[0]["method"] and r["retrained_retained"] is not None]
+        if again:
+            lines.append(_line(again, limits[str(topology)]))
+    return sorted(lines, key=lambda line: list(limits).index(line["topology"]))
+
+
+def pooled(rows: Rows, what: str, weight: str) -> float | None:
+    """Mean weighted by rows, of those that have a value; None where none has."""
+    known = [r for r in rows if r[what] is not None and r[weight]]
+    return sum(r[what] * r[weight] for r in known) / sum(r[weight] for r in known) if known else None
+
+
+def share(rows: Rows, what: str) -> Plain | None:
+    """Forgotten rows that are recognised, with Wilson's interval; None where nothing was tested.
+
+    Heirs are tested on the same rows: however many heirs there are, each row of a seed counts once for the interval.
+    """
+    value = pooled(rows, what, "rows_forgotten")
+    if value is None:
+        return None
+    tests = _by([r for r in rows if r[what] is not None], "seed", "request", "class").values()
+    n = sum(max(r["rows_forgotten"] for r in of) for of in tests)
+    found = proportion(round(value * n), n)
+    return {"value": value, "low": min(found.low, value), "high": max(found.high, value), "n": n}
+
+
+def lost(rows: Rows, what: str) -> Plain | None:
+    """Accuracy lost on the rest, with Student's interval over seeds (None for a single one); None where nothing was tested."""
+
+    def of(some: Rows) -> float | None:
+        both = [r for r in some if r["retained_before"] is not None and r[what] is not None]
+        before, after = (pooled(both, w, "rows_retained") for w in ("retained_before", what))
+        return None if before is None or after is None else before - after
+
+    value, each = of(rows), [v for some in _by(rows, "seed").values() if (v := of(some)) is not None]
+    if value is None:
+        return None
+    half = (e := over_seeds(each)).high - e.value if len(each) > 1 else None
+    return {"value": value, "low": None if half is None else value - half, "high": None if half is None else value + half}
+
+
+def _cell(rows: Rows, gate: Gate) -> Plain:
+    """All seeds of one heir and class."""
+    first, left, dropped = rows[0], share(rows, "forgotten_after"), lost(rows, "retained_after")
+    before, again = (pooled(rows, w, "rows_forgotten") for w in ("forgotten_before", "retrained_forgotten"))
+    targets = dict.fromkeys(r["target"] for r in rows)
+    counts = list(targets) == [ABSENT] and before is not None and before >= KNOWN and left is not None and dropped is not None
+    judged = left is not None and counts and left["n"] >= JUDGED
+    within = None
+    if judged and left and dropped:
+        within = left["value"] <= gate.forgotten_at_most and dropped["value"] <= gate.retained_drop_at_most
+    return {
+        **{k: first[k] for k in ("topology", "method", "simulation", "request", "class", "heir", "born", "depth")},
+        "target": " / ".join(targets),
+        "seeds": len(rows),
+        "outcomes": dict(Counter(r["status"] for r in rows)),
+        "before": before,
+        "left": left,
+        "retrained_left": again,
+        "rest_before": pooled(rows, "retained_before", "rows_retained"),
+        "lost": dropped,
+        "mask_lost": lost(rows, "mask_retained"),
+        "retrained_lost": lost(rows, "retrained_retained"),
+        "counts": counts,
+        "judged": judged,
+        "within": within,
+    }
+
+
+def _line(rows: Rows, gate: Gate) -> Plain:
+    """All cells of one topology and method."""
+    cells = cells_of(rows, {rows[0]["topology"]: gate})
+    counted = [c for c in cells if c["counts"]]
+    keys = {_key(c) for c in counted}
+    among = [r for r in rows if _key(r) in keys]
+    tried = {(r["seed"], r["request"], r["heir"]): (r["status"], _kind(r["why"])) for r in rows}
+    spent = {(r["seed"], r["request"]): r["seconds"] for r in rows if r["seconds"] is not None}
+    gaps = [
+        {"heir": c["heir"], "class": class_of(c), "value": abs(c["left"]["value"] - c["retrained_left"])}
+        for c in cells
+        if c["target"] == AS_RETRAINED and c["left"] is not None and c["retrained_left"] is not None
+    ]
+    return {
+        **{k: rows[0][k] for k in ("topology", "method", "simulation")},
+        "outcomes": dict(Counter(status for status, _ in tried.values())),
+        "reasons": [[n, *said] for said, n in Counter(v for v in tried.values() if v[1]).most_common()],
+        "cells": len(cells),
+        "counted": len(counted),
+        "judged": sum(c["judged"] for c in counted),
+        "within": sum(c["within"] is True for c in counted),
+        "left": share(among, "forgotten_after"),
+        "worst_heir": _worst(among, lambda r: str(r["heir"])),
+        "worst_class": _worst(among, class_of),
+        "worst": _worst(among, lambda r: f"{r['heir']}, {class_of(r)}"),
+        "lost": lost(among, "retained_after"),
+        "worst_lost": max(
+            ({"name": f"{c['heir']}, {class_of(c)}", **c["lost"]} for c in counted), key=lambda f: f["value"], default=None
+        ),
+        "mask_lost": lost(among, "mask_retained"),
+        "gap": max(gaps, key=lambda g: g["value"], default=None),
+        "seconds": sum(spent.values()) / len(spent) if spent else None,
+    }
+
+
+def class_of(row: Mapping[str, Any]) -> str:
+    """The class of a row or cell, and of which request where that is more than the class."""
+    of, request = row["class"], row["request"]
+    return str(of or request) if of in ("", request) else f"{of} ({request})"
+
+
+def _worst(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> Plain | None:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for r in rows:
+        groups.setdefault(name(r), []).append(r)
+    found = [{"name": n, **s} for n, of in groups.items() if (s := share(of, "forgotten_after"))]
+    return max(found, key=lambda f: f["value"], default=None)
+
+
+def _kind(why: str) -> str:
+    """A reason without its numbers, so that many alike are one."""
+    return re.sub(r"\d+(\.\d+)?", "n", why.removeprefix("untouched: "))
+
+
+def _again(row: Mapping[str, Any]) -> Plain:
+    """A row of the retrained family, as if retraining were a method."""
+    said = {"method": RETRAINED, "simulation": False, "status": RETRAINED, "why": "", "mask_retained": None}
+    after = {"forgotten_after": row["retrained_forgotten"], "retained_after": row["retrained_retained"]}
+    return {**row, **said, **after, "seconds": row["retrain_seconds"]}
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["request"], row["class"], row["heir"]
+
+
+def _by(rows: Rows, *keys: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[k] for k in keys), []).append(row)
+    return found

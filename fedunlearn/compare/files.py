@@ -1,0 +1,42 @@
+"""A comparison as files: CSV for machines and spreadsheets, Markdown for people, JSON with everything."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.compare.table import details, notes, overview
+from fedunlearn.store import write_atomically
+
+FIELDS = (
+    "topology", "seed", "method", "simulation", "request", "class", "heir", "home", "born", "depth", "holds_class", "target",
+    "status", "why", "forgotten_before", "forgotten_after", "retrained_forgotten", "rows_forgotten", "retained_before",
+    "retained_after", "mask_retained", "retrained_retained", "rows_retained", "strength", "rule", "passes", "seconds",
+    "train_seconds", "retrain_seconds", "commit",
+)  # fmt: skip
+
+
+def as_csv(result: Mapping[str, Any]) -> str:
+    """One line for every topology, seed, request, method, heir and class; accuracies as fractions, empty where not tested."""
+    text = io.StringIO()
+    sheet = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    sheet.writeheader()
+    for row in result["rows"]:
+        sheet.writerow({**row, "strength": "" if row["strength"] is None else json.dumps(row["strength"])})
+    return text.getvalue()
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """The table, what must be said with it, and every cell."""
+    said = "\n".join(f"- {note}" for note in notes(result))
+    return f"# Comparison\n\n{overview(result).markdown()}\n\n{said}\n\n## Every cell\n\n{details(result).markdown()}\n"
+
+
+def write(result: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
+    """Write `rows.csv`, `table.md` and `result.json` into a folder; those of an earlier comparison are replaced."""
+    texts = {"table.md": as_markdown(result), "rows.csv": as_csv(result), "result.json": json.dumps(result, indent=1) + "\n"}
+    for name, text in texts.items():
+        write_atomically(folder / name, text.encode())
+    return tuple(folder / name for name in texts)

@@ -1,0 +1,55 @@
+"""Where a result comes from: versions, commit, host."""
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("fedunlearn", "torch", "numpy", "scikit-learn")
+UNKNOWN = "unknown"
+HERE = Path(__file__).parents[1]
+
+
+def origin(*packages: str) -> dict[str, Any]:
+    """Versions (of these packages, too), commit of this package (if it lies in a repository of its own) and host."""
+    found = {name: number for name in (*PACKAGES, *packages) if (number := _version(name))}
+    host = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    return {"versions": found, "commit": _commit(), "host": host}
+
+
+def joined(origins: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The origin of a result that was made in several runs: everything that they differ in, side by side."""
+    several = list(origins)
+    names = dict.fromkeys(name for one in several for name in one["versions"])
+    return {
+        "versions": {n: _each(" / ", (o["versions"][n] for o in several if n in o["versions"])) for n in names},
+        "commit": _each(", ", (o["commit"] for o in several)),
+        "host": _each(" / ", (o["host"] for o in several)),
+    }
+
+
+def _each(between: str, texts: Iterable[str]) -> str:
+    return between.join(dict.fromkeys(texts))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    if shutil.which("git") is None or _git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return UNKNOWN  # installed: a repository around it is somebody else's
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/simulations/results")  # made, not making
+    return f"{_git('rev-parse', '--short', 'HEAD')}" + "-dirty" * bool(changed)
+
+
+def _git(*words: str) -> str | None:
+    done = subprocess.run(["git", "-C", str(HERE), *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,220 @@
+"""Runs a comparison: for every topology and seed one family, for every request and method one copy of it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.compare.asked import Choice, Subject, check, check_classes
+from fedunlearn.compare.cells import cells_of, summary_of
+from fedunlearn.compare.clock import Clock, Step
+from fedunlearn.compare.origin import joined
+from fedunlearn.compare.work import Nest, Plain, Say, kept, read
+from fedunlearn.errors import FedUnlearnError
+from fedunlearn.lineage import Lineage, Request, discover
+from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
+from fedunlearn.runtime import Family, InProcess, Reference, Worker, score_all, unlearn
+from fedunlearn.scenario import retrained, workers
+from fedunlearn.scenario.build import open_data
+
+FAILED = "failed"
+TRAINING, RETRAINING = "training", "retraining"  # the latter with the scores before
+
+Twin = Callable[[], Reference]
+
+
+def compare(
+    subjects: Sequence[Subject],
+    choices: Sequence[Choice],
+    seeds: Sequence[int],
+    work: Path,
+    reference: bool = True,
+    *,
+    progress: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Compare methods on families of topologies.
+
+    A method that fails or refuses is a row like any other, and leaves the models as they were.
+
+    Args:
+        subjects: topologies, and what their families are asked to forget.
+        choices: methods.
+        seeds: one family of every topology is trained for each.
+        work: where families and results are kept meanwhile (see `work`); a second run goes on there.
+        reference: retrain every family without the data of every request, to compare with.
+        progress: told, in words, what is being done and how long the rest may take.
+
+    Returns:
+        Plain data: `rows`, one for every topology, seed, request, method, heir and forgotten class; `cells`, those of all
+        seeds together; `summary`, a line a topology and method; what was asked; where it comes from.
+
+    Raises:
+        InputError: a name, a class or a topology is wrong. Nothing is trained then.
+    """
+    check(subjects, choices)
+    for subject in subjects:
+        check_classes(subject, _classes(subject, seeds[0], work))
+    clock = planned(subjects, choices, seeds, work, reference)
+    rows: list[dict[str, Any]] = []
+    origins: list[Mapping[str, Any]] = []
+    for subject in subjects:
+        for seed in seeds:
+            nest = Nest.of(work, subject.scenario, seed)
+            with nest.alone():
+                for row, made in _rows(nest, subject, seed, choices, reference, clock, progress):
+                    rows += row
+                    origins += made
+    limits = {s.scenario.name: s.scenario.gate.gate for s in subjects}
+    return {
+        "seeds": list(seeds),
+        "topologies": {s.scenario.name: [r.to_json() for r in s.requests] for s in subjects},
+        "limits": {name: vars(gate) for name, gate in limits.items()},
+        "methods": [c.to_json() for c in choices],
+        "reference": reference,
+        **joined(origins),
+        "summary": summary_of(rows, limits),
+        "cells": cells_of(rows, limits),
+        "rows": rows,
+    }
+
+
+def _classes(subject: Subject, seed: int, work: Path) -> tuple[str, ...]:
+    nest = Nest.of(work, subject.scenario, seed)
+    return tuple(c for names in open_data(nest.scenario, nest.family / "homes").classes.values() for c in names)
+
+
+def planned(
+    subjects: Sequence[Subject], choices: Sequence[Choice], seeds: Sequence[int], work: Path, reference: bool = True
+) -> Clock:
+    """What such a comparison has to do, and how long that takes as far as it is known; trains nothing."""
+    return Clock.of(_steps(subjects, choices, seeds, work, reference))
+
+
+def _steps(
+    subjects: Sequence[Subject], choices: Sequence[Choice], seeds: Sequence[int], work: Path, reference: bool
+) -> Iterator[tuple[Step, float | None]]:
+    """Every step of a comparison, with the seconds of those that are kept."""
+
+    def took(path: Path) -> float | None:
+        return found["wall"] if (found := read(path)) is not None else None
+
+    for subject in subjects:
+        name = subject.scenario.name
+        for nest in (Nest.of(work, subject.scenario, seed) for seed in seeds):
+            yield (name, TRAINING), took(nest.trained)
+            for request in subject.requests:
+                yield (name, RETRAINING), took(nest.before(request, reference))
+                for choice in choices:
+                    yield (name, choice.label), took(nest.after(request, reference, choice))
+
+
+def _rows(
+    nest: Nest, subject: Subject, seed: int, choices: Sequence[Choice], reference: bool, clock: Clock, progress: Say
+) -> Iterator[tuple[list[dict[str, Any]], list[Mapping[str, Any]]]]:
+    """All rows of one family, a request and method at a time, and where they come from."""
+    name = subject.scenario.name
+
+    def say(text: str) -> None:
+        progress(f"{name}, seed {seed}: {text} ({clock.words()})")
+
+    def step(what: str, path: Path, make: Callable[[], Plain], text: str = "") -> Plain:
+        fresh = not path.exists()
+        if fresh and text:
+            say(text)
+        plain = kept(path, make)
+        if fresh:
+            clock.done((name, what), plain["wall"])
+        return plain
+
+    trained = step(TRAINING, nest.trained, partial(nest.train, say))
+    family = Family.open(nest.family)
+    places = workers(nest.scenario, family)
+    for request in subject.requests:
+        twin = cache(partial(retrained, family, nest.scenario, request, InProcess(places), say)) if reference else Reference
+        before = step(RETRAINING, nest.before(request, reference), partial(_before, family, places, request, twin))
+        clocks = {"train_seconds": trained["wall"], "retrain_seconds": before["wall"] if reference else None}
+        for choice in choices:
+            path, text = nest.after(request, reference, choice), f"{choice.label} on {request.words()}"
+            after = step(choice.label, path, partial(_after, nest, request, choice, twin), text)
+            origins = [trained["origin"], before["origin"], after["origin"]]
+            made = {"topology": name, "seed": seed, "request": request.id, "method": choice.label}
+            made |= {"simulation": choice.simulation, "commit": " + ".join(dict.fromkeys(o["commit"] for o in origins))}
+            yield [made | _joined(heir, after) | clocks for heir in before["heirs"]], origins
+
+
+def _joined(heir: Plain, after: Plain) -> dict[str, Any]:
+    """One heir and class, before and after. Where a method failed, every heir is as it was."""
+    if "failed" in after:
+        same = {f"{what}_after": heir[f"{what}_before"] for what in ("forgotten", "retained")}
+        nothing = dict.fromkeys(("mask_retained", "strength", "rule", "passes", "seconds"))
+        return heir | same | nothing | {"status": FAILED, "why": after["failed"]}
+    found = dict(after["heirs"][heir["heir"]])
+    by_class = found.pop("by_class")
+    if heir["class"]:
+        found["forgotten_after"] = by_class.get(heir["class"])
+    return heir | found | {"seconds": after["seconds"]}
+
+
+def _before(family: Family, places: Mapping[str, Worker], request: Request, twin: Twin) -> Plain:
+    """Every heir of a request as it is and as retrained: a row for each class, or one where none is named."""
+    plan = discover(family.lineage, request)
+    scored = score_all(family, plan, InProcess(places))
+    again = twin().scored if plan.heirs else {}
+    depth, rows = _depths(family.lineage, request), []
+    for heir in plan.heirs:
+        model, now = family.lineage[heir.name], scored[heir.name].test
+        other = again[heir.name].test if again else None
+        for c in request.classes or ("",):
+            named = not c or c in model.head
+            row: Plain = {
+                "heir": heir.name,
+                "class": c,
+                "home": heir.home,
+                "born": model.born,
+                "depth": depth[heir.name],
+                "holds_class": heir.holds_class,
+                "target": heir.target if named else NOT_EXPRESSIBLE,
+                "forgotten_before": now.by_class.get(c) if c else now.forgotten,
+                "retrained_forgotten": (other.by_class.get(c) if c else other.forgotten) if other else None,
+                "rows_forgotten": _held(places[heir.home], c) * named if c else now.rows_forgotten,
+                "retained_before": now.retained,
+                "retrained_retained": other.retained if other else None,
+                "rows_retained": now.rows_retained,
+            }
+            rows.append(row)
+    return {"heirs": rows}
+
+
+def _held(worker: Worker, c: str) -> int:
+    """Test rows of a class at a place."""
+    return len(worker.data.held_out["test"].of([c])) if "test" in worker.data.held_out else 0
+
+
+def _depths(lineage: Lineage, request: Request) -> dict[str, int]:
+    """How many kept models lie between each kept one and one that was trained on what is asked; 0 if it was itself."""
+    found: dict[str, int] = {}
+    for model in (m for m in lineage.models if m.kept):
+        direct = any(request.touches(s) for s in lineage.own(model.name))
+        above = [found[p] for p in lineage.kept_parents(model.name)]
+        found[model.name] = 0 if direct or not above else 1 + max(above)
+    return found
+
+
+def _after(nest: Nest, request: Request, choice: Choice, twin: Twin) -> Plain:
+    """Every heir as a method leaves it, on a copy of the family; or why it failed."""
+    with nest.copy() as family:
+        backend = InProcess(workers(nest.scenario, family), simulation=True)
+        try:
+            record = unlearn(family, request, choice.method, backend, nest.scenario.gate.gate, retrained=twin)
+        except OSError:
+            raise  # the disk's fault, not the method's
+        except FedUnlearnError as error:
+            return {"failed": str(error)}
+        except Exception as error:  # a method of the user's own may raise anything
+            return {"failed": f"{type(error).__name__}: {error}"}
+    heirs = {}
+    for m in record.facts["models"]:
+        texts = [o["text"] for o in record.facts["objections"] if o["model"] == m["name"]]
+        taken = ("forgotten_after", "retained_after", "mask_retained", "strength", "rule", "passes", "status")
+        heirs[m["name"]] = {**{k: m[k] for k in taken}, "by_class": m["forgotten_by_class"], "why": "; ".join(texts)}
+    return {"seconds": record.cost["seconds"], "heirs": heirs}

@@ -1,0 +1,135 @@
+"""A comparison as text: one line a topology and method, one a cell, and what must be said with them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedunlearn.compare.cells import JUDGED, RETRAINED, class_of
+from fedunlearn.runtime.record import COMMITTED
+
+Result = Mapping[str, Any]
+FEW = "*"  # marks a share of fewer than `JUDGED` rows
+MOST = 3  # reasons that are given for one method
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in columns.
+
+    Args:
+        header: of each column.
+        lines: each as many texts as there are columns.
+    """
+
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """As a table of Markdown."""
+        rule = "|---" * len(self.header) + "|"
+        shown = (f"| {' | '.join(text.replace('|', '/') for text in line)} |" for line in self.lines)
+        return "\n".join([f"| {' | '.join(self.header)} |", rule, *shown])
+
+
+def overview(result: Result) -> Table:
+    """One line for every topology and method. In percent, and in points where something is lost."""
+    header = ["topology", "method", "accepted", "cells", "within limits", "left", "worst model", "worst class", "worst of all",
+              "lost", "worst lost", "mask: lost", "from retrained", "seconds"]  # fmt: skip
+    lines = []
+    for s in result["summary"]:
+        tried = sum(s["outcomes"].values())
+        lines.append([
+            s["topology"],
+            s["method"] + ": simulation only" * s["simulation"],
+            "-" if s["method"] == RETRAINED else f"{s['outcomes'].get(COMMITTED, 0)} of {tried}",
+            f"{s['counted']} of {s['cells']}",
+            f"{s['within']} of {s['judged']}" if s["judged"] else "-",
+            _share(s["left"]),
+            *(_named(s[k], _share) for k in ("worst_heir", "worst_class", "worst")),
+            _points(s["lost"]),
+            _named(s["worst_lost"], _points),
+            _points(s["mask_lost"], False),
+            "-" if s["gap"] is None else f"{s['gap']['heir']}, {s['gap']['class']}: {percent(s['gap']['value'])}",
+            "-" if s["seconds"] is None else f"{s['seconds']:.2f}",
+        ])  # fmt: skip
+    many = len({s["topology"] for s in result["summary"]}) > 1
+    return _without_empty(header, lines, ("from retrained", "within limits"), () if many else ("topology",))
+
+
+def details(result: Result) -> Table:
+    """One line for every cell: an heir, a class and a method, seeds pooled."""
+    header = ("topology", "method", "class", "model", "born", "depth", "target", "before", "left", "retrained",
+              "rest before", "lost", "mask: lost", "retrained: lost", "accepted", "counted")  # fmt: skip
+    lines = []
+    for c in result["cells"]:
+        few = "" if c["judged"] else f" (under {JUDGED} rows)"
+        lines.append((
+            c["topology"], c["method"], class_of(c), c["heir"], c["born"], str(c["depth"]), c["target"],
+            percent(c["before"]), _share(c["left"]), percent(c["retrained_left"]),
+            percent(c["rest_before"]), _points(c["lost"]), _points(c["mask_lost"], False), _points(c["retrained_lost"], False),
+            f"{c['outcomes'].get(COMMITTED, 0)} of {c['seeds']}", f"yes{few}" if c["counts"] else "no",
+        ))  # fmt: skip
+    return Table(header, tuple(lines))
+
+
+def notes(result: Result) -> list[str]:
+    """What the numbers mean, what was held back or failed and why, which settings, where they come from."""
+    said = [
+        "accepted: heirs, seed by seed, to which the gate had no objection. cells: an heir and a class, seeds pooled; counted "
+        "are those whose heir must not know the class afterwards and knew at least half of it before.",
+        "left: held-out rows of the class that the edited model still recognises, accepted or not, in %, with Wilson's 95 % "
+        f"interval; a row that several heirs were tested on counts once. {FEW} fewer than {JUDGED} rows: shown, not judged. "
+        "lost: accuracy on the rest, in points, with Student's 95 % interval over seeds. mask: what the logit mask loses on "
+        "the same heirs. Where a method failed, models are as they were. seconds: wall clock of one request, all its heirs.",
+    ]
+    if any(s["judged"] for s in result["summary"]):
+        limits = (
+            f"{name}: at most {percent(v['forgotten_at_most'])} % left and {percent(v['retained_drop_at_most'])} points lost"
+            for name, v in result["limits"].items()
+        )
+        said.append(f"within limits: counted cells of at least {JUDGED} rows that keep to them. {'; '.join(limits)}.")
+    if any(m["simulation"] for m in result["methods"]):
+        said.append("simulation only: it needs what no deployment grants, such as rows of the class at every heir's home.")
+    said += [text for line in result["summary"] for text in _reasons(line)]
+    chosen = {m["label"]: ", ".join(f"{k}={v}" for k, v in m["settings"].items()) for m in result["methods"] if m["settings"]}
+    if chosen:
+        said.append(f"settings: {'; '.join(f'{label}: {values}' for label, values in chosen.items())}.")
+    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+    asked = f"{', '.join(result['topologies'])}; seeds {', '.join(map(str, result['seeds']))}"
+    return [*said, f"{asked}; commit {result['commit']}; {result['host']}; {versions}."]
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in percent; a dash where it was not tested."""
+    return "-" if fraction is None else f"{round(100 * fraction, 1) + 0.0:.1f}"
+
+
+def _reasons(line: Mapping[str, Any]) -> list[str]:
+    """Why heirs were not accepted, the most frequent reasons first."""
+    found = line["reasons"]
+    said = "; ".join(f"{n} {status} ({why})" for n, status, why in found[:MOST])
+    more = "; others are in the rows" if len(found) > MOST else ""
+    return [f"{line['topology']}, {line['method']}: {said}{more}."] if found else []
+
+
+def _share(s: Mapping[str, Any] | None) -> str:
+    if s is None:
+        return "-"
+    return f"{percent(s['value'])}{FEW * (s['n'] < JUDGED)} [{percent(s['low'])}, {percent(s['high'])}]"
+
+
+def _points(s: Mapping[str, Any] | None, interval: bool = True) -> str:
+    if s is None:
+        return "-"
+    return percent(s["value"]) + (f" [{percent(s['low'])}, {percent(s['high'])}]" if interval and s["low"] is not None else "")
+
+
+def _named(s: Mapping[str, Any] | None, shown: Callable[[Mapping[str, Any]], str]) -> str:
+    return "-" if s is None else f"{s['name']}: {shown(s)}"
+
+
+def _without_empty(header: Sequence[str], lines: Sequence[Sequence[str]], may_go: Sequence[str], goes: Sequence[str]) -> Table:
+    """Columns that say nothing here are left out."""
+    stay = [i for i, h in enumerate(header) if h not in (*may_go, *goes)]
+    stay = sorted(stay + [header.index(h) for h in may_go if any(line[header.index(h)] != "-" for line in lines)])
+    return Table(tuple(header[i] for i in stay), tuple(tuple(line[i] for i in stay) for line in lines))

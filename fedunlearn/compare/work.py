@@ -1,0 +1,141 @@
+"""What a comparison keeps while it is at work, so that one that was cut off goes on where it was.
+
+```
+<work>/<topology>-<seed>-<content>/      content: of the topology with this seed
+    family/                              trained once; its retrained twins are in it
+    trained.json                         seconds, where it comes from
+    before/<content>.json                a request: every heir before it, and as retrained
+    after/<content>.json                 a request, a method, its settings: every heir after it
+```
+
+Names are made of contents, so that nothing of another topology, other settings or another version of this package is taken
+for what is asked now. What is written is whole: a file is there, or it is not.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+from filelock import FileLock, Timeout
+
+from fedunlearn.compare.asked import Choice
+from fedunlearn.compare.origin import origin
+from fedunlearn.errors import InputError
+from fedunlearn.lineage import Request
+from fedunlearn.runtime import Family
+from fedunlearn.scenario import Scenario, train
+from fedunlearn.store import write_atomically
+
+Say = Callable[[str], None]
+Plain = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Nest:
+    """One family of one seed, and what is known of it.
+
+    Args:
+        folder: of its own.
+        scenario: with its seed.
+    """
+
+    folder: Path
+    scenario: Scenario
+
+    @classmethod
+    def of(cls, work: Path, scenario: Scenario, seed: int) -> "Nest":
+        """The nest of a topology and a seed."""
+        own = scenario.seeded(seed)
+        return cls(work / f"{scenario.name}-{seed}-{_content(own.model_dump(by_alias=True, mode='json'))}", own)
+
+    @property
+    def family(self) -> Path:
+        """Where the family is."""
+        return self.folder / "family"
+
+    @property
+    def trained(self) -> Path:
+        """Where it says how the family was trained."""
+        return self.folder / "trained.json"
+
+    def before(self, request: Request, reference: bool) -> Path:
+        """Where heirs as they are before a request are kept."""
+        return self.folder / "before" / f"{_content([_asked(request), reference])}.json"
+
+    def after(self, request: Request, reference: bool, choice: Choice) -> Path:
+        """Where heirs as a method leaves them are kept."""
+        return self.folder / "after" / f"{_content([_asked(request), reference, choice.identity])}.json"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else works here meanwhile.
+
+        Raises:
+            InputError: somebody does.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"{self.folder}: another comparison is at work there; wait for it, or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def train(self, say: Say) -> Plain:
+        """Train the family; what a training that was cut off left is not built upon."""
+        shutil.rmtree(self.family, ignore_errors=True)
+        return {"models": len(train(self.scenario, self.family, progress=say).heads)}
+
+    @contextmanager
+    def copy(self) -> Iterator[Family]:
+        """A copy of the family, to be changed, and gone afterwards."""
+        there = self.folder / "copy"
+        shutil.rmtree(there, ignore_errors=True)
+        shutil.copytree(self.family, there, ignore=shutil.ignore_patterns("reference"))
+        try:
+            yield Family.open(there)
+        finally:
+            shutil.rmtree(there)
+
+
+def kept(path: Path, make: Callable[[], Plain]) -> Plain:
+    """What a file says; or what is made now, with the seconds that took and where it comes from, and kept there.
+
+    Args:
+        path: the file.
+        make: makes plain data. With a `failed` in it, it is not kept, and tried again by the next run.
+    """
+    if (found := read(path)) is not None:
+        return found
+    started = time.perf_counter()
+    made = make()
+    made = {"origin": origin(), **made, "wall": time.perf_counter() - started}
+    if "failed" not in made:
+        write_atomically(path, json.dumps(made).encode())
+    return made
+
+
+def read(path: Path) -> Plain | None:
+    """What a file says; None if there is none."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _asked(request: Request) -> Mapping[str, Any]:
+    return {k: v for k, v in request.to_json().items() if k not in ("id", "received", "due")}
+
+
+def _content(plain: Any) -> str:
+    text = json.dumps([version("fedunlearn"), plain], sort_keys=True)
+    return blake3(text.encode()).hexdigest(8)

@@ -1,0 +1,217 @@
+"""Pooling, intervals and what is judged; text that says what the numbers say."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedunlearn.compare import as_csv, details, notes, overview, write
+from fedunlearn.compare.cells import cells_of, lost, share, summary_of
+from fedunlearn.compare.clock import Clock
+from fedunlearn.compare.origin import HERE, joined, origin
+from fedunlearn.compare.table import percent
+from fedunlearn.evaluation import Gate
+from fedunlearn.evaluation.intervals import over_seeds, proportion
+from tests.cli.conftest import Run
+from tests.cli.conftest import run as run  # the fixture
+
+GATE = {"t": Gate()}
+
+
+def row(**more: Any) -> dict[str, Any]:
+    plain = {
+        "topology": "t", "seed": 0, "method": "m", "simulation": False, "request": "0", "class": "0", "heir": "a", "born": "x",
+        "depth": 0, "target": "absent", "status": "committed", "why": "", "forgotten_before": 0.9, "forgotten_after": 0.1,
+        "retrained_forgotten": None, "rows_forgotten": 200, "retained_before": 0.9, "retained_after": 0.9,
+        "mask_retained": 0.9, "retrained_retained": None, "rows_retained": 100, "seconds": 1.0, "retrain_seconds": None,
+    }  # fmt: skip
+    return plain | more
+
+
+def read(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The CSV, numbers as numbers."""
+    rows = list(csv.DictReader(io.StringIO(as_csv(result))))
+
+    def value(text: str) -> Any:
+        try:
+            return float(text)
+        except ValueError:
+            return text or None
+
+    text = ("class", "request", "heir", "method")
+    return [{k: v if k in text else value(v) for k, v in r.items()} for r in rows]
+
+
+def weighted(rows: Sequence[dict[str, Any]], what: str, weight: str) -> float:
+    return float(sum(r[what] * r[weight] for r in rows) / sum(r[weight] for r in rows))
+
+
+def test_cells_are_the_means_of_the_csv_weighted_by_rows(result: dict[str, Any]) -> None:
+    rows, seen = read(result), 0
+    for cell in result["cells"]:
+        of = [r for r in rows if all(r[k] == cell[k] for k in ("method", "request", "class", "heir"))]
+        assert len(of) == cell["seeds"] == 2
+        before, after = (weighted(of, f"retained_{w}", "rows_retained") for w in ("before", "after"))
+        assert cell["lost"]["value"] == pytest.approx(before - after)
+        if cell["left"] is None:
+            assert all(r["forgotten_after"] is None for r in of)
+            continue
+        seen += 1
+        assert cell["left"]["value"] == pytest.approx(weighted(of, "forgotten_after", "rows_forgotten"))
+        hits, n = (
+            sum(round(r["forgotten_after"] * r["rows_forgotten"]) for r in of),
+            sum(int(r["rows_forgotten"]) for r in of),
+        )
+        assert (cell["left"]["low"], cell["left"]["high"]) == pytest.approx((proportion(hits, n).low, proportion(hits, n).high))
+    assert seen == 4 * 2 * 3  # methods, heirs with an output, classes of both requests
+
+
+def test_the_worst_is_the_worst_and_the_mean_is_the_mean(result: dict[str, Any]) -> None:
+    rows = read(result)
+    for line in (s for s in result["summary"] if s["method"] != "retrained"):
+        counted = [c for c in result["cells"] if c["method"] == line["method"] and c["counts"]]
+        keys = {(c["request"], c["class"], c["heir"]) for c in counted}
+        of = [r for r in rows if r["method"] == line["method"] and (r["request"], r["class"], r["heir"]) in keys]
+        assert line["counted"] == len(counted) > 0
+        assert line["left"]["value"] == pytest.approx(weighted(of, "forgotten_after", "rows_forgotten"))
+        assert line["worst"]["value"] == max(c["left"]["value"] for c in counted)
+        assert line["worst_lost"]["value"] == max(c["lost"]["value"] for c in counted)
+        for what, key in (("worst_heir", lambda r: r["heir"]), ("worst_class", lambda r: (r["request"], r["class"]))):
+            groups = {key(r): [q for q in of if key(q) == key(r)] for r in of}
+            worst = max(weighted(g, "forgotten_after", "rows_forgotten") for g in groups.values())
+            assert line[what]["value"] == pytest.approx(worst)
+    left = {s["method"]: s["left"]["value"] for s in result["summary"]}
+    assert left["logit_mask"] == left["retrained"] == 0
+    assert left["failing"] > 0.5
+    assert {s["method"]: s["outcomes"] for s in result["summary"]}["failing"] == {"failed": 12}
+
+
+def test_counted_are_heirs_that_must_not_know_it_and_knew_it_and_few_rows_are_not_judged() -> None:
+    def cell(**more: Any) -> dict[str, Any]:
+        return cells_of([row(**more), row(seed=1, **more)], GATE)[0]
+
+    assert (cell()["counts"], cell()["judged"], cell()["within"]) == (True, True, False)
+    assert cell(forgotten_after=0.05)["within"]
+    assert not cell(forgotten_after=0.05, retained_after=0.84)["within"]
+    for other in ({"forgotten_before": 0.49}, {"target": "as_retrained"}, {"forgotten_after": None}):
+        assert (cell(**other)["counts"], cell(**other)["within"]) == (False, None)
+    few = cell(rows_forgotten=149)
+    assert (few["counts"], few["judged"], few["within"]) == (True, False, None)
+    assert few["left"]["low"] < few["left"]["value"] < few["left"]["high"]
+
+
+def test_heirs_that_are_tested_on_the_same_rows_do_not_make_it_surer() -> None:
+    one, two = (share([row(heir=h) for h in heirs], "forgotten_after") for heirs in ("a", "ab"))
+    assert one == two
+    assert one is not None
+    assert one["n"] == 200
+    more = share([row(), row(seed=1), row(**{"class": "1"})], "forgotten_after")
+    assert more is not None
+    assert more["n"] == 600
+
+
+def test_what_is_lost_has_an_interval_over_seeds_or_none() -> None:
+    assert lost([row(retained_after=0.8)], "retained_after") == pytest.approx({"value": 0.1, "low": None, "high": None})
+    found = lost([row(retained_after=0.8), row(seed=1, retained_after=0.9)], "retained_after")
+    expected = over_seeds([0.1, 0.0])
+    assert found == pytest.approx({"value": 0.05, "low": expected.low, "high": expected.high})
+
+
+def test_reasons_that_differ_in_numbers_only_are_one() -> None:
+    why = [f"{left}% of the forgotten rows are still recognised (at most 5.0%)" for left in ("12.5", "7", "100.0")]
+    rows = [row(seed=i, status="pending", why=text) for i, text in enumerate(why)]
+    (line,) = summary_of([*rows, row(seed=3), row(seed=4, status="untouched", why="untouched: needs deeper layers")], GATE)
+    assert line["outcomes"] == {"pending": 3, "committed": 1, "untouched": 1}
+    assert line["reasons"] == [
+        [3, "pending", "n% of the forgotten rows are still recognised (at most n%)"],
+        [1, "untouched", "needs deeper layers"],
+    ]
+
+
+def test_as_retrained_is_told_by_its_distance() -> None:
+    rows = [row(target="as_retrained", heir=h, retrained_forgotten=0.4, forgotten_after=v, retrained_retained=0.9)
+            for h, v in (("a", 0.5), ("b", 0.2))]  # fmt: skip
+    line, again = summary_of(rows, GATE)
+    assert line["counted"] == 0
+    assert line["left"] is line["worst"] is None
+    assert (line["gap"]["heir"], line["gap"]["value"]) == ("b", pytest.approx(0.2))
+    assert again["method"] == "retrained"
+    assert again["gap"]["value"] == 0
+
+
+def test_markdown_csv_and_json_agree(result: dict[str, Any], tmp_path: Path) -> None:
+    files = {f.name: f.read_text() for f in write(result, tmp_path)}
+    assert json.loads(files["result.json"]) == json.loads(json.dumps(result))
+    rows = list(csv.DictReader(io.StringIO(files["rows.csv"])))
+    for text, plain in zip(rows, result["rows"], strict=True):
+        assert {k: v for k, v in text.items() if k != "strength"} == {
+            k: "" if v is None else str(v) for k, v in plain.items() if k != "strength"
+        }
+        assert json.loads(text["strength"] or "null") == plain["strength"]
+    table = overview(result)
+    for line, s in zip(table.lines, result["summary"], strict=True):
+        said = dict(zip(table.header, line, strict=True))
+        assert said["method"] == s["method"] + ": simulation only" * (s["method"] == "ssd")
+        assert said["left"].startswith(f"{100 * s['left']['value']:.1f}*")
+        assert said["worst of all"].startswith(f"{s['worst']['name']}: {100 * s['worst']['value']:.1f}*")
+        assert f"| {' | '.join(line)} |" in files["table.md"]
+    every = details(result)
+    assert len(every.lines) == len(result["cells"])
+    for line, c in zip(every.lines, result["cells"], strict=True):
+        assert dict(zip(every.header, line, strict=True))["before"] == percent(c["before"])
+        assert f"| {' | '.join(line)} |" in files["table.md"]
+    for note in notes(result):
+        assert f"- {note}\n" in files["table.md"]
+    assert any("failing: 12 failed" in note and "ZeroDivisionError" in note for note in notes(result))
+
+
+def test_time_is_what_steps_of_the_same_kind_took_or_unknown() -> None:
+    clock = Clock.of([(("t", "training"), None), (("t", "training"), None), (("t", "fiun"), None)])
+    assert clock.words() == "3 steps left; time: unknown for 3, until the first of their kind is done"
+    clock.done(("t", "training"), 120.0)
+    assert (clock.known, clock.unknown) == (120.0, 1)
+    assert clock.words() == "2 steps left; time: about 2.0 minutes and unknown for 1, until the first of its kind is done"
+    again = Clock.of([(("t", "fiun"), 7200.0), (("t", "fiun"), 3600.0), (("t", "fiun"), None)])
+    assert again.words() == "1 step left, 2 kept from before; time: about 1.5 hours"
+    again.done(("t", "fiun"), 1.0)
+    assert again.words() == "0 steps left, 2 kept from before"
+
+
+def test_a_result_says_where_it_comes_from(result: dict[str, Any]) -> None:
+    assert set(origin("typer")["versions"]) >= {"fedunlearn", "torch", "typer"}
+    assert result["versions"] == origin()["versions"]
+    assert result["host"] == origin()["host"]
+    assert all(r["commit"] for r in result["rows"])
+    one, two = ({"versions": {"torch": v}, "commit": c, "host": "h"} for v, c in (("2", "a"), ("3", "b")))
+    assert joined([one, two, one]) == {"versions": {"torch": "2 / 3"}, "commit": "a, b", "host": "h"}
+    assert (HERE / "compare").is_dir()
+
+
+def test_the_command(run: Run, topology: Path, work: Path, result: dict[str, Any], tmp_path: Path) -> None:
+    out = work.parent  # families are there already
+    words = ("compare", topology, "--methods", "fiun", "--set", "fiun.layers=last", "--classes", "0,0+7", "--seeds", "2")
+    status, text, said = run(*words, "--out", out, "--json")
+    assert status == 0
+    assert "planned: 0 steps left, 14 kept from before" in said
+    found = json.loads(text)
+    assert found["rows"] == [r for r in result["rows"] if r["method"] in ("fiun", "logit_mask")]
+    status, text, _ = run(*words, "--out", out)
+    assert status == 0
+    for expected in (
+        "logit_mask",
+        "retrained",
+        "accepted",
+        "fewer than 300 rows",
+        "settings: fiun: alpha=auto",
+        "rows.csv",
+    ):
+        assert expected in text
+    assert json.loads((out / "result.json").read_text()) == found
+    status, _, said = run("compare", topology, "--set", "alpha=1", "--out", tmp_path / "none")
+    assert status == 2
+    assert "expected method.key=value" in said
+    assert not (tmp_path / "none").exists()
