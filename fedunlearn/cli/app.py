@@ -16,7 +16,24 @@ from safetensors.torch import save
 from fedunlearn.cli import flower, site, store
 from fedunlearn.cli.compare import compare
 from fedunlearn.cli.console import err, out, print_json, progress
-from fedunlearn.cli.options import Data, Json
+from fedunlearn.cli.options import (
+    Address,
+    By,
+    Carrier,
+    Classes,
+    Data,
+    Federation,
+    Folder,
+    Json,
+    MethodName,
+    Named,
+    OwnSites,
+    Samples,
+    Settings,
+    Since,
+    Sites,
+    Trainer,
+)
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.report import report
 from fedunlearn.cli.say import say_family, say_plan, say_record
@@ -59,33 +76,6 @@ app.add_typer(site.app, name="site")
 app.command()(compare)
 app.command()(report)
 store.register(app)
-
-Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
-Classes = Annotated[str, typer.Option(help="classes to forget, with commas")]
-Samples = Annotated[str, typer.Option(help="samples to forget: site/shard/key, with commas")]
-Sites = Annotated[str, typer.Option(help="only what these sites contributed, with commas")]
-Since = Annotated[str | None, typer.Option(help="only what entered training from this model on")]
-Named = Annotated[str | None, typer.Option("--request", help="a request that the scenario names")]
-MethodName = Annotated[str, typer.Option(help="name of a method, or their.module:Class")]
-Trainer = Annotated[
-    str, typer.Option("--backend", help="who runs federated rounds: in-process or flower; with --sites-in: in-process or ray")
-]
-Carrier = Annotated[
-    str, typer.Option("--backend", help="where places work: in-process, ray (one actor a place) or flower (see --federation)")
-]
-Federation = Annotated[
-    str | None,
-    typer.Option(help="of a Flower deployment: the connection's name in Flower's config.toml; remembered by the folder"),
-]
-OwnSites = Annotated[
-    Path | None,
-    typer.Option("--sites-in", help="for `sites: own`: each site opens <folder>/<site>/site.yaml, on its own machine"),
-]
-Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; by default one is started and stopped")]
-By = Annotated[
-    str | None, typer.Option("--by", help="who does this; the login name by default", callback=lambda name: store.set_by(name))
-]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import typer
 
 from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import InputError
+from fedunlearn.store.ledger import BY
 
 
 def _data(folder: Path | None) -> Path | None:
@@ -19,8 +20,39 @@ def _data(folder: Path | None) -> Path | None:
     return folder
 
 
+def _by(name: str | None) -> str | None:
+    """What `--by` says goes to every ledger line that this command writes."""
+    if name:
+        os.environ[BY] = name
+    return name
+
+
 Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="folder of data sets and checkpoints; FEDUNLEARN_DATA by default", callback=_data),
 ]
+Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
+Classes = Annotated[str, typer.Option(help="classes to forget, with commas")]
+Samples = Annotated[str, typer.Option(help="samples to forget: site/shard/key, with commas")]
+Sites = Annotated[str, typer.Option(help="only what these sites contributed, with commas")]
+Since = Annotated[str | None, typer.Option(help="only what entered training from this model on")]
+Named = Annotated[str | None, typer.Option("--request", help="a request that the scenario names")]
+MethodName = Annotated[str, typer.Option(help="name of a method, or their.module:Class")]
+Trainer = Annotated[
+    str, typer.Option("--backend", help="who runs federated rounds: in-process or flower; with --sites-in: in-process or ray")
+]
+Carrier = Annotated[
+    str, typer.Option("--backend", help="where places work: in-process, ray (one actor a place) or flower (see --federation)")
+]
+Federation = Annotated[
+    str | None,
+    typer.Option(help="of a Flower deployment: the connection's name in Flower's config.toml; remembered by the folder"),
+]
+OwnSites = Annotated[
+    Path | None,
+    typer.Option("--sites-in", help="for `sites: own`: each site opens <folder>/<site>/site.yaml, on its own machine"),
+]
+Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; by default one is started and stopped")]
+By = Annotated[str | None, typer.Option("--by", help="who does this; the login name by default", callback=_by)]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]

@@ -6,18 +6,32 @@ from typing import Annotated
 
 import typer
 
-from fedunlearn.cli.console import out, print_json
+from fedunlearn.cli.console import out, print_json, progress
+from fedunlearn.cli.options import Address, Carrier, Data, Folder, OwnSites
 from fedunlearn.errors import InputError, unknown
-from fedunlearn.report import document, evaluations_of, page, tables
+from fedunlearn.report import document, page, tables
 from fedunlearn.runtime import Family
+from fedunlearn.scenario import assess, assessed, backend_of
 from fedunlearn.store import Line, write_atomically
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")],
+    folder: Folder,
     request: Annotated[str | None, typer.Option(help="the case, as `show` names it; the newest unlearning by default")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(help="first take what is missing of quick, full (minutes) or audit (trains shadow models), at the homes"),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="with --tier: retrained families to compare with; 2 give a noise floor")
+    ] = 1,
+    no_reference: Annotated[bool, typer.Option("--no-reference", help="with --tier: compare with no retrained family")] = False,
     file: Annotated[Path | None, typer.Option("--out", help="the page; <folder>/reports/<case>.html by default")] = None,
     csv: Annotated[Path | None, typer.Option(help="write the tables into this folder, too")] = None,
+    backend: Carrier = "in-process",
+    address: Address = None,
+    sites_in: OwnSites = None,
+    data: Data = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything that the page shows as one JSON object")] = False,
 ) -> None:
     """One HTML file about a request: what was found, changed, tested, and what is still in doubt."""
@@ -28,7 +42,11 @@ def report(
         raise InputError(f"--out {path}: expected a file that ends in .html")
     if csv is not None and csv.exists() and not csv.is_dir():
         raise InputError(f"--csv {csv}: is a file; name a folder")
-    evaluations = evaluations_of(family, line)  # what is missing of a tier is to be measured here
+    if tier is None:
+        evaluations = assessed(family, line)
+    else:
+        with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
+            evaluations = assess(family, line, tier, carrier, retrained=not no_reference, seeds=seeds, progress=say)
     told = document(family, line, evaluations)
     write_atomically(path, page(told).encode())
     texts = {csv / f"{name}.csv": text for name, text in tables(told).items()} if csv is not None else {}

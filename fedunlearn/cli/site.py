@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from fedunlearn.cli.console import out, print_json
+from fedunlearn.cli.options import Json
 from fedunlearn.scenario import Site, open_site
 
 app = typer.Typer(no_args_is_help=True, help="For the owner of a site: what waits for you, and allowing it.")
 
 File = Annotated[Path, typer.Argument(help="the site's own file, site.yaml")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """Keeping, proving and erasing: check all files, erase what nothing needs, end the rollback window, read the ledger."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,18 +9,15 @@ from rich.markup import escape
 
 from fedunlearn.cli import flower
 from fedunlearn.cli.console import out, print_json
+from fedunlearn.cli.options import Address, By, Carrier, Federation, Folder, Json, OwnSites
 from fedunlearn.cli.state import standing
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.runtime import Family, collect, cut, fsck, owed, sealable, verify
 from fedunlearn.runtime import seal as run_seal
 from fedunlearn.scenario import backend_of, of_family
 from fedunlearn.store import Ledger
-from fedunlearn.store.ledger import BY
 from fedunlearn.store.signing import read_public
 
-Folder = Annotated[Path, typer.Argument(help="a family's folder, for example runs/hospitals")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
-Carrier = Annotated[str, typer.Option("--backend", help="where places work: in-process, ray or flower, as for unlearn")]
 MOST = 20  # files that are listed
 
 
@@ -29,13 +25,6 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (check, gc, seal, log):
         app.command("fsck" if command is check else command.__name__)(command)
-
-
-def set_by(name: str | None) -> str | None:
-    """What `--by` says goes to every ledger line that this command writes."""
-    if name:
-        os.environ[BY] = name
-    return name
 
 
 def check(folder: Folder, as_json: Json = False) -> None:
@@ -86,12 +75,10 @@ def seal(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
     backend: Carrier = "in-process",
-    address: Annotated[str | None, typer.Option(help="of a running Ray cluster")] = None,
-    sites_in: Annotated[Path | None, typer.Option("--sites-in", help="for `sites: own`, as for unlearn")] = None,
-    federation: Annotated[str | None, typer.Option(help="of a Flower deployment, as for unlearn")] = None,
-    by: Annotated[
-        str | None, typer.Option("--by", help="who does this; the login name by default", callback=lambda name: set_by(name))
-    ] = None,
+    address: Address = None,
+    sites_in: OwnSites = None,
+    federation: Federation = None,
+    by: By = None,
     as_json: Json = False,
 ) -> None:
     """End the rollback window: erase old versions, and what was banked of what is forgotten, for good."""

@@ -1,6 +1,5 @@
 """One ledger line as a page for people who were not there: what was asked, found, done, tested, and what is still open."""
 
 from fedunlearn.report.document import document as document
-from fedunlearn.report.evaluations import evaluations_of as evaluations_of
 from fedunlearn.report.page import page as page
 from fedunlearn.report.tables import tables as tables

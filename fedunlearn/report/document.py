@@ -21,7 +21,8 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     Args:
         family: whose ledger it is.
         line: an "unlearned" line of it.
-        evaluations: model -> tier -> result (see `evaluations_of`); those of other versions than the line names are not used.
+        evaluations: model -> tier -> result, as `fedunlearn.scenario.assessed` gives them; those of other versions than the line
+            names are not used. A tier that is not among them is taken from the record, where the gate saw it.
 
     Returns:
         `family`, `line`, `request`, `verdict`, `reached`, `method`, `models` (every kept model, the most doubtful first),
@@ -31,12 +32,14 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     lineage = _as_of(family, line)
     undone = next((x.number for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
     used, stale = _of_versions(facts["models"], evaluations)
+    for row in facts["models"]:
+        used[row["name"]] = {**row.get("evaluation", {}), **used.get(row["name"], {})}
     sets = _evidence(facts["models"])
     models = _models(family, line, lineage, used, sets, undone is not None)
     risks = {m["name"]: m["risk"] for m in models}
     seconds: Counter[str] = Counter()
     for tier, result in ((t, r) for tiers in used.values() for t, r in tiers.items()):
-        seconds[tier] += sum(result["seconds"].values())
+        seconds[tier] += sum(result.get("seconds", {}).values())
     return {
         "family": family.folder.resolve().name,
         "line": {

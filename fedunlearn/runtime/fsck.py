@@ -15,7 +15,19 @@ from fedunlearn.runtime.settle import cut, exclusions
 from fedunlearn.store import Checked, Ledger, check_store
 
 LEDGER = "ledger.jsonl"
-KNOWN = (TOPOLOGY, "lineage.json", LEDGER, f"{LEDGER}.lock", NOTE, ERASED, "deployed.json", "homes", "reference")
+KNOWN = (
+    TOPOLOGY,
+    "lineage.json",
+    LEDGER,
+    f"{LEDGER}.lock",
+    NOTE,
+    ERASED,
+    "deployed.json",
+    "homes",
+    "reference",
+    "evaluations",
+    "reports",
+)
 
 
 def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:

@@ -1,6 +1,7 @@
 """What a place keeps of the ledger, and how it follows it: `place.json`, and erasing what the ledger has sealed."""
 
 import json
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Self
 
 from fedunlearn.data import MIRROR, Exclusions, Selection
 from fedunlearn.errors import SiteError
+from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
 from fedunlearn.runtime.tasks import Commit, Committed, Seal, Sealed
 from fedunlearn.store import Store, sweep, write_atomically
 
@@ -92,6 +94,8 @@ def erase(task: Seal, store: Store) -> Sealed:
         return any(_touches(selection, what["shard"], classes) for selection in task.forgotten.values())
 
     found = sweep(store, frozenset(task.keep), drop)
+    if (shadows := store.folder / SHADOWS).exists():
+        shutil.rmtree(shadows)  # models of the audit, trained on halves of all rows; they are trained anew when asked for
     return Sealed(task.line, len(found.versions), found.tensors, found.banked, found.bytes)
 
 

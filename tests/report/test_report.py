@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from fedunlearn.errors import StoreError
 from fedunlearn.evaluation.tiers import METRICS
 from fedunlearn.lineage import Model, Request
-from fedunlearn.report import document, evaluations_of, page, tables
+from fedunlearn.report import document, page, tables
 from fedunlearn.runtime import Family
 from fedunlearn.store import Line
 from tests.report.conftest import CLASSES, HOSTILE, data, invented, many, result
@@ -282,16 +281,3 @@ def test_five_thousand_models_are_folded_and_all_there(tmp_path: Path) -> None:
     named = {row[0].split("\n")[0] for row in Read(text).rows if row}
     assert {m["name"] for m in plain["models"]} <= named
     assert not re.search(r"<details class=\"group[^>]* many\"[^>]* open", text)
-
-
-def test_evaluations_are_read_for_their_own_line_only(chain: tuple[Family, Line]) -> None:
-    family, line = chain
-    assert evaluations_of(family, line) == {}
-    path = family.folder / "evaluations" / f"{line.hash[:16]}.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({"line": line.hash, "models": {"root": {"full": {"tier": "full"}}}}))
-    assert evaluations_of(family, line) == {"root": {"full": {"tier": "full"}}}
-    for text in ("{", "[]", json.dumps({"line": "0" * 64, "models": {}}), json.dumps({"line": line.hash, "models": []})):
-        path.write_text(text)
-        with pytest.raises(StoreError, match=r"not a file of evaluations .*; delete it and measure again"):
-            evaluations_of(family, line)
