@@ -21,8 +21,8 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     Args:
         family: whose ledger it is.
         line: an "unlearned" line of it.
-        evaluations: model -> tier -> result, as `fedunlearn.scenario.assessed` gives them; those of other versions than the line
-            names are not used. A tier that is not among them is taken from the record, where the gate saw it.
+        evaluations: model -> tier -> result, as `fedunlearn.scenario.assessed` gives them; those of other versions than the
+            line names are not used. A tier that is not among them is taken from the record, where the gate saw it.
 
     Returns:
         `family`, `line`, `request`, `verdict`, `reached`, `method`, `models` (every kept model, the most doubtful first),

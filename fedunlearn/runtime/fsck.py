@@ -15,19 +15,8 @@ from fedunlearn.runtime.settle import cut, exclusions
 from fedunlearn.store import Checked, Ledger, check_store
 
 LEDGER = "ledger.jsonl"
-KNOWN = (
-    TOPOLOGY,
-    "lineage.json",
-    LEDGER,
-    f"{LEDGER}.lock",
-    NOTE,
-    ERASED,
-    "deployed.json",
-    "homes",
-    "reference",
-    "evaluations",
-    "reports",
-)
+MADE = ("evaluations", "reports", "reference")  # beside the family, and can be made again
+KNOWN = (TOPOLOGY, "lineage.json", LEDGER, f"{LEDGER}.lock", NOTE, ERASED, "deployed.json", "homes", *MADE)
 
 
 def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
