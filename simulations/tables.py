@@ -13,7 +13,7 @@ from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
 from steer_ablation import table as ablation
 
-from fedunlearn.compare import pooled
+from fedunlearn.compare import notes, overview, pooled
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
@@ -80,11 +80,17 @@ def inherited(*results: dict[str, Any]) -> str:
     return inherited_table([row for r in results for row in r["rows"]]) + where({**results[0], "commit": ", ".join(commits)})
 
 
+def compared(result: dict[str, Any]) -> str:
+    """The overview of a comparison, and what must be said with it."""
+    return "\n\n".join([overview(result).markdown(), *notes(result)])
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result files (a pattern), and what is made of them
     "hospitals_classes": ("hospitals_classes", lambda result: hospitals(result["rows"]) + where(result)),
     "hospitals_summary": ("hospitals_classes", summary),
     "steer_ablation": ("steer_ablation", lambda result: ablation(result["rows"]) + where(result)),
     "depth_probe": ("depth_probe", lambda result: depth(result["rows"]) + where(result)),
+    "compare_small": ("compare_small", compared),
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
     "inherited": ("inherited_*", inherited),
