@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:FutureWarning:ray"),
 ]
 TOPOLOGIES = ("hospitals", "increments", "transfers")
-METHODS = ("steer", "ssd", "activation_mask")
+METHODS = ("steer", "lfssd", "activation_mask")
 
 
 @pytest.fixture(scope="module", params=TOPOLOGIES)

@@ -119,6 +119,7 @@ def test_an_actor_that_is_killed_at_any_moment(
 
 COORDINATOR = """
 import sys
+from functools import partial
 from pathlib import Path
 from fedunlearn.runtime import Family, unlearn
 from fedunlearn.runtime.ray import Ray
