@@ -103,7 +103,7 @@ def train(
     by: By = None,
     data: Data = None,
     with_bank: Annotated[
-        bool, typer.Option("--bank", help="bank importances by class, so that class requests read no data")
+        bool, typer.Option("--bank", help="bank importances by class, so that evidence of class requests reads no data")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -381,7 +381,7 @@ def bank(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Measure importances by class ahead of any request, so that class requests read no data."""
+    """Measure importances by class ahead of any request, so that the evidence of class requests reads no data."""
     family = _open(folder)
     if backend == "flower":
         read = flower.bank(folder, federation)

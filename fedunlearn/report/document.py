@@ -32,8 +32,8 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     lineage = _as_of(family, line)
     undone = next((x.number for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
     used, stale = _of_versions(facts["models"], evaluations)
-    for row in facts["models"]:
-        used[row["name"]] = {**row.get("evaluation", {}), **used.get(row["name"], {})}
+    for row in (r for r in facts["models"] if r.get("evaluation")):
+        used[row["name"]] = {**row["evaluation"], **used.get(row["name"], {})}
     sets = _evidence(facts["models"])
     models = _models(family, line, lineage, used, sets, undone is not None)
     risks = {m["name"]: m["risk"] for m in models}

@@ -120,7 +120,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Deposit:
-    """Measure a version on one shard class by class, and bank the sums at the site, so that later requests read no data."""
+    """Measure a version on one shard class by class, and bank the sums at the site: later evidence then reads no row."""
 
     place: str
     version: str

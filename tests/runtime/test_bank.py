@@ -1,8 +1,9 @@
-"""The bank answers a class request with no row read, equals a fresh measurement, and is not asked once anything changed."""
+"""The bank gives evidence of a class with no row read, equals a fresh measurement, and is not asked once anything changed."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import FIUn
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, bank, unlearn
+from fedunlearn.runtime.examine import examine
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
+from fedunlearn.runtime.tasks import Evaluate, Evaluated
 from fedunlearn.store import Bank, Banked
 from tests.conftest import LEAVE
 
@@ -32,7 +35,15 @@ class Sealed(SiteData):
         pytest.fail("forgotten rows were read")
 
 
-def test_a_class_request_reads_no_row_and_comes_out_the_same(family: Family, backend_of: BackendOf) -> None:
+def test_a_class_request_reads_no_row_for_evidence_and_comes_out_the_same(
+    family: Family, backend_of: BackendOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the candidate does to rows is still looked at."""
+
+    def looked_at(task: Evaluate, data: SiteData, *more: Any) -> Evaluated:
+        return examine(task, SiteData(data.site, data.shards, data.held_out, data.excluded), *more)
+
+    monkeypatch.setattr("fedunlearn.runtime.worker.examine", looked_at)
     backend = backend_of(family)
     plan = discover(family.lineage, LEAVE)
     fresh = round1(family, plan, FIUn(), backend, Roll(family.places))

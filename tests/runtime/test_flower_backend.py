@@ -16,7 +16,7 @@ from fedunlearn.runtime import Family, Worker, rollback, unlearn
 from fedunlearn.runtime.codec import CodecError, Packed, pack
 from fedunlearn.runtime.flower import Flower, add_handlers, client_app
 from fedunlearn.runtime.flower.records import ARRAYS, CONFIG, from_records, to_records, volume
-from fedunlearn.runtime.tasks import Commit, Committed, Failure, Fetch, Fetched, Task
+from fedunlearn.runtime.tasks import Commit, Committed, Failure, Fetch, Fetched, Survey, Surveyed, Task
 from fedunlearn.scenario import Scenario, workers
 from fedunlearn.tensors import Head, equal
 from fedunlearn.training.flower import LocalGrid
@@ -143,7 +143,7 @@ def test_a_site_that_fails_or_lies_is_named_and_nothing_moves(
 def asked(family: Family, hospitals: Scenario) -> list[Task]:
     """Two tasks of north and one of another place."""
     home = {m.home: family.heads[m.name] for m in family.lineage.models if m.kept}
-    return [Commit("north", {}, {}, "l", 1), Fetch("server", home["server"]), Commit("north", {}, {}, "m", 2)]
+    return [Commit("north", {}, {}, "l", 2), Fetch("server", home["server"]), Survey("north", ("main",))]
 
 
 @pytest.mark.parametrize("first", [lost, silent])
@@ -153,7 +153,8 @@ def test_a_site_that_comes_back_is_asked_again(
     grid = Altered(workers(hospitals, family), lambda m, r: first(m, r) if grid.asked < 3 else [r])
     backend = Flower(grid, deadline=5, join=0, patience=0.05)
     answers = backend.carry(asked)
-    assert (answers[0], answers[2]) == (Committed("l"), Committed("m"))
+    assert answers[0] == Committed("l")
+    assert isinstance(answers[2], Surveyed)
     assert grid.asked == 3
     up, down = backend.traffic["north"]
     assert down == 3 * sum(len(p.kind) + len(p.plain) for p in map(pack, (asked[0], asked[2])))
@@ -172,7 +173,8 @@ def test_an_answer_counts_once_and_only_to_what_was_asked(asked: list[Task], fam
         return [stray, reply, second]
 
     answers = Flower(Altered(workers(hospitals, family), alter), deadline=5, join=0).carry(asked)
-    assert (answers[0], answers[2]) == (Committed("l"), Committed("m"))
+    assert answers[0] == Committed("l")
+    assert isinstance(answers[2], Surveyed)
     assert strays
 
 
@@ -191,7 +193,7 @@ def test_a_task_for_another_place_is_not_done(family: Family, hospitals: Scenari
     held = workers(hospitals, family)
     grid = LocalGrid(app_of(held), nodes(held))
     swapped = {"north": next(n for n, c in grid.contexts.items() if c.node_config["site"] == "server")}
-    answers = Flower(grid, swapped, deadline=5).carry([Commit("north", {}, {}, "line", 1)])
+    answers = Flower(grid, swapped, deadline=5).carry([Commit("north", {}, {}, "line", 2)])
     assert answers == [Failure("north", "this is 'server', the task is for 'north'; nothing was done")]
 
 
@@ -223,7 +225,7 @@ def test_a_site_is_who_the_superlink_says_and_a_claim_does_not_overrule_it(famil
     grid = Named(app_of(held), {1: {"site": "north"}, 2: {"site": "north"}, 3: {"site": "server"}, 4: {"site": "server"}})
     grid.names = {1: "north"}
     backend = Flower(grid, deadline=5, join=0)
-    north, server = backend.carry([Commit("north", {}, {}, "l", 1), Commit("server", {}, {}, "l", 1)])
+    north, server = backend.carry([Commit("north", {}, {}, "l", 2), Commit("server", {}, {}, "l", 2)])
     assert north == Committed("l")
     assert server == Failure("server", "nodes 3, 4 all say that they are it; register nodes by name")
     assert backend.nodes.of("north") == 1
@@ -239,7 +241,7 @@ def test_a_node_that_comes_late_is_waited_for(family: Family, hospitals: Scenari
         return all_nodes() if next(looks, True) else []
 
     grid.get_node_ids = ids  # type: ignore[method-assign]
-    assert Flower(grid, deadline=5, join=5).carry([Commit("server", {}, {}, "l", 1)]) == [Committed("l")]
+    assert Flower(grid, deadline=5, join=5).carry([Commit("server", {}, {}, "l", 2)]) == [Committed("l")]
 
 
 def test_our_handlers_join_an_app_that_trains(family: Family, hospitals: Scenario) -> None:
@@ -263,7 +265,7 @@ def test_a_client_that_raises_is_told_from_one_that_refuses(family: Family, hosp
         raise OSError("the disk is gone")
 
     grid = LocalGrid(client_app(nobody), nodes(["north"]))
-    answers = Flower(grid, deadline=5, join=0).carry([Commit("north", {}, {}, "l", 1)] * 2)
+    answers = Flower(grid, deadline=5, join=0).carry([Commit("north", {}, {}, "l", 2)] * 2)
     assert answers == [Failure("north", "its app failed (Flower's code 2): OSError: the disk is gone")] * 2
     refused = over_grid(hospitals, family).carry([Fetch("north", "no such version")])
     assert isinstance(refused[0], Failure)

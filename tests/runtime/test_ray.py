@@ -84,7 +84,7 @@ def test_a_site_that_stays_away_is_named_and_nothing_is_committed(
 ) -> None:
     ledger, heads = (lent / "ledger.jsonl").read_bytes(), dict(Family.open(lent).heads)
     if what == "hangs":
-        backend.deadline = 4 + 20 * idle(backend)  # the others, which do not hang, are there by then on a busy machine too
+        backend.deadline = 4 + round(20 * idle(backend))  # the others, which do not hang, are there by then
     order(lent.parent / site, what, kind, seconds=10 * DEADLINE, times=99)
     started = time.monotonic()
     late = r"(\w+, )*" if what == "hangs" else ""  # on a very busy machine others are late too, and named beside it

@@ -250,7 +250,7 @@ def test_a_method_beyond_the_menu_is_allowed_by_the_file(tmp_path: Path) -> None
     named = "tests.runtime.test_flower_backend:Mine"
     task = Apply("north", "v", named, {}, (), None, (), Question(("0",)), Scores(None, None, 0, 0), 0.0, (0.1, 0.1))
     told = [answer(open_site(write(tmp_path / n, methods=m)), task, ()) for n, m in (("a", []), ("b", [named]))]
-    assert "is not allowed at north; it allows steer, fiun, " in str(getattr(told[0], "text", ""))
+    assert "is not allowed at north; it allows steer, " in str(getattr(told[0], "text", ""))
     assert ", and its owner can allow more there" in str(getattr(told[0], "text", ""))
     assert "unknown version" in str(getattr(told[1], "text", ""))
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedunlearn.errors import InputError, StoreError
+from fedunlearn.errors import InputError, ShapeError, StoreError
 from fedunlearn.store import Ledger, Store
 from fedunlearn.tensors import Head, equal
 
@@ -75,6 +75,16 @@ def test_damage_is_found_and_named(tmp_path: Path, where: str, damage: str) -> N
         path.write_bytes(raw[: len(raw) // 2] if damage == "cut" else bytes([*raw[:-40], raw[-40] ^ 1, *raw[-39:]]))
     with pytest.raises(StoreError, match=version[:12]):
         Store(tmp_path).read(version)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_not_kept_and_huge_ones_are(wrong: float, tmp_path: Path) -> None:
+    """A sum of huge finite numbers is infinite, and infinities of both signs make no number."""
+    store, huge = Store(tmp_path), torch.full((4,), 3e38)
+    with pytest.raises(ShapeError, match="weights of 'b' are NaN or infinite"):
+        store.write({"a": huge, "b": torch.tensor([1.0, wrong, -wrong])}, Head("a", ("x",)))
+    assert store.versions() == ()
+    assert equal(store.read(store.write({"a": huge}, Head("a", ("x",)))).weights, {"a": huge})
 
 
 def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
