@@ -105,8 +105,8 @@ class Nest:
         there, twins = self.folder / "copy", self.family / "reference"
         shutil.rmtree(there, ignore_errors=True)
         shutil.copytree(self.family, there, ignore=shutil.ignore_patterns("reference"))
-        twins.mkdir(exist_ok=True)
-        (there / "reference").symlink_to(twins.resolve(), target_is_directory=True)
+        if twins.exists():
+            (there / "reference").symlink_to(twins.resolve(), target_is_directory=True)
         try:
             yield Family.open(there)
         finally:

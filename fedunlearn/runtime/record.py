@@ -61,7 +61,7 @@ def row(
     status: str,
     held_out: bool,
     evaluated: Mapping[str, Mapping[str, Any]],
-    tested: Tested | None,
+    tested: Tested | None = None,
 ) -> dict[str, Any]:
     """One heir, as the record keeps it. Scores are fractions of rows, None where not tested, or where the home is offline.
 

@@ -43,7 +43,7 @@ def invented(
     plan = discover(lineage, request)
     rows = []
     for heir in plan.heirs:
-        plain = row(heir, lineage[heir.name], None, None, None, (), (), "committed", bool(request.classes))
+        plain = row(heir, lineage[heir.name], None, None, None, (), (), "committed", bool(request.classes), {})
         scores = {"forgotten_before": 0.9, "forgotten_after": 0.01, "retained_before": 0.95, "retained_after": 0.94}
         others = {"retrained_forgotten": 0.0, "retrained_retained": 0.96, "mask_retained": 0.95, "strength": {"alpha": 3.0}}
         named = {"version_before": "0" * 64, "version_after": f"{len(rows):064x}", "rows_forgotten": 50, "rows_retained": 400}
