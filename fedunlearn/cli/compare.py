@@ -12,6 +12,7 @@ from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.options import Data, Json
 from fedunlearn.compare import Subject, choices_of, notes, overview, planned, requests_of, write
 from fedunlearn.compare import compare as run_compare
+from fedunlearn.compare.deeper import check_tier
 from fedunlearn.scenario import find_topology, load
 
 
@@ -29,13 +30,18 @@ def compare(
         "runs/compare"
     ),
     no_reference: Annotated[bool, typer.Option("--no-reference", help="do not retrain families to compare with")] = False,
+    tier: Annotated[
+        str,
+        typer.Option(help="evaluate every edited model: quick (seconds), or full (minutes: probe, relearning, membership)"),
+    ] = "",
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Methods, seeds and topologies in one table: what each leaves, what it costs, where it fails."""
+    check_tier(tier)
     choices, requests = choices_of(methods, settings or ()), requests_of(classes)
     subjects = [Subject.of(load(find_topology(name)), requests) for name in topologies]
-    asked = (subjects, choices, range(seeds), folder / "work", not no_reference)
+    asked = (subjects, choices, range(seeds), folder / "work", not no_reference, tier)
     err.print(f"planned: {planned(*asked).words()}", markup=False)
     with progress() as say:
         result = run_compare(*asked, progress=say)

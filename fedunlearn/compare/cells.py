@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fedunlearn.compare.deeper import NOTHING, means_of, words_of
 from fedunlearn.evaluation import Gate
 from fedunlearn.evaluation.intervals import over_seeds, proportion
 from fedunlearn.lineage.plan import ABSENT, AS_RETRAINED
@@ -101,6 +102,7 @@ def _cell(rows: Rows, gate: Gate) -> Plain:
         "counts": counts,
         "judged": judged,
         "within": within,
+        "deeper": means_of(rows),
     }
 
 
@@ -135,6 +137,8 @@ def _line(rows: Rows, gate: Gate) -> Plain:
         ),
         "mask_lost": lost(among, "mask_retained"),
         "gap": max(gaps, key=lambda g: g["value"], default=None),
+        "deeper": means_of(rows),
+        "not_measured": words_of(rows),
         "seconds": sum(spent.values()) / len(spent) if spent else None,
     }
 
@@ -160,7 +164,7 @@ def _kind(why: str) -> str:
 
 def _again(row: Mapping[str, Any]) -> Plain:
     """A row of the retrained family, as if retraining were a method."""
-    said = {"method": RETRAINED, "simulation": False, "status": RETRAINED, "why": "", "mask_retained": None}
+    said = {"method": RETRAINED, "simulation": False, "status": RETRAINED, "why": "", "mask_retained": None, **NOTHING}
     after = {"forgotten_after": row["retrained_forgotten"], "retained_after": row["retrained_retained"]}
     return {**row, **said, **after, "seconds": row["retrain_seconds"]}
 

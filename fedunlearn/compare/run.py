@@ -8,6 +8,7 @@ from typing import Any
 from fedunlearn.compare.asked import Choice, Subject, check, check_classes
 from fedunlearn.compare.cells import cells_of, summary_of
 from fedunlearn.compare.clock import Clock, Step
+from fedunlearn.compare.deeper import NOTHING, check_tier, deeper
 from fedunlearn.compare.origin import joined
 from fedunlearn.compare.work import Nest, Plain, Say, kept, read
 from fedunlearn.errors import FedUnlearnError
@@ -29,6 +30,7 @@ def compare(
     seeds: Sequence[int],
     work: Path,
     reference: bool = True,
+    tier: str = "",
     *,
     progress: Say = lambda _: None,
 ) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def compare(
         seeds: one family of every topology is trained for each.
         work: where families and results are kept meanwhile (see `work`); a second run goes on there.
         reference: retrain every family without the data of every request, to compare with.
+        tier: what to take of every edited model beside its scores: "quick", "full", or nothing.
         progress: told, in words, what is being done and how long the rest may take.
 
     Returns:
@@ -49,19 +52,20 @@ def compare(
         seeds together; `summary`, a line a topology and method; what was asked; where it comes from.
 
     Raises:
-        InputError: a name, a class or a topology is wrong. Nothing is trained then.
+        InputError: a name, a class, a tier or a topology is wrong. Nothing is trained then.
     """
     check(subjects, choices)
+    check_tier(tier)
     for subject in subjects:
         check_classes(subject, _classes(subject, seeds[0], work))
-    clock = planned(subjects, choices, seeds, work, reference)
+    clock = planned(subjects, choices, seeds, work, reference, tier)
     rows: list[dict[str, Any]] = []
     origins: list[Mapping[str, Any]] = []
     for subject in subjects:
         for seed in seeds:
             nest = Nest.of(work, subject.scenario, seed)
             with nest.alone():
-                for row, made in _rows(nest, subject, seed, choices, reference, clock, progress):
+                for row, made in _rows(nest, subject, seed, choices, reference, tier, clock, progress):
                     rows += row
                     origins += made
     limits = {s.scenario.name: s.scenario.gate.gate for s in subjects}
@@ -71,6 +75,7 @@ def compare(
         "limits": {name: vars(gate) for name, gate in limits.items()},
         "methods": [c.to_json() for c in choices],
         "reference": reference,
+        "tier": tier,
         **joined(origins),
         "summary": summary_of(rows, limits),
         "cells": cells_of(rows, limits),
@@ -84,14 +89,19 @@ def _classes(subject: Subject, seed: int, work: Path) -> tuple[str, ...]:
 
 
 def planned(
-    subjects: Sequence[Subject], choices: Sequence[Choice], seeds: Sequence[int], work: Path, reference: bool = True
+    subjects: Sequence[Subject],
+    choices: Sequence[Choice],
+    seeds: Sequence[int],
+    work: Path,
+    reference: bool = True,
+    tier: str = "",
 ) -> Clock:
     """What such a comparison has to do, and how long that takes as far as it is known; trains nothing."""
-    return Clock.of(_steps(subjects, choices, seeds, work, reference))
+    return Clock.of(_steps(subjects, choices, seeds, work, reference, tier))
 
 
 def _steps(
-    subjects: Sequence[Subject], choices: Sequence[Choice], seeds: Sequence[int], work: Path, reference: bool
+    subjects: Sequence[Subject], choices: Sequence[Choice], seeds: Sequence[int], work: Path, reference: bool, tier: str
 ) -> Iterator[tuple[Step, float | None]]:
     """Every step of a comparison, with the seconds of those that are kept."""
 
@@ -105,11 +115,18 @@ def _steps(
             for request in subject.requests:
                 yield (name, RETRAINING), took(nest.before(request, reference))
                 for choice in choices:
-                    yield (name, choice.label), took(nest.after(request, reference, choice))
+                    yield (name, choice.label), took(nest.after(request, reference, choice, tier))
 
 
 def _rows(
-    nest: Nest, subject: Subject, seed: int, choices: Sequence[Choice], reference: bool, clock: Clock, progress: Say
+    nest: Nest,
+    subject: Subject,
+    seed: int,
+    choices: Sequence[Choice],
+    reference: bool,
+    tier: str,
+    clock: Clock,
+    progress: Say,
 ) -> Iterator[tuple[list[dict[str, Any]], list[Mapping[str, Any]]]]:
     """All rows of one family, a request and method at a time, and where they come from."""
     name = subject.scenario.name
@@ -134,8 +151,8 @@ def _rows(
         before = step(RETRAINING, nest.before(request, reference), partial(_before, family, places, request, twin))
         clocks = {"train_seconds": trained["wall"], "retrain_seconds": before["wall"] if reference else None}
         for choice in choices:
-            path, text = nest.after(request, reference, choice), f"{choice.label} on {request.words()}"
-            after = step(choice.label, path, partial(_after, nest, request, choice, twin), text)
+            path, text = nest.after(request, reference, choice, tier), f"{choice.label} on {request.words()}"
+            after = step(choice.label, path, partial(_after, nest, request, choice, twin, reference, tier), text)
             origins = [trained["origin"], before["origin"], after["origin"]]
             made = {"topology": name, "seed": seed, "request": request.id, "method": choice.label}
             made |= {"simulation": choice.simulation, "commit": " + ".join(dict.fromkeys(o["commit"] for o in origins))}
@@ -147,12 +164,12 @@ def _joined(heir: Plain, after: Plain) -> dict[str, Any]:
     if "failed" in after:
         same = {f"{what}_after": heir[f"{what}_before"] for what in ("forgotten", "retained")}
         nothing = dict.fromkeys(("mask_retained", "strength", "rule", "passes", "seconds"))
-        return heir | same | nothing | {"status": FAILED, "why": after["failed"]}
+        return heir | same | nothing | NOTHING | {"status": FAILED, "why": after["failed"]}
     found = dict(after["heirs"][heir["heir"]])
-    by_class = found.pop("by_class")
+    by_class, measured = found.pop("by_class"), found.pop("measured", NOTHING)
     if heir["class"]:
         found["forgotten_after"] = by_class.get(heir["class"])
-    return heir | found | {"seconds": after["seconds"]}
+    return {**heir, **found, **measured, "seconds": after["seconds"]}
 
 
 def _before(family: Family, places: Mapping[str, Worker], request: Request, twin: Twin) -> Plain:
@@ -200,8 +217,8 @@ def _depths(lineage: Lineage, request: Request) -> dict[str, int]:
     return found
 
 
-def _after(nest: Nest, request: Request, choice: Choice, twin: Twin) -> Plain:
-    """Every heir as a method leaves it, on a copy of the family; or why it failed."""
+def _after(nest: Nest, request: Request, choice: Choice, twin: Twin, reference: bool, tier: str) -> Plain:
+    """Every heir as a method leaves it, on a copy of the family, evaluated to a tier; or why it failed."""
     with nest.copy() as family:
         backend = InProcess(workers(nest.scenario, family), simulation=True)
         try:
@@ -212,9 +229,13 @@ def _after(nest: Nest, request: Request, choice: Choice, twin: Twin) -> Plain:
             return {"failed": str(error)}
         except Exception as error:  # a method of the user's own may raise anything
             return {"failed": f"{type(error).__name__}: {error}"}
+        names = [m["name"] for m in record.facts["models"]]
+        measured = deeper(family, tier, backend, reference, names) if tier and names else {}
     heirs = {}
     for m in record.facts["models"]:
         texts = [o["text"] for o in record.facts["objections"] if o["model"] == m["name"]]
         taken = ("forgotten_after", "retained_after", "mask_retained", "strength", "rule", "passes", "status")
         heirs[m["name"]] = {**{k: m[k] for k in taken}, "by_class": m["forgotten_by_class"], "why": "; ".join(texts)}
+        if m["name"] in measured:
+            heirs[m["name"]]["measured"] = measured[m["name"]]
     return {"seconds": record.cost["seconds"], "heirs": heirs}

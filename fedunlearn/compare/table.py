@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedunlearn.compare.cells import JUDGED, RETRAINED, class_of
+from fedunlearn.compare.deeper import DEEPER, Deeper
 from fedunlearn.runtime.record import COMMITTED
 
 Result = Mapping[str, Any]
@@ -34,7 +35,7 @@ class Table:
 def overview(result: Result) -> Table:
     """One line for every topology and method. In percent, and in points where something is lost."""
     header = ["topology", "method", "accepted", "cells", "within limits", "left", "worst model", "worst class", "worst of all",
-              "lost", "worst lost", "mask: lost", "from retrained", "seconds"]  # fmt: skip
+              "lost", "worst lost", "mask: lost", "from retrained", *(d.header for d in DEEPER), "seconds"]  # fmt: skip
     lines = []
     for s in result["summary"]:
         tried = sum(s["outcomes"].values())
@@ -50,26 +51,30 @@ def overview(result: Result) -> Table:
             _named(s["worst_lost"], _points),
             _points(s["mask_lost"], False),
             "-" if s["gap"] is None else f"{s['gap']['heir']}, {s['gap']['class']}: {percent(s['gap']['value'])}",
+            *(_deeper(d, s, True) for d in DEEPER),
             "-" if s["seconds"] is None else f"{s['seconds']:.2f}",
         ])  # fmt: skip
     many = len({s["topology"] for s in result["summary"]}) > 1
-    return _without_empty(header, lines, ("from retrained", "within limits"), () if many else ("topology",))
+    may_go = ("from retrained", "within limits", *(d.header for d in DEEPER))
+    return _without_empty(header, lines, may_go, () if many else ("topology",))
 
 
 def details(result: Result) -> Table:
     """One line for every cell: an heir, a class and a method, seeds pooled."""
     header = ("topology", "method", "class", "model", "born", "depth", "target", "before", "left", "retrained",
-              "rest before", "lost", "mask: lost", "retrained: lost", "accepted", "counted")  # fmt: skip
+              "rest before", "lost", "mask: lost", "retrained: lost", "accepted",
+              *(d.header for d in DEEPER), "counted")  # fmt: skip
     lines = []
     for c in result["cells"]:
         few = "" if c["judged"] else f" (under {JUDGED} rows)"
-        lines.append((
+        lines.append([
             c["topology"], c["method"], class_of(c), c["heir"], c["born"], str(c["depth"]), c["target"],
             percent(c["before"]), _share(c["left"]), percent(c["retrained_left"]),
             percent(c["rest_before"]), _points(c["lost"]), _points(c["mask_lost"], False), _points(c["retrained_lost"], False),
-            f"{c['outcomes'].get(COMMITTED, 0)} of {c['seeds']}", f"yes{few}" if c["counts"] else "no",
-        ))  # fmt: skip
-    return Table(header, tuple(lines))
+            f"{c['outcomes'].get(COMMITTED, 0)} of {c['seeds']}",
+            *(_deeper(d, c, False) for d in DEEPER), f"yes{few}" if c["counts"] else "no",
+        ])  # fmt: skip
+    return _without_empty(header, lines, tuple(d.header for d in DEEPER), ())
 
 
 def notes(result: Result) -> list[str]:
@@ -90,7 +95,14 @@ def notes(result: Result) -> list[str]:
         said.append(f"within limits: counted cells of at least {JUDGED} rows that keep to them. {'; '.join(limits)}.")
     if any(m["simulation"] for m in result["methods"]):
         said.append("simulation only: it needs what no deployment grants, such as rows of the class at every heir's home.")
-    said += [text for line in result["summary"] for text in _reasons(line)]
+    if result.get("tier"):
+        said.append(
+            f"{result['tier']} tier, means over edited models, requests and seeds, the worst model in brackets: ToW (1 is like "
+            "retrained); what a linear probe on the features recognises of the class beyond a retrained model's, in points; "
+            "what comes back of it by training on retained rows only, in %; AUC of a population attack by loss (weak: a low "
+            "value protects nobody). All classes of a request together."
+        )
+    said += [text for line in result["summary"] for text in (*_reasons(line), *_unmeasured(line))]
     chosen = {m["label"]: ", ".join(f"{k}={v}" for k, v in m["settings"].items()) for m in result["methods"] if m["settings"]}
     if chosen:
         said.append(f"settings: {'; '.join(f'{label}: {values}' for label, values in chosen.items())}.")
@@ -110,6 +122,25 @@ def _reasons(line: Mapping[str, Any]) -> list[str]:
     said = "; ".join(f"{n} {status} ({why})" for n, status, why in found[:MOST])
     more = "; others are in the rows" if len(found) > MOST else ""
     return [f"{line['topology']}, {line['method']}: {said}{more}."] if found else []
+
+
+def _unmeasured(line: Mapping[str, Any]) -> list[str]:
+    """What has no number, and why."""
+    found = line.get("not_measured", ())
+    said = "; ".join(f"{n} models: {text}" for n, text in found[:MOST])
+    more = "; others are in the rows" if len(found) > MOST else ""
+    return [f"{line['topology']}, {line['method']}: not measured: {said}{more}."] if said else []
+
+
+def _deeper(what: Deeper, of: Mapping[str, Any], worst: bool) -> str:
+    s = of.get("deeper", {}).get(what.key)  # results that were kept before there were tiers have none
+
+    def shown(value: float) -> str:
+        return percent(value) if what.percent else f"{value:.2f}"
+
+    if s is None:
+        return "-"
+    return shown(s["value"]) + (f" [{s['name']}: {shown(s['worst'])}]" if worst else "")
 
 
 def _share(s: Mapping[str, Any] | None) -> str:

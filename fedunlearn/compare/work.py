@@ -5,7 +5,7 @@
     family/                              trained once; its retrained twins are in it
     trained.json                         seconds, where it comes from
     before/<content>.json                a request: every heir before it, and as retrained
-    after/<content>.json                 a request, a method, its settings: every heir after it
+    after/<content>.json                 a request, a method, its settings, a tier: every heir after it
 ```
 
 Names are made of contents, so that nothing of another topology, other settings or another version of this package is taken
@@ -69,9 +69,10 @@ class Nest:
         """Where heirs as they are before a request are kept."""
         return self.folder / "before" / f"{_content([_asked(request), reference])}.json"
 
-    def after(self, request: Request, reference: bool, choice: Choice) -> Path:
-        """Where heirs as a method leaves them are kept."""
-        return self.folder / "after" / f"{_content([_asked(request), reference, choice.identity])}.json"
+    def after(self, request: Request, reference: bool, choice: Choice, tier: str = "") -> Path:
+        """Where heirs as a method leaves them are kept, evaluated to a tier."""
+        asked = [_asked(request), reference, choice.identity, *([tier] if tier else [])]
+        return self.folder / "after" / f"{_content(asked)}.json"
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -100,10 +101,12 @@ class Nest:
 
     @contextmanager
     def copy(self) -> Iterator[Family]:
-        """A copy of the family, to be changed, and gone afterwards."""
-        there = self.folder / "copy"
+        """A copy of the family, to be changed, and gone afterwards; what is retrained for it stays with the family."""
+        there, twins = self.folder / "copy", self.family / "reference"
         shutil.rmtree(there, ignore_errors=True)
         shutil.copytree(self.family, there, ignore=shutil.ignore_patterns("reference"))
+        if twins.exists():
+            (there / "reference").symlink_to(twins.resolve(), target_is_directory=True)
         try:
             yield Family.open(there)
         finally:

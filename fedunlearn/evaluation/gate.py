@@ -11,7 +11,7 @@ from fedunlearn.evaluation.limits import check_limits, judge_metrics, tiers_of
 
 @dataclass(frozen=True)
 class Gate:
-    """Limits, as fractions.
+    """Limits, as fractions, and where they may be tested.
 
     Args:
         forgotten_at_most: accuracy left on the forgotten classes, where they must be absent.
@@ -19,6 +19,8 @@ class Gate:
         distance_to_retrained_at_most: from a retrained model's accuracy on the same forgotten rows, where that is the target.
         metrics: limits on what an evaluation finds, by the way to the number: {"probe.after.above_retrained": {"at_most": 0.1}}
             (see `evaluation.limits`).
+        score_at_roots: have candidates whose home has no rows to test them on scored at the sites of their roots; their
+            weights travel there, as far as the home gives them.
 
     Raises:
         InputError: a limit is not a fraction, or a metric or its limit is none.
@@ -28,6 +30,7 @@ class Gate:
     retained_drop_at_most: float = 0.05
     distance_to_retrained_at_most: float = 0.10
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    score_at_roots: bool = False
 
     def __post_init__(self) -> None:
         for what in ("forgotten_at_most", "retained_drop_at_most", "distance_to_retrained_at_most"):

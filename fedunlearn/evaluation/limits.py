@@ -62,13 +62,7 @@ def judge_metrics(limits: Limits, target: str, evaluation: Mapping[str, Mapping[
     wrong, untested = [], []
     for way, sides in limits.items():
         name, _, rest = way.partition(".")
-        found = evaluation.get(METRICS[name].tier)
-        if found is None:
-            value: float | str = "it was not evaluated; its home did not answer"
-        elif name in found["metrics"]:
-            value = _number(found["metrics"][name], rest)
-        else:
-            value = str(found["not_measurable"].get(name, "nothing was found"))
+        value = number_at(evaluation, way)
         if isinstance(value, str):
             if target != "not_expressible" or not _about_outputs(name, rest):
                 untested.append(f"not tested: {way}: {value}")
@@ -77,6 +71,22 @@ def judge_metrics(limits: Limits, target: str, evaluation: Mapping[str, Mapping[
             if value > limit if side == "at_most" else value < limit:
                 wrong.append(f"{way} is {value:.4g} ({SIDES[side]} {limit:.4g})")
     return wrong, untested
+
+
+def number_at(evaluation: Mapping[str, Mapping[str, Any]], way: str) -> float | str:
+    """One number out of what was found of a model, or why there is none.
+
+    Args:
+        evaluation: what was found, by tier.
+        way: to the number.
+    """
+    name, _, rest = way.partition(".")
+    found = evaluation.get(METRICS[name].tier)
+    if found is None:
+        return "it was not evaluated; its home did not answer"
+    if name in found["metrics"]:
+        return _number(found["metrics"][name], rest)
+    return str(found["not_measurable"].get(name, "nothing was found"))
 
 
 def _about_outputs(name: str, rest: str) -> bool:

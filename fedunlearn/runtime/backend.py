@@ -92,6 +92,12 @@ class Split(Backend):
         return [found[i] for i in range(len(tasks))]
 
 
+def traffic_since(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
+    """Bytes up and down by place since `before`."""
+    since = {p: (up - before.get(p, (0, 0))[0], down - before.get(p, (0, 0))[1]) for p, (up, down) in sorted(after.items())}
+    return {place: {"up": up, "down": down} for place, (up, down) in since.items() if up or down}
+
+
 def answer(worker: Answerer, task: Task, allowed: Collection[str] | None = None) -> Answer:
     """Have a worker do one task; whatever goes wrong becomes its answer, so that others still answer.
 

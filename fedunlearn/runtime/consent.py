@@ -2,8 +2,8 @@
 
 Survey (rows a class), Score (accuracies on held-out rows) and Commit (the mirror of the ledger: current versions, and what must
 not be trained on) are answered without asking, and so is a quick evaluation of versions that are here: it gives accuracies and
-distances of outputs. For everything else the owner is asked; also for a quick evaluation against a model that comes along, as
-what a model made for it says to few rows may tell them.
+distances of outputs. For everything else the owner is asked; also for a score or a quick evaluation of a model that comes
+along, as what a model made for it says to few rows may tell them.
 """
 
 import json
@@ -19,7 +19,21 @@ from blake3 import blake3
 from fedunlearn.errors import SiteError, StoreError, unknown
 from fedunlearn.runtime.backend import Answerer
 from fedunlearn.runtime.codec import pack
-from fedunlearn.runtime.tasks import Answer, Apply, Commit, Deposit, Evaluate, Fetch, Measure, Score, Seal, Survey, Task, Train
+from fedunlearn.runtime.tasks import (
+    Answer,
+    Apply,
+    Commit,
+    Deposit,
+    Evaluate,
+    Fetch,
+    Fetched,
+    Measure,
+    Score,
+    Seal,
+    Survey,
+    Task,
+    Train,
+)
 from fedunlearn.store import write_atomically
 
 FREE = (Survey, Score, Commit)
@@ -152,7 +166,9 @@ class Asking:
 
 def free(task: Task) -> bool:
     """Whether a task is done without asking."""
-    return isinstance(task, FREE) or (isinstance(task, Evaluate) and task.tier == "quick" and not task.sent)
+    if isinstance(task, Score | Evaluate) and task.sent:
+        return False
+    return isinstance(task, FREE) or (isinstance(task, Evaluate) and task.tier == "quick")
 
 
 def identity(task: Task) -> str:
@@ -193,6 +209,11 @@ def words(task: Task) -> str:
             beside = f", beside {len(task.retrained)} retrained, {len(task.sent)} of them sent along" if task.retrained else ""
             return (
                 f"evaluate {_short(task.after)} against {_short(task.before)} ({task.tier!r}, {how}{beside}); numbers are sent"
+            )
+        case Score(sent=Fetched()):
+            about = _listed(task.question.classes) if task.question.classes else "samples"
+            return (
+                f"score {_short(task.version)}, which is sent along, on held-out rows here and on {about}; accuracies are sent"
             )
         case Seal():
             return f"erase every version but {len(task.keep)} that are still needed, and what was banked of what is forgotten"

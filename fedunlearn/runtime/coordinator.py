@@ -8,6 +8,7 @@ Request --discover--> Plan
            merge over each heir's own sources                     (FIUn: Merging-FIM)
   round 2  Apply @ the heirs' homes, all at once -> candidates
            Evaluate @ the heirs' homes: quick metrics, and those that the gate has limits on
+           Score @ the roots' sites, where a home has no test rows and the gate allows it
            Gate -> objections in words -> Record -> one ledger line, the commit point
   round 3  settle: homes and sites follow the ledger
 """
@@ -23,7 +24,8 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import settings_of
-from fedunlearn.runtime.backend import Backend
+from fedunlearn.runtime.backend import Backend, traffic_since
+from fedunlearn.runtime.candidates import Tested, score_candidates
 from fedunlearn.runtime.evaluating import evaluate_applied, seconds_of
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Record, row
@@ -31,7 +33,7 @@ from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, merge, points_of
 from fedunlearn.runtime.settle import alone, settle
-from fedunlearn.runtime.tasks import Applied, Scored
+from fedunlearn.runtime.tasks import Applied
 from fedunlearn.tensors import PRECISIONS
 
 Progress = Callable[[str], None]
@@ -151,7 +153,8 @@ def carry_out(
         raise SiteError(f"nothing was changed: {'; '.join(f'{n} {t}' for n, t in waiting.items())}")
     progress(f"evaluating {len(applied)} candidates: {', '.join(doing.gate.tiers)}")
     evaluated = evaluate_applied(family, plan, applied, doing.gate.tiers, backend, roll, again)
-    rows, objections = _judge(family.lineage, plan, doing, found, applied, cases, misses, waiting, again.scored, evaluated)
+    tested = score_candidates(family, plan, applied, found.scored, again, backend, roll, doing.gate.score_at_roots)
+    rows, objections = _judge(family.lineage, plan, doing, found, applied, cases, misses, waiting, again, evaluated, tested)
     if doing.atomic and objections:
         for one in (r for r in rows if r["status"] == COMMITTED):
             one["status"] = PENDING
@@ -166,7 +169,7 @@ def carry_out(
     if roll.absent:
         cost["absent"] = dict(sorted(roll.absent.items()))
     if backend.traffic:  # until here: settling comes after the record is written
-        cost["traffic"] = _traffic(carried, backend.traffic)
+        cost["traffic"] = traffic_since(carried, backend.traffic)
     record = Record(_facts(plan, doing, rows, objections, roll), cost)
     _commit(family, doing, request, record)
     settle(family, backend, doing.quorum)
@@ -199,12 +202,6 @@ def _waiting(plan: Plan, found: Round1, roll: Roll) -> dict[str, str]:
     return waiting
 
 
-def _traffic(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
-    """Bytes up and down by place since `before`."""
-    since = {p: (up - before.get(p, (0, 0))[0], down - before.get(p, (0, 0))[1]) for p, (up, down) in sorted(after.items())}
-    return {place: {"up": up, "down": down} for place, (up, down) in since.items() if up or down}
-
-
 def _judge(
     lineage: Lineage,
     plan: Plan,
@@ -214,29 +211,31 @@ def _judge(
     cases: Mapping[str, Case],
     misses: Mapping[str, str],
     waiting: Mapping[str, str],
-    retrained: Mapping[str, Scored],
+    retrained: Reference,
     evaluated: Mapping[str, Mapping[str, Any]],
+    tested: Mapping[str, Tested],
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     rows: list[dict[str, Any]] = []
     objections: list[dict[str, str]] = []
     weighs = doing.method.wants(plan.request.classes) is not None
     for heir in plan.heirs:
-        scored, done = found.scored.get(heir.name), applied.get(heir.name)
-        reference = retrained[heir.name].test if heir.name in retrained else None
+        scored, done, by = found.scored.get(heir.name), applied.get(heir.name), tested.get(heir.name)
+        again = retrained.scored.get(heir.name)
+        reference = by.retrained if by else again.test if again else None
         case = cases.get(heir.name)
         shared = {n for one in case.evidence for n in one.means} if case else set()
         missing = tuple(n for n in scored.shapes if n not in shared) if scored and case and weighs else ()
         if heir.name in waiting:
             status, texts = WAITING, [waiting[heir.name]]
-        elif done is None or scored is None:
+        elif by is None:
             status, texts = UNTOUCHED, [f"untouched: {misses[heir.name]}"]
         else:
-            wrong, untested = doing.gate.judge(heir.target, scored.test, done.test, reference, evaluated.get(heir.name))
-            texts = wrong + ([] if doing.accept_untested else untested)
+            wrong, untested = doing.gate.judge(heir.target, by.before, by.after, reference, evaluated.get(heir.name))
+            texts = wrong + ([] if doing.accept_untested else [*untested, *by.refused])
             status = PENDING if texts else COMMITTED
         unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing(heir.name)))
         classes, of = bool(plan.request.classes), evaluated.get(heir.name, {})
-        rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, unmeasured, status, classes, of))
+        rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, unmeasured, status, classes, of, by))
         objections += [{"model": heir.name, "text": text} for text in texts]
     return rows, objections
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedunlearn.evaluation import Scores
 from fedunlearn.lineage import Heir, Model
+from fedunlearn.runtime.candidates import Tested
 from fedunlearn.runtime.tasks import Applied, Scored
 
 COMMITTED, PENDING, UNTOUCHED, WAITING = "committed", "pending", "untouched", "waiting"
@@ -60,15 +61,17 @@ def row(
     status: str,
     held_out: bool,
     evaluated: Mapping[str, Mapping[str, Any]],
+    tested: Tested | None = None,
 ) -> dict[str, Any]:
     """One heir, as the record keeps it. Scores are fractions of rows, None where not tested, or where the home is offline.
 
     `forgotten_on` says which rows are the forgotten ones: "test" rows for classes; for samples and whole sites the forgotten
     rows themselves, which are "training" rows and mean something only beside the retrained model's value. `evaluation` is what
-    was found of the candidate, by tier, without seconds and curves; empty where nobody could be asked.
+    was found of the candidate, by tier, without seconds and curves; empty where nobody could be asked. `scored_at` says where:
+    by place, the forgotten classes scored there, and the place of the rest; None where there is no candidate.
     """
-    before = scored.test if scored else Scores(None, None, 0, 0)
-    after = applied.test if applied else before
+    before = tested.before if tested else scored.test if scored else Scores(None, None, 0, 0)
+    after = tested.after if tested else before
     version = scored.version if scored else None
     return {
         "name": heir.name,
@@ -84,8 +87,9 @@ def row(
         "retrained_retained": retrained.retained if retrained else None,
         "forgotten_on": "test" if held_out else "training",
         "forgotten_by_class": dict(after.by_class),
-        "rows_forgotten": before.rows_forgotten,
-        "rows_retained": before.rows_retained,
+        "rows_forgotten": after.rows_forgotten,
+        "rows_retained": after.rows_retained,
+        "scored_at": dict(tested.at) if tested else None,
         "holds_class": heir.holds_class,
         "sources": list(heir.sources),
         "points": [f"{p.model} @ {p.shard}" for p in heir.points],

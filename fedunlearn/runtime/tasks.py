@@ -139,12 +139,21 @@ class Deposited:
 
 @dataclass(frozen=True)
 class Score:
-    """How a version does on the place's calibration and test rows, what it looks like, and what is there to weigh it."""
+    """How a version does on the place's calibration and test rows, what it looks like, and what is there to weigh it.
+
+    Args:
+        place: whose rows.
+        version: what is scored.
+        question: what it is about.
+        own_shards: the place's shards that the version was trained on, and the classes used of each.
+        sent: the version itself; None where the place has it in its own store.
+    """
 
     place: str
     version: str
     question: Question
     own_shards: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    sent: Fetched | None = None
 
 
 @dataclass(frozen=True)

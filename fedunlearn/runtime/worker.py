@@ -88,12 +88,12 @@ class Worker:
                 case Deposit():
                     return self._deposit(task)
                 case Score():
-                    version = self.store.read(task.version)
-                    net = self._net(version)
+                    scored = self._weights(task)
+                    net = self._net(scored)
                     shapes = {n: tuple(p.shape) for n, p in net.named_parameters()}
-                    calibration, test = (self._score(net, task.question, version.head, s) for s in ("calibration", "test"))
+                    calibration, test = (self._score(net, task.question, scored.head, s) for s in ("calibration", "test"))
                     own = sum(self._own_rows(task.version, shard, classes) for shard, classes in task.own_shards)
-                    return Scored(task.version, version.head, shapes, calibration, test, own)
+                    return Scored(task.version, scored.head, shapes, calibration, test, own)
                 case Apply():
                     return self._apply(task)
                 case Evaluate():
@@ -180,7 +180,7 @@ class Worker:
         rows = blake3(names.encode()).hexdigest()
         return {"version": version, "shard": shard, "rows": rows, "statistic": statistic, "loss": loss, "layers": "all"}
 
-    def _weights(self, task: Measure | Deposit) -> Fetched | Version:
+    def _weights(self, task: Measure | Deposit | Score) -> Fetched | Version:
         return task.sent or self.store.read(task.version)
 
     def _apply(self, task: Apply) -> Applied:

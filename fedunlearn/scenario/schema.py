@@ -167,6 +167,9 @@ class Limits(Strict):
     distance_to_retrained_at_most: float = Field(0.10, ge=0, le=1)
 
     metrics: dict[str, Bound] = Field(default_factory=dict)
+    score_at_roots: bool = Field(
+        False, description="score candidates whose home has no test rows at sites that trained on the data; weights travel"
+    )
 
     @property
     def gate(self) -> Gate:

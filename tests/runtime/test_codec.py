@@ -109,7 +109,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Measured: st.builds(Measured, TEXT, importances(), WHOLE, MAYBE),
     Deposit: st.builds(Deposit, TEXT, TEXT, TEXT, TEXT, st.none() | FETCHED),
     Deposited: st.builds(Deposited, TEXT, WHOLE),
-    Score: st.builds(Score, TEXT, TEXT, QUESTIONS, SHARDS),
+    Score: st.builds(Score, TEXT, TEXT, QUESTIONS, SHARDS, st.none() | FETCHED),
     Scored: st.builds(Scored, TEXT, HEADS, SHAPES, SCORES, SCORES, WHOLE),
     Apply: st.builds(
         Apply,

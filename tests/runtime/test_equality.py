@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fedunlearn.errors import InputError
+from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import METHODS, FIUn, Method, make
 from fedunlearn.runtime import Backend, Family, InProcess, unlearn
@@ -41,12 +42,14 @@ def families(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return of
 
 
-def outcome(folder: Path, request: Request, method: Method | str, backend: Callable[[Family], Backend]) -> dict[str, Any]:
+def outcome(
+    folder: Path, request: Request, method: Method | str, backend: Callable[[Family], Backend], gate: Gate | None = None
+) -> dict[str, Any]:
     """What comes of a request, or what is said; and what homes hold but for mirrors, which hash the ledger and so its times."""
     family, found = Family.open(folder), dict[str, Any]()
     before, over = dict(family.heads), backend(family)
     try:
-        record = unlearn(family, request, method, over)
+        record = unlearn(family, request, method, over, gate)
         found |= {"facts": record.facts, "traffic": record.cost.get("traffic", {})}
     except InputError as error:
         found["says"] = str(error)

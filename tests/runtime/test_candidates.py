@@ -1,0 +1,199 @@
+"""What a home has no test rows of is scored at the roots' sites where the gate says so, with consent, and never otherwise."""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedunlearn.errors import SiteError
+from fedunlearn.evaluation import Gate
+from fedunlearn.evaluation.accuracy import accuracy
+from fedunlearn.lineage import Request, discover
+from fedunlearn.nets import load
+from fedunlearn.runtime import Backend, Family, InProcess, Record, unlearn
+from fedunlearn.runtime.backend import Answerer
+from fedunlearn.runtime.consent import Asking, Consent
+from fedunlearn.runtime.tasks import Answer, Fetch, Score, Scored, Task
+from fedunlearn.scenario import Scenario, retrained, train, workers
+from tests.conftest import LEAVE, NORTH
+from tests.runtime.test_equality import outcome
+from tests.runtime.test_evaluating import Nothing
+from tests.runtime.test_flower_backend import over_grid
+from tests.scenario.elsewhere import MODELS, Counting, at_hand
+
+AT_ROOTS = Gate(score_at_roots=True, retained_drop_at_most=1)
+FEW = {  # the server has no rows, east none of 0
+    "shared": {**MODELS["shared"], "rounds": 3, "keep": "last", "epochs": 6, "batch": 8},
+    "eastern": {**MODELS["eastern"], "lr": 0.001},
+}
+
+
+@pytest.fixture(scope="module")
+def scenario() -> Scenario:
+    return at_hand(FEW).model_copy(update={"net": {"name": "mlp", "hidden": 32, "norm": True}})
+
+
+@pytest.fixture(scope="module")
+def whole(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few") / "family"
+    family = train(scenario, folder)
+    retrained(family, scenario, NORTH, InProcess(workers(scenario, family)))
+    return folder
+
+
+@pytest.fixture
+def few(whole: Path, tmp_path: Path) -> Family:
+    return Family.open(Path(shutil.copytree(whole, tmp_path / "few")))
+
+
+def rows_of(record: Record) -> dict[str, dict[str, Any]]:
+    return {m["name"]: m for m in record.facts["models"]}
+
+
+def texts_of(record: Record, model: str) -> list[str]:
+    return [o["text"] for o in record.facts["objections"] if o["model"] == model]
+
+
+def sent(backend: Counting) -> list[Task]:
+    """What makes weights travel."""
+    tasks = [t for some in backend.carried for t in some]
+    return [t for t in tasks if isinstance(t, Fetch) or (isinstance(t, Score) and t.sent)]
+
+
+def test_without_a_word_in_the_gate_no_weights_travel_and_it_stays_untested(scenario: Scenario, few: Family) -> None:
+    assert discover(few.lineage, LEAVE).untested == ("shared", "eastern")
+    backend = Counting(workers(scenario, few))
+    record = unlearn(few, LEAVE, "logit_mask", backend, replace(AT_ROOTS, score_at_roots=False))
+    assert sent(backend) == []
+    for name, home in (("shared", None), ("eastern", "east")):
+        one = rows_of(record)[name]
+        assert one["forgotten_after"] is None
+        assert one["scored_at"] == {"forgotten": {}, "retained": home}
+        assert "not tested: no row of what is forgotten can be scored at its home" in texts_of(record, name)
+
+
+@pytest.mark.parametrize("method", [Nothing(), "logit_mask"])
+def test_a_candidate_is_scored_on_the_rows_of_a_site_that_trained_on_it(
+    scenario: Scenario, few: Family, method: Nothing | str
+) -> None:
+    held = workers(scenario, few)
+    before, record = few.heads, unlearn(few, LEAVE, method, InProcess(held), AT_ROOTS)
+    assert few.heads["shared"] != before["shared"] or method != "logit_mask"
+    for name, rest in (("shared", "north"), ("eastern", "east")):
+        one, test = rows_of(record)[name], held["north"].data.held_out["test"]
+        for when in ("before", "after"):
+            version = few.store(one["home"]).read(one[f"version_{when}"])
+            net = load(held["north"].make_net(10, version.net), version.weights).eval()
+            there = held[rest].data.held_out["test"].without(["0"])
+            assert one[f"forgotten_{when}"] == accuracy(net, test.of(["0"]))
+            assert one[f"retained_{when}"] == accuracy(net, there)
+        assert one["rows_forgotten"] == len(test.of(["0"])) > 5
+        assert one["scored_at"] == {"forgotten": {"north": ["0"]}, "retained": rest}
+        assert one["forgotten_before"] > 0.5
+        left = [t for t in texts_of(record, name) if "of the forgotten rows are still recognised" in t]
+        assert (one["status"], len(left)) == (("committed", 0) if method == "logit_mask" else ("pending", 1))
+    assert record.accepted == (method == "logit_mask")
+
+
+def test_as_retrained_is_judged_beside_the_retrained_model_on_the_same_rows(scenario: Scenario, few: Family) -> None:
+    held = workers(scenario, few)
+    backend = InProcess(held)
+    again = retrained(few, scenario, NORTH, backend)
+    strict = replace(AT_ROOTS, distance_to_retrained_at_most=0.0)
+    record = unlearn(few, NORTH, Nothing(), backend, strict, retrained=again)
+    test = held["north"].data.held_out["test"].of(["0"])
+    for name, one in rows_of(record).items():
+        assert one["target"] == "as_retrained"
+        net = load(held["north"].make_net(10, again.sent[name].net), again.sent[name].weights).eval()
+        assert one["retrained_forgotten"] == accuracy(net, test) != one["forgotten_after"]
+        assert any("a retrained model recognises" in t for t in texts_of(record, name))
+        assert not any("not tested" in t for t in texts_of(record, name))
+
+
+def test_samples_are_scored_where_they_lie(scenario: Scenario, few: Family) -> None:
+    held = workers(scenario, few)
+    keys = {site: held[site].data.all("main").keys[:3] for site in ("north", "south")}
+    request = Request(samples=tuple(f"{site}/main/{k}" for site, some in keys.items() for k in some))
+    record = unlearn(few, request, "fiun", InProcess(held), AT_ROOTS)
+    for one in rows_of(record).values():
+        assert one["rows_forgotten"] == 6
+        assert one["scored_at"]["forgotten"] == {"north": [], "south": []}
+
+
+def asking(held: dict[str, Any], place: str, folder: Path) -> tuple[dict[str, Answerer], Consent]:
+    consent = Consent(folder / place)
+    return {**held, place: Asking(held[place], consent, lambda wish: f"approve {wish}")}, consent
+
+
+def test_a_home_that_refuses_leaves_it_untested_in_its_own_words_until_its_owner_allows_it(
+    scenario: Scenario, few: Family, tmp_path: Path
+) -> None:
+    held, consent = asking(workers(scenario, few), "server", tmp_path)
+    with pytest.raises(SiteError, match="has not allowed it yet: edit version"):
+        unlearn(few, LEAVE, "logit_mask", InProcess(held), AT_ROOTS)
+    consent.approve(consent.wishes()[0].id)
+    for left in (2, 0):
+        record = unlearn(few, LEAVE, "logit_mask", InProcess(held), AT_ROOTS)
+        waits = [w for w in consent.wishes() if not w.approved]
+        assert len(waits) == left
+        if left:
+            assert rows_of(record)["shared"]["status"] == "pending"
+            assert rows_of(record)["eastern"]["status"] == "committed"
+            refused = texts_of(record, "shared")
+            assert refused[0] == "not tested: no row of what is forgotten can be scored at its home"
+            candidate = rows_of(record)["shared"]["version_after"]
+            says = (
+                f"server does not give the candidate: .* has not allowed it yet: send the weights of version '{candidate[:12]}"
+            )
+            assert any(re.search(says, t) for t in refused)
+            for wish in waits:
+                consent.approve(wish.id)
+    assert rows_of(record)["shared"]["forgotten_after"] == 0
+    assert rows_of(record)["shared"]["status"] == "committed"
+
+
+def test_a_site_is_asked_before_it_scores_what_is_sent_and_what_it_refuses_can_be_accepted(
+    scenario: Scenario, few: Family, tmp_path: Path
+) -> None:
+    held, consent = asking(workers(scenario, few), "north", tmp_path)
+    record = unlearn(few, LEAVE, "logit_mask", InProcess(held), AT_ROOTS)
+    assert {w.what.split(" version")[0] for w in consent.wishes()} == {"score"}
+    for name in ("shared", "eastern"):
+        assert rows_of(record)[name]["status"] == "pending"
+        assert any(t.startswith("not tested: north does not score the candidate: ") for t in texts_of(record, name))
+    accepted = unlearn(few, LEAVE, "logit_mask", InProcess(held), AT_ROOTS, accept_untested="north is on holiday")
+    assert accepted.accepted
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda a: replace(a, version="f" * 64),
+        lambda a: replace(a, test=replace(a.test, forgotten=-1.0)),
+        lambda a: replace(a, test=replace(a.test, by_class={"1": 0.0})),
+    ],
+)
+def test_what_a_site_says_of_it_is_untrusted(scenario: Scenario, few: Family, lie: Callable[[Scored], Scored]) -> None:
+    def alter(task: Task, answer: Answer) -> Answer:
+        return lie(answer) if isinstance(answer, Scored) and isinstance(task, Score) and task.sent else answer
+
+    before = few.ledger.lines
+    with pytest.raises(SiteError, match=r"north: sent what are no scores of version .*; nothing was changed"):
+        unlearn(few, LEAVE, "logit_mask", Counting(workers(scenario, few), alter), AT_ROOTS)
+    assert Family.open(few.folder).ledger.lines == before
+
+
+def test_the_grid_gives_what_this_process_gives(scenario: Scenario, whole: Path, tmp_path: Path) -> None:
+    def way(make: Callable[[Family], Backend], name: str) -> dict[str, Any]:
+        return outcome(Path(shutil.copytree(whole, tmp_path / name)), LEAVE, "fiun", make, AT_ROOTS)
+
+    here = way(lambda f: InProcess(workers(scenario, f)), "here")
+    there = way(lambda f: over_grid(scenario, f), "there")
+    assert here.pop("traffic") == {}
+    assert there.pop("traffic")["north"]["down"]
+    assert here == there
+    assert all(m["scored_at"]["forgotten"] == {"north": ["0"]} for m in here["facts"]["models"])
