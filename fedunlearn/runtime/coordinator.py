@@ -20,6 +20,7 @@ from typing import Any
 from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.evaluation import Gate
+from fedunlearn.importance.importance import NON_NEGATIVE
 from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import settings_of
@@ -135,6 +136,8 @@ def carry_out(
     waiting = _waiting(plan, found, roll)
     cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs if h.name not in waiting}
     misses = {name: text for name, case in cases.items() if (text := method.misses(case))}
+    if (want := method.wants(request.classes)) is not None and want.statistic in NON_NEGATIVE:
+        misses |= {name: _SILENT.format(", ".join(sites)) for name in cases if (sites := found.silent(name))}
     bare = "cannot be weighed: every row of its own is excluded from use by now; logit_mask needs none"
     misses |= {name: bare for name in found.unweighed if name in cases and name not in misses}
     reached = {name: case for name, case in cases.items() if name not in misses}
@@ -173,6 +176,7 @@ def carry_out(
     return record
 
 
+_SILENT = "has evidence that is zero in every weight, from {}: the model has no loss left there, or a site withholds it"
 _OFFLINE = "waits for {} to be online"
 
 
