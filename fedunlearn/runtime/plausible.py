@@ -67,7 +67,7 @@ def checked(
     if answer.enough is not None and not 0 <= answer.enough < float("inf"):
         raise SiteError(f"{where}: says that {answer.enough} is enough, expected a number from 0 up")
     bias = sums[want.statistic].get(scored.head.names[1])
-    if bias is not None and want.statistic in ("squares", "sum") and want.loss in BOUNDED:
+    if importance.count and bias is not None and want.statistic in ("squares", "sum") and want.loss in BOUNDED:
         largest, named = float(bias.abs().max()), scored.head.names[1]
         if largest > SLACK * importance.count:
             raise SiteError(

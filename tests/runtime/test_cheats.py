@@ -44,7 +44,7 @@ def honest(seed: int, scale: float, rows: int) -> tuple[nn.Module, torch.Tensor,
 
 @settings(max_examples=60)
 @given(
-    seed=st.integers(0, 2**31), scale=st.sampled_from([0.0, 1.0, 30.0, 1e4]), rows=st.integers(1, 30),
+    seed=st.integers(0, 2**31), scale=st.sampled_from([0.0, 1.0, 10.0, 30.0, 1e4]), rows=st.integers(1, 30),
     classes=st.sets(st.sampled_from(HEAD.classes), min_size=1), precision=st.sampled_from(sorted(PRECISIONS)),
 )  # fmt: skip
 def test_an_honest_site_is_never_accused(seed: int, scale: float, rows: int, classes: set[str], precision: str) -> None:
@@ -105,7 +105,10 @@ CHEATS: dict[str, tuple[Spoil, str]] = {
     "names": (with_sums(lambda ts: dict(list(ts.items())[1:])), "shapes that are not the model's"),
     "statistic": (with_sums(lambda ts: ts, "sum"), "sent sum, asked was squares"),
     "too many rows": (lambda a: replace(a, importance=Importance(a.importance.sums, 10**6)), "models were trained on"),
-    "no rows": (lambda a: replace(a, importance=Importance(a.importance.sums, 0)), "over 0 rows"),
+    "no rows": (
+        lambda a: replace(a, importance=Importance(a.importance.sums, 0)),
+        "no row of what is to be forgotten is left in south/main",
+    ),
     "negative rows": (lambda a: a.importance.__dict__.update(count=-1) or a, "expected 0 or more"),
     "enormous": (each(lambda t: t * 1e9), "a row's gradient by an output is at most 1"),
     "noise": (each(noise), "its evidence is not of 0"),
@@ -116,7 +119,7 @@ CHEATS: dict[str, tuple[Spoil, str]] = {
 def test_what_no_honest_site_sends_is_refused_by_its_name(what: str, family: Family, hospitals: Scenario, folder: Path) -> None:
     spoil, says = CHEATS[what]
     before = snapshot(folder)
-    with pytest.raises(SiteError, match="south/main: ") as refused:
+    with pytest.raises(SiteError, match="^south") as refused:
         unlearn(family, LEAVE, FIUn(), Lying(family, hospitals, ("south",), spoil))
     assert says in str(refused.value)
     assert snapshot(folder) == before
