@@ -2,8 +2,9 @@
 
 Digits; seven sites, five of which hold the class and two lack it. Two heirs of all five: `global` is one federated model of
 theirs, so that the paper's way pools the sites before it merges anything; `joined` is the average of five models, one of each
-site, trained on without the class, so that it merges their evidence. `child` inherits from `global`. Site a lies about what is to be forgotten; what
-refuses such evidence is put aside after it has been asked, as if the lie had passed. Test rows, seeds pooled.
+site, trained on without the class, so that it merges their evidence. `child` inherits from `global`. Site a lies about what is
+to be forgotten; what refuses such evidence is put aside after it has been asked, as if the lie had passed. Test rows, seeds
+pooled.
 """
 
 import json

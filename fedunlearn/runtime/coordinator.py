@@ -20,17 +20,17 @@ from typing import Any
 from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.evaluation import Gate
-from fedunlearn.importance.importance import NON_NEGATIVE
 from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import settings_of
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.evaluating import evaluate_applied, seconds_of
 from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.merging import merge
 from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Record, row
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
-from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, merge, points_of
+from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, points_of
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Applied, Scored
 from fedunlearn.tensors import PRECISIONS
@@ -136,8 +136,7 @@ def carry_out(
     waiting = _waiting(plan, found, roll)
     cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs if h.name not in waiting}
     misses = {name: text for name, case in cases.items() if (text := method.misses(case))}
-    if (want := method.wants(request.classes)) is not None and want.statistic in NON_NEGATIVE:
-        misses |= {name: _SILENT.format(", ".join(sites)) for name in cases if (sites := found.silent(name))}
+    misses |= {name: _SILENT.format(", ".join(shards)) for name in cases if (shards := found.silent(name))}
     bare = "cannot be weighed: every row of its own is excluded from use by now; logit_mask needs none"
     misses |= {name: bare for name in found.unweighed if name in cases and name not in misses}
     reached = {name: case for name, case in cases.items() if name not in misses}

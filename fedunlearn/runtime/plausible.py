@@ -19,6 +19,7 @@ from collections.abc import Collection
 
 from fedunlearn.errors import ShapeError, SiteError
 from fedunlearn.importance import Importance, fits
+from fedunlearn.importance.importance import NON_NEGATIVE
 from fedunlearn.lineage import Lineage, Point
 from fedunlearn.methods.base import Want
 from fedunlearn.runtime.tasks import Measured, Scored
@@ -117,5 +118,5 @@ def within(part: Importance, whole: Importance, where: str) -> None:
 
 
 def is_zero(of: Importance) -> bool:
-    """Whether every sum is zero."""
-    return not any(bool(t.any()) for tensors in of.sums.values() for t in tensors.values())
+    """Whether every sum is zero that none could be below; signed sums may cancel."""
+    return of.sums.keys() <= NON_NEGATIVE and not any(bool(t.any()) for tensors in of.sums.values() for t in tensors.values())

@@ -1,6 +1,6 @@
-"""The two rounds before the gate: measure and score, then merge and edit. Every answer is checked before it is used."""
+"""The two rounds before the gate: measure and score, then edit what `merging` made of it. Answers are checked before use."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from fedunlearn.data import Selection
@@ -10,7 +10,6 @@ from fedunlearn.importance import Importance, pool
 from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Plan, Point
 from fedunlearn.methods import METHODS, Case, Evidence, Method
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
-from fedunlearn.methods.dampening import merged
 from fedunlearn.methods.menu import settings_of
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
@@ -19,7 +18,7 @@ from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.scoring import gone_from, question_of, score_there, selection_of
 from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Scored
-from fedunlearn.tensors import PRECISIONS, align, rounded
+from fedunlearn.tensors import PRECISIONS, rounded
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,9 @@ class Round1:
         return tuple(p for p in self.asked.get(heir, ()) if p not in self.points)
 
     def silent(self, heir: str) -> tuple[str, ...]:
-        """Shards that an heir's evidence came from, where all of it is zero; none where some is not."""
-        shards = [p.shard for p in self.asked.get(heir, ()) if p in self.points]
-        zero = all(is_zero(self.points[p]) for p in self.asked.get(heir, ()) if p in self.points)
-        return tuple(dict.fromkeys(shards)) if zero else ()
+        """Shards that an heir's evidence came from, where it is squares or the like and all zero; none otherwise."""
+        points = [p for p in self.asked.get(heir, ()) if p in self.points]
+        return tuple(dict.fromkeys(p.shard for p in points)) if all(is_zero(self.points[p]) for p in points) else ()
 
     @property
     def sent(self) -> int:
@@ -167,43 +165,6 @@ def measure(
     return Round1(sources | scored, points, means, frozenset(bare), read, enough, by_heir, precision)
 
 
-def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1) -> Case:
-    """The evidence of one heir in its own coordinates: one model's pools, different models' merge, its ancestors' only.
-
-    A pooled mean has no sites left to outvote one another. Where a method lets sites vote, each site's own evidence is
-    therefore merged first (pooled on one model, by maximum over several), and the method's merge is over sites.
-    """
-    mine = found.scored[heir.name]
-    by_vote: dict[str, list[Point]] = {}
-    for point in sorted(points_of(family.lineage, heir, plan, method), key=lambda p: (p.model, p.shard, p.classes)):
-        if point in found.points:
-            by_vote.setdefault(point.site if method.votes else "", []).append(point)
-    votes = [_aligned(points, family.lineage, heir, plan, method, found) for points in by_vote.values()]
-    aligned = [e for vote in votes for e in (merged(vote) if method.votes else vote)]
-    return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, plan.request.classes)
-
-
-def _aligned(
-    points: Sequence[Point], lineage: Lineage, heir: Heir, plan: Plan, method: Method, found: Round1
-) -> list[Evidence]:
-    """Points pooled by model (and by class, where they are apart), in the heir's coordinates."""
-    mine = found.scored[heir.name]
-    parts: dict[tuple[str, str], list[Point]] = {}
-    for point in points:
-        about = ", ".join(point.classes) if method.apart and plan.request.classes else ""
-        parts.setdefault((point.model, about), []).append(point)
-    aligned = []
-    for (model, about), of in parts.items():
-        pooled = _means(pool([found.points[p] for p in of]), method.wants(plan.request.classes))
-        share = lineage.shares_head(model, heir.name)
-        means = align(pooled.means, found.scored[model].head, _coordinates(mine, method), mine.head, share_head=share)[0]
-        told = [p for p in of if p in found.enough]  # of sites on one model: the mean over rows, as of what it is a mean
-        total = sum(found.points[p].count for p in told)
-        enough = sum(found.enough[p] * found.points[p].count for p in told) / total if total else None
-        aligned.append(Evidence(means, pooled.rows, about, enough))
-    return aligned
-
-
 def points_of(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple[Point, ...]:
     """An heir's evidence points as a method asks for them: on the heir itself (as far as it can name them), class by class."""
     points = list(heir.points)
@@ -227,13 +188,6 @@ def _weighing(heir: Heir, plan: Plan, method: Method) -> list[tuple[str, tuple[s
         return whole
     rest = [(s.key, tuple(c for c in s.rows if c not in plan.request.touches(s))) for s in heir.own]
     return [(key, classes) for key, classes in rest if classes] or whole
-
-
-def _coordinates(mine: Scored, method: Method) -> Mapping[str, tuple[int, ...]]:
-    """Shapes of an heir's evidence, by parameter."""
-    if method.evidence is not None and method.evidence.statistic == "activation":
-        return {n: tuple(s[:1]) for n, s in mine.shapes.items()}
-    return {n: tuple(s) for n, s in mine.shapes.items()}
 
 
 def _means(of: Importance, want: Want | None) -> Evidence:

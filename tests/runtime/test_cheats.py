@@ -119,7 +119,7 @@ CHEATS: dict[str, tuple[Spoil, str]] = {
 def test_what_no_honest_site_sends_is_refused_by_its_name(what: str, family: Family, hospitals: Scenario, folder: Path) -> None:
     spoil, says = CHEATS[what]
     before = snapshot(folder)
-    with pytest.raises(SiteError, match="^south") as refused:
+    with pytest.raises(SiteError, match=r"^south") as refused:
         unlearn(family, LEAVE, FIUn(), Lying(family, hospitals, ("south",), spoil))
     assert says in str(refused.value)
     assert snapshot(folder) == before

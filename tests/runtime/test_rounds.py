@@ -7,7 +7,8 @@ from fedunlearn.importance import Importance
 from fedunlearn.lineage import Lineage, Model, Request, Shard, discover
 from fedunlearn.methods import FIUn
 from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.rounds import Round1, merge
+from fedunlearn.runtime.merging import merge
+from fedunlearn.runtime.rounds import Round1
 from fedunlearn.runtime.tasks import Scored
 from fedunlearn.tensors import Head
 
