@@ -34,6 +34,7 @@ from fedunlearn.scenario.files import parse
 FORGET, ANOTHER = "0", "1"
 HOLDERS, OTHERS = tuple("abcde"), tuple("fg")
 LIAR, TIMES = HOLDERS[0], 1000.0
+NEAR = 2.0  # points: a merge bears a poison that makes it no worse than that
 MERGES = ("max", "median", "trimmed", "clipped")
 HEIRS = ("global", "child", "joined")
 KEPT = ("name", "forgotten_before", "forgotten_after", "retained_before", "retained_after", "rows_forgotten", "rows_retained",
@@ -135,29 +136,33 @@ def one(seed: int, poisons: Sequence[str], merges: Sequence[str]) -> list[dict[s
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line a heir, poison and merge: in %, and points beside the same merge without poison."""
-    columns = ("heir", "poison", "refused", "merge", "before", "left", "lost on the rest", "left: beside clean",
-               "lost: beside clean", "within 2 points")  # fmt: skip
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for heir, poison, merging in sorted({(r["name"], r["poison"], r["merging"]) for r in rows}, key=_order):
-        of = [r for r in rows if (r["name"], r["poison"], r["merging"]) == (heir, poison, merging)]
-        clean = [r for r in rows if (r["name"], r["poison"], r["merging"]) == (heir, "none", merging)]
-        (before, left, lost), (_, least, cost) = _numbers(of), _numbers(clean)
-        beside = f"{left - least:+.1f} | {lost - cost:+.1f} | {'yes' if max(left - least, lost - cost) <= 2 else 'no'}"
-        refused = f"{sum(bool(r['refused']) for r in of)} of {len(of)}"
-        lines.append(f"| {heir} | {poison} | {refused} | {merging} | {before:.1f} | {left:.1f} | {lost:.1f} | {beside} |")
+    """A line a heir and poison: for each merge what is left (%) and what is lost on the rest (points)."""
+    merges = list(dict.fromkeys(r["merging"] for r in rows))
+    lines = [
+        f"| heir | poison | refused | {' | '.join(f'{m}: left, lost' for m in merges)} |",
+        "|---" * (3 + len(merges)) + "|",
+    ]
+    for heir in HEIRS:
+        for poison in dict.fromkeys(r["poison"] for r in rows):
+            of = [r for r in rows if (r["name"], r["poison"]) == (heir, poison)]
+            cells = [_cell([r for r in rows if (r["name"], r["merging"]) == (heir, m)], poison) for m in merges]
+            refused = f"{sum(bool(r['refused']) for r in of)} of {len(of)}"
+            lines.append(f"| {heir} | {poison} | {refused} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _order(key: tuple[str, str, str]) -> tuple[int, int, int]:
-    return HEIRS.index(key[0]), list(POISONS).index(key[1]), MERGES.index(key[2])
+def _cell(rows: list[dict[str, Any]], poison: str) -> str:
+    """One heir and merge; bold where it is more than `NEAR` points worse than without poison."""
+    left, lost = _numbers([r for r in rows if r["poison"] == poison])
+    least, cost = _numbers([r for r in rows if r["poison"] == "none"])
+    text = f"{left:.1f}, {lost:.1f}"
+    return f"**{text}**" if max(left - least, lost - cost) > NEAR else text
 
 
-def _numbers(rows: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """Known before, left, and points lost on the rest."""
-    before, left = (100 * pooled(rows, w, "rows_forgotten") for w in ("forgotten_before", "forgotten_after"))
+def _numbers(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """What is left in %, and points lost on the rest."""
     rest, after = (100 * pooled(rows, w, "rows_retained") for w in ("retained_before", "retained_after"))
-    return before, left, rest - after
+    return 100 * pooled(rows, "forgotten_after", "rows_forgotten"), rest - after
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ CUT = 5  # the trimmed mean leaves out one in so many at each end, and at least 
 
 def median(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
     """The elementwise median; the mean of the middle two where their number is even (Yin et al., arXiv 1803.01498)."""
-    return _voted(evidence, lambda votes: votes.quantile(0.5, 0))
+    return _voted(evidence, _middle)
 
 
 def trimmed(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
@@ -38,11 +38,17 @@ def clipped(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
     """The mean, each site's tensor first scaled down to at most the median site's sum (as norms in Sun et al., 1911.07963)."""
 
     def mean(votes: Tensor) -> Tensor:
-        sizes = votes.flatten(1).sum(1)
-        share = (sizes.quantile(0.5) / sizes).nan_to_num(1.0).clamp(max=1.0)  # 0 / 0: nothing to clip
+        sizes = votes.reshape(len(votes), -1).sum(1)
+        share = (_middle(sizes) / sizes).nan_to_num(1.0).clamp(max=1.0)  # 0 / 0: nothing to clip
         return (votes * share.reshape(-1, *[1] * (votes.dim() - 1))).mean(0)
 
     return _voted(evidence, mean)
+
+
+def _middle(votes: Tensor) -> Tensor:
+    """Over the first axis; torch.quantile refuses large tensors."""
+    ordered, n = votes.sort(0).values, len(votes)
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
 
 
 VOTES = {"median": median, "trimmed": trimmed, "clipped": clipped}
