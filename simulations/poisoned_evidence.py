@@ -136,7 +136,7 @@ def one(seed: int, poisons: Sequence[str], merges: Sequence[str]) -> list[dict[s
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line a heir and poison: for each merge what is left (%) and what is lost on the rest (points)."""
+    """A line a heir and poison: for each merge what is left (%), what is lost on the rest (points), how many were accepted."""
     merges = list(dict.fromkeys(r["merging"] for r in rows))
     lines = [
         f"| heir | poison | refused | {' | '.join(f'{m}: left, lost' for m in merges)} |",
@@ -153,9 +153,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def _cell(rows: list[dict[str, Any]], poison: str) -> str:
     """One heir and merge; bold where it is more than `NEAR` points worse than without poison."""
-    left, lost = _numbers([r for r in rows if r["poison"] == poison])
+    of = [r for r in rows if r["poison"] == poison]
+    left, lost = _numbers(of)
     least, cost = _numbers([r for r in rows if r["poison"] == "none"])
-    text = f"{left:.1f}, {lost:.1f}"
+    text = f"{left:.1f}, {lost:.1f} ({sum(r['status'] == 'committed' for r in of)} of {len(of)})"
     return f"**{text}**" if max(left - least, lost - cost) > NEAR else text
 
 
