@@ -11,6 +11,7 @@ from common import RESULTS
 from depth_probe import table as depth
 from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
+from poisoned_evidence import table as poisoned
 from steer_ablation import table as ablation
 
 from fedunlearn.compare import notes, overview, pooled
@@ -90,6 +91,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "hospitals_summary": ("hospitals_classes", summary),
     "steer_ablation": ("steer_ablation", lambda result: ablation(result["rows"]) + where(result)),
     "depth_probe": ("depth_probe", lambda result: depth(result["rows"]) + where(result)),
+    "poisoned_evidence": ("poisoned_evidence", lambda result: poisoned(result["rows"]) + where(result)),
     "compare_small": ("compare_small", compared),
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),

@@ -24,6 +24,10 @@ def say_plan(found: Plan, cost: dict[str, Any]) -> None:
     )
     if found.untested:
         out.print(f"cannot be tested: {', '.join(found.untested)}", markup=False)
+    for sites in dict.fromkeys(found.unopposed.values()):
+        heirs = ", ".join(name for name, voters in found.unopposed.items() if voters == sites)
+        what = "is taken at its word" if len(sites) == 1 else "cannot be told apart if they disagree"
+        out.print(f"only {' and '.join(sites)} can measure it for {heirs}, and {what}: no merge outvotes a lie", markup=False)
 
 
 def say_record(record: Record) -> None:

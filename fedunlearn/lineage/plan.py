@@ -8,6 +8,7 @@ from fedunlearn.lineage.model import Shard
 from fedunlearn.lineage.request import Request
 
 ABSENT, AS_RETRAINED, NOT_EXPRESSIBLE = "absent", "as_retrained", "not_expressible"
+MAJORITY = 3  # the fewest sites of which two can outvote a third
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,12 @@ class Plan:
         """Heirs for which a score on what is forgotten is due and no row is there to take it."""
         return tuple(h.name for h in self.heirs if not h.tested and h.target != NOT_EXPRESSIBLE)
 
+    @property
+    def unopposed(self) -> Mapping[str, tuple[str, ...]]:
+        """Heirs whose evidence comes from one site or two, and from which: no merge outvotes a site there that lies."""
+        votes = {h.name: tuple(sorted({p.site for p in h.points})) for h in self.heirs}
+        return {name: sites for name, sites in votes.items() if 0 < len(sites) < MAJORITY}
+
     def to_json(self) -> dict[str, Any]:
         """As plain data, for people and machines to read."""
         heirs = [
@@ -117,4 +124,5 @@ class Plan:
             "rows": self.rows,
             "sent": self.sent,
             "untested": list(self.untested),
+            "unopposed": {name: list(sites) for name, sites in self.unopposed.items()},
         }

@@ -123,6 +123,11 @@ class Method(ABC):
         """What it cannot do without beyond evidence; a backend that cannot grant it refuses."""
         return frozenset({HEIRS_AT_ROOTS}) if self.per_heir else frozenset()
 
+    @property
+    def votes(self) -> bool:
+        """Whether `merge` is over sites, one vote each, instead of over models on which sites are pooled."""
+        return False
+
     def wants(self, classes: Sequence[str]) -> Want | None:
         """What is measured of what is forgotten, for a request about these classes (none: about samples or whole sites)."""
         return self.evidence

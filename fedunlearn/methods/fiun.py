@@ -16,6 +16,7 @@ import torch
 from fedunlearn.errors import unknown
 from fedunlearn.methods.base import Evidence
 from fedunlearn.methods.dampening import Dampening, merged
+from fedunlearn.methods.robust import VOTES
 
 
 def _sum(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
@@ -31,7 +32,7 @@ def _mean(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
     return (Evidence(means, max(e.rows for e in evidence)),)
 
 
-MERGES = {"max": merged, "mean": _mean, "sum": _sum}
+MERGES = {"max": merged, "mean": _mean, "sum": _sum, **VOTES}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class FIUn(Dampening):
     """Merged Fisher evidence, dampening at every heir.
 
     Args:
-        merging: "max", as in the paper; "mean" and "sum" over the roots are ablations.
+        merging: "max", as in the paper; "mean" and "sum" over the roots are ablations; "median", "trimmed" and "clipped" are
+            over sites, and bear a minority of them that cheats (see `methods/robust.py`).
 
     Raises:
         InputError: a setting is out of range.
@@ -52,6 +54,11 @@ class FIUn(Dampening):
         super().__post_init__()
         if self.merging not in MERGES:
             raise unknown("merging", self.merging, MERGES, where=self.name)
+
+    @property
+    def votes(self) -> bool:
+        """A robust merge is over sites."""
+        return self.merging in VOTES
 
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """Merging-FIM."""

@@ -28,10 +28,11 @@ from fedunlearn.runtime.backend import Backend, traffic_since
 from fedunlearn.runtime.candidates import Tested, score_candidates
 from fedunlearn.runtime.evaluating import evaluate_applied, seconds_of
 from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.merging import merge
 from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Record, row
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
-from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, merge, points_of
+from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, points_of
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Applied
 from fedunlearn.tensors import PRECISIONS
@@ -137,6 +138,7 @@ def carry_out(
     waiting = _waiting(plan, found, roll)
     cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs if h.name not in waiting}
     misses = {name: text for name, case in cases.items() if (text := method.misses(case))}
+    misses |= {name: _SILENT.format(", ".join(shards)) for name in cases if (shards := found.silent(name))}
     bare = "cannot be weighed: every row of its own is excluded from use by now; logit_mask needs none"
     misses |= {name: bare for name in found.unweighed if name in cases and name not in misses}
     reached = {name: case for name, case in cases.items() if name not in misses}
@@ -176,6 +178,7 @@ def carry_out(
     return record
 
 
+_SILENT = "has evidence that is zero in every weight, from {}: the model has no loss left there, or a site withholds it"
 _OFFLINE = "waits for {} to be online"
 
 

@@ -1,4 +1,4 @@
-"""The two rounds before the gate: measure and score, then merge and edit. Every answer is checked before it is used."""
+"""The two rounds before the gate: measure and score, then edit what `merging` made of it. Answers are checked before use."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -6,17 +6,19 @@ from dataclasses import dataclass, field, replace
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import Gate
-from fedunlearn.importance import Importance, fits, pool
+from fedunlearn.importance import Importance, pool
 from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Plan, Point
 from fedunlearn.methods import METHODS, Case, Evidence, Method
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
 from fedunlearn.methods.menu import settings_of
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.plausible import checked, is_zero, rows_of, within
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.scoring import gone_from, question_of, score_there, selection_of
+from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Scored
-from fedunlearn.tensors import PRECISIONS, align, names_in, rounded
+from fedunlearn.tensors import PRECISIONS, rounded
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Round1:
     def missing(self, heir: str) -> tuple[Point, ...]:
         """Evidence points of an heir that nobody measured."""
         return tuple(p for p in self.asked.get(heir, ()) if p not in self.points)
+
+    def silent(self, heir: str) -> tuple[str, ...]:
+        """Shards that an heir's evidence came from, where it is squares or the like and all zero; none otherwise."""
+        points = [p for p in self.asked.get(heir, ()) if p in self.points]
+        return tuple(dict.fromkeys(p.shard for p in points)) if all(is_zero(self.points[p]) for p in points) else ()
 
     @property
     def sent(self) -> int:
@@ -126,9 +133,8 @@ def measure(
     for point, answer in zip(usable, answers[: len(evidence)], strict=True):
         if answer is None:
             continue
-        most = len(point.keys) or _rows(lineage, point)
-        version = measured_on[point.model]
-        points[point] = _checked(answer, version, sources[point.model], method, wanted, point.shard, most)
+        version, most, about = measured_on[point.model], rows_of(lineage, point), point.classes
+        points[point] = checked(answer, version, sources[point.model], method.layers, wanted, point.shard, most, about)
         if not answer.importance.count:
             raise SiteError(
                 f"{point.site}: no row of what is to be forgotten is left in {point.shard}; it cannot be "
@@ -138,38 +144,25 @@ def measure(
         if answer.enough is not None:
             enough[point] = answer.enough
     parts: dict[str, list[Importance]] = {}
+    excluded = exclusions(family)
     for (heir, shard, classes), answer in zip(owned, answers[len(evidence) :], strict=True):
         if answer is None:
             continue
         most = sum(n for s in heir.own if s.key == shard for c, n in s.rows.items() if c in classes)
         held = parts.setdefault(heir.name, [])
         if answer.importance.count:  # a site may have no row left that it may use
-            held.append(_checked(answer, current[heir.name], scored[heir.name], method, method.own, shard, most))
+            version = current[heir.name]
+            own = checked(answer, version, scored[heir.name], method.layers, method.own, shard, most)
+            if own.count == most and shard.split("/", 1)[0] not in excluded:  # else what is forgotten may not be among it
+                for point in (p for p in points if _is_part(p, heir, shard, classes) and measured_on[p.model] == version):
+                    if method.own == wanted == Want("squares"):
+                        within(points[point], own, shard)
+            held.append(own)
     at_home = [h.name for h in plan.heirs if method.own and h.name in scored and h.name not in away]
     bare = {n for n in at_home if not scored[n].own_rows} | {n for n in away if not parts.get(n)}
     means = {n: _means(pool(held), method.own) for n, held in parts.items() if held}
     read = sum(a.read for a in answers if a is not None)
     return Round1(sources | scored, points, means, frozenset(bare), read, enough, by_heir, precision)
-
-
-def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1) -> Case:
-    """The evidence of one heir in its own coordinates: one model's pools, different models' merge, its ancestors' only."""
-    mine = found.scored[heir.name]
-    parts: dict[tuple[str, str], list[Point]] = {}
-    for point in sorted(points_of(family.lineage, heir, plan, method), key=lambda p: (p.model, p.shard, p.classes)):
-        if point in found.points:
-            about = ", ".join(point.classes) if method.apart and plan.request.classes else ""
-            parts.setdefault((point.model, about), []).append(point)
-    aligned = []
-    for (model, about), points in parts.items():
-        pooled = _means(pool([found.points[p] for p in points]), method.wants(plan.request.classes))
-        share = family.lineage.shares_head(model, heir.name)
-        means = align(pooled.means, found.scored[model].head, _coordinates(mine, method), mine.head, share_head=share)[0]
-        told = [p for p in points if p in found.enough]  # of sites on one model: the mean over rows, as of what it is a mean
-        total = sum(found.points[p].count for p in told)
-        enough = sum(found.enough[p] * found.points[p].count for p in told) / total if total else None
-        aligned.append(Evidence(means, pooled.rows, about, enough))
-    return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, plan.request.classes)
 
 
 def points_of(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple[Point, ...]:
@@ -183,6 +176,11 @@ def points_of(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple
     return tuple(dict.fromkeys(points))
 
 
+def _is_part(point: Point, heir: Heir, shard: str, classes: tuple[str, ...]) -> bool:
+    """Whether the rows of a point are among those that an heir is weighed on."""
+    return point.model == heir.name and point.shard == shard and bool(point.classes) and set(point.classes) <= set(classes)
+
+
 def _weighing(heir: Heir, plan: Plan, method: Method) -> list[tuple[str, tuple[str, ...]]]:
     """Shards (`site/name`) and classes of each on which an heir is weighed."""
     whole = [(s.key, tuple(s.rows)) for s in heir.own]
@@ -190,13 +188,6 @@ def _weighing(heir: Heir, plan: Plan, method: Method) -> list[tuple[str, tuple[s
         return whole
     rest = [(s.key, tuple(c for c in s.rows if c not in plan.request.touches(s))) for s in heir.own]
     return [(key, classes) for key, classes in rest if classes] or whole
-
-
-def _coordinates(mine: Scored, method: Method) -> Mapping[str, tuple[int, ...]]:
-    """Shapes of an heir's evidence, by parameter."""
-    if method.evidence is not None and method.evidence.statistic == "activation":
-        return {n: tuple(s[:1]) for n, s in mine.shapes.items()}
-    return {n: tuple(s) for n, s in mine.shapes.items()}
 
 
 def _means(of: Importance, want: Want | None) -> Evidence:
@@ -266,32 +257,6 @@ def _retained(heir: Heir, plan: Plan) -> tuple[Lot, ...]:
     """What the heir was trained on; the worker takes out what is forgotten."""
     asked = ((s, tuple(c for c in s.rows if not plan.request.classes or c not in plan.request.touches(s))) for s in heir.own)
     return tuple(Lot(s.site, s.name, Selection(classes)) for s, classes in asked if classes)
-
-
-def _rows(lineage: Lineage, point: Point) -> int:
-    """How many rows of what is to be forgotten the lineage saw in a point's shard."""
-    seen: dict[str, int] = {}
-    for shard in (s for m in lineage.models for s in m.data if s.key == point.shard):
-        for c in point.classes:
-            seen[c] = max(seen.get(c, 0), shard.rows.get(c, 0))
-    return sum(seen.values())
-
-
-def _checked(
-    answer: Measured, version: str, scored: Scored, method: Method, want: Want | None, where: str, most: int
-) -> Importance:
-    """A site's answer is untrusted: version, names, shapes and count (finiteness and sign are checked when made)."""
-    statistic = want.statistic if want else ""
-    found = {n: tuple(t.shape) for n, t in answer.importance.sums.get(statistic, {}).items()}
-    if answer.version != version:
-        raise SiteError(f"{where}: answered for version {answer.version[:12]}, asked was {version[:12]}")
-    if not fits(statistic, found, scored.shapes, names_in(method.layers, scored.shapes, scored.head)):
-        raise SiteError(f"{where}: sent importances of {sorted(found)[:5]} with shapes that are not the model's")
-    if answer.read < 0 or answer.importance.count > most:
-        raise SiteError(f"{where}: sent a sum over {answer.importance.count} rows; models were trained on {most} there")
-    if answer.enough is not None and not 0 <= answer.enough < float("inf"):
-        raise SiteError(f"{where}: says that {answer.enough} is enough, expected a number from 0 up")
-    return answer.importance
 
 
 def menu_name(method: Method) -> str:

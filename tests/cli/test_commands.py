@@ -82,6 +82,10 @@ def test_show_plan_rollback_and_export(run: Run, folder: Path, tmp_path: Path) -
     assert plan["cost"]["rows"] > 0
     assert plan["cost"]["seconds"] is not None
     assert {h["target"] for h in plan["heirs"]} == {"as_retrained", "not_expressible"}
+    assert set(map(tuple, plan["unopposed"].values())) == {("north",)}
+    said = " ".join(run("plan", folder, "--classes", "0")[1].split())
+    assert "only north and south can measure it for shared, " in said
+    assert "cannot be told apart if they disagree" in said
     assert json.loads(run("show", folder, "--json")[1]) == before
     run("unlearn", folder, "--classes", "0", "--no-reference")
     after = json.loads(run("show", folder, "--json")[1])

@@ -17,9 +17,9 @@ from fedunlearn.methods import METHODS, FIUn, Steer, make
 from fedunlearn.methods.calibration import KEPT, MOST
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, Record, unlearn
+from fedunlearn.runtime.merging import merge
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
-from fedunlearn.runtime.rounds import merge
 from fedunlearn.runtime.tasks import Answer, Apply, Lot, Measured, Task
 from fedunlearn.scenario import Scenario, workers
 from tests.conftest import LEAVE, NORTH, snapshot

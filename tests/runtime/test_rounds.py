@@ -7,7 +7,8 @@ from fedunlearn.importance import Importance
 from fedunlearn.lineage import Lineage, Model, Request, Shard, discover
 from fedunlearn.methods import FIUn
 from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.rounds import Round1, merge
+from fedunlearn.runtime.merging import merge
+from fedunlearn.runtime.rounds import Round1
 from fedunlearn.runtime.tasks import Scored
 from fedunlearn.tensors import Head
 
@@ -43,3 +44,31 @@ def test_pool_within_a_model_merge_between_models_and_only_over_ancestors() -> N
     assert heirs["one"] == [1.5, 2.0]  # (2 + 4) / 4, (8 + 0) / 4: pooled over the clients of one model
     assert heirs["two"] == [1.0, 3.0]
     assert heirs["joined"] == [1.5, 3.0]  # maximum over the two models
+
+
+def test_where_sites_vote_they_do_before_their_sums_are_pooled_and_a_site_with_two_models_has_one_vote() -> None:
+    head = ("a", "b")
+    shards = {s: Shard(s, "main", {"a": 2}) for s in "xyz"}
+    clients = tuple(Model(f"c{s}", s, "federated", head, (), (shards[s],), kept=False) for s in "xyz")
+    lineage = Lineage(
+        (
+            *clients,
+            Model("one", "server", "federated", head, tuple(c.name for c in clients)),
+            Model("two", "z", "incremental", head, ("one",), (shards["z"],)),
+        )
+    )
+    plan = discover(lineage, Request(classes=("a",)))
+    sums = {"x": (2.0, 8.0), "y": (4.0, 6.0), "z": (2000.0, 0.0)}
+    scored = {h.name: Scored("v", Head("h", head), {"h.weight": (2, 1)}, NONE, NONE, 1) for h in plan.heirs}
+    found = Round1(scored, {p: importance(2, *sums[p.site]) for p in plan.points}, {})
+    family = Family.__new__(Family)
+    family.__dict__["lineage"] = lineage
+    heirs = {h.name: h for h in plan.heirs}
+
+    def of(heir: str, merging: str) -> list[float]:
+        return merge(family, heirs[heir], plan, FIUn(merging=merging), found).merged["h.weight"].flatten().tolist()
+
+    assert {(p.model, p.site) for p in heirs["two"].points} >= {("one", "z"), ("two", "z")}
+    for heir in ("one", "two"):
+        assert of(heir, "max")[0] > 300  # pooled with the others, the lie is in it
+        assert of(heir, "median") == [2.0, 3.0]

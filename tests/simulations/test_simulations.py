@@ -124,3 +124,14 @@ def test_bench_store(tmp_path: Path) -> None:
     assert row["write"] > 0
     assert row["read"] > 0
     assert not list(tmp_path.iterdir())
+
+
+def test_poisoned_evidence(tmp_path: Path) -> None:
+    found = {(r["poison"], r["merging"], r["name"]): r for r in run("poisoned_evidence.py", tmp_path)["rows"]}
+    heirs = ("global", "child", "joined")
+    assert set(found) == {(p, m, h) for p in ("none", "another class") for m in ("max", "median") for h in heirs}
+    for (poison, _, _), row in found.items():
+        assert row["forgotten_before"] >= 0.5
+        assert ("a/main: its evidence is not of 0" in row["refused"]) == (poison == "another class")
+    lies = {h: (found["none", "max", h]["strength"], found["another class", "max", h]["strength"]) for h in heirs}
+    assert any(honest != lie for honest, lie in lies.values())  # what was refused was then taken: the table is about that

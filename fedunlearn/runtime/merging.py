@@ -1,0 +1,62 @@
+"""Between the rounds: what the sites measured becomes the evidence of each heir."""
+
+from collections.abc import Mapping, Sequence
+
+from fedunlearn.importance import pool
+from fedunlearn.lineage import Heir, Lineage, Plan, Point
+from fedunlearn.methods import Case, Evidence, Method
+from fedunlearn.methods.dampening import merged
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.rounds import Round1, points_of
+from fedunlearn.runtime.tasks import Scored
+from fedunlearn.tensors import align
+
+
+def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1) -> Case:
+    """The evidence of one heir in its own coordinates: one model's pools, different models' merge, its ancestors' only.
+
+    A pooled mean has no sites left to outvote one another. Where a method lets sites vote, each site's own evidence is
+    therefore merged first (pooled on one model, by maximum over several), and the method's merge is over sites.
+    """
+    mine = found.scored[heir.name]
+    by_vote: dict[str, list[Point]] = {}
+    for point in sorted(points_of(family.lineage, heir, plan, method), key=lambda p: (p.model, p.shard, p.classes)):
+        if point in found.points:
+            by_vote.setdefault(point.site if method.votes else "", []).append(point)
+    votes = [_aligned(points, family.lineage, heir, plan, method, found) for points in by_vote.values()]
+    aligned = [e for vote in votes for e in (merged(vote) if method.votes else vote)]
+    return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, plan.request.classes)
+
+
+def _aligned(
+    points: Sequence[Point], lineage: Lineage, heir: Heir, plan: Plan, method: Method, found: Round1
+) -> list[Evidence]:
+    """Points pooled by model (and by class, where they are apart), in the heir's coordinates."""
+    mine, want = found.scored[heir.name], method.wants(plan.request.classes)
+    parts: dict[tuple[str, str], list[Point]] = {}
+    for point in points:
+        about = ", ".join(point.classes) if method.apart and plan.request.classes else ""
+        parts.setdefault((point.model, about), []).append(point)
+    aligned = []
+    for (model, about), of in parts.items():
+        pooled = pool([found.points[p] for p in of])
+        share = lineage.shares_head(model, heir.name)
+        means = align(
+            pooled.mean(want.statistic if want else ""),
+            found.scored[model].head,
+            _coordinates(mine, method),
+            mine.head,
+            share_head=share,
+        )[0]
+        told = [p for p in of if p in found.enough]  # of sites on one model: the mean over rows, as of what it is a mean
+        total = sum(found.points[p].count for p in told)
+        enough = sum(found.enough[p] * found.points[p].count for p in told) / total if total else None
+        aligned.append(Evidence(means, pooled.count, about, enough))
+    return aligned
+
+
+def _coordinates(mine: Scored, method: Method) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of an heir's evidence, by parameter."""
+    if method.evidence is not None and method.evidence.statistic == "activation":
+        return {n: tuple(s[:1]) for n, s in mine.shapes.items()}
+    return {n: tuple(s) for n, s in mine.shapes.items()}

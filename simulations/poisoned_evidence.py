@@ -1,0 +1,185 @@
+"""What does one site in five that poisons its evidence do to FIUn, and which merges bear it?
+
+Digits; seven sites, five of which hold the class and two lack it. Two heirs of all five: `global` is one federated model of
+theirs, so that the paper's way pools the sites before it merges anything; `joined` is the average of five models, one of each
+site, trained on without the class, so that it merges their evidence. `child` inherits from `global`. Site a lies about what is
+to be forgotten; what refuses such evidence is put aside after it has been asked, as if the lie had passed. Test rows, seeds
+pooled.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import arguments, keep, origin
+
+from fedunlearn.compare import pooled
+from fedunlearn.data import Selection
+from fedunlearn.errors import SiteError
+from fedunlearn.importance import Importance
+from fedunlearn.lineage import Request
+from fedunlearn.methods import FIUn
+from fedunlearn.runtime import Family, InProcess, rounds, unlearn
+from fedunlearn.runtime.tasks import Answer, Measure, Measured, Task
+from fedunlearn.scenario import Scenario, train, workers
+from fedunlearn.scenario.files import parse
+
+FORGET, ANOTHER = "0", "1"
+HOLDERS, OTHERS = tuple("abcde"), tuple("fg")
+LIAR, TIMES = HOLDERS[0], 1000.0
+NEAR = 2.0  # points: a merge bears a poison that makes it no worse than that
+MERGES = ("max", "median", "trimmed", "clipped")
+HEIRS = ("global", "child", "joined")
+KEPT = ("name", "forgotten_before", "forgotten_after", "retained_before", "retained_after", "rows_forgotten", "rows_retained",
+        "strength", "status")  # fmt: skip
+Poison = Callable[[Importance], Importance]
+
+
+def changed(how: Callable[[torch.Tensor], torch.Tensor]) -> Poison:
+    """The same change to every tensor of an importance."""
+    return lambda of: Importance({s: {n: how(t) for n, t in ts.items()} for s, ts in of.sums.items()}, of.count)
+
+
+def noise(tensor: torch.Tensor) -> torch.Tensor:
+    """As large on average as what it stands for, and as wide as it is large: Exp(1)."""
+    generator = torch.Generator().manual_seed(tensor.numel())
+    return -torch.rand(tensor.shape, dtype=tensor.dtype, generator=generator).clamp(min=1e-12).log() * tensor.mean()
+
+
+POISONS: dict[str, Poison] = {
+    "none": changed(lambda t: t),
+    f"x {TIMES:.0f}": changed(lambda t: t * TIMES),
+    "zeros": changed(torch.zeros_like),
+    "noise": changed(noise),
+    f"noise x {TIMES:.0f}": changed(lambda t: noise(t) * TIMES),
+    "another class": changed(lambda t: t),
+    f"another class x {TIMES:.0f}": changed(lambda t: t * TIMES),
+}
+
+
+class Poisoned(InProcess):
+    """All sites in this process, one of which lies."""
+
+    def __init__(self, scenario: Scenario, family: Family, poison: str) -> None:
+        super().__init__(workers(scenario, family))
+        self.poison = poison
+
+    def carry(self, tasks: Sequence[Task]) -> list[Answer]:
+        """The liar's evidence, poisoned; all else in earnest."""
+        lies = [isinstance(t, Measure) and t.selection is not None and t.place == LIAR for t in tasks]
+        if self.poison.startswith("another class"):
+            about = Selection((ANOTHER,))
+            tasks = [
+                replace(t, selection=about) if lie and isinstance(t, Measure) else t for t, lie in zip(tasks, lies, strict=True)
+            ]
+        return [
+            replace(a, importance=POISONS[self.poison](a.importance)) if lie and isinstance(a, Measured) else a
+            for a, lie in zip(super().carry(tasks), lies, strict=True)
+        ]
+
+
+def plain(seed: int) -> dict[str, Any]:
+    """The family."""
+    held = {f"own-{s}": {"born": "incremental", "from": ["global"], "site": s} for s in HOLDERS}
+    return {
+        "name": "poisoned",
+        "seed": seed,
+        "data": {"set": "digits", "shards": "iid", "seed": seed, "without": {s: [int(FORGET)] for s in OTHERS}},
+        "net": {"name": "mlp", "hidden": 64},
+        "models": {
+            "global": {"born": "federated", "clients": list(HOLDERS), "rounds": 5, "home": "server"},
+            "child": {"born": "incremental", "from": ["global"], "site": OTHERS[0]},
+            **held,
+            "joined": {"born": "federated", "from": list(held), "clients": list(OTHERS), "rounds": 1, "home": "server"},
+        },
+    }
+
+
+@contextmanager
+def unguarded() -> Iterator[None]:
+    """Take importances as they come."""
+    guards = rounds.checked, rounds.within
+    rounds.checked, rounds.within = (lambda answer, *_: answer.importance), (lambda *_: None)
+    try:
+        yield
+    finally:
+        rounds.checked, rounds.within = guards
+
+
+def one(seed: int, poisons: Sequence[str], merges: Sequence[str]) -> list[dict[str, Any]]:
+    """One family; every poison and merge on a copy."""
+    scenario, rows = parse(plain(seed), "poisoned"), []
+    with tempfile.TemporaryDirectory() as folder:
+        train(scenario, Path(folder) / "trained")
+        for poison in poisons:
+            for merging in merges:
+                family = Family.open(Path(shutil.copytree(Path(folder) / "trained", Path(folder) / "copy")))
+                method, backend = FIUn(layers="last", merging=merging), Poisoned(scenario, family, poison)
+                refused = ""
+                try:
+                    record = unlearn(family, Request(classes=(FORGET,)), method, backend)
+                except SiteError as error:
+                    refused = str(error)
+                    with unguarded():
+                        record = unlearn(family, Request(classes=(FORGET,)), method, backend)
+                about = {"seed": seed, "poison": poison, "merging": merging, "refused": refused}
+                rows += [about | {k: m[k] for k in KEPT} for m in record.facts["models"] if m["name"] in HEIRS]
+                shutil.rmtree(family.folder)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line a heir and poison: for each merge what is left (%), what is lost on the rest (points), how many were accepted."""
+    merges = list(dict.fromkeys(r["merging"] for r in rows))
+    lines = [
+        f"| heir | poison | refused | {' | '.join(f'{m}: left, lost' for m in merges)} |",
+        "|---" * (3 + len(merges)) + "|",
+    ]
+    for heir in HEIRS:
+        for poison in dict.fromkeys(r["poison"] for r in rows):
+            of = [r for r in rows if (r["name"], r["poison"]) == (heir, poison)]
+            cells = [_cell([r for r in rows if (r["name"], r["merging"]) == (heir, m)], poison) for m in merges]
+            refused = f"{sum(bool(r['refused']) for r in of)} of {len(of)}"
+            lines.append(f"| {heir} | {poison} | {refused} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(rows: list[dict[str, Any]], poison: str) -> str:
+    """One heir and merge; bold where it is more than `NEAR` points worse than without poison."""
+    of = [r for r in rows if r["poison"] == poison]
+    left, lost = _numbers(of)
+    least, cost = _numbers([r for r in rows if r["poison"] == "none"])
+    text = f"{left:.1f}, {lost:.1f} ({sum(r['status'] == 'committed' for r in of)} of {len(of)})"
+    return f"**{text}**" if max(left - least, lost - cost) > NEAR else text
+
+
+def _numbers(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """What is left in %, and points lost on the rest."""
+    rest, after = (100 * pooled(rows, w, "rows_retained") for w in ("retained_before", "retained_after"))
+    return 100 * pooled(rows, "forgotten_after", "rows_forgotten"), rest - after
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    whole = args.size == "cpu"
+    seeds, merges = ((0, 1, 2), MERGES) if whole else ((0,), ("max", "median"))
+    poisons = list(POISONS) if whole else ["none", "another class"]
+    start, rows = origin(), []
+    for seed in seeds:
+        print(f"seed {seed}", file=sys.stderr)
+        rows += one(seed, poisons, merges)
+    result = {"what": __doc__, "size": args.size, **start, "rows": rows}
+    if args.write:
+        keep("poisoned_evidence", result)
+    print(json.dumps(result, indent=1) if args.json else table(rows))
+
+
+if __name__ == "__main__":
+    main()
