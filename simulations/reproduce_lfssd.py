@@ -30,7 +30,7 @@ PAPER = Paper(
         Claim("needs no retraining", "no number", THEIRS, "saved", CLASS),
     ),
     {
-        "alpha and lam by hand": "not known: neither the paper's summary nor the code's README gives them; SSD's 10 and 1 stand in",
+        "alpha and lam by hand": "not known: neither summary nor README gives them; SSD's 10 and 1 stand in",
         "absolute values of batch means": "not reproduced: the library has batch means of squares only",
         "membership inference": "not reproduced: no number is known to compare with",
     },
@@ -38,7 +38,7 @@ PAPER = Paper(
     "tested on the very rows that are forgotten, beside the retrained model.",
 )
 CPU = [class_cell((*OURS, MASK)), sub_cell(OURS), random_cell(OURS)]
-TEST = [class_cell((*OURS[:2], MASK), classes=1), random_cell(OURS[:1])]
+TEST = [class_cell((*OURS[:2], MASK), classes="0"), random_cell(OURS[:1])]
 
 if __name__ == "__main__":
     reproduce(__doc__, PAPER, {"cpu": CPU, "test": TEST})

@@ -50,7 +50,7 @@ PAPER = Paper(
     "tested on the very rows that are forgotten, beside the retrained model.",
 )
 CPU = [class_cell((*OURS, MASK)), sub_cell(OURS), random_cell(OURS)]
-TEST: list[Cell] = [class_cell((OURS[0], OURS[5], MASK), classes=1), sub_cell(OURS[:1], digits=("3",))]
+TEST: list[Cell] = [class_cell((OURS[0], OURS[5], MASK), classes="0"), sub_cell(OURS[:1], digits=("3",))]
 
 if __name__ == "__main__":
     reproduce(__doc__, PAPER, {"cpu": CPU, "test": TEST})

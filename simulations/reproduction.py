@@ -20,10 +20,12 @@ from fedunlearn.cli.console import progress
 from fedunlearn.compare import Choice, Subject, compare, pooled
 from fedunlearn.compare.cells import KNOWN
 from fedunlearn.compare.origin import joined
+from fedunlearn.compare.run import FAILED
 from fedunlearn.compare.work import Nest, kept
 from fedunlearn.lineage import Request, discover
 from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
 from fedunlearn.runtime import Family, InProcess, score_all
+from fedunlearn.runtime.record import COMMITTED
 from fedunlearn.scenario import workers
 
 Rows = Sequence[Mapping[str, Any]]
@@ -35,6 +37,11 @@ KEPT = ("cell", "seed", "method", "simulation", "request", "class", "heir", "bor
         "retrained_retained", "rows_forgotten", "rows_retained", "strength", "rule", "status", "why", "unlearn_seconds",
         "retrain_seconds")  # fmt: skip
 RETRAINED = "retrained"
+NOTE = (
+    "In %, lost in points; seeds and heirs pooled, the worst heir and class (its seeds pooled) apart. tested: rows of heirs "
+    "that knew at least half of what they were to forget; the others are left out. Seconds are of one request, all its heirs; "
+    "ratio: unlearning over retraining."
+)
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,7 @@ def table(result: Mapping[str, Any]) -> str:
     """What is published beside ours, then every cell."""
     switches = "\n".join(f"- {what}: {where}" for what, where in result["switches"].items())
     said = f"Ours: {result['ours']}", f"What the public code does otherwise than the paper or than we do:\n\n{switches}"
-    return "\n\n".join([claims(result), *said, details(result["rows"])])
+    return "\n\n".join([claims(result), *said, details(result["rows"]), NOTE])
 
 
 def claims(result: Mapping[str, Any]) -> str:
@@ -229,7 +236,8 @@ def _cells(rows: Rows, method: str) -> tuple[str, ...]:
     known = _percent(pooled(some, "retained_before", "rows_retained"))
     mask = _percent(pooled(some, "mask_retained", "rows_retained"))
     tried = {(r["seed"], r["request"], r["heir"]): r["status"] for r in rows}
-    accepted = f"{sum(s == 'committed' for s in tried.values())} of {len(tried)}"
+    failed = sum(s == FAILED for s in tried.values())
+    accepted = f"{sum(s == COMMITTED for s in tried.values())} of {len(tried)}" + f", {failed} failed" * bool(failed)
     spent = [_spent(rows, k) for k in ("unlearn_seconds", "retrain_seconds")]
     return (
         f"{len(some)} of {len(rows)}",

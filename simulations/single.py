@@ -1,5 +1,6 @@
 """The one model of SSD, LFSSD and FisherMask, without heirs, and what it is asked to forget: a class, a sub-class, rows."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ def model(name: str, data: str = "digits") -> Scenario:
     return parse({"name": name, "folder": str(FAMILIES), "data": {"set": data}, "net": net, "models": models}, name)
 
 
-def class_cell(choices: tuple[Choice, ...], name: str = CLASS, classes: int = 10) -> Cell:
-    """Each of the first classes in a request of its own."""
-    subject = Subject(model("single"), tuple(Request(classes=(str(c),), id=str(c)) for c in range(classes)))
+def class_cell(choices: tuple[Choice, ...], name: str = CLASS, classes: Sequence[str] = "0123456789") -> Cell:
+    """Each of some classes in a request of its own."""
+    subject = Subject(model("single"), tuple(Request(classes=(c,), id=c) for c in classes))
     return Cell(name, lambda seed: subject, choices)
 
 

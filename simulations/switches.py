@@ -1,18 +1,18 @@
-"""What the papers' public code computes where it differs from the papers: for reproductions only, each named for what it is."""
+"""What the papers or their public code do otherwise than the library: for reproductions only, each named for what it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from fedunlearn.data import Rows
-from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError
 from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Evidence
-from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Unguided
+from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Strength, Unguided, Want
 from fedunlearn.methods.dampening import Dampening, dampen, merged
+from fedunlearn.methods.fisher_mask import FisherMask
+from fedunlearn.methods.masks import ByRatio, names_of
 from fedunlearn.nets import load
 from fedunlearn.tensors import Tensors
 
@@ -79,7 +79,7 @@ class BatchMeanSSD(Unguided):
         """All the model's rows, in batches: sums over single rows, which sites send, cannot give it."""
         return frozenset({FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS})
 
-    def edit(self, weights: Tensors, case: Case, strength: dict[str, float]) -> dict[str, Tensor]:
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Measure at home, and dampen."""
         del strength
         if case.home is None:
@@ -87,18 +87,67 @@ class BatchMeanSSD(Unguided):
         net = load(case.home.net, weights)
         device = next(net.parameters()).device
 
-        def means(rows: Rows) -> Tensors:
-            rows = rows.take(self.read(rows))
+        def means(x: Tensor, y: Tensor) -> Tensors:
+            read = self.read(y)
             found = measure(
-                net, rows.x.to(device), rows.y.to(device), head=case.head, statistic="batch_squares", layers=self.layers,
+                net, x[read].to(device), y[read].to(device), head=case.head, statistic="batch_squares", layers=self.layers,
                 batch=self.first or self.batch,
             )  # fmt: skip
             return found.mean("batch_squares")
 
-        own = joined([case.home.forgotten, case.home.retained])
-        return dampen(weights, means(case.home.forgotten), means(own), self.alpha, self.lam)
+        forgotten, rest = case.home.forgotten, case.home.retained
+        own = means(torch.cat([forgotten.x, rest.x]), torch.cat([forgotten.y, rest.y]))
+        return dampen(weights, means(forgotten.x, forgotten.y), own, self.alpha, self.lam)
 
-    def read(self, rows: Rows) -> Tensor:
-        """Positions of the rows that are read: class by class, of each batch the first ones."""
-        order = rows.y.argsort(stable=True)
+    def read(self, y: Tensor) -> Tensor:
+        """Positions of the rows that are read: class by class, of each batch the first ones.
+
+        Args:
+            y: labels [N].
+        """
+        order = y.argsort(stable=True)
         return order[torch.arange(len(order)) % self.batch < (self.first or self.batch)]
+
+
+@dataclass(frozen=True)
+class WholeFisherMask(ByRatio):
+    """FisherMask that masks its whole ratio of units, as the paper has it: also those that matter more to the rest.
+
+    Args:
+        ratio: share of units.
+        tune: epochs of fine-tuning afterwards, 0 for none.
+        lr: its first learning rate.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    tune: int = 0
+    lr: float = 0.1
+    name = "fisher mask, whole ratio"
+    evidence = own = Want("squares", "own")
+    retained = per_heir = True
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What FisherMask with the same settings needs."""
+        return self._mask.needs
+
+    @property
+    def _mask(self) -> FisherMask:
+        return FisherMask(self.ratio, self.tune, self.lr, per_heir=True)
+
+    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        """As FisherMask does."""
+        return self._mask.merge(evidence)
+
+    def misses(self, case: Case) -> str | None:
+        """As FisherMask does."""
+        return self._mask.misses(case)
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Evidence is lifted above the model's own importance, unit by unit in the same order, and FisherMask does the rest."""
+        forgotten, rest = case.merged, case.own.means
+        lift = max((float((rest[n] - forgotten[n]).max()) for n in names_of([forgotten, rest], weights)), default=0.0)
+        lifted = Evidence({n: t + 2 * max(lift, 0.0) for n, t in forgotten.items()}, case.evidence[0].rows)
+        return self._mask.edit(weights, replace(case, evidence=(lifted,)), strength)
