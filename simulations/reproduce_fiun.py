@@ -79,7 +79,8 @@ def family(
     for number in range(depth):
         models[f"heir-{number + 1}"] = born(birth, last, number) | (tuned or {})
         last = [f"heir-{number + 1}"]
-    plain = {"name": name, **base, "data": {**base["data"], "without": without}, "models": models}
+    share = {"full": depth if birth == "TL" else 2} if birth != "FL" else {}  # half of the rows train the root, as in FL
+    plain = {"name": name, **base, "data": {**base["data"], "without": without, "share": share}, "models": models}
     return Subject(parse(plain, name), (Request(classes=forget),))
 
 
