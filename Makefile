@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-report check format tables deploy-flower deploy-ray clean
+.PHONY: help demo test test-report simulations-test check format tables deploy-flower deploy-ray clean
 
 help:  ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
@@ -16,6 +16,9 @@ test: check  ## every check that CI runs
 test-report: .venv/ready  ## open reports in a headless Chromium: no network, no errors, accessible, big ones quick (needs chromium)
 	$(BIN)/python -c "import playwright" || $(BIN)/python -m pip install --quiet --constraint constraints.txt --group report
 	$(BIN)/pytest tests/report -m browser -rs
+
+simulations-test: .venv/ready  ## every simulation at its test size (CI runs those that take seconds with the other tests)
+	$(BIN)/pytest -n 2 tests/simulations
 
 check: .venv/ready  ## format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -14,7 +14,7 @@ FIELDS = (
     "topology", "seed", "method", "simulation", "request", "class", "heir", "home", "born", "depth", "holds_class", "target",
     "status", "why", "forgotten_before", "forgotten_after", "retrained_forgotten", "rows_forgotten", "retained_before",
     "retained_after", "mask_retained", "retrained_retained", "rows_retained", "strength", "rule", "passes", "tow",
-    "probe_above_retrained", "relearned", "membership_auc", "not_measured", "seconds",
+    "probe_above_retrained", "relearned", "membership_auc", "not_measured", "seconds", "evaluation_seconds",
     "train_seconds", "retrain_seconds", "commit",
 )  # fmt: skip
 

@@ -163,13 +163,13 @@ def _joined(heir: Plain, after: Plain) -> dict[str, Any]:
     """One heir and class, before and after. Where a method failed, every heir is as it was."""
     if "failed" in after:
         same = {f"{what}_after": heir[f"{what}_before"] for what in ("forgotten", "retained")}
-        nothing = dict.fromkeys(("mask_retained", "strength", "rule", "passes", "seconds"))
+        nothing = dict.fromkeys(("mask_retained", "strength", "rule", "passes", "seconds", "evaluation_seconds"))
         return heir | same | nothing | NOTHING | {"status": FAILED, "why": after["failed"]}
     found = dict(after["heirs"][heir["heir"]])
     by_class, measured = found.pop("by_class"), found.pop("measured", NOTHING)
     if heir["class"]:
         found["forgotten_after"] = by_class.get(heir["class"])
-    return {**heir, **found, **measured, "seconds": after["seconds"]}
+    return {**heir, **found, **measured, **{k: after.get(k) for k in ("seconds", "evaluation_seconds")}}
 
 
 def _before(family: Family, places: Mapping[str, Worker], request: Request, twin: Twin) -> Plain:
@@ -238,4 +238,5 @@ def _after(nest: Nest, request: Request, choice: Choice, twin: Twin, reference: 
         heirs[m["name"]] = {**{k: m[k] for k in taken}, "by_class": m["forgotten_by_class"], "why": "; ".join(texts)}
         if m["name"] in measured:
             heirs[m["name"]]["measured"] = measured[m["name"]]
-    return {"seconds": record.cost["seconds"], "heirs": heirs}
+    evaluation = sum(record.cost["evaluation_seconds"].values())
+    return {"seconds": record.cost["seconds"], "evaluation_seconds": evaluation, "heirs": heirs}

@@ -1,0 +1,169 @@
+"""The reproductions of the four papers run at test size and compare with what is published; switches are what they say."""
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedunlearn.importance import measure
+from fedunlearn.methods import FIUn
+from fedunlearn.methods.dampening import dampen
+from fedunlearn.methods.fisher_mask import FisherMask
+from fedunlearn.methods.laws import Draw
+from fedunlearn.methods.masks import units
+from tests.simulations.test_simulations import FOLDER, run
+
+SCRIPTS = ("reproduce_fiun", "reproduce_ssd", "reproduce_lfssd", "reproduce_fishermask")
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules of the folder can be imported."""
+    monkeypatch.syspath_prepend(FOLDER)
+
+
+def methods(rows: list[dict[str, Any]], cell: str) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a cell by method; nothing has failed, and both clocks have run."""
+    of = [r for r in rows if r["cell"] == cell]
+    assert of
+    assert all(r["status"] != "failed" for r in of), of
+    assert all(r["unlearn_seconds"] > 0 and r["retrain_seconds"] > 0 for r in of)
+    return {m: [r for r in of if r["method"] == m] for m in dict.fromkeys(r["method"] for r in of)}
+
+
+def test_fiun(tmp_path: Path) -> None:
+    found = methods(run("reproduce_fiun.py", tmp_path)["rows"], "2 roots, 50 % overlap")
+    assert set(found) == {"fiun, alpha 1", "fiun, auto", "fiun, alpha 1, divided by 5", "steer", "logit mask"}
+    for of in found.values():
+        assert {r["heir"]: r["depth"] for r in of} == {"first": 0, "second": 0, "heir-1": 1}
+        assert all(not r["holds_class"] for r in of if r["heir"] == "heir-1")
+        assert all(r["retrained_forgotten"] == 0 for r in of if r["target"] == "absent")
+    assert all(r["forgotten_after"] == 0 for r in found["logit mask"] if r["target"] == "absent")
+
+
+def test_ssd(tmp_path: Path) -> None:
+    rows = run("reproduce_ssd.py", tmp_path)["rows"]
+    assert set(methods(rows, "a class")) == {
+        "ssd, alpha 10",
+        "ssd, alpha 10, batch-mean squares of 320, first 32",
+        "logit mask",
+    }
+    (sub,) = methods(rows, "a sub-class")["ssd, alpha 10"]
+    assert sub["target"] == "as_retrained"
+    assert 60 < sub["rows_forgotten"] < 120  # the threes that were trained on, not the pair
+    assert sub["retrained_forgotten"] < sub["forgotten_before"]
+
+
+@pytest.mark.slow
+def test_lfssd(tmp_path: Path) -> None:
+    rows = run("reproduce_lfssd.py", tmp_path)["rows"]
+    assert set(methods(rows, "a class")) == {"lfssd, alpha 10", "lfssd, auto", "logit mask"}
+    (random,) = methods(rows, "1 % of the rows")["lfssd, alpha 10"]
+    assert random["target"] == "as_retrained"
+    assert random["rows_forgotten"] == 9
+
+
+@pytest.mark.slow
+def test_fishermask(tmp_path: Path) -> None:
+    rows = run("reproduce_fishermask.py", tmp_path)["rows"]
+    (none,) = methods(rows, "ratio 0%")["mask 0%"]
+    assert (none["forgotten_after"], none["retained_after"]) == (none["forgotten_before"], none["retained_before"])
+    (masked,) = methods(rows, "ratio 25%")["mask 25%"]
+    assert masked["forgotten_after"] < masked["forgotten_before"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.usefixtures("scripts")
+def test_every_published_number_is_compared_with_a_cell_that_is_run(name: str) -> None:
+    module, metrics = import_module(name), import_module("reproduction").METRICS
+    cells = module.cells() if name == "reproduce_fiun" else module.CPU
+    assert len({c.name for c in cells}) == len(cells)
+    for claim in module.PAPER.claims:
+        assert claim.cell in {c.name for c in cells}
+        assert claim.metric in metrics
+
+
+@pytest.mark.usefixtures("scripts")
+def test_claims_are_answered_from_heirs_that_knew_and_a_missing_cell_is_said() -> None:
+    table = import_module("reproduction")
+    row = {
+        "cell": "c", "seed": 0, "method": "m", "request": "r", "class": "0", "heir": "h", "target": "absent",
+        "status": "committed", "forgotten_before": 1.0, "forgotten_after": 0.25, "rows_forgotten": 100,
+        "retrained_forgotten": 0.0, "retained_before": 0.9, "retained_after": 0.8, "mask_retained": 0.9,
+        "retrained_retained": 0.95, "rows_retained": 100, "unlearn_seconds": 1.0, "retrain_seconds": 4.0,
+    }  # fmt: skip
+    knew_not = {**row, "heir": "deep", "forgotten_before": 0.4, "forgotten_after": 0.4}
+    claim = {"says": "s", "value": "0 %", "theirs": "t", "cell": "c"}
+    rows = [row, knew_not]
+    for metric, ours in {
+        "left": "m: 25.0; retrained: 0.0",
+        "lost": "m: 10.0; retrained: -5.0",
+        "saved": "m: 75.0; retrained: -",
+    }.items():
+        assert f"{metric}: {ours} |" in table.claims({"published": [{**claim, "metric": metric}], "rows": rows})
+    assert "left: not run" in table.claims({"published": [{**claim, "metric": "left", "cell": "d"}], "rows": rows})
+    assert "| 1 of 2 | 100.0 | 25.0 | 25.0 | 90.0 | 10.0 | 0.0 | 2 of 2 | 1.00 | 4.00 | 0.250 |" in table.details(rows)
+
+
+@pytest.mark.usefixtures("scripts")
+def test_scoring_is_taken_out_of_both_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("reproduction")
+    monkeypatch.setattr(module, "_scoring", lambda nest, request: 0.5)
+    subject = import_module("single").class_cell((), classes="0").subject(0)
+    row = {"request": "0", "seconds": 3.0, "evaluation_seconds": 1.0, "retrain_seconds": 9.0}
+    ran, failed = module.clocked([row, {**row, "seconds": None, "evaluation_seconds": None}], "c", subject, None)
+    assert (ran["unlearn_seconds"], ran["retrain_seconds"]) == (1.5, 8.0)
+    assert failed["unlearn_seconds"] is None
+
+
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize("roots", [1, 2, 3])
+def test_divided_evidence_is_divided_once_for_each_further_root(roots: int) -> None:
+    divided = import_module("switches").DividedFIUn()
+    evidence = [Draw(divided, seed).evidence("b") for seed in range(roots)]
+    (ours,), (plain,) = divided.merge(evidence), FIUn().merge(evidence)
+    for name, tensor in plain.means.items():
+        torch.testing.assert_close(ours.means[name] * 5 ** (roots - 1), tensor)
+
+
+@pytest.mark.usefixtures("scripts")
+def test_batch_mean_squares_of_single_rows_are_ssd_and_of_more_are_not() -> None:
+    kind = import_module("switches").BatchMeanSSD
+    draw = Draw(kind(), 3)
+    weights = draw.weights()
+    case = replace(draw.heir()[1], home=draw.home(weights))
+    assert case.home is not None
+    forgotten, rest, net = case.home.forgotten, case.home.retained, case.home.net
+    x, y = torch.cat([forgotten.x, rest.x]), torch.cat([forgotten.y, rest.y])
+    exact = [measure(net, *rows, head=case.head).mean("squares") for rows in ((forgotten.x, forgotten.y), (x, y))]
+    by_one = kind(batch=1, alpha=1.0).edit(weights, case, {})
+    torch.testing.assert_close(by_one, dampen(weights, exact[0], exact[1], 1.0, 1.0))
+    by_all = kind(batch=len(y), alpha=1.0).edit(weights, case, {})
+    assert any(not torch.equal(by_all[n], by_one[n]) for n in weights)
+
+
+@pytest.mark.usefixtures("scripts")
+def test_batches_are_read_class_by_class_and_cut_short() -> None:
+    kind, y = import_module("switches").BatchMeanSSD, torch.tensor([1, 0, 1, 0, 1, 0, 0])
+    assert kind(batch=4).read(y).tolist() == [1, 3, 5, 6, 0, 2, 4]
+    assert kind(batch=4, first=2).read(y).tolist() == [1, 3, 0, 2]
+
+
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0])
+def test_a_whole_mask_takes_its_ratio_and_what_the_librarys_mask_takes_first(ratio: float) -> None:
+    kind = import_module("switches").WholeFisherMask
+    drawn, case = Draw(kind(), 1).heir()
+    weights = {n: torch.ones_like(t) for n, t in drawn.items()}
+    own = {n: t + case.merged[n].mean() for n, t in case.own.means.items()}  # most units matter more to the rest
+    case = replace(case, own=replace(case.own, means=own))
+    masked = kind(ratio).edit(weights, case, {"ratio": ratio})
+    narrow = FisherMask(ratio=ratio, per_heir=True).edit(weights, case, {"ratio": ratio})
+    layers = [n for n, t in weights.items() if t.dim() > 1 and n in case.merged]
+    whole = {n: units(masked[n]) == 0 for n in layers}
+    total = sum(units(weights[n]).numel() for n in layers)
+    assert sum(int(z.sum()) for z in whole.values()) == round(ratio * total)
+    assert all(bool(whole[n][units(narrow[n]) == 0].all()) for n in layers)
