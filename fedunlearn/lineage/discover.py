@@ -7,6 +7,7 @@ also gets its own sources, so that evidence is merged over its ancestors only, a
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedunlearn.lineage.graph import Lineage
 from fedunlearn.lineage.model import Model, Shard
@@ -40,19 +41,17 @@ def discover(lineage: Lineage, request: Request) -> Plan:
     gone = _gone(request, entries)
     holders = frozenset(s.site for shards in entries.values() for s in shards)
     measured = _Measured(lineage, request, entries, gone, brought)
-    aims: dict[tuple[Bits, Bits, tuple[str, ...], str], tuple[str, bool]] = {}
+    shared: dict[Any, tuple[str, bool, _Evidence]] = {}  # what heirs with the same ancestors, outputs and home have in common
     heirs = []
     for model in (m for n in affected if (m := lineage.by_name[n]).kept):
         name = model.name
-        evidence = measured.at(bits[name], names[bits[name]], stand_in[name], model.net)
-        alike = reached[name], left[name], model.head, model.home
-        if alike not in aims:
-            aims[alike] = _aim(lineage, request, *alike)
-        target, tested = aims[alike]
-        if not request.classes:  # scored on the forgotten rows themselves, which only their own sites hold
-            tested = model.home in evidence.sites
-        own = lineage.own(name)
-        holds = any(s.site in holders for s in own)
+        alike = bits[name], id(stand_in[name]), reached[name], left[name], model.head, model.home, model.net
+        if alike not in shared:
+            evidence = measured.at(bits[name], names[bits[name]], stand_in[name], model.net)
+            shared[alike] = *_aim(lineage, request, model, reached[name], left[name], evidence), evidence
+        target, tested, evidence = shared[alike]
+        own = model.data if len(model.data) == 1 else lineage.own(name)
+        holds = not holders.isdisjoint([s.site for s in own])
         where = evidence.points, evidence.borrowed, evidence.unmeasured
         heirs.append(Heir(name, model.home, target, names[bits[name]], *where, own, holds, tested, evidence.foreign))
     points = tuple(sorted(measured.points, key=lambda p: (p.model, p.shard)))
@@ -75,13 +74,17 @@ def _exposures(lineage: Lineage, request: Request) -> tuple[dict[str, list[Shard
             kept |= left[parent]
             got |= reached[parent]
         for shard in model.data:
+            here = [c for c, n in shard.rows.items() if n and c in bit]
+            if not here and not request.samples:
+                continue
             gone = request.touches(shard) if counted else ()
             if gone:
                 entries.setdefault(model.name, []).append(shard)
-            for c, n in shard.rows.items():
-                if c in bit and n:
-                    got |= bit[c] if c in gone else 0
-                    kept |= bit[c] if c not in gone else 0
+            for c in here:
+                if c in gone:
+                    got |= bit[c]
+                else:
+                    kept |= bit[c]
         left[model.name], reached[model.name] = kept, got
         counted = counted or model.name == request.since
     return entries, left, reached
@@ -131,13 +134,15 @@ def _stand_ins(
     def measurable(model: Model, root: str) -> bool:
         return model.kept and not brought[root].isdisjoint(model.head)
 
+    nothing: Mapping[str, str] = {}
     lacking = {r for r in brought if not measurable(lineage.by_name[r], r)}
+    if not lacking:
+        return dict.fromkeys(bits, nothing)
     wanted = {b: tuple(r for r in roots if r in lacking) for b, roots in names.items()}
     order = {n: i for i, n in enumerate(bits)}
     found: dict[str, Mapping[str, str]] = {}
     merged: dict[tuple[int, int], Mapping[str, str]] = {}
     alike: dict[frozenset[tuple[str, str]], Mapping[str, str]] = {}
-    nothing: Mapping[str, str] = {}
     for name, its in bits.items():
         roots, best, model = wanted[its], nothing, lineage.by_name[name]
         for parent in (found[p] for p in model.parents if p in found) if roots else ():
@@ -157,13 +162,16 @@ def _stand_ins(
     return found
 
 
-def _aim(lineage: Lineage, request: Request, reached: Bits, left: Bits, head: tuple[str, ...], home: str) -> tuple[str, bool]:
-    """What an heir should look like after, and for classes, whether its home can test that."""
-    wanted = _asked(lineage, request, reached) & set(head)
-    if not wanted:
-        return NOT_EXPRESSIBLE, False
+def _aim(
+    lineage: Lineage, request: Request, model: Model, reached: Bits, left: Bits, evidence: "_Evidence"
+) -> tuple[str, bool]:
+    """What an heir should look like after, and whether its home can test that."""
+    wanted = _asked(lineage, request, reached) & set(model.head)
     absent = bool(request.classes) and not wanted & _asked(lineage, request, left)
-    return ABSENT if absent else AS_RETRAINED, wanted <= set(lineage.tests.get(home, ()))
+    target = NOT_EXPRESSIBLE if not wanted else ABSENT if absent else AS_RETRAINED
+    if request.classes:
+        return target, bool(wanted) and wanted <= set(lineage.tests.get(model.home, ()))
+    return target, model.home in evidence.sites  # scored on the forgotten rows themselves, which only their own sites hold
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,6 @@ class Lineage:
         A global model has no data of its own; its Fisher is pooled over the clients whose updates it averaged.
         """
         found: dict[str, Shard] = {}
-        if len(data := self[name].data) == 1:
-            return data
         walk, seen = [name], {name}
         while walk:
             model = self[walk.pop()]
