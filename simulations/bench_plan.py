@@ -4,7 +4,7 @@ Every model but the roots has two parents and rows of another class; a request a
 "recent": parents are drawn from the thousand models before, as in a family that is trained on and on; "any": from all before,
 so that heirs differ in which of many roots they descend from. Both clocks start at the list of models: ours checks it, finds
 the heirs and plans evidence for each; networkx builds a `DiGraph` and walks it from the roots. In turns, each in a process of
-its own that was forked after the list was made; the best of three. Peak memory is the process's, the list included.
+its own that was forked after the list was made; the best of two. Peak memory is the process's, the list included.
 """
 
 import gc
@@ -25,10 +25,9 @@ from fedunlearn.lineage import Lineage, Model, Request, Shard, discover
 SIZES = {  # models, roots, how parents are drawn, repeats
     "test": [(2_000, 1, "recent", 1), (2_000, 16, "any", 1)],
     "cpu": [
-        (1_000_000, 1, "recent", 3),
-        (1_000_000, 64, "recent", 3),
-        (1_000_000, 64, "any", 3),
-        (1_000_000, 10_000, "recent", 1),
+        (1_000_000, 1, "recent", 2),
+        (1_000_000, 64, "recent", 2),
+        (1_000_000, 64, "any", 2),
     ],
 }
 HEAD = tuple(map(str, range(10)))
