@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench_plan import table as plans
 from bench_runtime import table as runtime
 from common import RESULTS
 from depth_probe import table as depth
@@ -94,6 +95,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "poisoned_evidence": ("poisoned_evidence", lambda result: poisoned(result["rows"]) + where(result)),
     "compare_small": ("compare_small", compared),
     "bench_importance": ("bench_importance_cpu", bench),
+    "bench_plan": ("bench_plan_cpu", lambda result: plans(result) + where(result)),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
     "inherited": ("inherited_*", inherited),
 }
