@@ -428,7 +428,7 @@ def demo(
     again = next(c for c in family.lineage.classes if c not in asked.classes)
     program = _program()
     out.print("\nnext:")
-    for words in (f"show {folder}", f"report {folder} --tier full", f"plan {folder} --classes {again}", f"rollback {folder}"):
+    for words in (f"show {folder}", f"report {folder}", f"plan {folder} --classes {again}", f"rollback {folder}"):
         out.print(f"  {program} {words}", markup=False)
 
 

@@ -24,7 +24,7 @@ def test_the_demo_forgets_and_says_what_to_do_next(run: Run, tmp_path: Path) -> 
     assert status == 0
     for expected in ("lineage", "plan: forget class 0", "no: inherits it", "every heir was accepted", "fedunlearn show"):
         assert expected in text
-    assert text.count("\n  fedunlearn ") == 3
+    assert text.count("\n  fedunlearn ") == 4
     assert "training shared" in said
     for line in re.findall(r"^  fedunlearn (.*)$", text, re.M):
         assert run(*shlex.split(line))[0] == 0
