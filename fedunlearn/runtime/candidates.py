@@ -85,7 +85,8 @@ def score_candidates(
         for name, one in applied.items()
     }
     heirs = {h.name: h for h in plan.heirs if h.name in applied}
-    trips = [t for h in heirs.values() if (t := _trip(family, plan, h, applied[h.name], again))] if at_roots else []
+    tests, gone = family.lineage.tests, gone_from(family) if at_roots else ()
+    trips = [t for h in heirs.values() if (t := _trip(tests, gone, plan, h, applied[h.name], again))] if at_roots else []
     told = _scores(trips, _weights(trips, retrained, backend, roll), backend, roll)
     for trip in trips:
         name, parts = trip.heir.name, told[trip.heir.name]
@@ -100,9 +101,16 @@ def score_candidates(
     return {name: replace(one, at=_at(heirs[name], applied[name].test, told.get(name, {}))) for name, one in found.items()}
 
 
-def _trip(family: Family, plan: Plan, heir: Heir, done: Applied, again: Mapping[str, Scored]) -> _Trip | None:
+def _trip(
+    tests: Mapping[str, Sequence[str]],
+    gone: Sequence[str],
+    plan: Plan,
+    heir: Heir,
+    done: Applied,
+    again: Mapping[str, Scored],
+) -> _Trip | None:
     """Where an heir is to be scored; None where its home can test all that is due."""
-    tests, gone, refused = family.lineage.tests, gone_from(family), list[str]()
+    refused: list[str] = []
     roots = tuple(dict.fromkeys(p.site for p in sorted(heir.points, key=lambda p: p.shard) if p.site != heir.home))
     questions: dict[str, Question] = {}
     due = heir.target != NOT_EXPRESSIBLE
@@ -164,13 +172,13 @@ def _words(what: str) -> str:
 
 def _ask(tasks: Sequence[Task], kind: type[Kind], backend: Backend, roll: Roll) -> list[Kind | Failure]:
     """Answers, or why a place refuses or is not there: unlike in `Roll.ask` that stops nobody else."""
-    there = [i for i, task in enumerate(tasks) if task.place not in roll.absent]
-    answers = dict(zip(there, backend.carry([tasks[i] for i in there]) if there else [], strict=True))
-    told = {i: a for i, a in answers.items() if not isinstance(a, Failure)}
-    good = dict(zip(told, check([tasks[i] for i in told], list(told.values()), kind, "nothing was changed"), strict=True))
-    refused = {i: a for i, a in answers.items() if isinstance(a, Failure)}
-    absent = {i: Failure(t.place, roll.absent[t.place], offline=True) for i, t in enumerate(tasks) if t.place in roll.absent}
-    return [good[i] if i in good else {**refused, **absent}[i] for i in range(len(tasks))]
+    there = [task for task in tasks if task.place not in roll.absent]
+    answers = backend.carry(there) if there else []
+    told = [(t, a) for t, a in zip(there, answers, strict=True) if not isinstance(a, Failure)]
+    good = iter(check([t for t, _ in told], [a for _, a in told], kind, "nothing was changed"))
+    heard = iter([a if isinstance(a, Failure) else next(good) for a in answers])
+    away = {place: Failure(place, why, offline=True) for place, why in roll.absent.items()}
+    return [away[t.place] if t.place in away else next(heard) for t in tasks]
 
 
 def _believed(task: Score, answer: Scored) -> Scores:

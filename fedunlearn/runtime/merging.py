@@ -7,7 +7,7 @@ from fedunlearn.lineage import Heir, Lineage, Plan, Point
 from fedunlearn.methods import Case, Evidence, Method
 from fedunlearn.methods.dampening import merged
 from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.rounds import Round1, points_of
+from fedunlearn.runtime.rounds import Round1
 from fedunlearn.runtime.tasks import Scored
 from fedunlearn.tensors import align
 
@@ -20,9 +20,9 @@ def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1)
     """
     mine = found.scored[heir.name]
     by_vote: dict[str, list[Point]] = {}
-    for point in sorted(points_of(family.lineage, heir, plan, method), key=lambda p: (p.model, p.shard, p.classes)):
-        if point in found.points:
-            by_vote.setdefault(point.site if method.votes else "", []).append(point)
+    measured = (p for p in found.asked.get(heir.name, ()) if p in found.points)
+    for point in sorted(measured, key=lambda p: (p.model, p.shard, p.classes)):
+        by_vote.setdefault(point.site if method.votes else "", []).append(point)
     votes = [_aligned(points, family.lineage, heir, plan, method, found) for points in by_vote.values()]
     aligned = [e for vote in votes for e in (merged(vote) if method.votes else vote)]
     return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, plan.request.classes)

@@ -37,7 +37,7 @@ def test_pool_within_a_model_merge_between_models_and_only_over_ancestors() -> N
     plan = discover(lineage, Request(classes=("a",)))
     values = {"n/main": importance(2, 2.0, 8.0), "s/main": importance(2, 4.0, 0.0), "e/main": importance(4, 4.0, 12.0)}
     scored = {h.name: Scored("v", Head("h", head), {"h.weight": (2, 1)}, NONE, NONE, 1) for h in plan.heirs}
-    found = Round1(scored, {p: values[p.shard] for p in plan.points}, {})
+    found = Round1(scored, {p: values[p.shard] for p in plan.points}, {}, asked={h.name: h.points for h in plan.heirs})
     family = Family.__new__(Family)
     family.__dict__["lineage"] = lineage
     heirs = {h.name: merge(family, h, plan, FIUn(), found).merged["h.weight"].flatten().tolist() for h in plan.heirs}
@@ -60,7 +60,8 @@ def test_where_sites_vote_they_do_before_their_sums_are_pooled_and_a_site_with_t
     plan = discover(lineage, Request(classes=("a",)))
     sums = {"x": (2.0, 8.0), "y": (4.0, 6.0), "z": (2000.0, 0.0)}
     scored = {h.name: Scored("v", Head("h", head), {"h.weight": (2, 1)}, NONE, NONE, 1) for h in plan.heirs}
-    found = Round1(scored, {p: importance(2, *sums[p.site]) for p in plan.points}, {})
+    points = {p: importance(2, *sums[p.site]) for p in plan.points}
+    found = Round1(scored, points, {}, asked={h.name: h.points for h in plan.heirs})
     family = Family.__new__(Family)
     family.__dict__["lineage"] = lineage
     heirs = {h.name: h for h in plan.heirs}
