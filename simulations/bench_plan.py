@@ -8,7 +8,6 @@ its own that was forked after the list was made; the best of two. Peak memory is
 """
 
 import gc
-import json
 import multiprocessing
 import random
 import resource
@@ -18,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import networkx as nx
-from common import arguments, keep, origin
+from common import arguments, finish, origin
 
 from fedunlearn.lineage import Lineage, Model, Request, Shard, discover
 
@@ -127,9 +126,7 @@ def main() -> None:
     args = arguments(__doc__)
     rows = [row for size in SIZES[args.size] for row in measure(*size)]
     result = {"what": __doc__, "size": args.size, **origin("networkx"), "rows": rows}
-    if args.write:
-        keep(f"bench_plan_{args.size}", result)
-    print(json.dumps(result, indent=1) if args.json else table(result))
+    finish(args, f"bench_plan_{args.size}", result, lambda: table(result))
 
 
 if __name__ == "__main__":

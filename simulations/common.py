@@ -1,7 +1,8 @@
-"""What every simulation shares: its arguments, and where its results are kept."""
+"""What every simulation shares: its arguments, what it prints, and where its results are kept."""
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +26,10 @@ def keep(name: str, result: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
+
+
+def finish(args: argparse.Namespace, name: str, result: dict[str, Any], table: Callable[[], str]) -> None:
+    """Keep a result under its name if that is asked for, and print it: as JSON, or as its table."""
+    if args.write:
+        keep(name, result)
+    print(json.dumps(result, indent=1) if args.json else table())

@@ -13,7 +13,6 @@ Nothing of these is tuned. The probe learns on calibration rows with the class a
 after how many steps of fine-tuning on the heir's own retained rows the class is recognised as often as 95 % of before.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import arguments, keep, origin
+from common import arguments, finish, origin
 from torch import Tensor, nn
 
 from fedunlearn.data import Rows
@@ -249,9 +248,7 @@ def main() -> None:
             print(f"{net}, seed {seed}", file=sys.stderr)
             rows += of
     result = {"what": __doc__, "size": args.size, **start, "rows": rows}
-    if args.write:
-        keep("depth_probe", result)
-    print(json.dumps(result, indent=1) if args.json else table(rows))
+    finish(args, "depth_probe", result, lambda: table(rows))
 
 
 if __name__ == "__main__":

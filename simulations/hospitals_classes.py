@@ -4,12 +4,11 @@ For each class c, two of four sites lack c, so that three of the heirs know it o
 rows that nobody trained on (seeds pooled), beside the logit mask and the family retrained without the class.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
-from common import arguments, keep
+from common import arguments, finish
 
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Choice, Subject, compare, pooled
@@ -60,9 +59,7 @@ def main() -> None:
     rows = [{k: r[k] for k in KEPT} | {"class": int(r["class"]), "name": r["heir"]} for r in found["rows"]]
     where = {k: found[k] for k in ("versions", "commit", "host")}
     result = {"what": __doc__, "size": args.size, **where, "rows": rows}
-    if args.write:
-        keep("hospitals_classes", result)
-    print(json.dumps(result, indent=1) if args.json else table(rows))
+    finish(args, "hospitals_classes", result, lambda: table(rows))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ to be forgotten; what refuses such evidence is put aside after it has been asked
 pooled.
 """
 
-import json
 import shutil
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import arguments, keep, origin
+from common import arguments, finish, origin
 
 from fedunlearn.compare import pooled
 from fedunlearn.data import Selection
@@ -176,9 +175,7 @@ def main() -> None:
         print(f"seed {seed}", file=sys.stderr)
         rows += one(seed, poisons, merges)
     result = {"what": __doc__, "size": args.size, **start, "rows": rows}
-    if args.write:
-        keep("poisoned_evidence", result)
-    print(json.dumps(result, indent=1) if args.json else table(rows))
+    finish(args, "poisoned_evidence", result, lambda: table(rows))
 
 
 if __name__ == "__main__":

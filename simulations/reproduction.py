@@ -6,7 +6,6 @@ families all models are affected). Both clocks leave out scoring and evaluation,
 every edit (the edited and the masked model), which count against unlearning. What is calibrated counts.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import arguments, keep
+from common import arguments, finish
 
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Choice, Subject, compare, pooled
@@ -117,9 +116,7 @@ def reproduce(what: str | None, paper: Paper, cells: Mapping[str, Sequence[Cell]
                 origins.append({k: found[k] for k in ("versions", "commit", "host")})
     said = {"published": [asdict(c) for c in paper.claims], "switches": dict(paper.switches), "ours": paper.ours}
     result = {"what": what, "size": args.size, **joined(origins), **said, "rows": rows}
-    if args.write:
-        keep(paper.name, result)
-    print(json.dumps(result, indent=1) if args.json else table(result))
+    finish(args, paper.name, result, lambda: table(result))
 
 
 def clocked(rows: Rows, cell: str, subject: Subject, nest: Nest) -> list[dict[str, Any]]:

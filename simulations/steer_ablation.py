@@ -5,7 +5,6 @@ same trained family and nothing is calibrated at any heir: a factor is given, an
 last layer, on test rows that nobody trained on, seeds and heirs pooled; the worst is that of a heir with its seeds pooled.
 """
 
-import json
 import shutil
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from common import arguments, keep, origin
+from common import arguments, finish, origin
 
 from fedunlearn.lineage import Request
 from fedunlearn.methods import Method, make
@@ -94,9 +93,7 @@ def main() -> None:
             print(f"classes {', '.join(forget)}, seed {seed}", file=sys.stderr)
             rows += one(seed, forget, choices)
     result = {"what": __doc__, "size": args.size, **start, "rows": rows}
-    if args.write:
-        keep("steer_ablation", result)
-    print(json.dumps(result, indent=1) if args.json else table(rows))
+    finish(args, "steer_ablation", result, lambda: table(rows))
 
 
 if __name__ == "__main__":
