@@ -6,6 +6,7 @@ Long because every command is here, so that the whole command line can be read i
 import shutil
 import sys
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from fedunlearn.cli.compare import compare
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.options import (
     Address,
+    AtRoots,
     By,
     Carrier,
     Classes,
@@ -39,6 +41,7 @@ from fedunlearn.cli.report import report
 from fedunlearn.cli.say import say_family, say_plan, say_record
 from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
+from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
 from fedunlearn.runtime import Backend, Family, Record, Reference, erase_sealed, pending, settle, waiting_plan
@@ -237,6 +240,7 @@ def unlearn(
     no_reference: Annotated[bool, typer.Option("--no-reference", help="do not retrain a family to compare with")] = False,
     atomic: Annotated[bool, typer.Option("--atomic", help="hold back all models when one is held back")] = False,
     accept_untested: Annotated[str | None, typer.Option(help="commit what could not be tested, for this reason")] = None,
+    score_at_roots: AtRoots = False,
     reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
     due: Annotated[str | None, typer.Option(help="date by which it must be done")] = None,
     precision: Annotated[str, typer.Option(help="of evidence on its way: float64, float32 or bfloat16")] = "float64",
@@ -259,7 +263,8 @@ def unlearn(
         request_ = {"classes": classes, "samples": samples, "sites": sites, "since": since, "request": request, "due": due}
         how = {"method": method, "settings": _pairs(settings), "reference": not no_reference, "atomic": atomic}
         said = {"accept_untested": accept_untested, "reason": reason, "quorum": quorum, "precision": precision}
-        record = flower.unlearn(folder, federation, {**request_, **how, **said, "resume": resume})
+        said |= {"score_at_roots": score_at_roots, "resume": resume}
+        record = flower.unlearn(folder, federation, {**request_, **how, **said})
     elif resume:
         family = _open(folder)
         record = _resume(family, no_reference, quorum, backend_of(family, backend, address, sites_in))
@@ -268,7 +273,8 @@ def unlearn(
         asked = _request(of_family(family), classes, samples, sites, since, request, due)
         carrier = backend_of(family, backend, address, sites_in)
         options = {"atomic": atomic, "accept_untested": accept_untested, "reason": reason, "quorum": quorum}
-        record = _unlearn(family, asked, method, settings, no_reference, carrier, **options, precision=precision)
+        gate = _gate(family, score_at_roots)
+        record = _unlearn(family, asked, method, settings, no_reference, carrier, gate, **options, precision=precision)
     if as_json:
         print_json(record.to_json())
     else:
@@ -470,16 +476,22 @@ def _unlearn(
     settings: list[str] | None,
     no_reference: bool = False,
     carrier: AbstractContextManager[Backend] | None = None,
+    gate: Gate | None = None,
     **options: Any,
 ) -> Record:
     scenario = of_family(family)
-    chosen = make(method, _pairs(settings))
+    chosen, gate = make(method, _pairs(settings)), gate or scenario.gate.gate
     with progress() as say, carrier or backend_of(family) as backend:
 
         def twin() -> Reference:
             return Reference() if no_reference else retrained(family, scenario, asked, backend, say)
 
-        return run_unlearn(family, asked, chosen, backend, scenario.gate.gate, retrained=twin, progress=say, **options)
+        return run_unlearn(family, asked, chosen, backend, gate, retrained=twin, progress=say, **options)
+
+
+def _gate(family: Family, score_at_roots: bool) -> Gate:
+    gate = of_family(family).gate.gate
+    return replace(gate, score_at_roots=gate.score_at_roots or score_at_roots)
 
 
 def _resume(family: Family, no_reference: bool, quorum: float, carrier: AbstractContextManager[Backend]) -> Record:

@@ -9,7 +9,7 @@ from fedunlearn.cli.console import progress
 from fedunlearn.deployed import Copy, Deployment, Order
 from fedunlearn.errors import InputError, SiteError
 from fedunlearn.runtime import Family, Record
-from fedunlearn.scenario import Scenario
+from fedunlearn.scenario import Scenario, keep_assessed
 from fedunlearn.store import Line
 from fedunlearn.store.ledger import somebody
 
@@ -71,6 +71,21 @@ def seal(folder: Path, federation: str | None, request: str | None, reason: str 
     """End the rollback window; the family, and the ledger line that says so."""
     family, _ = _done(folder, federation, "seal", request=request or "", reason=reason or "")
     return family, next(x for x in reversed(family.ledger.lines) if x.kind == "sealed")
+
+
+def assess(folder: Path, federation: str | None, words: Mapping[str, Any]) -> tuple[Family, Line, dict[str, Any]]:
+    """Take what is missing of a tier, each model at its home; the family, the ledger line it is about, and what is kept of it.
+
+    Args:
+        folder: of the copy.
+        federation: another connection than the folder remembers.
+        words: fields of `Order`.
+    """
+    family, answer = _done(folder, federation, "assess", **words)
+    line = next((x for x in family.ledger.lines if x.kind == "unlearned" and x.hash == answer.get("line")), None)
+    if line is None:
+        raise SiteError("the answer names no request of this family; do both sides run the same version of fedunlearn?")
+    return family, line, keep_assessed(family, line, answer.get("found"))
 
 
 def unlearn(folder: Path, federation: str | None, words: Mapping[str, Any]) -> Record:

@@ -54,5 +54,12 @@ OwnSites = Annotated[
     typer.Option("--sites-in", help="for `sites: own`: each site opens <folder>/<site>/site.yaml, on its own machine"),
 ]
 Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; by default one is started and stopped")]
+AtRoots = Annotated[
+    bool,
+    typer.Option(
+        "--score-at-roots",
+        help="have candidates whose home has no test rows scored at sites that trained on the data; weights travel there",
+    ),
+]
 By = Annotated[str | None, typer.Option("--by", help="who does this; the login name by default", callback=_by)]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a setting of the method: key=value; may be repeated")]

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from fedunlearn.cli import flower
 from fedunlearn.cli.console import out, print_json, progress
-from fedunlearn.cli.options import Address, Carrier, Data, Folder, OwnSites
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.cli.options import Address, Carrier, Data, Federation, Folder, OwnSites
+from fedunlearn.errors import InputError
 from fedunlearn.report import document, page, tables
 from fedunlearn.runtime import Family
-from fedunlearn.scenario import assess, assessed, backend_of
+from fedunlearn.scenario import assess, assessed, backend_of, line_of
 from fedunlearn.store import Line, write_atomically
 
 
@@ -31,22 +32,29 @@ def report(
     backend: Carrier = "in-process",
     address: Address = None,
     sites_in: OwnSites = None,
+    federation: Federation = None,
     data: Data = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything that the page shows as one JSON object")] = False,
 ) -> None:
     """One HTML file about a request: what was found, changed, tested, and what is still in doubt."""
-    family = Family.open(folder)
-    line = _line(family, request)
-    path = file or family.folder / "reports" / f"{_file_name(line)}.html"
-    if path.suffix != ".html" or path.is_dir():
-        raise InputError(f"--out {path}: expected a file that ends in .html")
+    if file is not None and (file.suffix != ".html" or file.is_dir()):
+        raise InputError(f"--out {file}: expected a file that ends in .html")
     if csv is not None and csv.exists() and not csv.is_dir():
         raise InputError(f"--csv {csv}: is a file; name a folder")
-    if tier is None:
-        evaluations = assessed(family, line)
+    if tier is None and backend != "in-process":
+        raise InputError(f"--backend {backend}: goes with --tier; without it, a report is made of what is kept in {folder}")
+    if tier is not None and backend == "flower":
+        words = {"request": request or "", "tier": tier, "seeds": seeds, "reference": not no_reference}
+        family, line, evaluations = flower.assess(folder, federation, words)
     else:
-        with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
-            evaluations = assess(family, line, tier, carrier, retrained=not no_reference, seeds=seeds, progress=say)
+        family = Family.open(folder)
+        line = line_of(family, request)
+        if tier is None:
+            evaluations = assessed(family, line)
+        else:
+            with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
+                evaluations = assess(family, line, tier, carrier, retrained=not no_reference, seeds=seeds, progress=say)
+    path = file or family.folder / "reports" / f"{_file_name(line)}.html"
     told = document(family, line, evaluations)
     write_atomically(path, page(told).encode())
     texts = {csv / f"{name}.csv": text for name, text in tables(told).items()} if csv is not None else {}
@@ -60,17 +68,6 @@ def report(
     out.print(f"report of line {line.number} ({line.body['request']}) -> {path}", markup=False)
     if csv is not None:
         out.print(f"tables ({', '.join(w.stem for w in texts)}) -> {csv}", markup=False)
-
-
-def _line(family: Family, request: str | None) -> Line:
-    """The newest unlearning, or the newest of one case."""
-    lines = [line for line in family.ledger.lines if line.kind == "unlearned"]
-    if not lines:
-        raise InputError(f"{family.folder}: nothing to report; no request was carried out yet (fedunlearn unlearn)")
-    asked = [line for line in lines if request in (None, line.body["request"])]
-    if not asked:
-        raise unknown("request", request, (line.body["request"] for line in lines), where="--request")
-    return asked[-1]
 
 
 def _file_name(line: Line) -> str:

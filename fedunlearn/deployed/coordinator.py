@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,17 @@ from fedunlearn.runtime import (
     unlearn,
     waiting_plan,
 )
-from fedunlearn.scenario import Scenario, extend_afar, of_family, request_of, retrained, train_afar, workers_here
+from fedunlearn.scenario import (
+    Scenario,
+    assess,
+    extend_afar,
+    line_of,
+    of_family,
+    request_of,
+    retrained,
+    train_afar,
+    workers_here,
+)
 from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.train import grown
 
@@ -93,6 +104,10 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
         line = rollback(family, both, lift_exclusion=order.lift_exclusion, reason=order.reason or None)
         told = {"line": line.number, "undoes": undone.number, "request": undone.body["request"]}
         return _answer(family, {**told, "heads": dict(line.body["heads"]), "lifted": order.lift_exclusion})
+    if order.action == "assess":
+        line = line_of(family, order.request or None)
+        found = assess(family, line, order.tier, both, retrained=order.reference, seeds=order.seeds, progress=say)
+        return _answer(family, {"line": line.hash, "found": found})
     if order.action == "bank":
         say("measuring every kept model, class by class, at the sites that may be asked")
         return _answer(family, {"rows_read": bank(family, both)})
@@ -130,7 +145,7 @@ def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, sa
     asked = request_of(
         scenario, order.classes, order.samples, order.sites, order.since or None, order.request or None, order.due or None
     )
-    method = make(order.method, order.plain_settings)
+    method, gate = make(order.method, order.plain_settings), scenario.gate.gate
 
     def twin() -> Reference:
         return retrained(family, scenario, asked, both, say) if order.reference else Reference()
@@ -140,7 +155,7 @@ def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, sa
         asked,
         method,
         both,
-        scenario.gate.gate,
+        replace(gate, score_at_roots=gate.score_at_roots or order.score_at_roots),
         retrained=twin,
         quorum=order.quorum,
         precision=order.precision,

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedunlearn.errors import InputError, unknown
 
-ACTIONS = ("train", "unlearn", "rollback", "extend", "seal", "settle", "bank", "show")
+ACTIONS = ("train", "unlearn", "rollback", "extend", "seal", "settle", "bank", "assess", "show")
 FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # it becomes a folder's name
 
 
@@ -25,16 +25,20 @@ class Order:
         sites: the same.
         since: the same.
         request: the name of a request that the scenario has; stands alone. For "seal", the id of one in force; empty for all.
+            For "assess", the id of one that was carried out; empty for the newest.
         due: date by which it must be done.
         method: name of a method.
         settings: of the method, as JSON text: names and texts.
-        reference: retrain the family at its sites without the data, to compare with.
+        reference: for "unlearn" and "assess": retrain the family at its sites without the data, to compare with.
         atomic: hold back all models when one is held back.
         accept_untested: commit what could not be tested, for this reason.
+        score_at_roots: have candidates whose home has no test rows scored at sites that trained on the data.
         reason: goes to the ledger.
         quorum: the least share of the places that must be online.
         precision: of evidence on its way.
         resume: finish what was left waiting instead; what it is, is in the ledger.
+        tier: for "assess": of the metrics that are taken.
+        seeds: for "assess": how many retrained families to compare with.
         lift_exclusion: for "rollback": whether the data may be trained on again.
         deadline: seconds that one round of messages may take.
         join: seconds to wait for the sites.
@@ -56,10 +60,13 @@ class Order:
     reference: bool = False
     atomic: bool = False
     accept_untested: str = ""
+    score_at_roots: bool = False
     reason: str = ""
     quorum: float = 1.0
     precision: str = "float64"
     resume: bool = False
+    tier: str = ""
+    seeds: int = 1
     lift_exclusion: bool = False
     deadline: float = 1800.0
     join: float = 120.0
@@ -101,7 +108,7 @@ class Order:
         return cls(**found)
 
     @property
-    def config(self) -> dict[str, str | bool | float]:
+    def config(self) -> dict[str, str | bool | int | float]:
         """As a run-config."""
         return {_key(f.name): getattr(self, f.name) for f in fields(self)}
 
@@ -121,7 +128,7 @@ def _key(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _toml(value: str | bool | float) -> str:
+def _toml(value: str | bool | int | float) -> str:
     """A JSON string is a TOML string, but for the one control character that JSON leaves as it is."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

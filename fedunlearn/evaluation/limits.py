@@ -18,6 +18,12 @@ SIDES = {"at_most": "at most", "at_least": "at least"}
 NUMBERS = ("value", "mean")  # what an estimate and a noise floor stand for
 OUTPUT_NEEDED = {"forgotten", "members", "others", "shown"}  # needs of metrics that are about an output for what is forgotten
 
+ON_DEMAND = "audit"  # the tier that no request waits for
+HOW = (
+    "no request trains shadow models; `fedunlearn report FOLDER --tier audit` does, and measures the candidate, and "
+    '--accept-untested "reason" commits it'
+)
+
 Limits = Mapping[str, Mapping[str, float]]
 
 
@@ -65,7 +71,8 @@ def judge_metrics(limits: Limits, target: str, evaluation: Mapping[str, Mapping[
         value = number_at(evaluation, way)
         if isinstance(value, str):
             if target != "not_expressible" or not _about_outputs(name, rest):
-                untested.append(f"not tested: {way}: {value}")
+                how = f"; {HOW}" if METRICS[name].tier == ON_DEMAND else ""
+                untested.append(f"not tested: {way}: {value}{how}")
             continue
         for side, limit in sides.items():
             if value > limit if side == "at_most" else value < limit:

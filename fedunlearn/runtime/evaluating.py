@@ -68,16 +68,22 @@ def believed(task: Evaluate, answer: Evaluated) -> dict[str, Any]:
     found = dict(answer.found)
     if (answer.before, answer.after, found.get("tier")) != (task.before, task.after, task.tier):
         raise SiteError(f"{task.place}: evaluated something else than {task.tier} of version {task.after[:12]}, as was asked")
-    known = costs(task.tier) if task.tier in TIERS else {}
+    if not is_evaluation(task.tier, found):
+        raise SiteError(f"{task.place}: sent what is no {task.tier} evaluation of version {task.after[:12]}")
+    return found
+
+
+def is_evaluation(tier: str, found: Mapping[str, Any]) -> bool:
+    """Whether something has the parts that `evaluate` gives for a tier: each metric in one of two, and all of it plain data."""
+    known = costs(tier) if tier in TIERS else {}
     parts = [found.get(part) for part in ("metrics", "not_measurable", "seconds")]
-    whole = found.keys() == set(PARTS) and all(isinstance(p, Mapping) and p.keys() <= known.keys() for p in parts)
+    if found.keys() != set(PARTS) or not all(isinstance(p, Mapping) and p.keys() <= known.keys() for p in parts):
+        return False
     try:
         json.dumps(found, allow_nan=False)
     except (TypeError, ValueError):
-        whole = False
-    if not whole or {*parts[0], *parts[1]} != set(known):  # type: ignore[misc]
-        raise SiteError(f"{task.place}: sent what is no {task.tier} evaluation of version {task.after[:12]}")
-    return found
+        return False
+    return bool(known) and {*parts[0], *parts[1]} == set(known)  # type: ignore[misc]
 
 
 def evaluate_applied(

@@ -5,6 +5,8 @@ from fedunlearn.scenario.afar import train_afar as train_afar
 from fedunlearn.scenario.asked import request_of as request_of
 from fedunlearn.scenario.assess import assess as assess
 from fedunlearn.scenario.assess import assessed as assessed
+from fedunlearn.scenario.assess import keep_assessed as keep_assessed
+from fedunlearn.scenario.assess import line_of as line_of
 from fedunlearn.scenario.build import check_samples as check_samples
 from fedunlearn.scenario.build import open_site_data as open_site_data
 from fedunlearn.scenario.build import workers as workers

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedunlearn.errors import InputError, StoreError, unknown
+from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
 from fedunlearn.runtime import Backend, Family, gone_from
 from fedunlearn.runtime.backend import check
-from fedunlearn.runtime.evaluating import believed, evaluation_of
+from fedunlearn.runtime.evaluating import believed, evaluation_of, is_evaluation
 from fedunlearn.runtime.record import COMMITTED, PENDING
 from fedunlearn.runtime.tasks import Audit, Evaluated
 from fedunlearn.scenario.files import of_family
@@ -116,6 +116,45 @@ def assessed(family: Family, line: Line) -> Found:
             f"{path}: not an evaluation of ledger line {line.number} ({error}); delete it, and it is taken again"
         ) from error
     return found
+
+
+def keep_assessed(family: Family, line: Line, found: Any) -> Found:
+    """Keep what was evaluated where the family lives, so that a report can be made here.
+
+    Args:
+        family: the family, or a copy of its plain files.
+        line: of an unlearning, in its ledger.
+        found: as `assess` gave it there; untrusted.
+
+    Raises:
+        SiteError: it is none.
+    """
+    both = ("version_before", "version_after")
+    known = {m["name"] for m in line.body["record"]["facts"]["models"]}
+    if not isinstance(found, Mapping) or not found.keys() <= known or not all(isinstance(of, Mapping) for of in found.values()):
+        raise SiteError(f"what came home is no evaluation of ledger line {line.number}; nothing was kept")
+    for name, tiers in found.items():
+        for tier, result in tiers.items():
+            named = isinstance(result, Mapping) and all(isinstance(result.get(v), str) for v in both)
+            if not named or not is_evaluation(tier, {k: v for k, v in result.items() if k not in both}):
+                raise SiteError(f"what came home is no evaluation of {name}, tier {tier[:40]!r}; nothing was kept")
+    _keep(family, line, dict(found))
+    return dict(found)
+
+
+def line_of(family: Family, request: str | None = None) -> Line:
+    """The newest unlearning, or the newest of one case.
+
+    Raises:
+        InputError: there is none.
+    """
+    lines = [line for line in family.ledger.lines if line.kind == "unlearned"]
+    if not lines:
+        raise InputError(f"{family.folder}: nothing to report; no request was carried out yet (fedunlearn unlearn)")
+    asked = [line for line in lines if request in (None, line.body["request"])]
+    if not asked:
+        raise unknown("request", request, (line.body["request"] for line in lines), where="--request")
+    return asked[-1]
 
 
 def _audit(scenario: Scenario, family: Family, facts: Mapping[str, Any], edited: Mapping[str, Any]) -> Audit | None:

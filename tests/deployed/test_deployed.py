@@ -21,7 +21,7 @@ from fedunlearn.deployed.coordinator import FAMILIES
 from fedunlearn.deployed.wire import MARK, Reader, lines
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError
 from fedunlearn.runtime import Family, InProcess, Split, rollback, unlearn
-from fedunlearn.scenario import open_site, request_of, train_afar, workers_here
+from fedunlearn.scenario import Scenario, assess, assessed, keep_assessed, open_site, request_of, train_afar, workers_here
 from fedunlearn.training.flower import LocalGrid
 from fedunlearn.training.flower.grid import at_server
 from tests.cli.conftest import Run
@@ -31,7 +31,13 @@ from tests.scenario.elsewhere import MODELS, NET, elsewhere
 
 SITES = ("north", "south", "east")
 SCENARIO = elsewhere({k: MODELS[k] for k in ("shared", "eastern")}, test="tests.scenario.elsewhere:load_test")
-TOPOLOGY = json.dumps(SCENARIO.model_dump(by_alias=True, mode="json", exclude_unset=True, exclude={"folder"}))
+
+
+def plain(scenario: Scenario) -> str:
+    return json.dumps(scenario.model_dump(by_alias=True, mode="json", exclude_unset=True, exclude={"folder"}))
+
+
+TOPOLOGY = plain(SCENARIO)
 
 
 def site_files(folder: Path, **changes: Any) -> dict[str, Path]:
@@ -362,9 +368,10 @@ def test_a_run_that_fails_is_an_error_in_words(
     assert ("stop" in calls.read_text()) == (said.get("status") == "pending")
 
 
-def test_commands_submit_and_print_what_they_print_in_one_process(
-    run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def submitted(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """What commands submit is done in this process."""
+
     def carry_out(self: Deployment, order: Order, say: Any = None) -> dict[str, Any]:
         assert self.federation == "fed"
         told = world.done(**{**vars(order), "join": 0.0})
@@ -373,6 +380,64 @@ def test_commands_submit_and_print_what_they_print_in_one_process(
         return told
 
     monkeypatch.setattr(Deployment, "carry_out", carry_out)
+    return world
+
+
+@pytest.mark.parametrize("tier", ["quick", pytest.param("full", marks=pytest.mark.slow)])
+def test_an_edit_is_evaluated_at_the_sites_and_reported_at_home(run: Run, submitted: World, tmp_path: Path, tier: str) -> None:
+    folder, how = tmp_path / "runs" / "ours", ("--backend", "flower")
+    scenario = elsewhere({"one": {"born": "incremental", "site": "north", "batch": 8}})
+    submitted.done(action="train", topology=plain(scenario))
+    submitted.done(action="unlearn", classes="0", method="logit_mask")
+    family, before = Family.open(submitted.families / "ours"), snapshot(submitted.families)
+    here = InProcess({s: open_site(f) for s, f in submitted.files.items()})
+    with_sites = Split(workers_here(scenario, family), here)
+    by_hand = assess(family, family.ledger.lines[-1], tier, with_sites, retrained=False)
+    (kept,) = set(snapshot(submitted.families)) - set(before)
+    (submitted.families / kept).unlink()
+
+    ask = ("report", folder, "--tier", tier, "--no-reference", *how, "--federation", "fed", "--json")
+    status, out, _ = run(*ask)
+    assert status == 0
+    told = json.loads(out)["report"]["evaluations"]
+    assert {n: set(of) for n, of in told.items()} == {"one": {"quick", tier}}
+    found = assessed(Family.open(folder), Family.open(folder).ledger.lines[-1])
+    assert [timeless(of) for of in found.values()] == [timeless(of) for of in json.loads(json.dumps(by_hand)).values()]
+    assert (submitted.families / kept).is_file()
+    assert not [f for f in snapshot(folder) if f.endswith(".safetensors")]
+    assert Path(json.loads(out)["file"]).parent == folder / "reports"
+
+    assert json.loads(run(*ask)[1])["report"]["evaluations"] == told  # seconds too: nothing was taken again
+    assert json.loads(run("report", folder, "--json")[1])["report"]["evaluations"] == told
+    with pytest.raises(SiteError, match="no evaluation of one, tier"):
+        keep_assessed(Family.open(folder), family.ledger.lines[-1], {"one": {tier: {**told["one"][tier], "metrics": {}}}})
+    with pytest.raises(SiteError, match="no evaluation of ledger line 1"):
+        keep_assessed(Family.open(folder), family.ledger.lines[-1], {"two": told["one"]})
+    status, _, err = run("report", folder, *how)
+    assert (status, "--backend flower: goes with --tier" in " ".join(err.split())) == (2, True)
+    status, _, err = run("report", folder, "--tier", "full")
+    assert (status, "use `--backend flower`, which asks them" in " ".join(err.split())) == (2, True)
+    status, _, err = run(*ask[:-1], "--request", "leave")
+    assert (status, "--request: unknown request 'leave'" in " ".join(err.split())) == (1, True)
+
+
+def timeless(tiers: dict[str, Any]) -> dict[str, Any]:
+    return {tier: {k: v for k, v in of.items() if k != "seconds"} for tier, of in tiers.items()}
+
+
+def test_candidates_are_scored_at_the_roots_where_an_order_says_so(run: Run, submitted: World, tmp_path: Path) -> None:
+    folder, how = tmp_path / "runs" / "ours", ("--backend", "flower", "--federation", "fed")
+    models = {"one": {"born": "incremental", "site": "north"}, "two": {"born": "incremental", "from": ["one"], "site": "east"}}
+    submitted.done(action="train", topology=plain(elsewhere(models)))
+    for more in ((), ("--score-at-roots",)):
+        ask = ("unlearn", folder, "--classes", "0", "--method", "logit_mask", "--no-reference", *more, *how, "--json")
+        assert run(*ask)[0] == (0 if more else 1)
+        facts = Family.open(folder).ledger.lines[-1].body["record"]["facts"]
+        assert facts["gate"]["score_at_roots"] == bool(more)
+        assert {m["name"]: bool(m["scored_at"]["forgotten"]) for m in facts["models"]}["two"] == bool(more)
+
+
+def test_commands_submit_and_print_what_they_print_in_one_process(run: Run, submitted: World, tmp_path: Path) -> None:
     topology, folder = tmp_path / "t.yaml", tmp_path / "runs" / "ours"
     topology.write_text(yaml.safe_dump(json.loads(TOPOLOGY)))
     assert run("train", topology, "--out", folder, "--backend", "flower", "--federation", "fed", "--json")[0] == 0

@@ -89,6 +89,8 @@ def test_forgetting_more_than_a_retrained_model_is_no_better() -> None:
 
 def test_completeness_counts_equal_answers() -> None:
     assert completeness(torch.eye(4)[[0, 1, 2, 3]], torch.eye(4)[[0, 1, 2, 0]]) == 0.75
+    sure, unsure = torch.tensor([[9.0, 1, 0], [0, 9.0, 1]]), torch.tensor([[9.0, 0, 1], [1, 2.0, 0]])
+    assert completeness(sure, unsure) == 1  # only the first answer counts, and not how sure it is
 
 
 def test_margins_are_the_logit_of_the_confidence() -> None:

@@ -114,6 +114,17 @@ def test_what_can_only_be_said_of_outputs_is_not_due_without_them() -> None:
     assert Gate().tiers == ("quick",)
 
 
+def test_what_no_request_waits_for_names_the_command_that_tests_it() -> None:
+    gate = Gate(metrics={"ulira.after.auc": {"at_most": 0.6}, "probe.after": {"at_most": 1}})
+    told = found({}, {"ulira": "no pool of shadow models was given"}, tier="audit")
+    _, (audit, full) = gate.judge("absent", BEFORE, scores(0.0, 0.95), None, told)
+    assert re.match("not tested: ulira.after.auc: no pool .*; no request trains shadow models; `fedunlearn report", audit)
+    assert "--tier audit` does, and measures the candidate, and --accept-untested" in audit
+    assert "fedunlearn report" not in full
+    measured = found({"ulira": {"after": {"auc": {"value": 0.7}}}}, tier="audit")
+    assert gate.judge("absent", BEFORE, scores(0.0, 0.95), None, measured)[0] == ["ulira.after.auc is 0.7 (at most 0.6)"]
+
+
 @pytest.mark.parametrize(
     ("metrics", "says"),
     [
