@@ -11,6 +11,7 @@ from fedunlearn.report.measurements import Evaluation, unmeasured
 from fedunlearn.report.risk import LEVELS, judge
 from fedunlearn.report.verdict import verdict
 from fedunlearn.report.why import reasons
+from fedunlearn.report.words import scored_at
 from fedunlearn.runtime import Family
 from fedunlearn.store import Line
 
@@ -30,6 +31,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     """
     body, facts, cost = line.body, line.body["record"]["facts"], line.body["record"]["cost"]
     lineage = _as_of(family, line)
+    sealed = next((x.number for x in family.ledger.lines if x.kind == "sealed" and line.number in x.body["seals"]), None)
     undone = next((x.number for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
     used, stale = _of_versions(facts["models"], evaluations)
     for row in (r for r in facts["models"] if r.get("evaluation")):
@@ -49,7 +51,11 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
             "hash": line.hash,
             "previous": line.previous,
             "file": family.ledger.path.name,
+            "by": line.by,
+            "code": dict(line.code),
+            "key": line.key,
             "rolled_back_by": undone,
+            "sealed_by": sealed,
             "resumes": body.get("resumes"),
             "last": {"number": family.ledger.lines[-1].number, "hash": family.ledger.lines[-1].hash},
         },
@@ -59,6 +65,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
             "reason": body["reason"],
             "accepted_untested": facts["accepted_untested"],
             "excluded": body["exclusions"],
+            "late": None if facts["request"]["due"] is None else line.time[:10] > facts["request"]["due"],
         },
         "verdict": verdict(models, undone),
         "reached": {
@@ -78,7 +85,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         "objections": facts["objections"],
         "evaluations": {name: used[name] for name in risks if name in used},
         "not_measured": unmeasured(facts["models"], used, stale),
-        "limits": limits(facts, used),
+        "limits": limits(facts, used, sealed),
     }
 
 
@@ -142,10 +149,11 @@ def _models(
         if model.name in rows:
             row = rows[model.name]
             plain |= {**row, **judge(row, used.get(model.name, {}), untested, undone)}
-            plain["evidence"] = numbers.get(tuple(row["points"]))
+            plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row)}
         else:
             touched = model.name in set(facts["plan"]["affected"])
             plain |= {"risk": "open" if touched else "none", "findings": ["Not decided by this line."] if touched else []}
+            plain["remembers"] = False
         plain |= {"objections": objections.get(model.name, []), "later": later.get(model.name)}
         found.append(plain)
     order = list(LEVELS)

@@ -6,12 +6,13 @@ from typing import Any
 from fedunlearn.report.measurements import Evaluation
 
 
-def limits(facts: Mapping[str, Any], evaluations: Mapping[str, Evaluation]) -> list[dict[str, str]]:
+def limits(facts: Mapping[str, Any], evaluations: Mapping[str, Evaluation], sealed: int | None) -> list[dict[str, str]]:
     """Short paragraphs, each with `about` and `text`.
 
     Args:
         facts: the record's.
         evaluations: of each model, those that are used.
+        sealed: the ledger line that ended the rollback window; None while it lasts.
     """
     taken = {metric for tiers in evaluations.values() for result in tiers.values() for metric in result["metrics"]}
     nets = {net for tiers in evaluations.values() for result in tiers.values() for net in result["nets"]}
@@ -44,8 +45,15 @@ def limits(facts: Mapping[str, Any], evaluations: Mapping[str, Evaluation]) -> l
         ),
         (
             "Not deletion",
-            "The versions from before stay in the stores of their homes, so that the edit can be undone. The rows stay where "
-            "they are: sites are told not to train on them any more. Copies that were exported are out of reach.",
+            (
+                "The versions from before stay in the stores of their homes, so that the edit can be undone, until the request "
+                "is sealed (fedunlearn seal)."
+                if sealed is None
+                else f"Ledger line {sealed} had the versions from before erased; a place that was away owes it still "
+                "(fedunlearn show says which). Media, snapshots and backups are not looked into."
+            )
+            + " The rows stay where they are: sites are told not to train on them any more. Copies that were exported are out "
+            "of reach.",
         ),
         (
             "Only what the lineage knows",

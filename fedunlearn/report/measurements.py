@@ -72,7 +72,9 @@ def unmeasured(
     found: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         name = row["name"]
-        reasons = {tier: stale.get((name, tier), f"the {tier} tier was not run") for tier in TIERS}
+        reasons = {
+            tier: stale.get((name, tier), f"the {tier} tier was not run (fedunlearn report … --tier {tier})") for tier in TIERS
+        }
         for what, why in (*_scores(row), *_metrics(evaluations.get(name, {}), reasons)):
             found.setdefault(why, {}).setdefault(what, []).append(name)
     return [

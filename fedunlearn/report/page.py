@@ -14,6 +14,7 @@ from fedunlearn.report.drawing import HEIGHT, WIDTH
 from fedunlearn.report.measurements import measurements
 from fedunlearn.report.plots import plots
 from fedunlearn.report.risk import LEVELS
+from fedunlearn.report.words import title
 
 HERE = Path(__file__).parent
 OPEN = 60  # a group of more models is folded at first
@@ -39,7 +40,7 @@ def page(document: Mapping[str, Any]) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=visible,
     )  # fmt: skip
-    environment.filters.update(percent=percent, amount=amount, few=few)
+    environment.filters.update(percent=percent, amount=amount, few=few, title=title)
     return environment.get_template("page.html").render(
         d=document,
         levels=LEVELS,
@@ -145,6 +146,7 @@ def _glance(tiers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     area = _at(found.get("ulira", {}).get("after"), ("auc",))
     return {
         "probe": beside("probe", "recovery", "value"),
+        "means": beside("prototypes", "recovery", "value"),
         "retained": beside("relearn_retained", "best"),
         "ain": f"{ain:.2f}" if isinstance(ain, float) else ain,
         "ulira": area and f"{area['value']:.2f} ({area['low']:.2f} to {area['high']:.2f})",

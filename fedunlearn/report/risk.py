@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedunlearn.report.words import title
+
 FEWER_STEPS = 0.5  # an edited model that relearns in less than this share of a retrained model's steps remembers
 DEEP = ("probe", "relearn_retained", "ulira", "ulira_from_retrained")  # one of them it takes to speak of low risk
 
@@ -33,7 +35,12 @@ LEVELS = {
     level.name: level
     for level in (
         Level("open", "■", "still in force", "The version in force was not changed: it knows what it knew."),
-        Level("doubtful", "▲", "in doubt", "Edited, but a test found residue, or a test that was due was not taken."),
+        Level(
+            "doubtful",
+            "▲",
+            "in doubt",
+            "Edited and accepted; but a deeper test found residue, or something that was due was not tested.",
+        ),
         Level("unknown", "◆", "not examined", "Edited, and the gate was satisfied; nobody looked below its outputs."),
         Level("low", "●", "nothing found", "Edited, and the deeper tests that were taken found nothing."),
         Level("none", "○", "not affected", "What is to be forgotten did not reach it."),
@@ -51,8 +58,9 @@ def judge(row: Mapping[str, Any], evaluation: Mapping[str, Mapping[str, Any]], u
         undone: whether the ledger line was rolled back.
 
     Returns:
-        `risk`, a name in `LEVELS`, and `findings`, sentences.
+        `risk`, a name in `LEVELS`; `findings`, sentences; and `remembers`, whether a test of the edited version found residue.
     """
+    left = residue(evaluation)
     if undone or row["status"] != "committed":
         why = {
             "pending": "The candidate was held back by the gate; the old version is in force.",
@@ -60,14 +68,15 @@ def judge(row: Mapping[str, Any], evaluation: Mapping[str, Mapping[str, Any]], u
             "waiting": "It waits for a place that is offline; the old version is in force.",
         }
         text = why.get(row["status"], "The edit was rolled back; the old version is in force.")
-        return {"risk": "open", "findings": [text, *residue(evaluation)]}
-    doubts = [*_gaps(row, untested), *residue(evaluation)]
+        return {"risk": "open", "findings": [text, *left], "remembers": bool(left)}
+    doubts = [*_gaps(row, untested), *left]
     if doubts:
-        return {"risk": "doubtful", "findings": doubts}
+        return {"risk": "doubtful", "findings": doubts, "remembers": bool(left)}
     taken = [m for result in evaluation.values() for m in result["metrics"] if m in DEEP and "retrained" in result["nets"]]
     if taken:
-        return {"risk": "low", "findings": [f"Nothing found by {', '.join(name.replace('_', ' ') for name in taken)}."]}
-    return {"risk": "unknown", "findings": ["No probe, relearning or membership attack beside a retrained model."]}
+        return {"risk": "low", "findings": [f"Nothing found by {', '.join(map(title, taken))}."], "remembers": False}
+    nobody = "No probe, relearning or membership attack beside a retrained model."
+    return {"risk": "unknown", "findings": [nobody], "remembers": False}
 
 
 def _gaps(row: Mapping[str, Any], untested: bool) -> Iterator[str]:

@@ -22,7 +22,8 @@ def tables(document: Mapping[str, Any]) -> dict[str, str]:
     columns = (
         "name", "home", "born", "affected", "target", "status", "risk", "forgotten_before", "forgotten_after",
         "retrained_forgotten", "retained_before", "retained_after", "mask_retained", "retrained_retained", "forgotten_on",
-        "rows_forgotten", "rows_retained", "evidence", "version_before", "version_after", "why", "findings", "objections",
+        "rows_forgotten", "rows_retained", "scored", "evidence", "version_before", "version_after", "why", "findings",
+        "objections",
     )  # fmt: skip
     measured = [row for model, tiers in document["evaluations"].items() for row in measurements(model, tiers)]
     points = [{"evidence": s["id"], **point} for s in document["evidence"]["sets"] for point in s["points"]]

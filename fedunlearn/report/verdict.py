@@ -34,8 +34,13 @@ def verdict(models: Sequence[Mapping[str, Any]], undone: int | None) -> dict[str
         left += [f"{n} not decided by this ledger line"] if (n := len(affected) - sum(status.values())) else []
         first = f"{reached}: {status['committed']} edited and accepted by the gate, {', '.join(left)}."
     sentences = [first]
-    if risks["doubtful"]:
-        sentences.append(f"Of those that were accepted, {risks['doubtful']} show residue or lack a test that was due.")
+    known = sum(m["risk"] == "doubtful" and m["remembers"] for m in affected)
+    if known:
+        sentences.append(
+            f"In {_count(known)} that passed, a deeper test found more of what is to be forgotten than in a retrained model."
+        )
+    if lacking := risks["doubtful"] - known:
+        sentences.append(f"For {_count(lacking)} that passed, a test or evidence that was due is missing.")
     if risks["unknown"]:
         sentences.append(f"{_count(risks['unknown'])} passed on outputs alone: whether features still know is not examined.")
     if risks["low"]:

@@ -1,5 +1,7 @@
 """The mask forgets perfectly and knows everything; a retrained model is what the probe of an edited one is compared with."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -67,6 +69,9 @@ def test_features_that_tell_classes_apart_are_probed_and_noise_is_not() -> None:
     assert mean(list(one.right)) < mean(list(all_of_them.right)) - 0.05
     noise = linear_probe(blobs(0, 300, 50.0), blobs(1, 300, 50.0))
     assert 0.2 < mean(list(noise.right)) < 0.5
+    drawn = (torch.randn(90, 200, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    wide = [replace(blobs(0, 90), x=x) for x in drawn]
+    assert mean(list(linear_probe(*wide).right)) < 0.6  # with so many features, what is learned on is told apart whatever it is
 
 
 def test_a_rare_class_is_looked_for_as_well() -> None:

@@ -13,6 +13,7 @@ import pytest
 from fedunlearn.evaluation.tiers import METRICS
 from fedunlearn.lineage import Model, Request
 from fedunlearn.report import document, page, tables
+from fedunlearn.report.words import TITLES
 from fedunlearn.runtime import Family
 from fedunlearn.store import Line
 from tests.report.conftest import CLASSES, HOSTILE, data, invented, many, result
@@ -197,6 +198,61 @@ def test_hashes_reason_and_cost_are_those_of_the_ledger(tmp_path: Path) -> None:
         assert expected in text
     assert read.of("north")[-1] == ["north", "7 B", "9 B"]
     assert "Committed untested" in text
+
+
+def test_who_did_it_with_what_in_time_and_whether_it_can_be_undone(tmp_path: Path) -> None:
+    models = [Model(n, "north", "incremental", CLASSES, (), data("a")) for n in ("root", "held")]
+    for name, due, held, says in (
+        ("in-time", "2999-01-01", "", "in time"),
+        ("late", "2020-01-01", "", "after it was due"),
+        ("open", "2999-01-01", "held", "still open for 1 model"),
+    ):
+        family, line = invented(
+            tmp_path / name,
+            models,
+            Request(("a",), due=due),
+            lambda r, held=held: {"status": "pending" if r["name"] == held else "committed"},  # type: ignore[misc]
+        )
+        plain, read = told(family, line)
+        text = "".join(read.text)
+        assert says in text
+        assert ("Decided" if held else "Carried out") in text
+        assert f"{line.by}, with " in text
+        assert f"fedunlearn {line.code['fedunlearn']}" in text
+        assert (plain["line"]["sealed_by"], "can still be rolled back" in text) == (None, True)
+    family.ledger.append("sealed", {"seals": [line.number], "requests": ["x"], "left": [], "erased": {}})
+    plain, read = told(family, line)
+    text = "".join(read.text)
+    assert plain["line"]["sealed_by"] == 2
+    assert "can still be rolled back" not in text
+    assert "Ledger line 2 had the versions from before erased" in text
+
+
+def test_where_scores_were_taken_is_in_page_and_table(tmp_path: Path) -> None:
+    at = {
+        "home": {"forgotten": {"north": ["a"]}, "retained": "north"},
+        "roots": {"forgotten": {"south": ["a"], "east": ["b"]}, "retained": "north"},
+        "nowhere": {"forgotten": {}, "retained": None},
+        "untouched": None,
+    }
+    says = {
+        "home": "at north",
+        "roots": "forgotten: at south (class a), east (class b); the rest: at north",
+        "nowhere": "forgotten: nowhere; the rest: nowhere",
+        "untouched": "",
+    }
+    models = [Model(n, "north", "incremental", CLASSES, (), data("a")) for n in at]
+    plain, read = told(*invented(tmp_path, models, A, lambda r: {"scored_at": at[r["name"]]}))
+    assert {r["name"]: r["scored"] for r in csv.DictReader(io.StringIO(tables(plain)["models"]))} == says
+    assert {n: read.of(n)[0][9] for n in at} == {n: f"50; 400\n{words}" for n, words in says.items()}
+
+
+def test_every_metric_has_a_title_and_no_name_of_the_code_is_shown(chain: tuple[Family, Line]) -> None:
+    assert TITLES.keys() == METRICS.keys()
+    _, read = told(*chain)
+    text = "".join(read.text)
+    assert all(TITLES[name] in text for name in METRICS)
+    assert not [name for name in METRICS if "_" in name and name in text]
 
 
 def test_the_same_record_gives_the_same_page(chain: tuple[Family, Line]) -> None:
