@@ -93,7 +93,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "steer_ablation": ("steer_ablation", lambda result: ablation(result["rows"]) + where(result)),
     "depth_probe": ("depth_probe", lambda result: depth(result["rows"]) + where(result)),
     "poisoned_evidence": ("poisoned_evidence", lambda result: poisoned(result["rows"]) + where(result)),
-    "compare_small": ("compare_small", compared),
+    "compare_hospitals": ("compare_hospitals", compared),
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_plan": ("bench_plan_cpu", lambda result: plans(result) + where(result)),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),

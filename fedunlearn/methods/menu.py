@@ -9,6 +9,7 @@ from fedunlearn.errors import InputError, unknown
 from fedunlearn.methods.activation_mask import ActivationMask
 from fedunlearn.methods.base import Method
 from fedunlearn.methods.baselines import Distil, FineTune, FisherNoise, GradientAscent, RandomMask
+from fedunlearn.methods.damp import Damp
 from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.methods.fiun import FIUn
 from fedunlearn.methods.lfssd import LFSSD
@@ -28,6 +29,7 @@ METHODS: dict[str, type[Method]] = {
     "activation_mask": ActivationMask,
     "logit_mask": LogitMask,
     "pour": Pour,
+    "damp": Damp,
     "random_mask": RandomMask,
     "fisher_noise": FisherNoise,
     "fine_tune": FineTune,

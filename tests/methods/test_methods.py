@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
 from fedunlearn.methods import Case, Evidence, FIUn, calibrate, make
+from fedunlearn.methods.base import Home
 from fedunlearn.methods.calibration import beside
+from fedunlearn.methods.damp import _apart
 from fedunlearn.methods.dampening import dampen, thresholds
 from fedunlearn.methods.masks import top, units, zeroed
 from fedunlearn.tensors import Head
@@ -205,6 +209,33 @@ def test_projected_outputs_do_not_see_the_class_and_a_collapsed_net_keeps_the_ot
     assert out[[0, 2]].argmax(1).tolist() == [0, 2]
     both = make("pour").edit(weights, Case((), Evidence(), HEAD, ("a", "b")), {})
     assert torch.allclose(both["head.weight"], torch.zeros(3, 3), atol=1e-6)  # of a simplex of three, two span all
+
+
+def test_damp_takes_the_way_that_only_the_class_goes_and_keeps_what_is_made_of_the_others() -> None:
+    """Rows that are their prototypes are told apart perfectly, so that all of the direction goes."""
+    prototypes = torch.eye(4)[:3] + 0.3
+    net = torch.nn.Sequential()
+    net.add_module("body", torch.nn.Linear(4, 4))
+    net.add_module("head", torch.nn.Linear(4, 3))
+    weights = {n: t.detach().clone() for n, t in net.state_dict().items()}
+
+    def rows(*labels: int) -> Rows:
+        y = torch.tensor(labels)
+        return Rows(prototypes[y], y, tuple(map(str, range(len(y)))), HEAD.classes)
+
+    case = Case((), Evidence(), HEAD, ("b",), Home(deepcopy(net).eval(), rows(1, 1), rows(0, 2, 0)))
+    edited = make("damp").edit(weights, case, {})
+    assert {n for n in weights if not torch.equal(edited[n], weights[n])} == {"body.weight", "head.weight"}
+    before, after = (prototypes @ w["body.weight"].T for w in (weights, edited))
+    assert torch.allclose(after[[0, 2]], before[[0, 2]], atol=1e-5)
+    spanned = prototypes[[0, 2]].T @ torch.linalg.lstsq(prototypes[[0, 2]].T, prototypes[1]).solution
+    assert torch.allclose(after[1], edited["body.weight"] @ spanned, atol=1e-5)  # it is taken for its share in the others
+
+
+def test_damp_scales_with_how_well_the_sides_are_told_apart() -> None:
+    x = torch.tensor([[0.0, 0.0], [0.0, 2.0], [1.0, 0.0], [1.0, 2.0]])
+    for far, scale in ((torch.tensor([5.0, 0.0]), 1.0), (torch.tensor([0.0, 0.0]), 0.0)):
+        assert _apart(x + far, x, (x + far).mean(0, keepdim=True), x.mean(0, keepdim=True)) == scale
 
 
 def test_masks_take_the_units_with_the_highest_scores_over_all_layers() -> None:

@@ -155,6 +155,7 @@ NEEDS = {
     "ssd": "every heir's weights at the sites of what is forgotten",
     "fine_tune": "the retained data at every heir's home",
     "gradient_ascent": "what is forgotten at every heir's home",
+    "damp": "the retained data at every heir's home, what is forgotten at every heir's home",
     "distil": "the retained data at every heir's home, what is forgotten at every heir's home",
 }
 

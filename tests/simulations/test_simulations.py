@@ -32,8 +32,8 @@ def test_hospitals_classes(tmp_path: Path) -> None:
     assert {r["name"] for r in rows} == {"shared", "parallel", "eastern", "merged", "triage"}
 
 
-def test_compare_small(tmp_path: Path) -> None:
-    found = run("compare_small.py", tmp_path)
+def test_compare_methods(tmp_path: Path) -> None:
+    found = run("compare_methods.py", tmp_path)
     assert {r["method"] for r in found["rows"]} == {"steer", "logit_mask"}
     assert {s["method"] for s in found["summary"]} == {"steer", "logit_mask", "retrained"}
 
