@@ -15,7 +15,8 @@ from inherited import table as inherited_table
 from poisoned_evidence import table as poisoned
 from steer_ablation import table as ablation
 
-from fedunlearn.compare import notes, overview, pooled
+from fedunlearn.compare import notes, overview, percent, pooled
+from fedunlearn.compare.cells import RETRAINED
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
@@ -87,6 +88,23 @@ def compared(result: dict[str, Any]) -> str:
     return "\n\n".join([overview(result).markdown(), *notes(result)])
 
 
+def brief(result: dict[str, Any]) -> str:
+    """A line a method: how many heirs the gate held back, and its worst models."""
+    lines = [
+        "| method | accepted | left | worst model, class: left | lost on the rest | worst model, class: lost |",
+        "|---" * 6 + "|",
+    ]
+    for s in result["summary"]:
+        heirs = sum(s["outcomes"].values())
+        accepted = "-" if s["method"] == RETRAINED else f"{s['outcomes'].get('committed', 0)} of {heirs}"
+        worst, lost = (f"{s[k]['name']}: {percent(s[k]['value'])}" for k in ("worst", "worst_lost"))
+        name = f"{s['method']}{' (simulation only)' if s['simulation'] else ''}"
+        lines.append(
+            f"| {name} | {accepted} | {percent(s['left']['value'])} | {worst} | {percent(s['lost']['value'])} | {lost} |"
+        )
+    return "\n".join(lines) + where(result)
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result files (a pattern), and what is made of them
     "hospitals_classes": ("hospitals_classes", lambda result: hospitals(result["rows"]) + where(result)),
     "hospitals_summary": ("hospitals_classes", summary),
@@ -94,6 +112,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "depth_probe": ("depth_probe", lambda result: depth(result["rows"]) + where(result)),
     "poisoned_evidence": ("poisoned_evidence", lambda result: poisoned(result["rows"]) + where(result)),
     "compare_hospitals": ("compare_hospitals", compared),
+    "compare_brief": ("compare_hospitals", brief),
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_plan": ("bench_plan_cpu", lambda result: plans(result) + where(result)),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),

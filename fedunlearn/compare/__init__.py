@@ -14,3 +14,4 @@ from fedunlearn.compare.table import Table as Table
 from fedunlearn.compare.table import details as details
 from fedunlearn.compare.table import notes as notes
 from fedunlearn.compare.table import overview as overview
+from fedunlearn.compare.table import percent as percent
