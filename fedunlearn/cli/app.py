@@ -257,7 +257,7 @@ def unlearn(
 ) -> None:
     """Make every heir of some data forget it."""
     quorum, named = 0.0 if skip_offline else quorum, bool(classes or samples or sites or since or request)
-    if resume and named:
+    if resume and (named or score_at_roots):
         raise InputError("--resume: stands alone; what it goes on with is in the ledger")
     if backend == "flower":
         request_ = {"classes": classes, "samples": samples, "sites": sites, "since": since, "request": request, "due": due}
