@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 NETS = {"before": "before", "after": "after", "mask": "logit mask", "retrained": "retrained"}
-WIDTH, LEFT, RIGHT, ROW, TOP = 430, 120, 60, 24, 8
+WIDTH, LEFT, RIGHT, ROW, TOP = 430, 110, 78, 24, 8
 PLOT, BOTTOM = 210, 34  # height of curves; room for an axis
-LABELS, LINE = 84, 14  # right of curves; height of a label
+LABELS, LINE = 100, 14  # right of curves; height of a label
 
 
 def plots(evaluation: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
