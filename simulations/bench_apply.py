@@ -1,0 +1,183 @@
+"""What does editing many heirs cost beyond reading, editing and writing their weights?
+
+Heirs of one net, every weight their own, with evidence at hand: `Apply` for each by a worker in this process, strength given, no
+rows to calibrate or score on, then one `Commit`; against a loop that reads each heir's file, applies the same rule and writes the
+result with torch and safetensors, one file each, as durably (temporary file, fsync, rename, fsync of the folder). "all": FIUn on
+all layers, so that nearly every tensor is new; "last": on the head, where the store keeps the rest once and the loop writes it
+again. In turns of some heirs, in one process, on one thread; `ratio` is that of the sums of a repeat, the median of repeats. Both
+must give the same weights. `cpu_ratio` is that of processor time alone, which other work on the host disturbs less.
+
+With calibration, on two workers against one: `bench_runtime.py`.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from bench_store import plainly
+from common import arguments, finish, origin
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fedunlearn.data import SiteData
+from fedunlearn.evaluation import Scores
+from fedunlearn.methods import Evidence
+from fedunlearn.nets import build, head_of, weights_of
+from fedunlearn.runtime import InProcess, Worker
+from fedunlearn.runtime.backend import ask
+from fedunlearn.runtime.tasks import Applied, Apply, Commit, Committed, Question
+from fedunlearn.store import Store
+from fedunlearn.tensors import Tensors, equal, names_in
+
+CLASSES = tuple(map(str, range(10)))
+FORGET = CLASSES[:1]
+ALPHA = 1.0  # of random evidence, half of the weights are selected
+NETS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "mlp": ({"name": "mlp", "hidden": 16}, (64,)),
+    "resnet20": ({"name": "resnet_cifar"}, (3, 32, 32)),
+}
+SIZES = {"test": ("mlp", 6, 3, 1), "cpu": ("resnet20", 1000, 50, 3)}  # net, heirs, heirs a turn, repeats
+LAYERS = ("all", "last")
+
+
+@dataclass
+class Clock:
+    """Wall and processor seconds of some work, summed."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def __call__(self, work: Callable[[], object]) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - cpu
+
+
+@dataclass
+class Heirs:
+    """The same models in a store and as plain files, with evidence about each.
+
+    Args:
+        folder: made here: `store/`, `plain/`.
+        net: of `NETS`.
+        number: how many.
+    """
+
+    folder: Path
+    net: str
+    number: int
+    versions: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        spec, shape = NETS[self.net]
+        self.worker = Worker("home", Store(self.folder / "store"), SiteData("home", {}, {}), lambda n, _: build(spec, shape, n))
+        base = build(spec, shape, len(CLASSES), seed=0)
+        self.head, weights, chance = head_of(base, CLASSES), weights_of(base), torch.Generator().manual_seed(0)
+        self.parameters = [n for n, _ in base.named_parameters()]
+        shapes = {n: weights[n].shape for n in self.parameters}
+        self.evidence, self.own = (
+            {n: torch.rand(s, generator=chance, dtype=torch.float64) for n, s in shapes.items()} for _ in range(2)
+        )
+        for i in range(self.number):
+            heir = {n: t + 0.01 * torch.randn(t.shape, generator=chance) if n in shapes else t for n, t in weights.items()}
+            self.versions.append(self.worker.store.write(heir, self.head))
+            plainly(heir, self.plain(i))
+            if i % 100 == 99:
+                print(f"  {self.net}: {i + 1} heirs made", file=sys.stderr, flush=True)
+
+    def plain(self, heir: int) -> Path:
+        return self.folder / "plain" / f"{heir}.safetensors"
+
+    def edited(self, heir: int) -> Path:
+        return self.folder / "edited" / f"{heir}.safetensors"
+
+    def ours(self, heirs: Sequence[int], layers: str, lam: float) -> list[str]:
+        """Candidates, by the library."""
+        names = names_in(layers, self.parameters, self.head)
+        evidence, own = ({n: of[n] for n in names} for of in (self.evidence, self.own))
+        settings = {"alpha": ALPHA, "lam": lam, "layers": layers}
+        nothing = Scores(None, None, 0, 0)
+        tasks = [
+            Apply("home", self.versions[i], "fiun", settings, (Evidence(evidence, 100),), Evidence(own, 1000), (),
+                  Question(FORGET), nothing, 0.0, (0.05, 0.05))
+            for i in heirs
+        ]  # fmt: skip
+        return [a.version for a in ask(InProcess({"home": self.worker}), tasks, Applied)]
+
+    def commit(self, made: Sequence[str]) -> None:
+        heads = {f"heir-{i}": version for i, version in enumerate(made)}
+        ask(InProcess({"home": self.worker}), [Commit("home", heads, {}, "0" * 64, 1)], Committed)
+
+    def loop(self, heirs: Sequence[int], layers: str, lam: float) -> None:
+        """The same by a plain loop."""
+        names = names_in(layers, self.parameters, self.head)
+        for i in heirs:
+            plainly(rule(load_file(self.plain(i)), names, self.evidence, self.own, lam), self.edited(i))
+
+
+def rule(weights: dict[str, Tensor], names: Sequence[str], evidence: Tensors, own: Tensors, lam: float) -> dict[str, Tensor]:
+    """SSD's, in place of what was read."""
+    for name in names:
+        w, m, f = weights[name], evidence[name], own[name]
+        weights[name] = torch.where(m > ALPHA * f, w * (lam * f / m).clamp(max=1.0), w).to(w.dtype)
+    return weights
+
+
+def measure(heirs: Heirs, layers: str, turn: int, repeats: int) -> dict[str, Any]:
+    walls, cpus, own_ms, loop_ms = list[float](), list[float](), list[float](), list[float]()
+    for repeat in range(repeats):
+        lam, made = 1 - 0.1 * repeat, list[str]()  # another edit each time: what a store has it does not write again
+        we, they = Clock(), Clock()
+        for first in range(0, heirs.number, turn):
+            some = range(first, min(first + turn, heirs.number))
+            we(lambda some=some: made.extend(heirs.ours(some, layers, lam)))
+            they(lambda some=some: heirs.loop(some, layers, lam))
+        we(lambda: heirs.commit(made))
+        walls.append(round(we.wall / they.wall, 3))
+        cpus.append(round(we.cpu / they.cpu, 3))
+        own_ms.append(round(1000 * we.wall / heirs.number, 2))
+        loop_ms.append(round(1000 * they.wall / heirs.number, 2))
+        print(f"  {layers}: {walls[-1]} of {loop_ms[-1]} ms a heir; processor {cpus[-1]}", file=sys.stderr, flush=True)
+        for i in (0, heirs.number - 1):
+            if not equal(heirs.worker.store.read(made[i]).weights, load_file(heirs.edited(i))):
+                raise RuntimeError(f"heir {i}, layers {layers}: the library and the loop made different weights")
+    median = statistics.median
+    return {
+        "net": heirs.net, "heirs": heirs.number, "layers": layers, "ratio": median(walls), "ratios": walls,
+        "cpu_ratio": median(cpus), "cpu_ratios": cpus, "ours_ms": median(own_ms), "loop_ms": median(loop_ms),
+    }  # fmt: skip
+
+
+def table(result: dict[str, Any]) -> str:
+    """One line for what is edited."""
+    lines = [
+        "| net | heirs | layers edited | ours, ms a heir | loop, ms a heir | ratio | ratio of processor time |", "|---" * 7 + "|"
+    ]  # fmt: skip
+    for r in result["rows"]:
+        times = f"{r['ours_ms']:.1f} | {r['loop_ms']:.1f} | {r['ratio']:.2f} | {r['cpu_ratio']:.2f}"
+        lines.append(f"| {r['net']} | {r['heirs']:,} | {r['layers']} | {times} |")
+    return "\n".join(lines) + f"\n\nLoad of the host before and after: {' and '.join(f'{one:.1f}' for one in result['load'])}."
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    torch.set_num_threads(1)
+    load, (net, number, turn, repeats) = [os.getloadavg()[0]], SIZES[args.size]
+    with TemporaryDirectory(dir=".") as folder:  # not in memory, where fsync costs nothing
+        heirs = Heirs(Path(folder), net, number)
+        rows = [measure(heirs, layers, turn, repeats) for layers in LAYERS]
+    load = [round(one, 2) for one in (*load, os.getloadavg()[0])]
+    result = {"what": __doc__, "size": args.size, "repeats": repeats, "seed": 0, **origin("safetensors"), "load": load, "rows": rows}
+    finish(args, f"bench_apply_{args.size}", result, lambda: table(result))
+
+
+if __name__ == "__main__":
+    main()
