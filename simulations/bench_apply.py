@@ -1,11 +1,11 @@
 """What does editing many heirs cost beyond reading, editing and writing their weights?
 
-Heirs of one net, every weight their own, with evidence at hand: `Apply` for each by a worker in this process, strength given, no
-rows to calibrate or score on, then one `Commit`; against a loop that reads each heir's file, applies the same rule and writes the
+Heirs of one net, every weight their own, evidence at hand: `Apply` for each by a worker in this process, strength given, no rows
+to calibrate or score on, then one `Commit`. Against it a loop that reads each heir's file, applies the same rule and writes the
 result with torch and safetensors, one file each, as durably (temporary file, fsync, rename, fsync of the folder). "all": FIUn on
 all layers, so that nearly every tensor is new; "last": on the head, where the store keeps the rest once and the loop writes it
-again. In turns of some heirs, in one process, on one thread; `ratio` is that of the sums of a repeat, the median of repeats. Both
-must give the same weights. `cpu_ratio` is that of processor time alone, which other work on the host disturbs less.
+again. In turns of some heirs, in one process, on one thread; `ratio` is that of the sums over a repeat, the median of repeats.
+Both must give the same weights. `cpu_ratio`: of processor time alone, which other work on the host disturbs less.
 
 With calibration, on two workers against one: `bench_runtime.py`.
 """
@@ -14,8 +14,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,19 +49,19 @@ LAYERS = ("all", "last")
 
 @dataclass
 class Clock:
-    """Wall and processor seconds of some work, summed."""
+    """Wall and processor seconds spent in `with` blocks, summed."""
 
     wall: float = 0.0
     cpu: float = 0.0
 
-    def __call__(self, work: Callable[[], object]) -> None:
-        wall, cpu = time.perf_counter(), time.process_time()
-        work()
-        self.wall += time.perf_counter() - wall
-        self.cpu += time.process_time() - cpu
+    def __enter__(self) -> None:
+        self._began = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.wall += time.perf_counter() - self._began[0]
+        self.cpu += time.process_time() - self._began[1]
 
 
-@dataclass
 class Heirs:
     """The same models in a store and as plain files, with evidence about each.
 
@@ -71,27 +71,24 @@ class Heirs:
         number: how many.
     """
 
-    folder: Path
-    net: str
-    number: int
-    versions: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        spec, shape = NETS[self.net]
-        self.worker = Worker("home", Store(self.folder / "store"), SiteData("home", {}, {}), lambda n, _: build(spec, shape, n))
-        base = build(spec, shape, len(CLASSES), seed=0)
-        self.head, weights, chance = head_of(base, CLASSES), weights_of(base), torch.Generator().manual_seed(0)
-        self.parameters = [n for n, _ in base.named_parameters()]
-        shapes = {n: weights[n].shape for n in self.parameters}
+    def __init__(self, folder: Path, net: str, number: int) -> None:
+        self.folder, self.net, self.number = folder, net, number
+        spec, shape = NETS[net]
+        self.worker = Worker("home", Store(folder / "store"), SiteData("home", {}, {}), lambda n, _: build(spec, shape, n))
+        base, chance = build(spec, shape, len(CLASSES), seed=0), torch.Generator().manual_seed(0)
+        self.head, weights = head_of(base, CLASSES), weights_of(base)
+        self.shapes = {n: p.shape for n, p in base.named_parameters()}
         self.evidence, self.own = (
-            {n: torch.rand(s, generator=chance, dtype=torch.float64) for n, s in shapes.items()} for _ in range(2)
+            {n: torch.rand(s, generator=chance, dtype=torch.float64) for n, s in self.shapes.items()} for _ in range(2)
         )
-        for i in range(self.number):
-            heir = {n: t + 0.01 * torch.randn(t.shape, generator=chance) if n in shapes else t for n, t in weights.items()}
+        self.versions: list[str] = []
+        for i in range(number):
+            noise = {n: 0.01 * torch.randn(s, generator=chance) for n, s in self.shapes.items()}
+            heir = {n: t + noise[n] if n in noise else t for n, t in weights.items()}
             self.versions.append(self.worker.store.write(heir, self.head))
             plainly(heir, self.plain(i))
             if i % 100 == 99:
-                print(f"  {self.net}: {i + 1} heirs made", file=sys.stderr, flush=True)
+                print(f"  {net}: {i + 1} heirs made", file=sys.stderr, flush=True)
 
     def plain(self, heir: int) -> Path:
         return self.folder / "plain" / f"{heir}.safetensors"
@@ -101,7 +98,7 @@ class Heirs:
 
     def ours(self, heirs: Sequence[int], layers: str, lam: float) -> list[str]:
         """Candidates, by the library."""
-        names = names_in(layers, self.parameters, self.head)
+        names = names_in(layers, self.shapes, self.head)
         evidence, own = ({n: of[n] for n in names} for of in (self.evidence, self.own))
         settings = {"alpha": ALPHA, "lam": lam, "layers": layers}
         nothing = Scores(None, None, 0, 0)
@@ -118,7 +115,7 @@ class Heirs:
 
     def loop(self, heirs: Sequence[int], layers: str, lam: float) -> None:
         """The same by a plain loop."""
-        names = names_in(layers, self.parameters, self.head)
+        names = names_in(layers, self.shapes, self.head)
         for i in heirs:
             plainly(rule(load_file(self.plain(i)), names, self.evidence, self.own, lam), self.edited(i))
 
@@ -131,36 +128,40 @@ def rule(weights: dict[str, Tensor], names: Sequence[str], evidence: Tensors, ow
     return weights
 
 
-def measure(heirs: Heirs, layers: str, turn: int, repeats: int) -> dict[str, Any]:
-    walls, cpus, own_ms, loop_ms = list[float](), list[float](), list[float](), list[float]()
-    for repeat in range(repeats):
-        lam, made = 1 - 0.1 * repeat, list[str]()  # another edit each time: what a store has it does not write again
-        we, they = Clock(), Clock()
-        for first in range(0, heirs.number, turn):
-            some = range(first, min(first + turn, heirs.number))
-            we(lambda some=some: made.extend(heirs.ours(some, layers, lam)))
-            they(lambda some=some: heirs.loop(some, layers, lam))
-        we(lambda: heirs.commit(made))
-        walls.append(round(we.wall / they.wall, 3))
-        cpus.append(round(we.cpu / they.cpu, 3))
-        own_ms.append(round(1000 * we.wall / heirs.number, 2))
-        loop_ms.append(round(1000 * they.wall / heirs.number, 2))
-        print(f"  {layers}: {walls[-1]} of {loop_ms[-1]} ms a heir; processor {cpus[-1]}", file=sys.stderr, flush=True)
-        for i in (0, heirs.number - 1):
-            if not equal(heirs.worker.store.read(made[i]).weights, load_file(heirs.edited(i))):
-                raise RuntimeError(f"heir {i}, layers {layers}: the library and the loop made different weights")
-    median = statistics.median
-    return {
-        "net": heirs.net, "heirs": heirs.number, "layers": layers, "ratio": median(walls), "ratios": walls,
-        "cpu_ratio": median(cpus), "cpu_ratios": cpus, "ours_ms": median(own_ms), "loop_ms": median(loop_ms),
+def once(heirs: Heirs, layers: str, turn: int, lam: float) -> dict[str, float]:
+    """All heirs, by both, in turns."""
+    made, ours, loop = list[str](), Clock(), Clock()
+    for first in range(0, heirs.number, turn):
+        some = range(first, min(first + turn, heirs.number))
+        with ours:
+            made += heirs.ours(some, layers, lam)
+        with loop:
+            heirs.loop(some, layers, lam)
+    with ours:
+        heirs.commit(made)
+    for i in (0, heirs.number - 1):
+        if not equal(heirs.worker.store.read(made[i]).weights, load_file(heirs.edited(i))):
+            raise RuntimeError(f"heir {i}, layers {layers}: the library and the loop made different weights")
+    found = {
+        "ratio": ours.wall / loop.wall, "cpu_ratio": ours.cpu / loop.cpu,
+        "ours_ms": 1000 * ours.wall / heirs.number, "loop_ms": 1000 * loop.wall / heirs.number,
     }  # fmt: skip
+    print(f"  {heirs.net}, {layers}: {found}", file=sys.stderr, flush=True)
+    return found
+
+
+def measure(heirs: Heirs, layers: str, turn: int, repeats: int) -> dict[str, Any]:
+    """Medians of some repeats, each of another edit: what a store has it does not write again."""
+    runs = [once(heirs, layers, turn, 1 - 0.1 * repeat) for repeat in range(repeats)]
+    row: dict[str, Any] = {"net": heirs.net, "heirs": heirs.number, "layers": layers}
+    row |= {what: round(statistics.median(run[what] for run in runs), 3) for what in runs[0]}
+    return row | {f"{what}s": [round(run[what], 3) for run in runs] for what in ("ratio", "cpu_ratio")}
 
 
 def table(result: dict[str, Any]) -> str:
     """One line for what is edited."""
-    lines = [
-        "| net | heirs | layers edited | ours, ms a heir | loop, ms a heir | ratio | ratio of processor time |", "|---" * 7 + "|"
-    ]  # fmt: skip
+    columns = ("net", "heirs", "layers edited", "ours, ms a heir", "loop, ms a heir", "ratio", "ratio of processor time")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for r in result["rows"]:
         times = f"{r['ours_ms']:.1f} | {r['loop_ms']:.1f} | {r['ratio']:.2f} | {r['cpu_ratio']:.2f}"
         lines.append(f"| {r['net']} | {r['heirs']:,} | {r['layers']} | {times} |")
@@ -175,7 +176,15 @@ def main() -> None:
         heirs = Heirs(Path(folder), net, number)
         rows = [measure(heirs, layers, turn, repeats) for layers in LAYERS]
     load = [round(one, 2) for one in (*load, os.getloadavg()[0])]
-    result = {"what": __doc__, "size": args.size, "repeats": repeats, "seed": 0, **origin("safetensors"), "load": load, "rows": rows}
+    result = {
+        "what": __doc__,
+        "size": args.size,
+        "repeats": repeats,
+        "seed": 0,
+        **origin("safetensors"),
+        "load": load,
+        "rows": rows,
+    }
     finish(args, f"bench_apply_{args.size}", result, lambda: table(result))
 
 
