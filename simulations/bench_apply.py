@@ -1,10 +1,10 @@
 """What does editing many heirs cost beyond reading, editing and writing their weights?
 
 Heirs of one net, every weight their own, evidence at hand: `Apply` for each by a worker in this process, strength given, no
-rows to calibrate or score on, then one `Commit`. Against it a loop that reads each heir's file, applies the same rule and writes the
-result with torch and safetensors, one file each, as durably (temporary file, fsync, rename, fsync of the folder). "all": FIUn
-on all layers, so that nearly every tensor is new; "last": on the head, where the store keeps the rest once and the loop writes it
-again. In turns of some heirs, in one process, on one thread; `ratio` is that of the sums over a repeat, the median of repeats.
+rows to calibrate or score on, then one `Commit`. Against it a loop that reads each heir's file, applies the same rule and writes
+the result with torch and safetensors, one file each, as durably (temporary file, fsync, rename, fsync of the folder). "all": FIUn
+on all layers, so that nearly every tensor is new; "last": on the head, where the store keeps the rest once and the loop writes
+it again. In turns of some heirs, in one process, on one thread; `ratio` is that of the sums over a repeat, the median of all.
 Both must give the same weights. `cpu_ratio`: of processor time alone, which other work on the host disturbs less.
 
 With calibration, on two workers against one: `bench_runtime.py`.
