@@ -1,11 +1,12 @@
 """What does editing many heirs cost beyond reading, editing and writing their weights?
 
 Heirs of one net, every weight their own, evidence at hand: `Apply` for each by a worker in this process, strength given, no
-rows to calibrate or score on, then one `Commit`. Against it a loop that reads each heir's file, applies the same rule and writes
-the result with torch and safetensors, one file each, as durably (temporary file, fsync, rename, fsync of the folder). "all": FIUn
-on all layers, so that nearly every tensor is new; "last": on the head, where the store keeps the rest once and the loop writes
-it again. In turns of some heirs, in one process, on one thread; `ratio` is that of the sums over a repeat, the median of all.
-Both must give the same weights. `cpu_ratio`: of processor time alone, which other work on the host disturbs less.
+rows to calibrate or score on, then one `Commit`. Against it a loop that reads each heir's file, applies the same rule and
+writes the result with torch and safetensors, one file each, as durably (temporary file, fsync, rename, fsync of the folder).
+"all": FIUn on all layers, so that nearly every tensor is new; "last": on the head, where the store keeps the rest once and
+the loop writes it again. In turns of some heirs, in one process, on one thread. `ratio`: of all turns and the commit to all of
+the loop's; `turns`: its quartiles over turns. Both must give the same weights. `cpu_ratio`: of processor time alone, which
+other work on the host disturbs less.
 
 With calibration, on two workers against one: `bench_runtime.py`.
 """
@@ -38,12 +39,12 @@ from fedunlearn.tensors import Tensors, equal, names_in
 
 CLASSES = tuple(map(str, range(10)))
 FORGET = CLASSES[:1]
-ALPHA = 1.0  # of random evidence, half of the weights are selected
+ALPHA, LAM = 1.0, 1.0  # of random evidence, half of the weights are selected
 NETS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "mlp": ({"name": "mlp", "hidden": 16}, (64,)),
     "resnet20": ({"name": "resnet_cifar"}, (3, 32, 32)),
 }
-SIZES = {"test": ("mlp", 6, 3, 1), "cpu": ("resnet20", 1000, 50, 3)}  # net, heirs, heirs a turn, repeats
+SIZES = {"test": ("mlp", 6, 2), "cpu": ("resnet20", 1000, 20)}  # net, heirs, heirs a turn
 LAYERS = ("all", "last")
 
 
@@ -96,11 +97,11 @@ class Heirs:
     def edited(self, heir: int) -> Path:
         return self.folder / "edited" / f"{heir}.safetensors"
 
-    def ours(self, heirs: Sequence[int], layers: str, lam: float) -> list[str]:
+    def ours(self, heirs: Sequence[int], layers: str) -> list[str]:
         """Candidates, by the library."""
         names = names_in(layers, self.shapes, self.head)
         evidence, own = ({n: of[n] for n in names} for of in (self.evidence, self.own))
-        settings = {"alpha": ALPHA, "lam": lam, "layers": layers}
+        settings = {"alpha": ALPHA, "lam": LAM, "layers": layers}
         nothing = Scores(None, None, 0, 0)
         tasks = [
             Apply("home", self.versions[i], "fiun", settings, (Evidence(evidence, 100),), Evidence(own, 1000), (),
@@ -113,30 +114,34 @@ class Heirs:
         heads = {f"heir-{i}": version for i, version in enumerate(made)}
         ask(InProcess({"home": self.worker}), [Commit("home", heads, {}, "0" * 64, 1)], Committed)
 
-    def loop(self, heirs: Sequence[int], layers: str, lam: float) -> None:
+    def loop(self, heirs: Sequence[int], layers: str) -> None:
         """The same by a plain loop."""
         names = names_in(layers, self.shapes, self.head)
         for i in heirs:
-            plainly(rule(load_file(self.plain(i)), names, self.evidence, self.own, lam), self.edited(i))
+            plainly(rule(load_file(self.plain(i)), names, self.evidence, self.own), self.edited(i))
 
 
-def rule(weights: dict[str, Tensor], names: Sequence[str], evidence: Tensors, own: Tensors, lam: float) -> dict[str, Tensor]:
+def rule(weights: dict[str, Tensor], names: Sequence[str], evidence: Tensors, own: Tensors) -> dict[str, Tensor]:
     """SSD's, in place of what was read."""
     for name in names:
         w, m, f = weights[name], evidence[name], own[name]
-        weights[name] = torch.where(m > ALPHA * f, w * (lam * f / m).clamp(max=1.0), w).to(w.dtype)
+        weights[name] = torch.where(m > ALPHA * f, w * (LAM * f / m).clamp(max=1.0), w).to(w.dtype)
     return weights
 
 
-def once(heirs: Heirs, layers: str, turn: int, lam: float) -> dict[str, float]:
+def measure(heirs: Heirs, layers: str, turn: int) -> dict[str, Any]:
     """All heirs, by both, in turns."""
-    made, ours, loop = list[str](), Clock(), Clock()
+    made, ours, loop, turns = list[str](), Clock(), Clock(), list[float]()
     for first in range(0, heirs.number, turn):
-        some = range(first, min(first + turn, heirs.number))
+        some, before = range(first, min(first + turn, heirs.number)), (ours.wall, loop.wall)
         with ours:
-            made += heirs.ours(some, layers, lam)
+            made += heirs.ours(some, layers)
         with loop:
-            heirs.loop(some, layers, lam)
+            heirs.loop(some, layers)
+        turns.append((ours.wall - before[0]) / (loop.wall - before[1]))
+        print(
+            f"  {layers}, {some.stop} heirs: {turns[-1]:.2f}, in all {ours.wall / loop.wall:.2f}", file=sys.stderr, flush=True
+        )
     with ours:
         heirs.commit(made)
     for i in (0, heirs.number - 1):
@@ -146,24 +151,18 @@ def once(heirs: Heirs, layers: str, turn: int, lam: float) -> dict[str, float]:
         "ratio": ours.wall / loop.wall, "cpu_ratio": ours.cpu / loop.cpu,
         "ours_ms": 1000 * ours.wall / heirs.number, "loop_ms": 1000 * loop.wall / heirs.number,
     }  # fmt: skip
-    print(f"  {heirs.net}, {layers}: {found}", file=sys.stderr, flush=True)
-    return found
-
-
-def measure(heirs: Heirs, layers: str, turn: int, repeats: int) -> dict[str, Any]:
-    """Medians of some repeats, each of another edit: what a store has it does not write again."""
-    runs = [once(heirs, layers, turn, 1 - 0.1 * repeat) for repeat in range(repeats)]
-    row: dict[str, Any] = {"net": heirs.net, "heirs": heirs.number, "layers": layers}
-    row |= {what: round(statistics.median(run[what] for run in runs), 3) for what in runs[0]}
-    return row | {f"{what}s": [round(run[what], 3) for run in runs] for what in ("ratio", "cpu_ratio")}
+    rounded = {what: round(number, 3) for what, number in found.items()}
+    quartiles = [round(q, 3) for q in statistics.quantiles(turns, n=4)]
+    return {"net": heirs.net, "heirs": heirs.number, "layers": layers, **rounded, "turns": quartiles}
 
 
 def table(result: dict[str, Any]) -> str:
     """One line for what is edited."""
-    columns = ("net", "heirs", "layers edited", "ours, ms a heir", "loop, ms a heir", "ratio", "ratio of processor time")
+    columns = ("net", "heirs", "layers edited", "ours, ms a heir", "loop, ms a heir", "ratio", "quartiles", "of processor time")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for r in result["rows"]:
-        times = f"{r['ours_ms']:.1f} | {r['loop_ms']:.1f} | {r['ratio']:.2f} | {r['cpu_ratio']:.2f}"
+        turns = ", ".join(f"{q:.2f}" for q in r["turns"])
+        times = f"{r['ours_ms']:.1f} | {r['loop_ms']:.1f} | {r['ratio']:.2f} | {turns} | {r['cpu_ratio']:.2f}"
         lines.append(f"| {r['net']} | {r['heirs']:,} | {r['layers']} | {times} |")
     return "\n".join(lines) + f"\n\nLoad of the host before and after: {' and '.join(f'{one:.1f}' for one in result['load'])}."
 
@@ -171,20 +170,12 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     args = arguments(__doc__)
     torch.set_num_threads(1)
-    load, (net, number, turn, repeats) = [os.getloadavg()[0]], SIZES[args.size]
+    load, (net, number, turn) = [os.getloadavg()[0]], SIZES[args.size]
     with TemporaryDirectory(dir=".") as folder:  # not in memory, where fsync costs nothing
         heirs = Heirs(Path(folder), net, number)
-        rows = [measure(heirs, layers, turn, repeats) for layers in LAYERS]
+        rows = [measure(heirs, layers, turn) for layers in LAYERS]
     load = [round(one, 2) for one in (*load, os.getloadavg()[0])]
-    result = {
-        "what": __doc__,
-        "size": args.size,
-        "repeats": repeats,
-        "seed": 0,
-        **origin("safetensors"),
-        "load": load,
-        "rows": rows,
-    }
+    result = {"what": __doc__, "size": args.size, "seed": 0, **origin("safetensors"), "load": load, "rows": rows}
     finish(args, f"bench_apply_{args.size}", result, lambda: table(result))
 
 
