@@ -1,4 +1,7 @@
-"""Put the numbers of `results/*.json` into the documents, between `<!-- name -->` and `<!-- /name -->`."""
+"""Put the numbers of `results/*.json` into the documents: tables between `<!-- name -->` and `<!-- /name -->`, and prose.
+
+Fails when a number in prose is in no result (see `prose.py`).
+"""
 
 import json
 import re
@@ -13,6 +16,7 @@ from depth_probe import table as depth
 from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
 from poisoned_evidence import table as poisoned
+from prose import filled
 from steer_ablation import table as ablation
 
 from fedunlearn.compare import notes, overview, pooled
@@ -102,13 +106,15 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
 
 
 def main() -> None:
-    for document in DOCUMENTS:
-        text = document.read_text()
-        for name, (result, make) in TABLES.items():
-            mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-            if mark.search(text):
-                found = make(*(json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{result}.json"))))
-                text = mark.sub(lambda m, found=found: f"{m[1]}{found}\n{m[2]}", text)
+    texts, blocks = {document: document.read_text() for document in DOCUMENTS}, dict[str, str]()
+    for name, (result, make) in TABLES.items():
+        mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+        for document in (d for d, text in texts.items() if mark.search(text)):
+            if name not in blocks:
+                blocks[name] = make(*(json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{result}.json"))))
+            texts[document] = mark.sub(lambda m, name=name: f"{m[1]}{blocks[name]}\n{m[2]}", texts[document])
+    whole = {document: filled(text, blocks) for document, text in texts.items()}
+    for document, text in whole.items():
         document.write_text(text)
 
 
