@@ -41,15 +41,14 @@ from fedunlearn.runtime.tasks import Answer, Apply, Task
 from fedunlearn.scenario import train, workers
 from fedunlearn.scenario.files import parse
 
-SIZES = {"test": ((5, 10), 1), "cpu": ((100, 1000), 2)}  # how many models, requests
+SIZES = {"test": ((5, 10), 1), "cpu": ((100, 300), 2)}  # how many models, requests
 SITES = [f"site-{i}" for i in range(10)]
 RECENT = 50
 NETS: dict[str, tuple[dict[str, Any], tuple[int, ...], int]] = {  # the net, one input, rows
-    "mlp": ({"name": "mlp"}, (8, 8), 500),
-    "cnn": ({"name": "cnn"}, (8, 8), 500),
-    "resnet20": ({"name": "resnet_cifar"}, (3, 32, 32), 50),
+    "mlp": ({"name": "mlp"}, (8, 8), 200),
+    "cnn": ({"name": "cnn"}, (8, 8), 200),
 }
-TOGETHER = {"test": (("mlp",), 4, 2), "cpu": (tuple(NETS), 30, 7)}  # nets, heirs, runs
+TOGETHER = {"test": (("mlp",), 4, 2), "cpu": (tuple(NETS), 30, 5)}  # nets, heirs, runs
 WORK = Path("runs/scale")
 GROWS = {  # what a size's row has: in words, and how it is written
     "plan_s": ("plan, s", "{:.3f}"),
