@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench_apply import table as apply
 from bench_plan import table as plans
 from bench_runtime import table as runtime
 from common import RESULTS
@@ -17,6 +18,7 @@ from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
 from poisoned_evidence import table as poisoned
 from prose import filled
+from scale import table as scale
 from steer_ablation import table as ablation
 
 from fedunlearn.compare import notes, overview, pooled
@@ -101,6 +103,8 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_plan": ("bench_plan_cpu", lambda result: plans(result) + where(result)),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
+    "bench_apply": ("bench_apply_cpu", lambda result: apply(result) + where(result)),
+    "scale": ("scale_cpu", lambda result: scale(result) + where(result)),
     "inherited": ("inherited_*", inherited),
 }
 
@@ -111,7 +115,8 @@ def main() -> None:
         mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
         for document in (d for d, text in texts.items() if mark.search(text)):
             if name not in blocks:
-                blocks[name] = make(*(json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{result}.json"))))
+                found = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{result}.json"))]
+                blocks[name] = make(*found) if found else "**Not run yet** at more than test size."
             texts[document] = mark.sub(lambda m, name=name: f"{m[1]}{blocks[name]}\n{m[2]}", texts[document])
     whole = {document: filled(text, blocks) for document, text in texts.items()}
     for document, text in whole.items():
