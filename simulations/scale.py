@@ -119,7 +119,7 @@ def family(models: int, requests: int) -> dict[str, Any]:
 def one(made: Any, request: Request, backend: Clocked, say: Callable[[str], None]) -> dict[str, float]:
     """One request and its report."""
     backend.seconds, backend.tasks = {}, Counter()
-    began, stored, told = time.process_time(), _bytes(made.folder / "homes"), made.ledger.path.stat().st_size
+    stored, told, began = _bytes(made.folder / "homes"), made.ledger.path.stat().st_size, time.process_time()
     plan = discover(made.lineage, request)
     marks = [time.process_time()]
     record = unlearn(made, request, "steer", backend, progress=say)
