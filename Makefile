@@ -30,7 +30,7 @@ format: .venv/ready  ## put the code in its format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-tables: .venv/ready  ## put the results of the simulations into the documents
+tables: .venv/ready  ## put the results of the simulations into the documents; fails on a number that is in none
 	$(BIN)/python simulations/tables.py
 
 deploy-flower: .venv/ready  ## a Flower deployment on 127.0.0.1, with TLS and authenticated sites: train, forget, roll back, show

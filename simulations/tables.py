@@ -1,4 +1,7 @@
-"""Put the numbers of `results/*.json` into the documents, between `<!-- name -->` and `<!-- /name -->`."""
+"""Put the numbers of `results/*.json` into the documents: tables between `<!-- name -->` and `<!-- /name -->`, and prose.
+
+Fails when a number in prose is in no result (see `prose.py`).
+"""
 
 import json
 import re
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench_apply import table as apply
 from bench_plan import table as plans
 from bench_runtime import table as runtime
 from common import RESULTS
@@ -13,6 +17,8 @@ from depth_probe import table as depth
 from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
 from poisoned_evidence import table as poisoned
+from prose import filled
+from scale import table as scale
 from steer_ablation import table as ablation
 
 from fedunlearn.compare import notes, overview, percent, pooled
@@ -116,18 +122,23 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_plan": ("bench_plan_cpu", lambda result: plans(result) + where(result)),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
+    "bench_apply": ("bench_apply_cpu", lambda result: apply(result) + where(result)),
+    "scale": ("scale_cpu", lambda result: scale(result) + where(result)),
     "inherited": ("inherited_*", inherited),
 }
 
 
 def main() -> None:
-    for document in DOCUMENTS:
-        text = document.read_text()
-        for name, (result, make) in TABLES.items():
-            mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-            if mark.search(text):
-                found = make(*(json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{result}.json"))))
-                text = mark.sub(lambda m, found=found: f"{m[1]}{found}\n{m[2]}", text)
+    texts, blocks = {document: document.read_text() for document in DOCUMENTS}, dict[str, str]()
+    for name, (result, make) in TABLES.items():
+        mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+        for document in (d for d, text in texts.items() if mark.search(text)):
+            if name not in blocks:
+                found = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{result}.json"))]
+                blocks[name] = make(*found) if found else "**Not run yet** at more than test size."
+            texts[document] = mark.sub(lambda m, name=name: f"{m[1]}{blocks[name]}\n{m[2]}", texts[document])
+    whole = {document: filled(text, blocks) for document, text in texts.items()}
+    for document, text in whole.items():
         document.write_text(text)
 
 

@@ -1,6 +1,6 @@
 """Trying edits of one model on some rows, and counting what that takes."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ class Trials:
     """Scores of edited weights. While edits change the last layer alone, its inputs are kept and one pass serves all.
 
     Args:
-        net: the model, in eval mode; what is tried is loaded into it.
+        net: gives the model, in eval mode; what is tried is loaded into it.
         weights: of the model as it is.
         head: its outputs.
         rows: forgotten and retained rows, labelled by the outputs.
@@ -27,14 +27,14 @@ class Trials:
     """
 
     def __init__(
-        self, net: nn.Module, weights: Tensors, head: Head, rows: tuple[Rows, Rows], classes: Collection[str], layers: str,
-        device: str,
+        self, net: Callable[[], nn.Module], weights: Tensors, head: Head, rows: tuple[Rows, Rows], classes: Collection[str],
+        layers: str, device: str,
     ) -> None:  # fmt: skip
         self.net, self.weights, self.head, self.rows, self.classes, self.device = net, weights, head, rows, classes, device
         self.passes = 0
         self._inside: tuple[Rows, Rows] | None = None
-        if set(names_in(layers, [n for n, _ in net.named_parameters()], head)) <= set(head.names):
-            forgotten, rest = (features(net, head, r) for r in rows)
+        if set(names_in(layers, weights, head)) <= set(head.names):
+            forgotten, rest = (features(net(), head, r) if len(r) else r for r in rows)
             self.passes += 1
             self._inside = None if forgotten is None or rest is None else (forgotten, rest)
 
@@ -48,7 +48,7 @@ class Trials:
         if self._inside is not None and self._only_head(edited):
             return score(last_layer(edited, self.head, self.device), *self._inside, self.classes)
         self.passes += 1
-        return score(load(self.net, edited), *self.rows, self.classes)
+        return score(load(self.net(), edited), *self.rows, self.classes)
 
     def _only_head(self, edited: Tensors) -> bool:
         return all(torch.equal(t, edited[n]) for n, t in self.weights.items() if n not in self.head.names)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from blake3 import blake3
@@ -136,7 +137,7 @@ class Worker:
             ask = Measure.of(method.own, self.place, task.version, task.shard, method.layers, Selection(rest), sent=task.sent)
             own = _evidence(self._measure(ask).importance, method.own.statistic)
         about = ", ".join(rows.counts()) if task.masked else ""
-        trials = Trials(net, found.weights, head, (asked, Rows.empty(head.classes)), (), method.layers, self.device)
+        trials = Trials(lambda: net, found.weights, head, (asked, Rows.empty(head.classes)), (), method.layers, self.device)
         case = Case((_evidence(of, task.statistic, about),), own, head, task.masked)
         return method.enough(found.weights, case, lambda edited: trials(edited).forgotten or 0.0, gap)
 
@@ -186,11 +187,10 @@ class Worker:
     def _apply(self, task: Apply) -> Applied:
         version = self.store.read(task.version)
         method = make(task.method, task.settings)
-        net = self._net(version)
+        net = cache(lambda: self._net(version))  # where a row is there for it to see: to make one takes longer than an edit
         own, read = (task.own, 0) if task.own or method.own is None else self._own(task, method)
-        home = (
-            home_of(task, {**self.lent, self.place: self.data}, net, version.head) if task.forgotten or task.retained else None
-        )
+        there = {**self.lent, self.place: self.data}
+        home = home_of(task, there, net(), version.head) if task.forgotten or task.retained else None
         case = Case(task.evidence, own or Evidence(), version.head, task.question.classes, home)
         forgotten, rest, named = self._asked(task.question, version.head, "calibration")
         trials = Trials(net, version.weights, version.head, (forgotten, rest), named, method.layers, self.device)
@@ -207,8 +207,14 @@ class Worker:
         edited = method.edit(version.weights, case, choice.strength)
         candidate = self.store.write(edited, version.head, version.net)
         plain = masked(version.weights, version.head, case.classes)
-        mask = self._score(load(net, plain), task.question, version.head, "test") if plain is not None else None
-        test = self._score(load(net, edited), task.question, version.head, "test")
+        forgotten, rest, named = self._asked(task.question, version.head, "test")
+
+        def tested(weights: Tensors) -> Scores:
+            if not len(forgotten) and not len(rest):
+                return Scores(None, None, 0, 0, dict.fromkeys(named))
+            return score(load(net(), weights), forgotten, rest, named)
+
+        mask, test = None if plain is None else tested(plain), tested(edited)
         return Applied(
             task.version, candidate, choice.strength, choice.rule, choice.curve, test, mask, read,
             trials.passes if choice.curve else 0,

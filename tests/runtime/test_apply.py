@@ -1,0 +1,55 @@
+"""A home that has no row to see a model on edits it without making the net, and to the same version."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fedunlearn.data import Rows, SiteData
+from fedunlearn.evaluation import Scores
+from fedunlearn.methods import Evidence
+from fedunlearn.nets import build, head_of, weights_of
+from fedunlearn.runtime import Worker
+from fedunlearn.runtime.tasks import Applied, Apply, Question
+from fedunlearn.store import Store
+
+SPEC, SHAPE, CLASSES = {"name": "mlp", "hidden": 8}, (6,), ("a", "b", "c")
+
+
+def applied(folder: Path, layers: str, held: dict[str, Rows], made: list[int]) -> Applied:
+    net = build(SPEC, SHAPE, len(CLASSES))
+    weights, head = weights_of(net), head_of(net, CLASSES)
+
+    def make(outputs: int, _: str) -> nn.Module:
+        made.append(outputs)
+        return build(SPEC, SHAPE, outputs)
+
+    worker = Worker("home", Store(folder), SiteData("home", {}, held), make)
+    version = worker.store.write(weights, head)
+    chance = torch.Generator().manual_seed(0)
+    names = weights if layers == "all" else head.names
+    evidence, own = (
+        Evidence({n: torch.rand(weights[n].shape, generator=chance, dtype=torch.float64) for n in names}, 10) for _ in range(2)
+    )
+    settings, nothing = {"alpha": 1.0, "lam": 1.0, "layers": layers}, Scores(None, None, 0, 0)
+    task = Apply(
+        "home", version, "fiun", settings, (evidence,), own, (), Question(("a",)), nothing, 0.0, (0.05, 0.05)
+    )  # fmt: skip
+    answer = worker.handle(task)
+    assert isinstance(answer, Applied)
+    return answer
+
+
+@pytest.mark.parametrize("layers", ["all", "last"])
+def test_a_net_is_made_where_a_row_is_there_to_be_seen(tmp_path: Path, layers: str) -> None:
+    rows = Rows(torch.randn(6, *SHAPE), torch.arange(6) % 3, tuple(map(str, range(6))), CLASSES)
+    blind, seeing = list[int](), list[int]()
+    without = applied(tmp_path / "without", layers, {}, blind)
+    beside = applied(tmp_path / "with", layers, {"calibration": rows, "test": rows}, seeing)
+    assert not blind
+    assert seeing == [3]
+    assert without.version == beside.version != without.base
+    assert without.test == Scores(None, None, 0, 0, {"a": None})
+    assert without.mask == without.test
+    assert beside.test.rows_forgotten == 2

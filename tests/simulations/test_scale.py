@@ -1,0 +1,32 @@
+"""What is measured of many heirs is measured of the same work."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.simulations.test_simulations import run
+
+
+def test_bench_apply(tmp_path: Path) -> None:
+    """The script itself fails where library and loop make different weights; who is faster is for a quiet machine to say."""
+    found = run("bench_apply.py", tmp_path)
+    assert [r["layers"] for r in found["rows"]] == ["all", "last"]
+    for row in found["rows"]:
+        assert row["ratio"] == pytest.approx(row["ours_ms"] / row["loop_ms"], rel=0.01)
+        assert row["turns"][0] <= row["turns"][1] <= row["turns"][2]
+        assert min(row["cpu_ratio"], row["loop_ms"]) > 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_scale(tmp_path: Path) -> None:
+    found = run("scale.py", tmp_path)
+    small, large = found["rows"]
+    assert (small["models"], large["models"]) == (5, 10)
+    for row in (small, large):
+        assert row["heirs"] == row["models"] == row["committed"]  # a request reaches every model, and all forget
+        assert 0 < row["away_s"] < row["seconds"]
+        assert min(row["store_bytes"], row["report_bytes"], row["peak_mb"], row["plan_s"]) > 0
+    assert large["ledger_bytes"] > small["ledger_bytes"] > 0
+    assert found["together"][0]["ratio"] > 0
+    assert run("scale.py", tmp_path)["rows"] == found["rows"]  # it goes on where it was; nobody measures the same times twice
