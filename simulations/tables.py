@@ -13,11 +13,13 @@ from bench_apply import table as apply
 from bench_plan import table as plans
 from bench_runtime import table as runtime
 from common import RESULTS
+from compare_methods import STUDIES
 from depth_probe import table as depth
 from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
 from poisoned_evidence import table as poisoned
 from prose import filled
+from reproduction import table as reproduced
 from scale import table as scale
 from steer_ablation import table as ablation
 
@@ -111,6 +113,7 @@ def brief(result: dict[str, Any]) -> str:
     return "\n".join(lines) + where(result)
 
 
+PAPERS = ("fiun", "ssd", "lfssd", "fishermask")
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result files (a pattern), and what is made of them
     "hospitals_classes": ("hospitals_classes", lambda result: hospitals(result["rows"]) + where(result)),
     "hospitals_summary": ("hospitals_classes", summary),
@@ -119,6 +122,8 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "poisoned_evidence": ("poisoned_evidence", lambda result: poisoned(result["rows"]) + where(result)),
     "compare_hospitals": ("compare_hospitals", compared),
     "compare_brief": ("compare_hospitals", brief),
+    **{f"reproduce_{p}": (f"reproduce_{p}", lambda result: reproduced(result) + where(result)) for p in PAPERS},
+    **{f"compare_{s}": (f"compare_{s}", compared) for s in STUDIES if s != "hospitals"},
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_plan": ("bench_plan_cpu", lambda result: plans(result) + where(result)),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
