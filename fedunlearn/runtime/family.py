@@ -1,6 +1,7 @@
 """A family on disk, as its coordinator sees it: names, the ledger, and where the homes are. No weights."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ NOTE = "acknowledged.json"  # which ledger line each place has acknowledged
 TOPOLOGY = "scenario.yaml"
 NEXT = "scenario.next.yaml"  # of an extension, until its ledger line is written
 ERASED = "erased.json"  # which "sealed" line each place has carried out
+ID = "family.id"  # by which sites that are elsewhere tell families apart
 
 
 def hash_of(lineage: Lineage) -> str:
@@ -77,6 +79,22 @@ class Family:
             return Lineage.from_json({**plain, "models": plain["models"][: counts[-1] if counts else None]})
         except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
             raise StoreError(f"{path}: not a lineage ({error}); restore it from a backup") from error
+
+    @property
+    def id(self) -> str:
+        """By which sites with stores of their own tell it from other families; empty where all stores are in its folder."""
+        path = self.folder / ID
+        return self.trained("family") or (path.read_text() if path.exists() else "")
+
+    def identify(self, same_as: str = "") -> str:
+        """Its `id`; a family that has none gets one, before any site is asked to keep anything for it.
+
+        Args:
+            same_as: take over another family's: a retrained reference's versions lie beside the family's own.
+        """
+        if not self.id:
+            write_atomically(self.folder / ID, (same_as or secrets.token_hex(16)).encode())
+        return self.id
 
     @property
     def heads(self) -> dict[str, str]:

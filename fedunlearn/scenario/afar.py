@@ -116,7 +116,7 @@ def _afar(
 ) -> "Afar":
     """What trains at the sites, once they have said what they could train on."""
     _refuse(scenario, here)
-    both = Split(here, backend)
+    both = Split(here, backend, Family(folder).identify())
     progress("asking the sites what they could train on")
     told = _survey(scenario, without, both)
     surveys = {place: survey for (place, left), survey in told.items() if not left}

@@ -83,7 +83,7 @@ def world(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 def test_orders_give_what_this_process_gives(world: World, tmp_path: Path) -> None:
     here = InProcess({s: open_site(f) for s, f in site_files(tmp_path / "alone").items()})
     alone = train_afar(SCENARIO, tmp_path / "alone-family", here, workers_here(SCENARIO, Family(tmp_path / "alone-family")))
-    both = Split(workers_here(SCENARIO, alone), here)
+    both = Split(workers_here(SCENARIO, alone), here, alone.id)
 
     copy = Copy(tmp_path / "copy", "any", "ours")
     family = copy.keep(world.done(action="train", topology=TOPOLOGY)["family"])
@@ -107,7 +107,7 @@ def test_orders_give_what_this_process_gives(world: World, tmp_path: Path) -> No
 def test_sites_bank_their_own_and_are_not_read_again(world: World) -> None:
     world.done(action="train", topology=TOPOLOGY)
     assert world.done(action="bank")["rows_read"] > 0
-    assert {site for site, file in world.files.items() if (file.parent / "store" / "bank").is_dir()} == set(SITES)
+    assert {site for site, file in world.files.items() if list((file.parent / "store" / "families").glob("*/bank"))} == set(SITES)
     assert not list(world.families.rglob("bank"))
     assert world.done(action="bank")["rows_read"] == 0
     assert world.done(action="unlearn", classes="0")["record"]["cost"]["rows_read"] == 0
