@@ -60,9 +60,10 @@ def sweep(store: Store, keep: Collection[str], drop: Drop = lambda _what, _class
     unused = [path for path in files if path.stem not in used]
     shared = {path: gone for path in files if path.stem in used and (gone := _tensors(path) - used[path.stem])}
     banked = [path for path in Bank(store.folder).paths() if _goes(Bank(store.folder), path, keep, drop)]
+    tables = _unnamed(store, packs)
     carried = [p for p in sorted((store.folder / "carried").glob("*.safetensors")) if p.stem not in keep]
     crashed = sorted(store.folder.rglob(f"*{TEMPORARY}"))
-    lost = [*crashed, *banked, *carried, *map(store.manifest_path, going), *unused]
+    lost = [*crashed, *banked, *carried, *map(store.manifest_path, going), *tables, *unused]
     tensors = {t for path in unused for t in _readable(path)}.union(*shared.values())
     found = Swept(tuple(going), len(tensors), len(banked), len(crashed), sum(map(_size, lost)) + _bytes(shared))
     if not dry:
@@ -70,10 +71,12 @@ def sweep(store: Store, keep: Collection[str], drop: Drop = lambda _what, _class
             erase(path)  # in this order: a manifest before the packs that it names
         for path in shared:
             _rewrite(store, path, used[path.stem], packs)
+        for path in _unnamed(store, packs):
+            erase(path)
     return found
 
 
-def _rewrite(store: Store, path: Path, wanted: Collection[str], packs: dict[str, dict[str, str]]) -> None:
+def _rewrite(store: Store, path: Path, wanted: Collection[str], packs: Mapping[str, Mapping[str, str]]) -> None:
     """Move what is wanted of a pack to a new one, have every manifest name that one, then erase the old one."""
     with safe_open(path, framework="pt") as held:
         tensors = {name: held.get_tensor(name) for name in sorted(wanted)}
@@ -81,11 +84,15 @@ def _rewrite(store: Store, path: Path, wanted: Collection[str], packs: dict[str,
         if hash_of(tensor) != name:
             raise StoreError(f"{path}: content of tensor {name[:12]} is damaged; {_HELP}")
     new = store.write_pack(tensors)
-    for version, holders in packs.items():
-        if path.stem in holders.values():
-            packs[version] = {t: new if p == path.stem else p for t, p in holders.items()}
-            store.replace_packs(version, packs[version])
+    for version in (v for v, holders in packs.items() if path.stem in holders.values()):
+        store.replace_pack(version, path.stem, new)
     erase(path)
+
+
+def _unnamed(store: Store, versions: Collection[str]) -> list[Path]:
+    """Tables that none of these versions' manifests name."""
+    named = {table for version in versions for table in store.manifest(version)["tables"]}
+    return [path for path in sorted(store.table_path("x").parent.glob("*.json")) if path.stem not in named]
 
 
 _HELP = "run fedunlearn fsck, restore it from a backup, and try again"

@@ -107,7 +107,9 @@ def test_orders_give_what_this_process_gives(world: World, tmp_path: Path) -> No
 def test_sites_bank_their_own_and_are_not_read_again(world: World) -> None:
     world.done(action="train", topology=TOPOLOGY)
     assert world.done(action="bank")["rows_read"] > 0
-    assert {site for site, file in world.files.items() if list((file.parent / "store" / "families").glob("*/bank"))} == set(SITES)
+    assert {site for site, file in world.files.items() if list((file.parent / "store" / "families").glob("*/bank"))} == set(
+        SITES
+    )
     assert not list(world.families.rglob("bank"))
     assert world.done(action="bank")["rows_read"] == 0
     assert world.done(action="unlearn", classes="0")["record"]["cost"]["rows_read"] == 0

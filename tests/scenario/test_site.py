@@ -72,7 +72,7 @@ def test_a_family_of_site_files_is_the_one_that_other_workers_train(tmp_path: Pa
     theirs = afar(scenario, tmp_path / "theirs", in_process(scenario, tmp_path / "other"))
     assert ours.heads == theirs.heads
     assert ours.lineage.to_json() == theirs.lineage.to_json()
-    assert (tmp_path / "sites" / "north" / "store" / "versions").is_dir()
+    assert (tmp_path / "sites" / "north" / "store" / "families" / ours.id / "versions").is_dir()
 
 
 @pytest.mark.parametrize(
