@@ -11,7 +11,8 @@ from safetensors.torch import load
 from fedunlearn.errors import StoreError
 from fedunlearn.store.bank import Bank
 from fedunlearn.store.files import TEMPORARY
-from fedunlearn.store.versions import Store, hash_of, pack_name
+from fedunlearn.store.hashing import hash_of, pack_name
+from fedunlearn.store.versions import Store
 
 
 @dataclass

@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from fedunlearn.errors import StoreError
 from fedunlearn.store.bank import Bank
 from fedunlearn.store.files import TEMPORARY, erase
-from fedunlearn.store.versions import Store, hash_of
+from fedunlearn.store.hashing import hash_of
+from fedunlearn.store.versions import Store
 
 Drop = Callable[[Mapping[str, str], Collection[str]], bool]
 """Of a bank's entry: whether it goes, from what was measured on what and the classes that it holds."""

@@ -1,8 +1,7 @@
 """Versions of models: manifests of tensors by content. Nothing is ever overwritten; a new version is a new name."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,12 @@ from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 
-from fedunlearn.errors import ShapeError, StoreError, unknown
+from fedunlearn.errors import StoreError, unknown
 from fedunlearn.store.files import replace_atomically, write_atomically
+from fedunlearn.store.hashing import hashes_of, names_of, pack_name
 from fedunlearn.tensors import Head, Tensors
 
 FORMAT = 2
-THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Store:
         Raises:
             ShapeError: a weight is NaN or infinite.
         """
-        hashes = _hashes(weights)
+        hashes = names_of(weights)
         content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
         if net:
             content["net"] = net
@@ -124,17 +123,18 @@ class Store:
         try:
             with safe_open(path, framework="pt") as pack:
                 for name, content in named:
-                    tensor = found[name] = pack.get_tensor(content)
-                    if hash_of(tensor) != content:
-                        raise StoreError(
-                            f"{path}: content of {name!r} is not what version {version[:12]} recorded; the file was "
-                            f"changed or damaged: restore it from a backup"
-                        )
+                    found[name] = pack.get_tensor(content)
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name or named[0][0]!r}: "
                 f"restore the file from a backup"
             ) from error
+        for (name, content), hashed in zip(named, hashes_of(found.values()), strict=True):
+            if hashed != content:
+                raise StoreError(
+                    f"{path}: content of {name!r} is not what version {version[:12]} recorded; the file was "
+                    f"changed or damaged: restore it from a backup"
+                )
         return found
 
     def manifest(self, version: str) -> dict[str, Any]:
@@ -255,41 +255,6 @@ class Store:
 def unknown_version(version: str, store: Store) -> StoreError:
     """The error for a version that a store does not have."""
     return StoreError(str(unknown(f"version in {store.folder}", version, store.versions())))
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    """By the sum, which is many times as fast; a sum of finite numbers may be infinite, then each is looked at."""
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
-
-
-def _hashes(weights: Tensors) -> dict[str, str]:
-    """Each tensor's name, from its content; two at a time, as hashing lets other threads work meanwhile.
-
-    Raises:
-        ShapeError: one is NaN or infinite.
-    """
-
-    def one(name: str) -> str:
-        tensor = weights[name]
-        return hash_of(tensor) if not tensor.is_floating_point() or _finite(tensor) else ""
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = dict(zip(sorted(weights), pool.map(one, sorted(weights)), strict=True))
-    for name in (n for n, h in found.items() if not h):
-        raise ShapeError(f"weights of {name!r} are NaN or infinite; such a version is not kept")
-    return found
-
-
-def pack_name(tensors: Iterable[str]) -> str:
-    """A pack's name, from the names of its tensors."""
-    return blake3("\n".join(sorted(tensors)).encode()).hexdigest()
-
-
-def hash_of(tensor: torch.Tensor) -> str:
-    """A tensor's name, from its content."""
-    plain = tensor.detach().cpu().contiguous()
-    found = blake3(f"{plain.dtype}|{tuple(plain.shape)}|".encode())
-    return found.update(plain.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def _canonical(plain: Mapping[str, Any]) -> bytes:
