@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from fedunlearn.data import MIRROR, Exclusions, Selection
-from fedunlearn.errors import SiteError
+from fedunlearn.errors import SiteError, StoreError
 from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
 from fedunlearn.runtime.tasks import Commit, Committed, Seal, Sealed
 from fedunlearn.store import Store, sweep, write_atomically
@@ -42,7 +42,7 @@ class Mirror:
             heads = {str(m): str(v) for m, v in plain["heads"].items()}
             excluded = Exclusions.read(path(store)).by_request
             return cls(str(plain["line"]), int(plain.get("length", 0)), heads, excluded)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, StoreError):
             return None
 
     def to_bytes(self) -> bytes:

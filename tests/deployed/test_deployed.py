@@ -27,6 +27,7 @@ from fedunlearn.training.flower.grid import at_server
 from tests.cli.conftest import Run
 from tests.cli.conftest import run as run
 from tests.conftest import ROOT, snapshot
+from tests.runtime.remains import held, importances, telling, tensors
 from tests.scenario.elsewhere import MODELS, NET, elsewhere
 
 SITES = ("north", "south", "east")
@@ -435,3 +436,19 @@ def test_the_app_that_travels_is_thin() -> None:
     assert sum(len(p.read_text().splitlines()) for p in python) < 15
     assert ROOT in submit.APP.parents
     assert os.access(submit.APP / "pyproject.toml", os.R_OK)
+
+
+def test_of_what_is_sealed_no_file_holds_anything(world: World, tmp_path: Path) -> None:
+    """Neither with the coordinator nor at any site: no tensor of erased versions only, no importance of the class."""
+    world.done(action="train", topology=TOPOLOGY)
+    world.done(action="bank")
+    trained, banked = tensors(tmp_path), importances(tmp_path, "0")
+    world.done(action="unlearn", classes="0", reference=True)
+    assert any("/sites/" in path for path in held([tmp_path], telling(trained, ())))
+    world.done(action="seal")
+    left = tensors(tmp_path)
+    given_up = telling({name: piece for name, piece in trained.items() if name not in left}, left.values())
+    banked = telling(banked, left.values())
+    assert given_up
+    assert banked
+    assert not held([tmp_path], given_up | banked)
