@@ -99,6 +99,7 @@ def main() -> None:
         if what == "flower":
             with loopback.flower(folder) as made:
                 gone = story(made, "--backend", "flower", "--federation", loopback.NAME, party="operator")
+                made.do("coordinator", "purge")
                 found = held([folder], gone)
         else:
             with loopback.ray(folder) as made:

@@ -30,7 +30,7 @@ from fedunlearn.runtime import (
 from fedunlearn.runtime.consent import Asking, Consent
 from fedunlearn.runtime.tasks import Apply, Commit, Measure, Seal, Sealed
 from fedunlearn.scenario import Scenario, reference, workers
-from fedunlearn.store import Bank, Store, sweep
+from fedunlearn.store import Bank, Store, check_store, sweep
 from fedunlearn.tensors import Head
 from tests.conftest import LEAVE, NORTH, snapshot
 from tests.runtime.test_offline import Offline
@@ -264,6 +264,9 @@ def test_a_sweep_keeps_what_is_kept_and_nothing_else(data: st.DataObject, tmp_pa
     assert set(store.versions()) == keep
     for version in keep:
         assert {n: float(t[0]) for n, t in Store(store.folder).read(version).weights.items()} == versions[version]
+    found = check_store(store, dict.fromkeys(keep, "kept"))
+    assert not found.damage
+    assert not found.orphans
     left = b"".join(p.read_bytes() for p in store.folder.rglob("*.safetensors"))
     for value in range(4):
         held = any(value in versions[v].values() for v in keep)
