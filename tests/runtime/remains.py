@@ -99,15 +99,17 @@ def main() -> None:
         if what == "flower":
             with loopback.flower(folder) as made:
                 gone = story(made, "--backend", "flower", "--federation", loopback.NAME, party="operator")
+                before = held([folder], gone)
                 made.do("coordinator", "purge")
                 found = held([folder], gone)
         else:
+            before = {}
             with loopback.ray(folder) as made:
                 how = ("--backend", "ray", "--address", made.address, "--sites-in", made.folder)
                 gone = story(made, *how, party="coordinator")
                 found = held([folder, Path(str(made._commands["head"][2]["RAY_TEMP"]))], gone)
         after = held([folder], gone)
-    print(json.dumps({"gone": sorted(gone), "held": found, "held_when_ended": after}))
+    print(json.dumps({"gone": sorted(gone), "held_before_purge": before, "held": found, "held_when_ended": after}))
 
 
 if __name__ == "__main__":
