@@ -8,6 +8,7 @@ from typing import Any
 
 from bench_plan import table as plans
 from bench_runtime import table as runtime
+from bench_store import table as stored
 from common import RESULTS
 from depth_probe import table as depth
 from hospitals_classes import table as hospitals
@@ -97,6 +98,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_plan": ("bench_plan_cpu", lambda result: plans(result) + where(result)),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
+    "bench_store": ("bench_store_cpu", lambda result: stored(result) + where(result)),
     "inherited": ("inherited_*", inherited),
 }
 
