@@ -1,7 +1,6 @@
 """A family on disk, as its coordinator sees it: names, the ledger, and where the homes are. No weights."""
 
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,15 +85,10 @@ class Family:
         path = self.folder / ID
         return self.trained("family") or (path.read_text() if path.exists() else "")
 
-    def identify(self, same_as: str = "") -> str:
-        """Its `id`; a family that has none gets one, before any site is asked to keep anything for it.
-
-        Args:
-            same_as: take over another family's: a retrained reference's versions lie beside the family's own.
-        """
+    def identify(self, name: str) -> None:
+        """Give it an `id`, unless it has one: before any site is asked to keep anything for it."""
         if not self.id:
-            write_atomically(self.folder / ID, (same_as or secrets.token_hex(16)).encode())
-        return self.id
+            write_atomically(self.folder / ID, name.encode())
 
     @property
     def heads(self) -> dict[str, str]:

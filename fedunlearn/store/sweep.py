@@ -71,6 +71,7 @@ def sweep(store: Store, keep: Collection[str], drop: Drop = lambda _what, _class
             _rewrite(store, path, kept)
         for path in _unnamed(store, kept):
             erase(path)
+        store.look_again()
     return found
 
 

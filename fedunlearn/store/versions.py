@@ -229,6 +229,10 @@ class Store:
         own = json.loads(self.manifest_path(version).read_bytes())["pack"]
         content = {k: v for k, v in held.items() if k not in ("packs", "tables")}
         self._write_manifest(version, content, packs, own=new if own == old else own)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Packs were erased or written anew: what is remembered of them may be wrong."""
         self._packs = None
 
     def versions(self) -> tuple[str, ...]:
