@@ -158,7 +158,7 @@ def table(result: dict[str, Any]) -> str:
             f"| {r['net']}, {r['outputs']} | {star} | {r['write']:.2f} | {r['write_best']:.2f} | {r['read']:.2f} "
             f"| {r['read_best']:.2f} | {r['write_mb_s']} | {r['read_mb_s']} |"
         )
-    return "\n".join(lines) + f"\n\nLoad of the machine meanwhile: {result['load']}; the host says how many cores that is on."
+    return "\n".join(lines) + f"\n\nLoad of the machine meanwhile: {result['load']}."
 
 
 if __name__ == "__main__":
