@@ -62,6 +62,13 @@ superlink)
         --superexec-auth-secret-file "$KEYS/superexec.secret" --database "$STATE/superlink.db" \
         --disable-runtime-dependency-installation
     ;;
+purge) # after a seal: what was deleted from the SuperLink's database still stands in its log of changes, weights included
+    exec python -c "import os, sqlite3
+there = sqlite3.connect('file:' + os.environ['STATE'] + '/superlink.db?mode=rw', uri=True, timeout=60, isolation_level=None)
+there.execute('PRAGMA secure_delete = ON'); there.execute('VACUUM')
+busy = there.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]
+raise SystemExit('run.sh: the database is in use, so its log of changes stays; try again' if busy else 0)"
+    ;;
 healthy)
     exec python -c "import os, ssl, urllib.request as u; u.urlopen('https://localhost:$PORT/health', timeout=5,
 context=ssl.create_default_context(cafile=os.environ['KEYS'] + '/ca.crt'))"
@@ -99,7 +106,7 @@ ray-worker) # ray-worker SITE; FEDUNLEARN_SITES says where SITE/site.yaml is
         --resources "{\"site:$2\": 1}"
     ;;
 *)
-    echo "run.sh: ${1:-nothing} is none of: authority, site-key, connection, register-all, superlink, healthy, serverapp," \
+    echo "run.sh: ${1:-nothing} is none of: authority, site-key, connection, register-all, superlink, purge, healthy, serverapp," \
         "supernode, clientapp, fedunlearn, ray-token, ray-head, ray-worker" >&2
     exit 2
     ;;

@@ -12,6 +12,7 @@ from typing import Any
 from bench_apply import table as apply
 from bench_plan import table as plans
 from bench_runtime import table as runtime
+from bench_store import table as stored
 from common import RESULTS
 from compare_methods import STUDIES
 from depth_probe import table as depth
@@ -129,6 +130,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
     "bench_apply": ("bench_apply_cpu", lambda result: apply(result) + where(result)),
     "scale": ("scale_cpu", lambda result: scale(result) + where(result)),
+    "bench_store": ("bench_store_cpu", lambda result: stored(result) + where(result)),
     "inherited": ("inherited_*", inherited),
 }
 

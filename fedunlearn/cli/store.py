@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from fedunlearn.cli import flower
 from fedunlearn.cli.console import out, print_json
-from fedunlearn.cli.options import Address, By, Carrier, Federation, Folder, Json, OwnSites
+from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, Json, OwnSites
 from fedunlearn.cli.state import standing
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.runtime import Family, collect, cut, fsck, owed, sealable, verify
@@ -79,6 +79,7 @@ def seal(
     sites_in: OwnSites = None,
     federation: Federation = None,
     by: By = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """End the rollback window: erase old versions, and what was banked of what is forgotten, for good."""

@@ -96,7 +96,7 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
         return _answer(extend_afar(family, more, WHERE, away, progress=say), {})
     if order.quorum == 1:  # otherwise whoever is missing is for the quorum to judge
         wait(scenario)
-    both = Split(workers_here(scenario, family), away)
+    both = Split(workers_here(scenario, family), away, family.id)
     if order.action == "unlearn":
         return _answer(family, _unlearn(order, family, scenario, both, say))
     if order.action == "rollback":

@@ -75,10 +75,11 @@ class Split(Backend):
     Args:
         here: place -> worker of those that live with the coordinator.
         away: carries the tasks of all other places.
+        family: what those places know the family by (see `Family.id`).
     """
 
-    def __init__(self, here: Mapping[str, Answerer], away: Backend) -> None:
-        self.here, self.away = InProcess(here), away
+    def __init__(self, here: Mapping[str, Answerer], away: Backend, family: str) -> None:
+        self.here, self.away, self.family = InProcess(here), away, family
         self.grants, self.traffic = away.grants, away.traffic
 
     def carry(self, tasks: Sequence[Task]) -> list[Answer]:
@@ -87,7 +88,8 @@ class Split(Backend):
         rest = [i for i, task in enumerate(tasks) if task.place not in self.here.workers]
         found = dict(zip(mine, self.here.carry([tasks[i] for i in mine]), strict=True))
         if rest:
-            found |= dict(zip(rest, self.away.carry([tasks[i] for i in rest]), strict=True))
+            sent = [replace(tasks[i], family=self.family) for i in rest]
+            found |= dict(zip(rest, self.away.carry(sent), strict=True))
             self.traffic = self.away.traffic
         return [found[i] for i in range(len(tasks))]
 

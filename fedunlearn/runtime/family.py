@@ -17,6 +17,7 @@ NOTE = "acknowledged.json"  # which ledger line each place has acknowledged
 TOPOLOGY = "scenario.yaml"
 NEXT = "scenario.next.yaml"  # of an extension, until its ledger line is written
 ERASED = "erased.json"  # which "sealed" line each place has carried out
+ID = "family.id"  # by which sites that are elsewhere tell families apart
 
 
 def hash_of(lineage: Lineage) -> str:
@@ -77,6 +78,17 @@ class Family:
             return Lineage.from_json({**plain, "models": plain["models"][: counts[-1] if counts else None]})
         except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
             raise StoreError(f"{path}: not a lineage ({error}); restore it from a backup") from error
+
+    @property
+    def id(self) -> str:
+        """By which sites with stores of their own tell it from other families; empty where all stores are in its folder."""
+        path = self.folder / ID
+        return self.trained("family") or (path.read_text() if path.exists() else "")
+
+    def identify(self, name: str) -> None:
+        """Give it an `id`, unless it has one: before any site is asked to keep anything for it."""
+        if not self.id:
+            write_atomically(self.folder / ID, name.encode())
 
     @property
     def heads(self) -> dict[str, str]:

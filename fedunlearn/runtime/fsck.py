@@ -7,7 +7,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from fedunlearn.errors import StoreError
-from fedunlearn.runtime.family import ERASED, NEXT, NOTE, TOPOLOGY, Family, hash_of
+from fedunlearn.runtime.family import ERASED, ID, NEXT, NOTE, TOPOLOGY, Family, hash_of
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.mirror import Mirror, path
 from fedunlearn.runtime.seal import references
@@ -16,7 +16,7 @@ from fedunlearn.store import Checked, Ledger, check_store
 
 LEDGER = "ledger.jsonl"
 MADE = ("evaluations", "reports", "reference")  # beside the family, and can be made again
-KNOWN = (TOPOLOGY, "lineage.json", LEDGER, f"{LEDGER}.lock", NOTE, ERASED, "deployed.json", "homes", *MADE)
+KNOWN = (TOPOLOGY, "lineage.json", LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, "deployed.json", "homes", *MADE)
 
 
 def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
@@ -108,6 +108,7 @@ def _plain(family: Family, found: Checked) -> None:
     for what, file, hashed in (
         ("lineage", family.folder / "lineage.json", hash_of(family.lineage)),
         ("topology", family.topology, _hash(family.topology)),
+        *([("family", named, named.read_text(errors="replace"))] if (named := family.folder / ID).exists() else []),
     ):
         found.files += 1
         told = family.trained(what)

@@ -1,6 +1,7 @@
 """What a place keeps of the ledger, and how it follows it: `place.json`, and erasing what the ledger has sealed."""
 
 import json
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Self
 
 from fedunlearn.data import MIRROR, Exclusions, Selection
-from fedunlearn.errors import SiteError
+from fedunlearn.errors import SiteError, StoreError
 from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
 from fedunlearn.runtime.tasks import Commit, Committed, Seal, Sealed
 from fedunlearn.store import Store, sweep, write_atomically
+
+FAMILIES = "families"  # in the store of a site that several families share: a folder a family
+FAMILY = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Mirror:
             heads = {str(m): str(v) for m, v in plain["heads"].items()}
             excluded = Exclusions.read(path(store)).by_request
             return cls(str(plain["line"]), int(plain.get("length", 0)), heads, excluded)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, StoreError):
             return None
 
     def to_bytes(self) -> bytes:
@@ -55,6 +59,28 @@ class Mirror:
 def path(store: Store) -> Path:
     """Where a place's mirror lies."""
     return store.folder / MIRROR
+
+
+def part(store: Store, family: str) -> Store:
+    """What is one family's of a place's store that several families share; nothing in it is another's.
+
+    Raises:
+        SiteError: the family's id, which comes in a message, is none.
+    """
+    if not FAMILY.fullmatch(family):
+        raise SiteError(f"family {family[:80]!r}: expected 32 hexadecimal digits, as `Family.id` gives them; nothing was done")
+    return Store(store.folder / FAMILIES / family)
+
+
+def excluded_by_others(store: Store, family: str) -> Exclusions:
+    """What requests on all other families that share a place's store have excluded there.
+
+    Raises:
+        StoreError: a mirror is damaged.
+    """
+    others = [store, *(Store(p) for p in sorted((store.folder / FAMILIES).glob("*")) if p.name != family)]
+    read = {one.folder.name: Exclusions.read(path(one)).by_request for one in others}
+    return Exclusions({f"{r} of family {name}": chosen for name, held in read.items() for r, chosen in held.items()})
 
 
 def follow(task: Commit, store: Store) -> Committed:

@@ -32,8 +32,20 @@ class Question:
     gone: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Addressed:
+    """What every task has beside what it asks for.
+
+    Args:
+        family: which family it is about, at a site that keeps a store of its own for all families (see `Family.id`); empty
+            where the store is the family's own.
+    """
+
+    family: str = ""
+
+
 @dataclass(frozen=True)
-class Fetch:
+class Fetch(Addressed):
     """The weights of a version, for a site that is to measure it. A home may refuse."""
 
     place: str
@@ -50,7 +62,7 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measure(Addressed):
     """Importance of a version's parameters for rows of one shard.
 
     Args:
@@ -119,7 +131,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Deposit:
+class Deposit(Addressed):
     """Measure a version on one shard class by class, and bank the sums at the site: later evidence then reads no row."""
 
     place: str
@@ -138,7 +150,7 @@ class Deposited:
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Addressed):
     """How a version does on the place's calibration and test rows, what it looks like, and what is there to weigh it.
 
     Args:
@@ -178,7 +190,7 @@ class Lot:
 
 
 @dataclass(frozen=True)
-class Apply:
+class Apply(Addressed):
     """Edit a version: choose the strength on calibration rows, write the candidate, score it on test rows.
 
     Args:
@@ -259,7 +271,7 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Addressed):
     """Take the metrics of one tier of an edited model, beside what it was, the logit mask, and retrained models.
 
     Args:
@@ -301,7 +313,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Commit:
+class Commit(Addressed):
     """What the ledger says of this place; doing it twice is doing it once.
 
     Args:
@@ -327,7 +339,7 @@ class Committed:
 
 
 @dataclass(frozen=True)
-class Seal:
+class Seal(Addressed):
     """Erase for good what would undo sealed requests; doing it twice is doing it once.
 
     Args:
@@ -355,7 +367,7 @@ class Sealed:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Survey(Addressed):
     """What a place could train on, as far as the lineage will record it anyway.
 
     Args:
@@ -387,7 +399,7 @@ class Surveyed:
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Addressed):
     """Train a model on rows of one shard. The same task gives the same version, however often it is done.
 
     Args:

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 
 import torch
 from blake3 import blake3
 from torch import nn
 from torch.nn import functional
 
-from fedunlearn.data import Rows, Selection, SiteData
+from fedunlearn.data import Exclusions, Rows, Selection, SiteData
 from fedunlearn.data.rows import joined
 from fedunlearn.evaluation import Scores, score
 from fedunlearn.evaluation.accuracy import BATCH
@@ -21,7 +21,7 @@ from fedunlearn.nets import load
 from fedunlearn.runtime.births import survey, train
 from fedunlearn.runtime.examine import examine, masked
 from fedunlearn.runtime.homes import home_of
-from fedunlearn.runtime.mirror import erase, follow
+from fedunlearn.runtime.mirror import erase, excluded_by_others, follow, part, path
 from fedunlearn.runtime.tasks import (
     Answer,
     Applied,
@@ -59,6 +59,7 @@ class Worker:
         device: where to compute.
         lent: data of other places, by place: none but in a simulation that grants methods what no deployment does.
         methods: beyond the menu, that a task out of a message may name here; each "their.module:Class".
+        others: what requests on other families have excluded here: nobody trains on it, but it is no less to be preserved.
     """
 
     place: str
@@ -68,19 +69,23 @@ class Worker:
     device: str = "cpu"
     lent: Mapping[str, SiteData] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
+    others: Callable[[], Exclusions] = lambda: Exclusions({})
+    _families: dict[str, "Worker"] = field(default_factory=dict, compare=False, repr=False)
 
     def handle(self, task: Task) -> Answer:
-        """Do one task.
+        """Do one task, out of the part of the store that is its family's.
 
         Raises:
             FedUnlearnError: it cannot be done; says why.
         """
+        if task.family:
+            return self._of(task.family).handle(replace(task, family=""))
         if isinstance(task, Train):  # with all threads: it is long, and training in one process has them too
-            return train(task, self.data, self.store, self.make_net, self.device)
+            return train(task, self._to_train_on(), self.store, self.make_net, self.device)
         with _one_thread():
             match task:
                 case Survey():
-                    return survey(task, self.data)
+                    return survey(task, self._to_train_on())
                 case Fetch():
                     version = self.store.read(task.version)
                     return Fetched(version.weights, version.head, version.net)
@@ -103,6 +108,19 @@ class Worker:
                     return follow(task, self.store)
                 case Seal():
                     return erase(task, self.store)
+
+    def _of(self, family: str) -> "Worker":
+        """The same place for one of several families: nothing that it keeps for one is another's."""
+        if family not in self._families:
+            store = part(self.store, family)
+            data = replace(self.data, excluded=partial(Exclusions.read, path(store)))
+            others = partial(excluded_by_others, self.store, family)
+            self._families[family] = replace(self, store=store, data=data, others=others, _families={})
+        return self._families[family]
+
+    def _to_train_on(self) -> SiteData:
+        excluded = Exclusions({**self.others().by_request, **self.data.exclusions.by_request})
+        return replace(self.data, excluded=lambda: excluded)
 
     def _measure(self, task: Measure) -> Measured:
         banked = self._banked(task)

@@ -8,6 +8,7 @@ coordinator does see each client's update.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar
 
 from torch import nn
@@ -116,7 +117,7 @@ def _afar(
 ) -> "Afar":
     """What trains at the sites, once they have said what they could train on."""
     _refuse(scenario, here)
-    both = Split(here, backend)
+    both = Split(here, backend, Family(folder).id or token_hex(16))
     progress("asking the sites what they could train on")
     told = _survey(scenario, without, both)
     surveys = {place: survey for (place, left), survey in told.items() if not left}
@@ -141,7 +142,7 @@ class Afar(Teacher):
     """
 
     told: Mapping[tuple[str, Without], Surveyed]
-    backend: Backend
+    backend: Split
     here: Mapping[str, Worker]
 
     def store(self, place: str) -> Store:
@@ -155,6 +156,7 @@ class Afar(Teacher):
 
     def births(self, name: str, parents: Sequence[Given], before: Sequence[Model]) -> Iterator[Born]:
         """From rows that nobody here sees."""
+        self.family.identify(self.backend.family)
         spec = self.syllabus.scenario.models[name]
         if isinstance(spec, Federated):
             grown = self._federated(name, spec, parents)

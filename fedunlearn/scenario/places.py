@@ -127,11 +127,11 @@ def retrained(
 
     twin = reference(family, scenario, request, progress, retrain=retrain, before=before)
     here = workers_here(scenario, twin)
-    return Reference.of(twin, found, Split(here, away), gone, holding=set(family.places) - set(here))
+    return Reference.of(twin, found, Split(here, away, family.id), gone, holding=set(family.places) - set(here))
 
 
 @contextmanager
 def _split(scenario: Scenario, family: Family, sites: AbstractContextManager[Backend]) -> Iterator[Backend]:
     here = workers_here(scenario, family)
     with sites as away:
-        yield Split(here, away)
+        yield Split(here, away, family.id)

@@ -13,7 +13,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.lineage import Lineage, Model
 from fedunlearn.nets import head_of
 from fedunlearn.runtime import Family, alone
-from fedunlearn.runtime.family import NEXT, TOPOLOGY
+from fedunlearn.runtime.family import ID, NEXT, TOPOLOGY
 from fedunlearn.runtime.tasks import Surveyed
 from fedunlearn.scenario.schema import Imported, Scenario
 from fedunlearn.scenario.syllabus import Given, Syllabus
@@ -77,6 +77,7 @@ def free(folder: Path) -> Family:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose a folder (--out)")
     begun = {f"{TOPOLOGY}{TEMPORARY}", f"{family.ledger.path.name}.lock"}  # by a training that was cut off at once
+    begun |= {ID, f"{ID}{TEMPORARY}"}
     if folder.exists() and {p.name for p in folder.iterdir()} - begun and not (folder / TOPOLOGY).exists():
         raise InputError(f"{folder}: is not empty and not ours; choose another folder (--out)")
     return family
@@ -137,7 +138,7 @@ def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pr
         "shape": next((list(s.shape) for s in teacher.surveys.values() if s.shape), []),
         "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
     }
-    family.ledger.append("trained", body)
+    family.ledger.append("trained", body | ({"family": family.id} if family.id else {}))
     begun.replace(whole)
     teacher.settle()
 

@@ -1,18 +1,18 @@
 """Checking all that a place's folder holds: every hash, every reference, and what nothing refers to."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blake3 import blake3
 from safetensors import SafetensorError
 from safetensors.torch import load
 
 from fedunlearn.errors import StoreError
 from fedunlearn.store.bank import Bank
 from fedunlearn.store.files import TEMPORARY
-from fedunlearn.store.versions import Store, hash_of
+from fedunlearn.store.hashing import hash_of, pack_name
+from fedunlearn.store.versions import Store
 
 
 @dataclass
@@ -48,6 +48,13 @@ def check_store(store: Store, needed: Mapping[str, str]) -> Checked:
     named = _manifests(store, needed, packs, found)
     for path in (p for p in packs if p.stem not in named):
         found.orphans[path] = "a pack that no version names"
+    tabled = {t for v in store.versions() for t in _tables(store, v)}
+    for path in _files(store.table_path("x").parent):
+        found.files += 1
+        with noting(found):
+            store.table(path.stem)
+        if path.stem not in tabled:
+            found.orphans[path] = "a table that no version names"
     for path in _files(store.folder / "carried"):
         found.files += 1
         with noting(found):
@@ -69,17 +76,20 @@ def _packs(store: Store, found: Checked) -> dict[Path, set[str]]:
     packs: dict[Path, set[str]] = {}
     for path in _files(store.pack("x").parent):
         found.files += 1
-        packs[path], data = set(), path.read_bytes()
-        if blake3(data).hexdigest() != path.stem:
-            found.damage.append(f"{path}: its content does not hash to its name; it was changed or damaged: {_RESTORE}")
-        with suppress(SafetensorError):  # then it does not hash to its name either, or was never a pack: what needs it says so
-            tensors = load(data)
-            packs[path] = set(tensors)
-            found.damage += [
-                f"{path}: tensor {name[:12]} is not what it is called: {_RESTORE}"
-                for name, tensor in tensors.items()
-                if hash_of(tensor) != name
-            ]
+        packs[path] = set()
+        try:
+            tensors = load(path.read_bytes())
+        except SafetensorError as error:
+            found.damage.append(f"{path}: cannot be read ({error}): {_RESTORE}")
+            continue
+        packs[path] = set(tensors)
+        if pack_name(tensors) != path.stem:
+            found.damage.append(f"{path}: its tensors are not those that it is named by; it was changed or damaged: {_RESTORE}")
+        found.damage += [
+            f"{path}: tensor {name[:12]} is not what it is called; it was changed or damaged: {_RESTORE}"
+            for name, tensor in tensors.items()
+            if hash_of(tensor) != name
+        ]
     return packs
 
 
@@ -105,6 +115,14 @@ def _manifests(store: Store, needed: Mapping[str, str], packs: Mapping[Path, set
         if version not in here
     ]
     return named
+
+
+def _tables(store: Store, version: str) -> list[str]:
+    try:
+        found: list[str] = store.manifest(version)["tables"]
+    except StoreError:
+        return []  # whoever checks manifests says so
+    return found
 
 
 _RESTORE = "restore it from a backup"

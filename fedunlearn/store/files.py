@@ -1,6 +1,7 @@
 """Writing and erasing so that a crash leaves the old file or the new one, never half of either."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,12 +18,24 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written, with its name; what was there before still is, and nothing half-written is left.
     """
+    replace_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
+def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """The same for whatever writes the temporary file itself.
+
+    Args:
+        path: where; its folder is made if it is missing.
+        write: writes a file of the name that it is given.
+
+    Raises:
+        OSError: as `write_atomically`.
+    """
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
+        write(temporary)
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)

@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from fedunlearn.errors import StoreError
 from fedunlearn.store.bank import Bank
 from fedunlearn.store.files import TEMPORARY, erase
-from fedunlearn.store.versions import Store, hash_of
+from fedunlearn.store.hashing import hash_of
+from fedunlearn.store.versions import Store
 
 Drop = Callable[[Mapping[str, str], Collection[str]], bool]
 """Of a bank's entry: whether it goes, from what was measured on what and the classes that it holds."""
@@ -51,41 +52,58 @@ def sweep(store: Store, keep: Collection[str], drop: Drop = lambda _what, _class
         StoreError: a version to be kept is damaged; nothing was erased.
     """
     going = [v for v in store.versions() if v not in keep]
-    packs = {store.read(v).name: store.manifest(v)["packs"] for v in store.versions() if v in keep}
-    used: dict[str, set[str]] = {}
-    for held in packs.values():
-        for tensor, pack in held.items():
-            used.setdefault(pack, set()).add(tensor)
+    kept = [store.read(v).name for v in store.versions() if v in keep]
+    used = _used(store, kept)
     files = sorted(store.pack("x").parent.glob("*.safetensors"))
     unused = [path for path in files if path.stem not in used]
     shared = {path: gone for path in files if path.stem in used and (gone := _tensors(path) - used[path.stem])}
     banked = [path for path in Bank(store.folder).paths() if _goes(Bank(store.folder), path, keep, drop)]
+    tables = _unnamed(store, kept)
     carried = [p for p in sorted((store.folder / "carried").glob("*.safetensors")) if p.stem not in keep]
     crashed = sorted(store.folder.rglob(f"*{TEMPORARY}"))
-    lost = [*crashed, *banked, *carried, *map(store.manifest_path, going), *unused]
+    lost = [*crashed, *banked, *carried, *map(store.manifest_path, going), *tables, *unused]
     tensors = {t for path in unused for t in _readable(path)}.union(*shared.values())
     found = Swept(tuple(going), len(tensors), len(banked), len(crashed), sum(map(_size, lost)) + _bytes(shared))
     if not dry:
         for path in lost:
             erase(path)  # in this order: a manifest before the packs that it names
         for path in shared:
-            _rewrite(store, path, used[path.stem], packs)
+            _rewrite(store, path, kept)
+        for path in _unnamed(store, kept):
+            erase(path)
+        store.look_again()
     return found
 
 
-def _rewrite(store: Store, path: Path, wanted: Collection[str], packs: dict[str, dict[str, str]]) -> None:
+def _used(store: Store, versions: Collection[str]) -> dict[str, set[str]]:
+    """Pack -> tensors that these versions read from it."""
+    used: dict[str, set[str]] = {}
+    for version in versions:
+        for tensor, pack in store.manifest(version)["packs"].items():
+            used.setdefault(pack, set()).add(tensor)
+    return used
+
+
+def _rewrite(store: Store, path: Path, kept: Collection[str]) -> None:
     """Move what is wanted of a pack to a new one, have every manifest name that one, then erase the old one."""
+    wanted = _used(store, kept)[path.stem]  # anew: what was left of another pack may have become this one
+    if wanted == _tensors(path):
+        return
     with safe_open(path, framework="pt") as held:
         tensors = {name: held.get_tensor(name) for name in sorted(wanted)}
     for name, tensor in tensors.items():
         if hash_of(tensor) != name:
             raise StoreError(f"{path}: content of tensor {name[:12]} is damaged; {_HELP}")
     new = store.write_pack(tensors)
-    for version, holders in packs.items():
-        if path.stem in holders.values():
-            packs[version] = {t: new if p == path.stem else p for t, p in holders.items()}
-            store.replace_packs(version, packs[version])
+    for version in (v for v in kept if path.stem in store.manifest(v)["packs"].values()):
+        store.replace_pack(version, path.stem, new)
     erase(path)
+
+
+def _unnamed(store: Store, versions: Collection[str]) -> list[Path]:
+    """Tables that none of these versions' manifests name."""
+    named = {table for version in versions for table in store.manifest(version)["tables"]}
+    return [path for path in sorted(store.table_path("x").parent.glob("*.json")) if path.stem not in named]
 
 
 _HELP = "run fedunlearn fsck, restore it from a backup, and try again"

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import load, save, save_file
 
-from fedunlearn.errors import ShapeError, StoreError, unknown
-from fedunlearn.store.files import write_atomically
+from fedunlearn.errors import StoreError, unknown
+from fedunlearn.store.files import replace_atomically, write_atomically
+from fedunlearn.store.hashing import hashes_of, names_of, pack_name
 from fedunlearn.tensors import Head, Tensors
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Version:
 
 
 class Store:
-    """Versions in a folder: `packs/` of tensors, `versions/` of manifests.
+    """Versions in a folder: `packs/` of tensors, `versions/` of manifests, `tables/` of what manifests have in common.
 
     Args:
         folder: made when the first version is written.
@@ -41,7 +42,7 @@ class Store:
         self._packs: dict[str, str] | None = None  # tensor hash -> the pack that holds it
 
     def write(self, weights: Tensors, head: Head, net: str = "") -> str:
-        """Keep a version and read it back; tensors that some version already has are not written again.
+        """Keep a version; tensors that some version already has are read, to be sure, and not written again.
 
         Args:
             weights: parameters and buffers.
@@ -54,32 +55,43 @@ class Store:
         Raises:
             ShapeError: a weight is NaN or infinite.
         """
-        for name, tensor in weights.items():
-            if tensor.is_floating_point() and not _finite(tensor):
-                raise ShapeError(f"weights of {name!r} are NaN or infinite; such a version is not kept")
-        hashes = {name: hash_of(tensor) for name, tensor in sorted(weights.items())}
+        hashes = names_of(weights)
         content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
         if net:
             content["net"] = net
         version = blake3(_canonical(content)).hexdigest()
-        self._write(version, content, weights, self._known())
         try:
-            self.read(version)
+            if self.manifest_path(version).exists():
+                self.read(version)
+                return version
+            known = {name: self._known()[h] for name, h in hashes.items() if h in self._known()}
+            self._found(version, hashes, known)
         except StoreError:  # a pack that was trusted to hold some of it is damaged or gone: write all of it again
-            self._write(version, content, weights, {})
-            self.read(version)
+            known = {}
+        new = {h: weights[n].detach().cpu().contiguous() for n, h in hashes.items() if n not in known}
+        pack = self.write_pack(new) if new else ""
+        self._known().update(dict.fromkeys(new, pack))
+        self._write_manifest(version, content, {n: known.get(n, pack) for n in hashes}, own=pack)
         return version
 
-    def _write(self, version: str, content: dict[str, Any], weights: Tensors, known: dict[str, str]) -> None:
-        new = {h: weights[n].detach().cpu().contiguous() for n, h in content["tensors"].items() if h not in known}
-        if new:
-            pack = self.write_pack(new)
-            known.update(dict.fromkeys(new, pack))
-            self._known().update(known)
-        manifest = {**content, "packs": {h: known[h] for h in sorted(set(content["tensors"].values()))}}
-        data, path = _canonical({**manifest, "hash": blake3(_canonical(manifest)).hexdigest()}), self.manifest_path(version)
+    def _write_manifest(self, version: str, content: Mapping[str, Any], packs: Mapping[str, str], own: str) -> None:
+        """Names of the version's own pack stand in the manifest; those of each other pack in a table, as other versions' do."""
+        apart: dict[str, dict[str, str]] = {}
+        for name, tensor in content["tensors"].items():
+            apart.setdefault(packs[name], {})[name] = tensor
+        mine = apart.pop(own, {})
+        tables = sorted(self._write_table({"pack": pack, "tensors": named}) for pack, named in apart.items())
+        manifest = {**content, "tensors": mine, "pack": own, "tables": tables}
+        data = _canonical({**manifest, "hash": blake3(_canonical(manifest)).hexdigest()})
+        write_atomically(self.manifest_path(version), data)
+
+    def _write_table(self, table: Mapping[str, Any]) -> str:
+        data = _canonical(table)
+        name = blake3(data).hexdigest()
+        path = self.table_path(name)
         if not path.exists() or path.read_bytes() != data:
             write_atomically(path, data)
+        return name
 
     def read(self, version: str) -> Version:
         """Read a version and check every hash.
@@ -88,15 +100,21 @@ class Store:
             StoreError: it is missing, damaged, or not ours.
         """
         manifest = self.manifest(version)
-        parts: dict[str, list[tuple[str, str]]] = {}
-        for name, content in manifest["tensors"].items():
-            parts.setdefault(manifest["packs"][content], []).append((name, content))
-        found: dict[str, torch.Tensor] = {}
-        for pack, named in parts.items():
-            found |= self._tensors(version, self.pack(pack), named)
+        packs = {name: manifest["packs"][tensor] for name, tensor in manifest["tensors"].items()}
+        found = self._found(version, manifest["tensors"], packs)
         weights = {name: found[name] for name in manifest["tensors"]}
         head = manifest["head"]
         return Version(version, weights, Head(head["layer"], tuple(head["classes"])), manifest.get("net", ""))
+
+    def _found(self, version: str, hashes: Mapping[str, str], packs: Mapping[str, str]) -> dict[str, torch.Tensor]:
+        """Tensors by parameter name, out of the packs that hold them."""
+        parts: dict[str, list[tuple[str, str]]] = {}
+        for name, pack in packs.items():
+            parts.setdefault(pack, []).append((name, hashes[name]))
+        found: dict[str, torch.Tensor] = {}
+        for pack, named in parts.items():
+            found |= self._tensors(version, self.pack(pack), named)
+        return found
 
     def _tensors(self, version: str, path: Path, named: Sequence[tuple[str, str]]) -> dict[str, torch.Tensor]:
         """What a version needs of one pack: tensors by parameter name, each checked against its hash."""
@@ -105,21 +123,26 @@ class Store:
         try:
             with safe_open(path, framework="pt") as pack:
                 for name, content in named:
-                    tensor = found[name] = pack.get_tensor(content)
-                    if hash_of(tensor) != content:
-                        raise StoreError(
-                            f"{path}: content of {name!r} is not what version {version[:12]} recorded; the file was "
-                            f"changed or damaged: restore it from a backup"
-                        )
+                    found[name] = pack.get_tensor(content)
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name or named[0][0]!r}: "
                 f"restore the file from a backup"
             ) from error
+        for (name, content), hashed in zip(named, hashes_of(found.values()), strict=True):
+            if hashed != content:
+                raise StoreError(
+                    f"{path}: content of {name!r} is not what version {version[:12]} recorded; the file was "
+                    f"changed or damaged: restore it from a backup"
+                )
         return found
 
     def manifest(self, version: str) -> dict[str, Any]:
-        """The manifest of a version, its content checked against its name.
+        """What a version consists of, its content checked against its name.
+
+        Returns:
+            `format`, `head`, `net` where it has one, `tensors` (parameter name -> hash), `packs` (hash -> pack that holds it),
+            and `tables` (which of them its manifest names).
 
         Raises:
             StoreError: it is missing, damaged, or not ours.
@@ -128,18 +151,41 @@ class Store:
         if not path.exists():
             raise unknown_version(version, self)
         try:
-            manifest: dict[str, Any] = json.loads(path.read_bytes())
-            if manifest["format"] != FORMAT:
-                raise StoreError(f"{path}: format {manifest['format']}, this fedunlearn reads {FORMAT}")
-            content = {k: manifest[k] for k in ("format", "head", "net", "tensors") if k != "net" or k in manifest}
+            plain: dict[str, Any] = json.loads(path.read_bytes())
+            if plain["format"] != FORMAT:
+                raise StoreError(
+                    f"{path}: format {plain['format']}, this fedunlearn reads {FORMAT}; read it with the fedunlearn that wrote "
+                    f"it (export), or train the family anew"
+                )
+            whole = blake3(_canonical({k: v for k, v in plain.items() if k != "hash"})).hexdigest()
+            parts = [{"pack": plain["pack"], "tensors": plain["tensors"]}, *map(self.table, plain["tables"])]
+            tensors = {n: h for part in parts for n, h in part["tensors"].items()}
+            content = {k: plain[k] for k in ("format", "head", "net") if k != "net" or k in plain} | {"tensors": tensors}
             names = blake3(_canonical(content)).hexdigest()
-            whole = blake3(_canonical({**content, "packs": manifest["packs"]})).hexdigest()
-            intact = names == version and whole == manifest["hash"]
-        except (ValueError, KeyError, TypeError) as error:
+            packs = {h: part["pack"] for part in parts for h in part["tensors"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{path}: not a manifest of a version ({error}); restore it from a backup") from error
-        if not intact:
+        if names != version or whole != plain["hash"]:
             raise StoreError(f"{path}: content and hashes do not agree; it was changed or damaged: restore it from a backup")
-        return manifest
+        return {**content, "tensors": dict(sorted(tensors.items())), "packs": packs, "tables": plain["tables"]}
+
+    def table(self, name: str) -> dict[str, Any]:
+        """What several manifests have in common: names and hashes of tensors, and the pack that holds these.
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
+        path = self.table_path(name)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error}); versions need it: restore it from a backup") from error
+        if blake3(data).hexdigest() != name:
+            raise StoreError(
+                f"{path}: its content does not hash to its name; it was changed or damaged: restore it from a backup"
+            )
+        table: dict[str, Any] = json.loads(data)
+        return table
 
     def write_state(self, version: str, state: Tensors) -> None:
         """Keep what training carries along with a version (a server optimiser's moments, say); another version has none."""
@@ -167,22 +213,26 @@ class Store:
         return self.folder / "carried" / f"{version}.safetensors"
 
     def write_pack(self, tensors: Tensors) -> str:
-        """Write tensors, by their hashes, into one file; its name."""
-        data = save(dict(tensors))
-        pack = blake3(data).hexdigest()
-        write_atomically(self.pack(pack), data)
-        return pack
+        """Write tensors, by their hashes, into one file; its name, which is a hash of theirs."""
+        name = pack_name(tensors)
+        replace_atomically(self.pack(name), lambda path: save_file(dict(tensors), path))
+        return name
 
     def pack(self, name: str) -> Path:
         """Where a pack lies."""
         return self.folder / "packs" / f"{name}.safetensors"
 
-    def replace_packs(self, version: str, packs: Mapping[str, str]) -> None:
-        """Say anew which packs hold the tensors of a version, which is the same version all the same."""
-        manifest = {k: v for k, v in self.manifest(version).items() if k != "hash"} | {"packs": dict(packs)}
-        write_atomically(
-            self.manifest_path(version), _canonical({**manifest, "hash": blake3(_canonical(manifest)).hexdigest()})
-        )
+    def replace_pack(self, version: str, old: str, new: str) -> None:
+        """Say anew which pack holds what the old one held of a version, which is the same version all the same."""
+        held = self.manifest(version)
+        packs = {n: new if held["packs"][h] == old else held["packs"][h] for n, h in held["tensors"].items()}
+        own = json.loads(self.manifest_path(version).read_bytes())["pack"]
+        content = {k: v for k, v in held.items() if k not in ("packs", "tables")}
+        self._write_manifest(version, content, packs, own=new if own == old else own)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Packs were erased or written anew: what is remembered of them may be wrong."""
         self._packs = None
 
     def versions(self) -> tuple[str, ...]:
@@ -192,6 +242,10 @@ class Store:
     def manifest_path(self, version: str) -> Path:
         """Where the manifest of a version lies."""
         return self.folder / "versions" / f"{version}.json"
+
+    def table_path(self, name: str) -> Path:
+        """Where a table lies."""
+        return self.folder / "tables" / f"{name}.json"
 
     def _known(self) -> dict[str, str]:
         if self._packs is None:
@@ -205,18 +259,6 @@ class Store:
 def unknown_version(version: str, store: Store) -> StoreError:
     """The error for a version that a store does not have."""
     return StoreError(str(unknown(f"version in {store.folder}", version, store.versions())))
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    """By the sum, which is many times as fast; a sum of finite numbers may be infinite, then each is looked at."""
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
-
-
-def hash_of(tensor: torch.Tensor) -> str:
-    """A tensor's name, from its content."""
-    plain = tensor.detach().cpu().contiguous()
-    found = blake3(f"{plain.dtype}|{tuple(plain.shape)}|".encode())
-    return found.update(plain.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def _canonical(plain: Mapping[str, Any]) -> bytes:

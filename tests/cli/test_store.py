@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fedunlearn.data.folder import VARIABLE
 from fedunlearn.runtime import Family
 from fedunlearn.store.ledger import BY
 from tests.cli.conftest import Run
@@ -92,3 +94,20 @@ def test_a_ledger_is_held_against_what_was_noted_and_what_places_know(run: Run, 
     path.write_bytes(whole.replace(b'"by":"ada"', b'"by":"eve"'))
     status, text, _ = run("log", leaving)
     assert (status, "it was changed" in " ".join(text.split())) == (1, True)
+
+
+def test_sealing_opens_the_sites_data_where_it_is_said_to_be(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "")
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "spots.npz", x=rng.random((60, 4, 4), dtype=np.float32), y=np.arange(60) % 3)
+    models = {"one": {"born": "incremental", "site": "a", "epochs": 1}}
+    plain = {"name": "spots", "data": {"set": "spots.npz"}, "net": {"name": "mlp", "hidden": 8}, "models": models}
+    (tmp_path / "spots.yaml").write_text(json.dumps(plain))
+    data, family = ("--data", tmp_path / "data"), tmp_path / "family"
+    assert run("train", tmp_path / "spots.yaml", "--out", family, *data)[0] == 0
+    assert run("unlearn", family, "--classes", "0", "--method", "logit_mask", "--no-reference", *data)[0] == 0
+    monkeypatch.setenv(VARIABLE, "")
+    status, _, said = run("seal", family, "--yes")
+    assert (status, "pass --data DIR, or set FEDUNLEARN_DATA" in " ".join(said.split())) == (2, True)
+    assert run("seal", family, "--yes", *data)[0] == 0

@@ -27,6 +27,7 @@ from fedunlearn.training.flower.grid import at_server
 from tests.cli.conftest import Run
 from tests.cli.conftest import run as run
 from tests.conftest import ROOT, snapshot
+from tests.runtime.remains import held, importances, telling, tensors
 from tests.scenario.elsewhere import MODELS, NET, elsewhere
 
 SITES = ("north", "south", "east")
@@ -89,7 +90,7 @@ def world(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 def test_orders_give_what_this_process_gives(world: World, tmp_path: Path) -> None:
     here = InProcess({s: open_site(f) for s, f in site_files(tmp_path / "alone").items()})
     alone = train_afar(SCENARIO, tmp_path / "alone-family", here, workers_here(SCENARIO, Family(tmp_path / "alone-family")))
-    both = Split(workers_here(SCENARIO, alone), here)
+    both = Split(workers_here(SCENARIO, alone), here, alone.id)
 
     copy = Copy(tmp_path / "copy", "any", "ours")
     family = copy.keep(world.done(action="train", topology=TOPOLOGY)["family"])
@@ -113,7 +114,9 @@ def test_orders_give_what_this_process_gives(world: World, tmp_path: Path) -> No
 def test_sites_bank_their_own_and_are_not_read_again(world: World) -> None:
     world.done(action="train", topology=TOPOLOGY)
     assert world.done(action="bank")["rows_read"] > 0
-    assert {site for site, file in world.files.items() if (file.parent / "store" / "bank").is_dir()} == set(SITES)
+    assert {site for site, file in world.files.items() if list((file.parent / "store" / "families").glob("*/bank"))} == set(
+        SITES
+    )
     assert not list(world.families.rglob("bank"))
     assert world.done(action="bank")["rows_read"] == 0
     assert world.done(action="unlearn", classes="0")["record"]["cost"]["rows_read"] == 0
@@ -498,3 +501,19 @@ def test_the_app_that_travels_is_thin() -> None:
     assert sum(len(p.read_text().splitlines()) for p in python) < 15
     assert ROOT in submit.APP.parents
     assert os.access(submit.APP / "pyproject.toml", os.R_OK)
+
+
+def test_of_what_is_sealed_no_file_holds_anything(world: World, tmp_path: Path) -> None:
+    """Neither with the coordinator nor at any site: no tensor of erased versions only, no importance of the class."""
+    world.done(action="train", topology=TOPOLOGY)
+    world.done(action="bank")
+    trained, banked = tensors(tmp_path), importances(tmp_path, "0")
+    world.done(action="unlearn", classes="0", reference=True)
+    assert any("/sites/" in path for path in held([tmp_path], telling(trained, ())))
+    world.done(action="seal")
+    left = tensors(tmp_path)
+    given_up = telling({name: piece for name, piece in trained.items() if name not in left}, left.values())
+    banked = telling(banked, left.values())
+    assert given_up
+    assert banked
+    assert not held([tmp_path], given_up | banked)

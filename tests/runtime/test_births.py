@@ -55,12 +55,14 @@ def test_split_asks_the_other_backend_only_for_the_rest(tmp_path: Path) -> None:
     held = {site: site_worker(scenario, tmp_path, site) for site in SITES}
     away = Counting({s: held[s] for s in ("south", "east")})
     away.traffic, away.grants = {"south": (1, 2)}, frozenset({"rounds"})
-    both = Split({"north": held["north"]}, away)
+    both = Split({"north": held["north"]}, away, "f" * 32)
     asked = [Survey(p, ("main",)) for p in ("south", "north", "east", "nowhere")]
     answers = both.carry(asked)
     assert answers[:3] == [held[t.place].handle(t) for t in asked[:3]]
     assert isinstance(answers[3], Failure)
-    assert [[t.place for t in tasks] for tasks in away.carried] == [["south", "east", "nowhere"]]
+    assert [[(t.place, t.family) for t in tasks] for tasks in away.carried] == [
+        [(p, "f" * 32) for p in ("south", "east", "nowhere")]
+    ]
     assert both.carry(asked[1:2]) == answers[1:2]
     assert len(away.carried) == 1
     assert both.traffic == {"south": (1, 2)}

@@ -214,7 +214,7 @@ def test_one_part_changed_gives_a_message_or_that_error(data: st.DataObject) -> 
     assert same(unpack(pack(came)), came)
 
 
-FETCH = '{"place":"north","version":"v"}'
+FETCH = '{"family":"","place":"north","version":"v"}'
 
 
 @pytest.mark.parametrize(
@@ -223,11 +223,11 @@ FETCH = '{"place":"north","version":"v"}'
         ("os.system", FETCH, r"unknown kind 'os.system'; known: fetch, fetched"),
         (
             "fetch",
-            '{"place":"north"}',
-            r"fetch: got missing \['version'\], not known \[\], expected fields place, version; do both",
+            '{"family":"","place":"north"}',
+            r"fetch: got missing \['version'\], not known \[\], expected fields family, place, version; do both",
         ),
         ("fetch", FETCH[:-1] + ',"run":"x"}', r"fetch: got missing \[\], not known \['run'\]"),
-        ("fetch", '{"place":"north","version":3}', r"fetch.version: got int '3', expected str"),
+        ("fetch", '{"family":"","place":"north","version":3}', r"fetch.version: got int '3', expected str"),
         ("fetch", '{"place":"a","place":"b","version":"v"}', "fetch: not JSON as it is sent here: a name stands twice"),
         ("fetch", "[" * 100_000, "fetch: not JSON as it is sent here"),
         ("deposited", '{"version":"v","read":true}', r"deposited.read: got bool 'True', expected int"),

@@ -58,7 +58,7 @@ class Alone:
         self.scenario = load(TOPOLOGY)
         away = InProcess({s: open_site(folder / s / "site.yaml") for s in self.scenario.sites})
         self.family = train_afar(self.scenario, folder / "family", away, workers_here(self.scenario, Family(folder / "family")))
-        self.both = Split(workers_here(self.scenario, self.family), away)
+        self.both = Split(workers_here(self.scenario, self.family), away, self.family.id)
         self.trained = dict(self.family.heads)
         self.facts = json.loads(json.dumps(unlearn(self.family, request_of(self.scenario, "0"), "fiun", self.both).facts))
         self.after = dict(self.family.heads)

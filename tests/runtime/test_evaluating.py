@@ -223,7 +223,7 @@ def test_a_retrained_model_travels_only_to_a_home_that_lacks_it(tmp_path: Path) 
     scenario = elsewhere({"shared": {**MODELS["shared"], "keep": "last"}, "eastern": MODELS["eastern"]})
     away = Counting(sites_of(scenario, tmp_path / "sites"))
     family = afar(scenario, tmp_path / "family", away)
-    both = Split(workers_here(scenario, family), away)
+    both = Split(workers_here(scenario, family), away, family.id)
     again = retrained(family, scenario, ZERO, both)
     assert set(again.scored) == {"shared", "eastern"}
     assert set(again.sent) == {"shared"}

@@ -7,19 +7,22 @@ from typing import Any
 import pytest
 
 from fedunlearn.data import MIRROR
-from fedunlearn.errors import InputError, SiteError
+from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Family, InProcess, Split, behind, score_all, unlearn
+from fedunlearn.runtime.mirror import part
 from fedunlearn.runtime.tasks import Train
 from fedunlearn.scenario import Scenario, extend, extend_afar, reference, train, workers, workers_here
 from fedunlearn.store import Store
 from tests.conftest import LEAVE
 from tests.scenario.elsewhere import MODELS, SITES, WAYS, Counting, afar, at_hand, elsewhere, sites_of
 
+APART = ("rows_per_second", "topology", "family")  # the clock; the file, which says `sites: own` there; what only sites know
+
 
 def said(family: Family) -> dict[str, Any]:
     (line,) = [x for x in family.ledger.lines if x.kind == "trained"]
-    return {k: v for k, v in line.body.items() if k not in ("rows_per_second", "topology")}
+    return {k: v for k, v in line.body.items() if k not in APART}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def test_the_family_is_the_one_that_a_single_process_trains(way: str, one_proces
     assert family.lineage.to_json() == one_process.lineage.to_json()
     assert said(family) == said(one_process)
     for site in SITES:
-        here = Store(tmp_path / "sites" / site)
+        here = part(Store(tmp_path / "sites" / site), family.id)
         assert here.versions() == one_process.store(site).versions()
         heads = [v for m, v in family.heads.items() if family.lineage[m].home == site]
         assert all(here.read(v).name == v for v in heads)
@@ -46,7 +49,7 @@ def test_the_family_is_the_one_that_a_single_process_trains(way: str, one_proces
     assert family.store("server").versions() == one_process.store("server").versions()
     assert family.store("server").read_state(family.heads["later"]).keys()
 
-    both = Split(workers_here(scenario, family), backend)
+    both = Split(workers_here(scenario, family), backend, family.id)
     alone = Family.open(Path(shutil.copytree(one_process.folder, tmp_path / "alone")))
     record = unlearn(family, LEAVE, "fiun", both)
     assert record.facts == unlearn(alone, LEAVE, "fiun", InProcess(workers(at_hand(MODELS), alone))).facts
@@ -62,7 +65,7 @@ def test_what_is_trained_on_later_is_what_a_single_process_trains(way: str, tmp_
     scenario, alone = elsewhere(first), train(at_hand(first), tmp_path / "one")
     backend = WAYS[way](scenario, tmp_path / "sites")
     family = afar(scenario, tmp_path / "family", backend)
-    here, both = InProcess(workers(at_hand(first), alone)), Split(workers_here(scenario, family), backend)
+    here, both = InProcess(workers(at_hand(first), alone)), Split(workers_here(scenario, family), backend, family.id)
     for one, over in ((alone, here), (family, both)):
         unlearn(one, LEAVE, "logit_mask", over)
     alone = extend(Family.open(alone.folder), more, "more.yaml")
@@ -71,8 +74,7 @@ def test_what_is_trained_on_later_is_what_a_single_process_trains(way: str, tmp_
     assert family.heads == alone.heads
     assert family.lineage.to_json() == alone.lineage.to_json()
     assert not any("0" in s.rows for m in family.lineage.models if m.name in more["models"] for s in m.data)
-    apart = ("rows_per_second", "topology")  # the clock, and the file, which says `sites: own` there
-    said_last = [{k: v for k, v in f.ledger.lines[-1].body.items() if k not in apart} for f in (family, alone)]
+    said_last = [{k: v for k, v in f.ledger.lines[-1].body.items() if k not in APART} for f in (family, alone)]
     assert said_last[0] == said_last[1]
     assert not behind(family)
 
@@ -105,14 +107,15 @@ def test_a_reference_without_the_data_is_the_one_of_a_single_process(without: Re
     scenario, requests = elsewhere(models), (without, Request(classes=("2",), sites=("east",)))
     backend = InProcess(sites_of(scenario, tmp_path / "sites"))
     family = afar(scenario, tmp_path / "family", backend)
-    mirrors = {site: (tmp_path / "sites" / site / MIRROR).read_bytes() for site in SITES}
+    at = {site: part(Store(tmp_path / "sites" / site), family.id).folder / MIRROR for site in SITES}
+    mirrors = {site: path.read_bytes() for site, path in at.items()}
     twin = afar(scenario, tmp_path / "twin", backend, without=requests)
     alone = train(at_hand(models), tmp_path / "alone", without=requests)
     assert twin.heads == alone.heads
     assert twin.heads != family.heads
     assert twin.lineage.to_json() == alone.lineage.to_json()
     assert said(twin) == said(alone)
-    assert {site: (tmp_path / "sites" / site / MIRROR).read_bytes() for site in SITES} == mirrors
+    assert {site: path.read_bytes() for site, path in at.items()} == mirrors
 
 
 def test_reference_keeps_what_was_retrained_at_the_sites(tmp_path: Path) -> None:
@@ -129,20 +132,8 @@ def test_reference_keeps_what_was_retrained_at_the_sites(tmp_path: Path) -> None
     assert reference(family, scenario, LEAVE, retrain=retrain).heads == twin.heads
     assert len(backend.carried) == asked
     plan = discover(family.lineage, LEAVE)
-    again = score_all(twin, plan, Split(workers_here(scenario, twin), backend))
+    again = score_all(twin, plan, Split(workers_here(scenario, twin), backend, family.id))
     assert set(again) == {h.name for h in plan.heirs}
-
-
-def test_what_a_site_has_excluded_is_not_trained_on(tmp_path: Path) -> None:
-    scenario = elsewhere({"few": MODELS["few"]})
-    backend = InProcess(sites_of(scenario, tmp_path / "sites"))
-    family = afar(scenario, tmp_path / "family", backend)
-    unlearn(family, Request(classes=("1",)), "logit_mask", backend, accept_untested="a test")
-    with pytest.raises(SiteError, match="north: has acknowledged a ledger of 2 lines"):  # it would forget what is excluded
-        afar(scenario, tmp_path / "again", backend)
-    again = Family.open(tmp_path / "again")
-    assert family.lineage["few"].data[0].rows.keys() == {"0", "1", "2"}
-    assert again.lineage["few"].data[0].rows.keys() == {"0", "2"}
 
 
 def test_the_coordinators_places_test_on_the_test_set(tmp_path: Path) -> None:
@@ -150,7 +141,7 @@ def test_the_coordinators_places_test_on_the_test_set(tmp_path: Path) -> None:
     backend = InProcess(sites_of(scenario, tmp_path / "sites"))
     family = afar(scenario, tmp_path / "family", backend)
     assert family.lineage.tests["server"] == tuple(map(str, range(10)))
-    record = unlearn(family, LEAVE, "logit_mask", Split(workers_here(scenario, family), backend))
+    record = unlearn(family, LEAVE, "logit_mask", Split(workers_here(scenario, family), backend, family.id))
     (scored,) = [m for m in record.facts["models"] if m["name"] == "shared"]
     assert scored["forgotten_before"] is not None
     wrong = elsewhere({"shared": MODELS["shared"]}, test="tests.scenario.elsewhere:load_letters")

@@ -72,7 +72,7 @@ def test_a_family_of_site_files_is_the_one_that_other_workers_train(tmp_path: Pa
     theirs = afar(scenario, tmp_path / "theirs", in_process(scenario, tmp_path / "other"))
     assert ours.heads == theirs.heads
     assert ours.lineage.to_json() == theirs.lineage.to_json()
-    assert (tmp_path / "sites" / "north" / "store" / "versions").is_dir()
+    assert (tmp_path / "sites" / "north" / "store" / "families" / ours.id / "versions").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_training_of_rounds_is_taken_up_as_the_owner_allows_it(tmp_path: Path)
         held["east"].consent.approve(waits[0].id)
     family = afar(scenario, tmp_path / "family", backend)
     assert family.heads == afar(scenario, tmp_path / "free", in_process(scenario, tmp_path / "other")).heads
-    both = Split(workers_here(scenario, family), backend)
+    both = Split(workers_here(scenario, family), backend, family.id)
     before = (tmp_path / "family" / "ledger.jsonl").read_bytes()
     with pytest.raises(SiteError, match="nothing was changed; 1 of 3 places failed: east: this site's owner is asked first"):
         unlearn(family, Request(classes=("1",), sites=("east",)), "fiun", both, accept_untested="a test")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedunlearn.errors import InputError, ShapeError, StoreError
-from fedunlearn.store import Ledger, Store
+from fedunlearn.store import Ledger, Store, check_store
 from fedunlearn.tensors import Head, equal
 
 HEAD = Head("head", ("a", "b"))
@@ -51,6 +51,54 @@ def test_equal_tensors_are_kept_once_and_nothing_is_overwritten(tmp_path: Path) 
     assert packs[0] < 1000
     assert packs[1] > 200_000
     assert {p: p.stat().st_mtime_ns for p in files} == files
+
+
+def test_a_manifest_is_as_long_as_what_its_version_changed(tmp_path: Path) -> None:
+    """What a thousand heirs have in common is named once."""
+    store, body = Store(tmp_path), {f"layers.{i}.weight": torch.full((3,), float(i)) for i in range(200)}
+    base = store.write({**body, "head": torch.zeros(2)}, HEAD)
+    heirs = [Store(tmp_path).write({**body, "head": torch.full((2,), float(i))}, HEAD) for i in range(1, 6)]
+    sizes = {v: store.manifest_path(v).stat().st_size for v in (base, *heirs)}
+    assert all(20 * sizes[heir] < sizes[base] for heir in heirs)
+    assert len({tuple(store.manifest(heir)["tables"]) for heir in heirs}) == 1
+    only(tmp_path / "tables")
+    later = Store(tmp_path).write({**body, "head": torch.ones(2), "layers.0.weight": torch.ones(3) / 7}, HEAD)  # three packs
+    assert equal(Store(tmp_path).read(later).weights, {**body, "head": torch.ones(2), "layers.0.weight": torch.ones(3) / 7})
+    found = check_store(Store(tmp_path), dict.fromkeys((base, *heirs, later), "needed"))
+    assert not found.damage
+    assert not found.orphans
+
+
+@pytest.mark.parametrize("damage", ["flip", "gone"])
+def test_a_damaged_table_is_found_by_whoever_needs_it(damage: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    base = store.write({"body": torch.zeros(3), "head": torch.zeros(2)}, HEAD)
+    heir = store.write({"body": torch.zeros(3), "head": torch.ones(2)}, HEAD)
+    path = only(tmp_path / "tables")
+    data = path.read_bytes()
+    path.unlink() if damage == "gone" else path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    with pytest.raises(StoreError, match=f"tables/{path.name}: .*(cannot be read|does not hash to its name)"):
+        Store(tmp_path).read(heir)
+    assert Store(tmp_path).read(base)
+    assert any(path.name in text for text in check_store(Store(tmp_path), {base: "", heir: ""}).damage)
+    assert Store(tmp_path).write({"body": torch.zeros(3), "head": torch.ones(2)}, HEAD) == heir
+    assert not check_store(Store(tmp_path), {base: "", heir: ""}).damage
+
+
+def test_a_pack_that_is_damaged_is_not_trusted_to_hold_what_is_written_next(tmp_path: Path) -> None:
+    Store(tmp_path).write({"body": torch.zeros(300), "head": torch.zeros(2)}, HEAD)
+    path = only(tmp_path / "packs")
+    path.write_bytes(path.read_bytes()[:-4] + b"lies")
+    heir = {"body": torch.zeros(300), "head": torch.ones(2)}
+    assert equal(Store(tmp_path).read(Store(tmp_path).write(heir, HEAD)).weights, heir)
+
+
+def test_the_format_before_is_refused(tmp_path: Path) -> None:
+    version = Store(tmp_path).write({"w": torch.ones(1)}, HEAD)
+    path = only(tmp_path / "versions")
+    path.write_text(path.read_text().replace('"format":2', '"format":1'))
+    with pytest.raises(StoreError, match="format 1, this fedunlearn reads 2"):
+        Store(tmp_path).read(version)
 
 
 def test_other_names_of_outputs_are_another_version(tmp_path: Path) -> None:
@@ -160,7 +208,7 @@ def test_two_writers_do_not_mix(tmp_path: Path) -> None:
 KILLED = """
 import os, sys, torch
 from pathlib import Path
-from fedunlearn.store import Ledger, Store
+from fedunlearn.store import Ledger, Store, check_store
 from fedunlearn.tensors import Head
 folder, steps = Path(sys.argv[1]), int(sys.argv[2])
 real = {n: getattr(os, n) for n in ("fsync", "replace", "rename", "truncate")}
