@@ -1,8 +1,8 @@
 """Versions of models: manifests of tensors by content. Nothing is ever overwritten; a new version is a new name."""
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fedunlearn.store.hashing import hashes_of, names_of, pack_name
 from fedunlearn.tensors import Head, Tensors
 
 FORMAT = 2
+SMALL = 8 << 20  # bytes of a pack that is read whole, even if only some of it is wanted
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,10 @@ class Store:
         found: dict[str, torch.Tensor] = {}
         name = ""
         try:
-            with safe_open(path, framework="pt") as pack:
+            with _opened(path) as tensor_of:
                 for name, content in named:
-                    found[name] = pack.get_tensor(content)
-        except (OSError, SafetensorError) as error:
+                    found[name] = tensor_of(content)
+        except (OSError, SafetensorError, KeyError) as error:
             raise StoreError(
                 f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name or named[0][0]!r}: "
                 f"restore the file from a backup"
@@ -259,6 +260,16 @@ class Store:
 def unknown_version(version: str, store: Store) -> StoreError:
     """The error for a version that a store does not have."""
     return StoreError(str(unknown(f"version in {store.folder}", version, store.versions())))
+
+
+@contextmanager
+def _opened(pack: Path) -> Iterator[Callable[[str], torch.Tensor]]:
+    """Tensors of a pack by their hashes; out of a small file all at once, which is several times as fast as one by one."""
+    if pack.stat().st_size <= SMALL:
+        yield load(pack.read_bytes()).__getitem__
+        return
+    with safe_open(pack, framework="pt") as file:
+        yield file.get_tensor
 
 
 def _canonical(plain: Mapping[str, Any]) -> bytes:
