@@ -1,7 +1,8 @@
 """Numbers in prose: what was measured is taken from the tables.
 
 `<!-- n: steer_ablation | 3, 5, 8, 9 | factor 1.3 | left -->0.3<!-- /n -->` is, in the table of that name, the row that has
-these cells, and the column; `most left` or `least left` where several rows have them, `left [2]` for a cell's second number.
+these cells, and the column (of the first table there that has it); `most left` or `least left` where several rows have them,
+`left [2]` for a cell's second number.
 Beside tables: `<!-- n: bench_runtime_cpu.json | two_against_one.ratio -->`, a file of `results/` and the way in it. As many
 decimals are shown as stand there.
 
@@ -72,15 +73,17 @@ def value(way: str, tables: Mapping[str, str]) -> float:
         return _in_file(name, words, way)
     if name not in tables or not words:
         raise Wrong(f"<!-- n: {way} -->: no table {name!r} with a column; tables are {', '.join(sorted(tables))}")
-    head, *rows = [
-        [c.strip(" *") for c in line.strip().strip("|").split(" | ")] for line in tables[name].splitlines() if line[:1] == "|"
-    ]
+    blocks = [block for block in tables[name].split("\n\n") if block[:1] == "|"]
+    parts = [[[c.strip(" *") for c in line.strip().strip("|").split(" | ")] for line in b.splitlines()] for b in blocks]
     *cells, column = words
     pick, column = column.split(" ", 1) if column.startswith(("most ", "least ")) else ("", column)
     which = re.fullmatch(r"(.*) \[(\d+)\]", column)
     column, nth = (which[1], int(which[2])) if which else (column, 1)
-    if column not in head:
-        raise Wrong(f"<!-- n: {way} -->: no column {column!r}; there are {', '.join(map(repr, head))}")
+    if not (having := [part for part in parts if column in part[0]]):
+        raise Wrong(
+            f"<!-- n: {way} -->: no column {column!r}; there are {', '.join(repr(c) for part in parts for c in part[0])}"
+        )
+    head, *rows = having[0]
     of = [row[head.index(column)] for row in rows if len(row) == len(head) and all(c in row for c in cells)]
     values = [n for cell in of if (n := _number(cell, nth)) is not None]
     if not values or (len(of) > 1 and not pick):
