@@ -1,0 +1,53 @@
+"""The questions that the four papers leave open, each answered by an experiment on small families.
+
+FIUn (arXiv 2408.08493), SSD (2308.07707), LFSSD (2402.19308), FisherMask (2310.05331). Held-out rows, three seeds, models
+retrained without the data wherever closeness to them is claimed. A run that was cut off goes on in `runs/open`.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+from common import keep
+from open_questions_family import Question
+from open_questions_repeated import repeated
+
+from fedunlearn.cli.console import progress
+from fedunlearn.compare.origin import joined
+
+QUESTIONS = {
+    q.name: q
+    for q in (Question("repeated", "How many requests, one after another, does a family bear?", ("SSD 1",), repeated),)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--question", choices=list(QUESTIONS), action="append", help="by default all")
+    parser.add_argument("--size", choices=("test", "cpu"), default="cpu", help="test: seconds; cpu: minutes")
+    parser.add_argument("--data", help="folder of data sets; FEDUNLEARN_DATA by default; test size needs none")
+    parser.add_argument("--work", type=Path, default=Path("runs/open"), help="where a second run goes on")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of answers")
+    parser.add_argument("--write", action="store_true", help="keep each question's result under results/")
+    args = parser.parse_args()
+    if args.data:
+        os.environ["FEDUNLEARN_DATA"] = str(Path(args.data).resolve())
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    rows, origins = [], []
+    for name in args.question or QUESTIONS:
+        question = QUESTIONS[name]
+        with progress() as say:
+            made, of = question.run(args.size, args.work, say)
+        said = {"question": name, "asks": question.asks, "papers": question.papers, "size": args.size}
+        if args.write:
+            keep(f"open_{name}", {"what": __doc__, **said, **joined(of), "rows": made})
+        rows += [{"question": name, **row} for row in made]
+        origins += of
+    result = {"what": __doc__, "size": args.size, **joined(origins), "rows": rows}
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
