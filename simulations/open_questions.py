@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 from common import keep
+from open_questions_compared import labels, nets, parts, size, strength
+from open_questions_evidence import drift, shifted
 from open_questions_family import Question
 from open_questions_repeated import repeated
 
@@ -19,7 +21,20 @@ from fedunlearn.compare.origin import joined
 
 QUESTIONS = {
     q.name: q
-    for q in (Question("repeated", "How many requests, one after another, does a family bear?", ("SSD 1",), repeated),)
+    for q in (
+        Question("repeated", "How many requests, one after another, does a family bear?", ("SSD 1",), repeated),
+        Question("size", "How much can be forgotten at once?", ("SSD 3", "LFSSD 3"), size),
+        Question("shift", "What if what is forgotten is measured on other data than was trained on?", ("FIUn 2",), shifted),
+        Question(
+            "drift", "When does the root's evidence stop pointing at an heir's weights?", ("FIUn, mechanisms 1 and 3",), drift
+        ),
+        Question("labels", "What do wrong labels do?", ("FisherMask 3",), labels),
+        Question(
+            "parts", "Does FisherMask forget a sub-class, or single rows, and at which ratio?", ("FisherMask 1, 2",), parts
+        ),
+        Question("strength", "What do alpha and lam do, and can they be found from the loss?", ("SSD 2", "LFSSD 2"), strength),
+        Question("nets", "Is the outputs' sensitivity as good as the Fisher in other nets?", ("LFSSD 1",), nets),
+    )
 }
 
 
