@@ -45,7 +45,7 @@ from fedunlearn.tensors import Tensors
 FORGET = ("3", "8")
 BY_HAND = Choice("fiun, alpha 1", FIUn(alpha=1.0, lam=1.0))
 HANDED = ("forgotten_before", "forgotten_after", "retained_before", "retained_after", "mask_retained",
-          "retrained_forgotten", "retrained_retained", "rows_forgotten", "rows_retained", "strength", "status", "target")  # fmt: skip
+          "retrained_forgotten", "retrained_retained", "rows_forgotten", "rows_retained", "status", "target")  # fmt: skip
 TOP = 0.01  # of the weights
 DEPTH = 12
 STRANGER = "a stranger"
@@ -159,7 +159,7 @@ def chain(name: str, lr: float, depth: int) -> Scenario:
 
 
 def drift(size: str, work: Path, say: Say) -> Made:
-    """Depth 0 to 12, trained gently and roughly: evidence of the root, of the heir itself, and of a model it does not come from."""
+    """Depth 0 to 12, trained gently and roughly: evidence of the root, of the heir itself, and of a stranger to it."""
     cpu = size == "cpu"
     depth, seeds = (DEPTH, 3) if cpu else (2, 1)
     rows: Rows = []
