@@ -38,12 +38,12 @@ from fedunlearn.nets import load
 from fedunlearn.runtime import Family
 from fedunlearn.scenario import Scenario, workers
 
-ASKED = (1, 3, 5, 8, 13)  # of 26 letters
-SHARES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the rows
-WRONG = (0, 10, 20, 30, 40)  # % of labels
-ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)
+ASKED = (1, 5, 13)  # of 26 letters
+SHARES = (0.01, 0.1, 0.3, 0.5)  # of the rows
+WRONG = (0, 20, 40)  # % of labels
+ALPHAS = (0.1, 1.0, 10.0, 100.0)
 LAMS = (1.0, 0.1)
-RATIOS = (0.02, 0.1, 0.25, 0.5)
+RATIOS = (0.02, 0.1, 0.5)
 TUNED = 5  # epochs, the paper's S
 TEXTS = {
     "set": "text/trec6-{part}.jsonl.gz",
@@ -53,13 +53,13 @@ TEXTS = {
     "limit": 300,
 }
 WORDS = {"vocabulary": 4096, "width": 32}
-PICTURES, KINDS = ("3", "8"), ("LOC", "HUM")
-NETS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {  # net and data, training, classes
-    "mlp": ({**IMAGES, "net": {"name": "mlp", "hidden": 64}}, {}, PICTURES),
-    "cnn": (IMAGES, {}, PICTURES),
-    "resnet-8": ({**IMAGES, "net": {"name": "resnet_cifar", "depth": 8}}, {"lr": 0.05}, PICTURES),
-    "gru (text)": ({"data": TEXTS, "net": {"name": "text_gru", **WORDS, "hidden": 64}}, {"lr": 0.3}, KINDS),
-    "transformer (text)": ({"data": TEXTS, "net": {"name": "text_transformer", **WORDS}}, {"lr": 0.05}, KINDS),
+PICTURE, KIND = "3", "LOC"
+NETS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # net and data, training, class
+    "mlp": ({**IMAGES, "net": {"name": "mlp", "hidden": 64}}, {}, PICTURE),
+    "cnn": (IMAGES, {}, PICTURE),
+    "resnet-8": ({**IMAGES, "net": {"name": "resnet_cifar", "depth": 8}}, {"lr": 0.05}, PICTURE),
+    "gru (text)": ({"data": TEXTS, "net": {"name": "text_gru", **WORDS, "hidden": 64}}, {"lr": 0.3}, KIND),
+    "transformer (text)": ({"data": TEXTS, "net": {"name": "text_transformer", **WORDS}}, {"lr": 0.05}, KIND),
 }  # fmt: skip
 
 
@@ -99,10 +99,10 @@ def labels(size: str, work: Path, say: Say) -> Made:
 def parts(size: str, work: Path, say: Say) -> Made:
     """FisherMask at several ratios, alone and with fine-tuning: a class, a digit of a pair, 1 % of the rows."""
     cpu = size == "cpu"
-    whole = Subject(model("single"), tuple(classes((c,)) for c in ("3", "8")))
+    whole = Subject(model("single"), (classes(("3",)),))
     asked = {
         "a class": lambda seed: whole,
-        "a sub-class": sub_cell((), ("3", "8")).subject,
+        "a sub-class": sub_cell((), ("3",)).subject,
         "1 % of the rows": random_cell(()).subject,
     }
     made = []
@@ -123,7 +123,7 @@ def strength(size: str, work: Path, say: Say) -> Made:
     """SSD's and LFSSD's alpha and lam by hand, beside what is chosen; and the mean loss of what is forgotten."""
     cpu = size == "cpu"
     made: list[Made] = []
-    bases = {"digits": (IMAGES, ("0", "3", "8")), "letters": (TABLE, ("A", "E", "Q"))}
+    bases = {"digits": (IMAGES, ("3", "8")), "letters": (TABLE, ("A", "E"))}
     for cell, (base, names) in bases.items() if cpu else [("digits", (IMAGES, ("3",)))]:
         scenario = family(f"open-strength-{cell}", base, heir=False)
         subject = Subject(scenario, tuple(classes((c,)) for c in names))
@@ -161,7 +161,7 @@ def nets(size: str, work: Path, say: Say) -> Made:
     """SSD's Fisher and LFSSD's sensitivity on five kinds of nets."""
     cpu = size == "cpu"
     made = []
-    for at, (net, (base, trained, names)) in enumerate(NETS.items() if cpu else [("mlp", NETS["mlp"])]):
+    for at, (net, (base, trained, forget)) in enumerate(NETS.items() if cpu else [("mlp", NETS["mlp"])]):
         name = f"open-net-{net.split()[0]}"
         subject = Subject(
             family(name, base, heir=False, **trained), tuple(classes((c,)) for c in (names if cpu else names[:1]))

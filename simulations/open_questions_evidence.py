@@ -42,12 +42,12 @@ from fedunlearn.scenario import Scenario, retrained, workers
 from fedunlearn.scenario.files import parse
 from fedunlearn.tensors import Tensors
 
-FORGET = ("3", "8")
+FORGET = "3"
 BY_HAND = Choice("fiun, alpha 1", FIUn(alpha=1.0, lam=1.0))
 HANDED = ("forgotten_before", "forgotten_after", "retained_before", "retained_after", "mask_retained",
           "retrained_forgotten", "retrained_retained", "rows_forgotten", "rows_retained", "status", "target")  # fmt: skip
 TOP = 0.01  # of the weights
-DEPTH = 12
+DEPTH = 10
 STRANGER = "a stranger"
 
 
@@ -108,34 +108,30 @@ def shifted(size: str, work: Path, say: Say) -> Made:
     rows: Rows = []
     origins = []
     for seed in range(3 if cpu else 1):
-        for forget in FORGET if cpu else FORGET[:1]:
-            nest = Nest.of(work, family(f"open-shift-{forget}", IMAGES, (forget,)), seed)
-            with nest.alone():
-                origins.append(kept(nest.trained, lambda nest=nest: nest.train(say))["origin"])
-                for at, (shift, change) in enumerate(shifts.items()):
-                    for choice in choices:
-                        say(f"{shift}, class {forget}, seed {seed}: {choice.label}")
-                        path = nest.folder / "shifted" / f"{shift}-{choice.label}.json"
-                        found = kept(
-                            path, lambda n=nest, c=choice, f=forget, s=change: handed(n, c, f, lambda p: Elsewhere(p, s))
-                        )
-                        origins.append(found["origin"])
-                        about = {"cell": shift, "at": at, "seed": seed, "method": choice.label, "class": forget}
-                        rows += [about | row for row in found["rows"]]
+        nest = Nest.of(work, family("open-shift", IMAGES, (FORGET,)), seed)
+        with nest.alone():
+            origins.append(kept(nest.trained, lambda nest=nest: nest.train(say))["origin"])
+            for at, (shift, change) in enumerate(shifts.items()):
+                for choice in choices:
+                    say(f"{shift}, seed {seed}: {choice.label}")
+                    path = nest.folder / "shifted" / f"{shift}-{choice.label}.json"
+                    found = kept(path, lambda n=nest, c=choice, s=change: handed(n, c, lambda places: Elsewhere(places, s)))
+                    origins.append(found["origin"])
+                    rows += [{"cell": shift, "at": at, "seed": seed, "method": choice.label, **row} for row in found["rows"]]
     return rows, origins
 
 
-def handed(nest: Nest, choice: Choice, forget: str, backend: Callable[[Mapping[str, Worker]], InProcess]) -> dict[str, Any]:
+def handed(nest: Nest, choice: Choice, backend: Callable[[Mapping[str, Worker]], InProcess]) -> dict[str, Any]:
     """One edit with a backend of its own; what bounds on evidence refuse is then taken all the same."""
     with nest.copy() as copy:
         here = workers(nest.scenario, copy)
-        again = retrained(Family.open(nest.family), nest.scenario, classes((forget,)), InProcess(here))
+        again = retrained(Family.open(nest.family), nest.scenario, classes((FORGET,)), InProcess(here))
         refused = ""
         for guard in (nullcontext, unguarded):
             try:
                 with guard():
                     record = unlearn(
-                        copy, classes((forget,)), choice.method, backend(here), nest.scenario.gate.gate, retrained=again
+                        copy, classes((FORGET,)), choice.method, backend(here), nest.scenario.gate.gate, retrained=again
                     )
                 break
             except SiteError as error:
@@ -154,19 +150,19 @@ def chain(name: str, lr: float, depth: int) -> Scenario:
         site = f"{BARE}-{1 + number % 2}"
         models[f"heir-{number}"] = {"born": "incremental", "from": [last], "site": site, "epochs": 2, "lr": lr}
         last = f"heir-{number}"
-    data = {**IMAGES["data"], "without": {f"{BARE}-*": [FORGET[0]]}, "share": {FULL: 2}}
+    data = {**IMAGES["data"], "without": {f"{BARE}-*": [FORGET]}, "share": {FULL: 2}}
     return parse({"name": name, **IMAGES, "data": data, "models": models}, name)
 
 
 def drift(size: str, work: Path, say: Say) -> Made:
-    """Depth 0 to 12, trained gently and roughly: evidence of the root, of the heir itself, and of a stranger to it."""
+    """Depth 0 to 10, trained gently and roughly: evidence of the root, of the heir itself, and of a stranger to it."""
     cpu = size == "cpu"
     depth, seeds = (DEPTH, 3) if cpu else (2, 1)
     rows: Rows = []
     origins: list[Any] = []
     for cell, lr in (("gentle: learning rate 0.02", 0.02), ("rough: learning rate 0.1", 0.1))[: 2 if cpu else 1]:
         scenario = chain(f"open-drift-{lr:g}".replace(".", "-"), lr, depth)
-        subject = Subject(scenario, (classes(FORGET[:1]),))
+        subject = Subject(scenario, (classes((FORGET,)),))
         choices = (FIUN, SSD_, STEER, MASK) if cpu else (FIUN, SSD_)
         found, where = compared(cell, 0, lambda seed, s=subject: s, choices, seeds, work, say)
         rows += [{**r, "at": r["depth"]} for r in found]
@@ -193,14 +189,14 @@ def strangers(nest: Nest, other: Nest) -> dict[str, Any]:
     of = Family.open(other.family)
     found = of.store(FULL).read(of.heads["root"])
     sent = Fetched(found.weights, found.head, found.net)
-    return handed(nest, FIUN, FORGET[0], lambda places: Elsewhere(places, stranger=sent))
+    return handed(nest, FIUN, lambda places: Elsewhere(places, stranger=sent))
 
 
 def likeness(nest: Nest, other: Nest) -> Rows:
     """How alike the evidence of root, or stranger, is to a model's own, all on the rows that the root was trained on."""
     of, far = Family.open(nest.family), Family.open(other.family)
     here, there = workers(nest.scenario, of), workers(other.scenario, far)
-    forgotten = here[FULL].data.all(SHARD).of(FORGET[:1])
+    forgotten = here[FULL].data.all(SHARD).of([FORGET])
     root = _squares(of, here, "root", forgotten)
     others = {"root": root, STRANGER: _squares(far, there, "root", forgotten)}
     rows = []

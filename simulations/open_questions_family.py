@@ -67,7 +67,12 @@ class Question:
 
 
 class Lenient(Gate):
-    """Strengths are chosen for its limits, and whatever comes of it is committed: as if nobody looked."""
+    """Strengths are chosen for its limits, and whatever comes of it is committed, unevaluated: as if nobody looked."""
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """None is looked at."""
+        return ()
 
     def judge(
         self,

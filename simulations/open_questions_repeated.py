@@ -79,10 +79,11 @@ def sequence(nest: Nest, choice: Choice, requests: Sequence[Request], say: Say) 
         backend = InProcess(here, simulation=True)
         twin = reference(Family.open(nest.family), nest.scenario, everything(requests), say)
         first = {n: _net(copy, here, n) for n in MODELS if n in copy.heads}
+        apart = InProcess(workers(nest.scenario, twin))
         steps = [state(copy, here, twin, first, requests[:0])]
         for number, request in enumerate(requests, 1):
             failed = ""
-            again = Reference.of(twin, discover(copy.lineage, request), InProcess(workers(nest.scenario, twin)), ())
+            again = Reference.of(twin, discover(copy.lineage, request), apart, ())
             try:
                 unlearn(copy, request, choice.method, backend, Lenient(), retrained=again)
             except FedUnlearnError as error:
