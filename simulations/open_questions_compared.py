@@ -163,9 +163,7 @@ def nets(size: str, work: Path, say: Say) -> Made:
     made = []
     for at, (net, (base, trained, forget)) in enumerate(NETS.items() if cpu else [("mlp", NETS["mlp"])]):
         name = f"open-net-{net.split()[0]}"
-        subject = Subject(
-            family(name, base, heir=False, **trained), tuple(classes((c,)) for c in (names if cpu else names[:1]))
-        )
+        subject = Subject(family(name, base, heir=False, **trained), (classes((forget,)),))
         choices = (SSD_, LFSSD_, STEER, MASK) if cpu else (SSD_, LFSSD_)
         made.append(compared(net, at, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
     return together(made)
