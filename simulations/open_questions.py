@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 from common import keep
+from figures import draw
+from open_questions_answers import answer
 from open_questions_compared import labels, nets, parts, size, strength
 from open_questions_evidence import drift, shifted
 from open_questions_family import Question
@@ -50,18 +52,21 @@ def main() -> None:
     if args.data:
         os.environ["FEDUNLEARN_DATA"] = str(Path(args.data).resolve())
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    rows, origins = [], []
+    rows, origins, said = [], [], []
     for name in args.question or QUESTIONS:
         question = QUESTIONS[name]
         with progress() as say:
             made, of = question.run(args.size, args.work, say)
-        said = {"question": name, "asks": question.asks, "papers": question.papers, "size": args.size}
+        asked = {"question": name, "asks": question.asks, "papers": question.papers, "size": args.size}
+        found = {"what": __doc__, **asked, **joined(of), "rows": made}
+        said.append(f"## {question.asks}\n\n{answer(found)}")
         if args.write:
-            keep(f"open_{name}", {"what": __doc__, **said, **joined(of), "rows": made})
+            draw(found)
+            keep(f"open_{name}", found)
         rows += [{"question": name, **row} for row in made]
         origins += of
     result = {"what": __doc__, "size": args.size, **joined(origins), "rows": rows}
-    print(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1) if args.json else "\n\n".join(said))
 
 
 if __name__ == "__main__":

@@ -149,13 +149,11 @@ def _net(of: Family, here: dict[str, Worker], name: str) -> nn.Module:
     return load(here[home].make_net(len(found.head.classes), found.net), found.weights).eval()
 
 
-def broken(rows: Sequence[dict[str, Any]], limit: float = 0.05) -> dict[str, int | None]:
-    """By what breaks, the first request after which it does (None: never): the rest (below what it was), or what was asked.
+def broken(rows: Sequence[Mapping[str, Any]], limit: float = 0.05) -> int | None:
+    """The first request after which the rest is below what it was by more than the gate's limit; None where it never is.
 
     Args:
-        rows: of one cell, seed, method and model, in order.
-        limit: the gate's.
+        rows: of one family or of several averaged, in order.
+        limit: a fraction.
     """
-    lost = [r["at"] for r in rows[1:] if r["rest_before"] - r["rest"] > limit]
-    back = [r["at"] for r in rows[1:] if r["worst"] is not None and r["worst"] > limit]
-    return {"rest": lost[0] if lost else None, "asked": back[0] if back else None}
+    return next((r["at"] for r in rows if r["rest_before"] - r["rest"] > limit), None)
