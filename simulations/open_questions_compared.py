@@ -15,6 +15,7 @@ from open_questions_family import (
     LFSSD_,
     MASK,
     SHARD,
+    SMALL,
     SSD_,
     STEER,
     TABLE,
@@ -55,7 +56,7 @@ TEXTS = {
 WORDS = {"vocabulary": 4096, "width": 32}
 PICTURE, KIND = "3", "LOC"
 NETS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # net and data, training, class
-    "mlp": ({**IMAGES, "net": {"name": "mlp", "hidden": 64}}, {}, PICTURE),
+    "mlp": (SMALL, {}, PICTURE),
     "cnn": (IMAGES, {}, PICTURE),
     "resnet-8": ({**IMAGES, "net": {"name": "resnet_cifar", "depth": 8}}, {"lr": 0.05}, PICTURE),
     "gru (text)": ({"data": TEXTS, "net": {"name": "text_gru", **WORDS, "hidden": 64}}, {"lr": 0.3}, KIND),
@@ -64,10 +65,10 @@ NETS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # net and data,
 
 
 def size(size: str, work: Path, say: Say) -> Made:
-    """1 to 13 of 26 letters, half of the heirs' by inheritance; 1 to 50 % of one model's rows."""
+    """1 to 13 of 26 letters, the heir's by inheritance; 1 to 50 % of one model's rows, where SSD is FIUn."""
     cpu = size == "cpu"
-    names, base = (LETTERS, TABLE) if cpu else (tuple("0123456789"), IMAGES)
-    choices = ALL if cpu else (FIUN, STEER, MASK)
+    names, base = (LETTERS, TABLE) if cpu else (tuple("0123456789"), SMALL)
+    choices = (FIUN, SSD_, LFSSD_, STEER, MASK) if cpu else (FIUN, STEER, MASK)
     made: list[Made] = []
     for number in ASKED if cpu else (3,):
         asked = names[:number]
@@ -75,8 +76,8 @@ def size(size: str, work: Path, say: Say) -> Made:
         at = 100 * number / len(names)
         made.append(compared("classes", at, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
     for share in SHARES if cpu else (0.2,):
-        of = partial(_share, family("open-rows", IMAGES, heir=False), share)
-        made.append(compared("rows", 100 * share, of, [c for c in choices if c != MASK], _seeds(cpu), work, say))
+        of = partial(_share, family("open-rows", SMALL, heir=False), share)
+        made.append(compared("rows", 100 * share, of, [c for c in choices if c not in (SSD_, MASK)], _seeds(cpu), work, say))
     return together(made)
 
 

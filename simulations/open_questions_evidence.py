@@ -15,6 +15,7 @@ from open_questions_family import (
     IMAGES,
     MASK,
     SHARD,
+    SMALL,
     SSD_,
     STEER,
     Made,
@@ -150,8 +151,8 @@ def chain(name: str, lr: float, depth: int) -> Scenario:
         site = f"{BARE}-{1 + number % 2}"
         models[f"heir-{number}"] = {"born": "incremental", "from": [last], "site": site, "epochs": 2, "lr": lr}
         last = f"heir-{number}"
-    data = {**IMAGES["data"], "without": {f"{BARE}-*": [FORGET]}, "share": {FULL: 2}}
-    return parse({"name": name, **IMAGES, "data": data, "models": models}, name)
+    data = {**SMALL["data"], "without": {f"{BARE}-*": [FORGET]}, "share": {FULL: 2}}
+    return parse({"name": name, **SMALL, "data": data, "models": models}, name)
 
 
 def drift(size: str, work: Path, say: Say) -> Made:
@@ -168,7 +169,7 @@ def drift(size: str, work: Path, say: Say) -> Made:
         rows += [{**r, "at": r["depth"]} for r in found]
         origins += where
         for seed in range(seeds):
-            nest, other = Nest.of(work, scenario, seed), Nest.of(work, family("open-stranger", IMAGES, heir=False), seed + 100)
+            nest, other = Nest.of(work, scenario, seed), Nest.of(work, family("open-stranger", SMALL, heir=False), seed + 100)
             with nest.alone(), other.alone():
                 origins.append(kept(other.trained, lambda other=other: other.train(say))["origin"])
                 say(f"{cell}, seed {seed}: comparing evidence")

@@ -46,6 +46,7 @@ LETTER_DATA = {
     "test_limit": 120,
 }
 TABLE = {"data": LETTER_DATA, "net": {"name": "mlp", "hidden": 128}}  # 26 letters, 16 measurements each
+SMALL = {"data": {"set": "digits"}, "net": {"name": "mlp", "hidden": 64}}
 IMAGES = {"data": {"set": "digits"}, "net": {"name": "cnn", "channels": 8}}  # ten digits of 8x8 pixels
 
 

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from open_questions_family import (
     FIUN,
-    IMAGES,
     LETTERS,
-    LFSSD_,
     MASK,
+    SMALL,
     SSD_,
     STEER,
     TABLE,
@@ -37,7 +36,7 @@ MODELS = ("root", "heir")
 
 
 def repeated(size: str, work: Path, say: Say) -> Made:
-    """25 of 26 letters one after another; 50 times 1 % of the rows; each method on a family of its own."""
+    """25 of 26 letters one after another; 50 times 1 % of one model's rows, where SSD is FIUn; each method on a copy of its own."""
     cpu = size == "cpu"
     rows: Rows = []
     origins = []
@@ -58,14 +57,14 @@ def repeated(size: str, work: Path, say: Say) -> Made:
 def cells(cpu: bool, seed: int) -> list[tuple[str, Scenario, list[Request], tuple[Choice, ...]]]:
     """What is asked of which family, and who answers."""
     order = np.random.default_rng([seed, 4]).permutation(26)
-    base, names = (TABLE, LETTERS) if cpu else (IMAGES, tuple("0123456789"))
+    base, names = (TABLE, LETTERS) if cpu else (SMALL, tuple("0123456789"))
     asked = [names[i] for i in order if i < len(names)][: len(names) - 1 if cpu else 2]
     one_by_one = family("open-repeated", base, lacks=names[::2])
     many = family("open-batches", base, heir=False)
-    choices = (FIUN, SSD_, LFSSD_, STEER) if cpu else (FIUN, STEER)
+    choices = (FIUN, SSD_, STEER, MASK) if cpu else (FIUN, STEER, MASK)
     return [
-        (CLASSES, one_by_one, [Request(classes=(c,), id=c) for c in asked], (*choices, MASK)),
-        (BATCHES, many, samples(many, seed, 0.01, 50 if cpu else 2), choices),
+        (CLASSES, one_by_one, [Request(classes=(c,), id=c) for c in asked], choices),
+        (BATCHES, many, samples(many, seed, 0.01, 50 if cpu else 2), (FIUN, STEER)),
     ]
 
 
