@@ -53,12 +53,13 @@ TEXTS = {
     "vocabulary": 4096,
     "limit": 300,
 }
+PLANES = {"set": "open_sets:planes", "test": "open_sets:planes"}
 WORDS = {"vocabulary": 4096, "width": 32}
 PICTURE, KIND = "3", "LOC"
 NETS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # net and data, training, class
     "mlp": (SMALL, {}, PICTURE),
     "cnn": (IMAGES, {}, PICTURE),
-    "resnet-8": ({**IMAGES, "net": {"name": "resnet_cifar", "depth": 8}}, {"lr": 0.05}, PICTURE),
+    "resnet-8": ({"data": PLANES, "net": {"name": "resnet_cifar", "depth": 8}}, {"lr": 0.05}, PICTURE),
     "gru (text)": ({"data": TEXTS, "net": {"name": "text_gru", **WORDS, "hidden": 64}}, {"lr": 0.3}, KIND),
     "transformer (text)": ({"data": TEXTS, "net": {"name": "text_transformer", **WORDS}}, {"lr": 0.05}, KIND),
 }  # fmt: skip

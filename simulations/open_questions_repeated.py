@@ -36,7 +36,7 @@ MODELS = ("root", "heir")
 
 
 def repeated(size: str, work: Path, say: Say) -> Made:
-    """25 of 26 letters one after another; 50 times 1 % of one model's rows, where SSD is FIUn; each method on a copy of its own."""
+    """25 of 26 letters one after another; 50 times 1 % of one model's rows, where SSD is FIUn; each method on its own copy."""
     cpu = size == "cpu"
     rows: Rows = []
     origins = []
