@@ -12,6 +12,7 @@ from fedunlearn.lineage.plan import ABSENT
 
 LIMITS = Gate()
 UNTOUCHED = "untouched"
+LIKENESS = ("cosine", "spearman", "overlap")
 SAID = (
     "Cells: still recognised in %, lost on the rest in points; in brackets for how many of seeds, heirs and requests both were "
     "within the gate's limits. Seeds and heirs pooled."
@@ -156,21 +157,24 @@ def shift(rows: Rows) -> str:
 
 def drift(rows: Rows) -> str:
     """How far the root's evidence reaches, and how alike it is to an heir's own."""
-    parts = []
-    for cell in dict.fromkeys(r["cell"] for r in rows):
-        alike = [r for r in rows if r["cell"] == cell and "cosine" in r]
-        deepest = max(r["at"] for r in alike)
-        words = []
-        for evidence, part in dict.fromkeys((r["evidence"], r["part"]) for r in alike):
-            some = [r for r in alike if (r["evidence"], r["part"]) == (evidence, part)]
-            ends = [
-                "/".join(f"{_mean(r[k] for r in some if r['at'] == at):.2f}" for k in ("cosine", "spearman", "overlap"))
-                for at in (1, deepest)
-            ]
-            words.append(f"of {evidence}, {part}: {ends[0]} at depth 1, {ends[1]} at depth {deepest}")
-        parts.append(f"**{cell}: within the limits, {borne(rows, cell, ' generations')}.** Cosine, rank correlation, common "
-                     f"top 1 % with the heir's own evidence: {'; '.join(words)}.")  # fmt: skip
-    return "\n\n".join([*parts, grid(rows, "depth", lambda r: f"{r['cell'].split(':')[0]}, {r['at']}")])
+    cells = list(dict.fromkeys(r["cell"] for r in rows))
+    said = " ".join(f"{cell}: within the limits, {borne(rows, cell, ' generations')}." for cell in cells)
+    alike = [r for r in rows if "cosine" in r]
+    depths = sorted({1, max(r["at"] for r in alike)})
+    columns = (
+        "heirs trained",
+        "evidence of",
+        "layers",
+        *(f"depth {d}: cosine, rank correlation, common top 1 %" for d in depths),
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for cell, evidence, part in dict.fromkeys((r["cell"], r["evidence"], r["part"]) for r in alike):
+        of = [r for r in alike if (r["cell"], r["evidence"], r["part"]) == (cell, evidence, part)]
+        found = [", ".join(f"{_mean([r[k] for r in of if r['at'] == d]):.2f}" for k in LIKENESS) for d in depths]
+        lines.append(f"| {' | '.join((cell, evidence, part, *found))} |")
+    told = "Alike to the heir's own evidence, on the same rows:\n\n" + "\n".join(lines)
+    edits = grid(rows, "heirs trained, depth", lambda r: f"{r['cell'].split(':')[0]}, {r['at']}")
+    return f"**{said}**\n\n{told}\n\n{edits}"
 
 
 def labels(rows: Rows) -> str:
@@ -216,9 +220,8 @@ def nets(rows: Rows) -> str:
     return f"**Within the limits: {listed(rows, lambda r: r['cell'])}.**\n\n" + grid(rows, "net", lambda r: r["cell"])
 
 
-def _mean(values: Any) -> float:
-    known = list(values)
-    return sum(known) / len(known)
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 ANSWERS: dict[str, Callable[[Rows], str]] = {

@@ -25,7 +25,7 @@ from open_questions_family import (
     compared,
     family,
     samples,
-)  # fmt: skip
+)
 from single import model, random_cell, sub_cell
 from torch.nn.functional import cross_entropy
 

@@ -23,7 +23,7 @@ from open_questions_family import (
     classes,
     compared,
     family,
-)  # fmt: skip
+)
 from poisoned_evidence import unguarded
 from scipy.stats import spearmanr
 from torch import Tensor

@@ -18,7 +18,7 @@ from open_questions_family import (
     Rows,
     family,
     samples,
-)  # fmt: skip
+)
 from torch import nn
 
 from fedunlearn.compare import Choice
