@@ -65,7 +65,7 @@ def draw(result: Mapping[str, Any]) -> None:
         FIGURES.mkdir(exist_ok=True)
         text = StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    rounded = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text.getvalue())  # points: none is smaller
+    rounded = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.1f}", text.getvalue())  # points
     (FIGURES / f"open_{result['question']}.svg").write_text(re.sub(r"^[ \t]+|[ \t]+$", "", rounded, flags=re.M))
 
 
@@ -78,7 +78,7 @@ def _fill(axes: Axes, panel: Panel) -> None:
         style = {RETRAINED: "--", "before": ":"}.get(name, "none" if panel.names else "-")
         nudge = 0.1 * (number - (len(panel.lines) - 1) / 2) if panel.names else 0.0
         mean = [sum(v) / len(v) for v in each]
-        mark = "" if len(line) > 15 or name in (RETRAINED, "before") else MARKS[number % len(MARKS)]
+        mark = "" if len(line) > 8 or name in (RETRAINED, "before") else MARKS[number % len(MARKS)]
         shown = [at + nudge for at in x]
         axes.plot(shown, mean, color=colour, linestyle=style, marker=mark, label=name)
         if panel.names:
