@@ -24,7 +24,8 @@ COLOURS = {"fiun": "#d95f02", "ssd": "#3b82c4", "lfssd": "#1b9e77", "fisher mask
 OTHERS = ("#d95f02", "#3b82c4", "#1b9e77", "#c25b9e", "#b8860b", "#8470d8")
 MARKS = "osD^vPX*"
 STYLE = {
-    "svg.hashsalt": "fedunlearn", "svg.fonttype": "none", "font.size": 8, "text.color": GREY, "axes.labelcolor": GREY,
+    "svg.hashsalt": "fedunlearn", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"], "font.size": 8,
+    "text.color": GREY, "axes.labelcolor": GREY,
     "axes.edgecolor": GREY, "axes.titlecolor": GREY, "xtick.color": GREY, "ytick.color": GREY, "axes.titlesize": 8,
     "legend.fontsize": 7, "legend.frameon": False, "lines.linewidth": 1.2, "lines.markersize": 3,
 }  # fmt: skip
