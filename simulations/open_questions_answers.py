@@ -1,0 +1,237 @@
+"""What the results of the open questions say, in tables and plain sentences; every number is computed from them here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from open_questions_repeated import broken
+from reproduction import RETRAINED, Rows, counted, left, lost
+from scipy.stats import spearmanr
+
+from fedunlearn.evaluation import Gate
+from fedunlearn.lineage.plan import ABSENT
+
+LIMITS = Gate()
+UNTOUCHED = "untouched"
+LIKENESS = ("cosine", "spearman", "overlap")
+SAID = (
+    "Cells: still recognised in %, lost on the rest in points; in brackets for how many of seeds, heirs and requests both were "
+    "within the gate's limits. Seeds and heirs pooled."
+)
+
+
+def within(rows: Rows) -> bool | None:
+    """Whether the limits are kept, seeds and heirs pooled; None where nothing was tested."""
+    some = counted(rows)
+    remains, cost, again = left(some), lost(some), left([_again(r) for r in some])
+    if remains is None or cost is None:
+        return None
+    if {r["target"] for r in some} == {ABSENT}:
+        near = remains <= 100 * LIMITS.forgotten_at_most
+    else:
+        near = again is not None and abs(remains - again) <= 100 * LIMITS.distance_to_retrained_at_most
+    return near and cost <= 100 * LIMITS.retained_drop_at_most
+
+
+def _again(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of the retrained model, as if retraining were a method."""
+    return {**row, "forgotten_after": row["retrained_forgotten"], "retained_after": row["retrained_retained"]}
+
+
+def _with_untouched(rows: Rows) -> Rows:
+    """The rows of all methods, and those of doing nothing, where that is not sure to fail."""
+    of = [{"request": "", **r} for r in rows if "method" in r]
+    same = [{**r, "forgotten_after": r["forgotten_before"], "retained_after": r["retained_before"]} for r in of]
+    return of + [{**r, "method": UNTOUCHED} for r in same if r["target"] != ABSENT and r["method"] == of[0]["method"]]
+
+
+def _methods(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(r["method"] for r in rows if "method" in r))
+
+
+def _cell(rows: Rows) -> str:
+    some = counted(rows)
+    if not some:
+        return "-"
+    each = [[r for r in some if (r["seed"], r["heir"], r["request"]) == k] for k in dict.fromkeys(map(_key, some))]
+    return f"{left(some):.1f}, {lost(some):.1f} ({sum(within(e) is True for e in each)} of {len(each)})"
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["seed"], row["heir"], row["request"]
+
+
+def grid(rows: Rows, what: str, name: Callable[[Mapping[str, Any]], str]) -> str:
+    """A line for every value that was tried, a column for every method and for the retrained model."""
+    of = _with_untouched(rows)
+    methods = _methods(of)
+    lines = [f"| {what} | {' | '.join((*methods, RETRAINED))} |", "|---" * (len(methods) + 2) + "|"]
+    for at in dict.fromkeys(map(name, of)):
+        there = [r for r in of if name(r) == at]
+        cells = [_cell([r for r in there if r["method"] == m]) for m in methods]
+        again = counted([_again(r) for r in there])
+        cells.append(f"{left(again):.1f}, {lost(again):.1f}" if again else "-")
+        lines.append(f"| {at} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def borne(rows: Rows, cell: str, unit: str, methods: Sequence[str] = ()) -> str:
+    """Up to which value each method keeps to the limits, without a gap, in words."""
+    of = _with_untouched([r for r in rows if r["cell"] == cell])
+    tried = sorted({r["at"] for r in of})
+    words = []
+    for method in methods or _methods(of):
+        kept = []
+        for at in tried:
+            if within([r for r in of if r["method"] == method and r["at"] == at]) is not True:
+                break
+            kept.append(at)
+        far = "nowhere" if not kept else f"up to {kept[-1]:.3g}{unit}" + " (the most tried)" * (kept[-1] == tried[-1])
+        words.append(f"{method} {far}")
+    return "; ".join(words)
+
+
+def listed(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> str:
+    """Where each method keeps to the limits, and where not, in words."""
+    of = _with_untouched(rows)
+    places = list(dict.fromkeys(map(name, of)))
+    words = []
+    for method in _methods(of):
+        said = {p: within([r for r in of if r["method"] == method and name(r) == p]) for p in places}
+        fails = [p for p, kept in said.items() if kept is False]
+        fits = sum(v is True for v in said.values())
+        words.append(f"{method} in {fits} of {fits + len(fails)}" + (f" (not: {', '.join(fails)})" if fails else ""))
+    return "; ".join(words)
+
+
+def repeated(rows: Rows) -> str:
+    """The request that is one too many."""
+    columns = ("requests", "method", "first after which the rest is down by more than 5 points: pooled", "earliest of all",
+               "lost at the end", "of all that was asked, still recognised at the end", "failed requests")  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    words = []
+    for cell in dict.fromkeys(r["cell"] for r in rows):
+        of = [r for r in rows if r["cell"] == cell]
+        last = max(r["at"] for r in of)
+        for method in (*_methods(of), RETRAINED):
+            some = [r for r in of if r["method"] == (method if method != RETRAINED else of[0]["method"])]
+            if method == RETRAINED:
+                some = [{**r, "rest": r["rest_retrained"], "forgotten": r["retrained"], "failed": ""} for r in some]
+            pooled = [_average([r for r in some if r["at"] == at]) for at in range(last + 1)]
+            each = [
+                [r for r in some if (r["seed"], r["heir"]) == k] for k in dict.fromkeys((r["seed"], r["heir"]) for r in some)
+            ]
+            first, single = broken(pooled), [b for one in each if (b := broken(one)) is not None]
+            end = pooled[-1]
+            failed = sum(bool(r["failed"]) for r in some)
+            shown = (f"{first}" if first else "none", f"{min(single)}" if single else "none")
+            numbers = (f"{100 * (end['rest_before'] - end['rest']):.1f}", f"{100 * end['forgotten']:.1f}")
+            lines.append(f"| {last} x {cell} | {method} | {' | '.join((*shown, *numbers))} | {failed} of {len(some)} |")
+            if method != RETRAINED:
+                words.append(f"{method} breaks at request {first}" if first else f"{method} bears all {last}")
+        words[-1] += f" ({cell}). "
+    text = "; ".join(words).replace(". ;", ".")
+    return f"**Until the rest is down by more than 5 points: {text.strip()}**\n\n" + "\n".join(lines)
+
+
+def _average(rows: Rows) -> dict[str, Any]:
+    """Models and seeds after as many requests: the mean of each number."""
+    keys = ("rest", "rest_before", "forgotten")
+    known = {k: [r[k] for r in rows if r[k] is not None] for k in keys}
+    return {"at": rows[0]["at"], **{k: sum(v) / len(v) if v else None for k, v in known.items()}}
+
+
+def size(rows: Rows) -> str:
+    """The most that can be forgotten."""
+    said = "; ".join(f"of the {cell}: {borne(rows, cell, ' %')}" for cell in dict.fromkeys(r["cell"] for r in rows))
+    return f"**Within the limits, {said}.**\n\n" + grid(rows, "forgotten", lambda r: f"{r['at']:.0f} % of the {r['cell']}")
+
+
+def shift(rows: Rows) -> str:
+    """What evidence of other rows does, and how often it is refused."""
+    of = [r for r in rows if r["cell"] != "as trained"]
+    refused = {cell: [bool(r["refused"]) for r in rows if r["cell"] == cell] for cell in dict.fromkeys(r["cell"] for r in rows)}
+    told = ", ".join(f"{cell} {sum(v)} of {len(v)}" for cell, v in refused.items())
+    first = f"**Within the limits: {listed(of, lambda r: r['cell'])}.** Refused by the bounds on evidence, by heir: {told}."
+    return f"{first}\n\n" + grid(rows, "evidence measured on", lambda r: r["cell"])
+
+
+def drift(rows: Rows) -> str:
+    """How far the root's evidence reaches, and how alike it is to an heir's own."""
+    cells = list(dict.fromkeys(r["cell"] for r in rows))
+    said = " ".join(f"{cell}: within the limits, {borne(rows, cell, ' generations')}." for cell in cells)
+    alike = [r for r in rows if "cosine" in r]
+    depths = sorted({1, max(r["at"] for r in alike)})
+    columns = (
+        "heirs trained",
+        "evidence of",
+        "layers",
+        *(f"depth {d}: cosine, rank correlation, common top 1 %" for d in depths),
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for cell, evidence, part in dict.fromkeys((r["cell"], r["evidence"], r["part"]) for r in alike):
+        of = [r for r in alike if (r["cell"], r["evidence"], r["part"]) == (cell, evidence, part)]
+        found = [", ".join(f"{_mean([r[k] for r in of if r['at'] == d]):.2f}" for k in LIKENESS) for d in depths]
+        lines.append(f"| {' | '.join((cell, evidence, part, *found))} |")
+    told = "Alike to the heir's own evidence, on the same rows:\n\n" + "\n".join(lines)
+    edits = grid(rows, "heirs trained, depth", lambda r: f"{r['cell'].split(':')[0]}, {r['at']}")
+    return f"**{said}**\n\n{told}\n\n{edits}"
+
+
+def labels(rows: Rows) -> str:
+    """How many wrong labels each method bears."""
+    cell = rows[0]["cell"]
+    return f"**Within the limits: {borne(rows, cell, ' %')}.**\n\n" + grid(rows, "wrong labels", lambda r: f"{r['at']:.0f} %")
+
+
+def parts(rows: Rows) -> str:
+    """Which masks forget which part."""
+
+    def name(row: Mapping[str, Any]) -> str:
+        return f"{row['cell']}, {row['at']:.0f} % of the units" if row["at"] else f"{row['cell']}, strength chosen"
+
+    return f"**Within the limits: {listed(rows, name)}.**\n\n" + grid(rows, "forgotten", name)
+
+
+def strength(rows: Rows) -> str:
+    """Which alphas do, and whether the loss tells which."""
+
+    def name(row: Mapping[str, Any]) -> str:
+        return f"{row['cell']}, alpha {row['at']:g}" if row["at"] else f"{row['cell']}, chosen"
+
+    words = []
+    for method in dict.fromkeys(r["method"] for r in rows if r["at"]):
+        pairs = []
+        for key in dict.fromkeys((r["cell"], r["seed"], r["class"]) for r in rows):
+            tried = [r for r in rows if r["at"] and (r["cell"], r["seed"], r["class"], r["method"]) == (*key, method)]
+            best = min(
+                tried, key=lambda r: (r["forgotten_after"] + max(0.0, r["retained_before"] - r["retained_after"]), r["at"])
+            )
+            pairs.append((best["at"], best["loss"]))
+        found = spearmanr(*zip(*pairs, strict=True))
+        words.append(f"{method} {found.statistic:+.2f} (p = {found.pvalue:.2f})")
+    told = (
+        f"Rank correlation of the best alpha with the mean loss of what is forgotten, {len(pairs)} cases: {', '.join(words)}."
+    )
+    return f"**Within the limits: {listed(rows, name)}.** {told}\n\n" + grid(rows, "", name)
+
+
+def nets(rows: Rows) -> str:
+    """In which nets."""
+    return f"**Within the limits: {listed(rows, lambda r: r['cell'])}.**\n\n" + grid(rows, "net", lambda r: r["cell"])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+ANSWERS: dict[str, Callable[[Rows], str]] = {
+    "repeated": repeated, "size": size, "shift": shift, "drift": drift, "labels": labels, "parts": parts, "strength": strength,
+    "nets": nets,
+}  # fmt: skip
+
+
+def answer(result: Mapping[str, Any]) -> str:
+    """The figure, the answer and its table, as they stand in a document beside the folder of figures."""
+    name = result["question"]
+    said = ANSWERS[name](result["rows"])
+    return f"![{result['asks']}](figures/open_{name}.svg)\n\n{said}" + ("" if name == "repeated" else f"\n\n{SAID}")

@@ -1,0 +1,185 @@
+"""Open questions that a comparison of methods answers: how much, with which strength, with wrong labels, in which net."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from open_questions_family import (
+    ALL,
+    FISHER_MASK,
+    FIUN,
+    FULL,
+    IMAGES,
+    LETTERS,
+    LFSSD_,
+    MASK,
+    SHARD,
+    SMALL,
+    SSD_,
+    STEER,
+    TABLE,
+    Made,
+    Rows,
+    classes,
+    compared,
+    family,
+    samples,
+)
+from single import model, random_cell, sub_cell
+from torch.nn.functional import cross_entropy
+
+from fedunlearn.compare import Choice, Subject
+from fedunlearn.compare.work import Nest, Say, kept
+from fedunlearn.evaluation.outputs import logits
+from fedunlearn.methods.fisher_mask import FisherMask
+from fedunlearn.methods.lfssd import LFSSD
+from fedunlearn.methods.ssd import SSD
+from fedunlearn.nets import load
+from fedunlearn.runtime import Family
+from fedunlearn.scenario import Scenario, workers
+
+ASKED = (1, 5, 13)  # of 26 letters
+SHARES = (0.01, 0.1, 0.3, 0.5)  # of the rows
+WRONG = (0, 20, 40)  # % of labels
+ALPHAS = (0.1, 1.0, 10.0, 100.0)
+LAMS = (1.0, 0.1)
+RATIOS = (0.02, 0.1, 0.5)
+TUNED = 5  # epochs, the paper's S
+TEXTS = {
+    "set": "text/trec6-{part}.jsonl.gz",
+    "test": "text/trec6-{part}.jsonl.gz",
+    "tokens": 24,
+    "vocabulary": 4096,
+    "limit": 300,
+}
+PLANES = {"set": "open_sets:planes", "test": "open_sets:planes"}
+WORDS = {"vocabulary": 4096, "width": 32}
+PICTURE, KIND = "3", "LOC"
+NETS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # net and data, training, class
+    "mlp": (SMALL, {}, PICTURE),
+    "cnn": (IMAGES, {}, PICTURE),
+    "resnet-8": ({"data": PLANES, "net": {"name": "resnet_cifar", "depth": 8}}, {"lr": 0.05}, PICTURE),
+    "gru (text)": ({"data": TEXTS, "net": {"name": "text_gru", **WORDS, "hidden": 64}}, {"lr": 0.3}, KIND),
+    "transformer (text)": ({"data": TEXTS, "net": {"name": "text_transformer", **WORDS}}, {"lr": 0.05}, KIND),
+}  # fmt: skip
+
+
+def size(size: str, work: Path, say: Say) -> Made:
+    """1 to 13 of 26 letters, the heir's by inheritance; 1 to 50 % of one model's rows, where SSD is FIUn."""
+    cpu = size == "cpu"
+    names, base = (LETTERS, TABLE) if cpu else (tuple("0123456789"), SMALL)
+    choices = (FIUN, SSD_, LFSSD_, STEER, MASK) if cpu else (FIUN, STEER, MASK)
+    made: list[Made] = []
+    for number in ASKED if cpu else (3,):
+        asked = names[:number]
+        subject = Subject(family(f"open-size-{number}", base, asked), (classes(asked),))
+        at = 100 * number / len(names)
+        made.append(compared("classes", at, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+    for share in SHARES if cpu else (0.2,):
+        of = partial(_share, family("open-rows", SMALL, heir=False), share)
+        made.append(compared("rows", 100 * share, of, [c for c in choices if c not in (SSD_, MASK)], _seeds(cpu), work, say))
+    return together(made)
+
+
+def _share(scenario: Scenario, share: float, seed: int) -> Subject:
+    return Subject(scenario, tuple(samples(scenario, seed, share)))
+
+
+def labels(size: str, work: Path, say: Say) -> Made:
+    """0 to 40 % of wrong labels in what models were trained on; tested on right ones."""
+    cpu = size == "cpu"
+    made = []
+    for wrong in WRONG if cpu else (20,):
+        base = {**IMAGES, "data": {"set": f"open_sets:wrong_{wrong}", "test": f"open_sets:wrong_{wrong}"}}
+        subject = Subject(family(f"open-wrong-{wrong}", base, ("3",)), (classes(("3",)),))
+        choices = ALL if cpu else (FISHER_MASK, MASK)
+        made.append(compared("wrong labels", wrong, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+    return together(made)
+
+
+def parts(size: str, work: Path, say: Say) -> Made:
+    """FisherMask at several ratios, alone and with fine-tuning: a class, a digit of a pair, 1 % of the rows."""
+    cpu = size == "cpu"
+    whole = Subject(model("single"), (classes(("3",)),))
+    asked = {
+        "a class": lambda seed: whole,
+        "a sub-class": sub_cell((), ("3",)).subject,
+        "1 % of the rows": random_cell(()).subject,
+    }
+    made = []
+    for cell, subject in asked.items() if cpu else [("a sub-class", asked["a sub-class"])]:
+        for ratio in RATIOS if cpu else RATIOS[1:2]:
+            choices = [
+                Choice(label, FisherMask(ratio=ratio, tune=tune, per_heir=True))
+                for label, tune in (("mask", 0), (f"mask, then {TUNED} epochs", TUNED))
+            ]
+            made.append(compared(cell, 100 * ratio, subject, choices, _seeds(cpu), work, say))
+        auto = Choice("mask, auto", FisherMask(per_heir=True))
+        others = (auto, SSD_, STEER) if cpu else (auto,)
+        made.append(compared(cell, 0, subject, others, _seeds(cpu), work, say))
+    return together(made)
+
+
+def strength(size: str, work: Path, say: Say) -> Made:
+    """SSD's and LFSSD's alpha and lam by hand, beside what is chosen; and the mean loss of what is forgotten."""
+    cpu = size == "cpu"
+    made: list[Made] = []
+    bases = {"digits": (IMAGES, ("3", "8")), "letters": (TABLE, ("A", "E"))}
+    for cell, (base, names) in bases.items() if cpu else [("digits", (IMAGES, ("3",)))]:
+        scenario = family(f"open-strength-{cell}", base, heir=False)
+        subject = Subject(scenario, tuple(classes((c,)) for c in names))
+        for alpha in ALPHAS if cpu else ALPHAS[:1]:
+            choices = [
+                Choice(f"{label}, lam {lam:g}", kind(alpha=alpha, lam=lam, per_heir=True))
+                for label, kind in (("ssd", SSD), ("lfssd", LFSSD))
+                for lam in LAMS
+            ]
+            made.append(compared(cell, alpha, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+        found = (SSD_, LFSSD_, Choice("ssd, percentile", SSD(alpha="percentile", lam=1.0)), MASK) if cpu else (SSD_,)
+        made.append(compared(cell, 0, lambda seed, s=subject: s, found, _seeds(cpu), work, say))
+        losses = {(seed, c): _loss(work, scenario, seed, c) for seed in range(_seeds(cpu)) for c in names}
+        for row in (r for of, _ in made for r in of if r["cell"] == cell):
+            row["loss"] = losses[row["seed"], row["class"]]
+    return together(made)
+
+
+def _loss(work: Path, scenario: Scenario, seed: int, c: str) -> float:
+    """The root's mean loss on the rows of a class that it was trained on."""
+    nest = Nest.of(work, scenario, seed)
+
+    def once() -> dict[str, Any]:
+        of = Family.open(nest.family)
+        here = workers(nest.scenario, of)[FULL]
+        found = of.store(FULL).read(of.heads["root"])
+        rows = here.data.all(SHARD).of([c])
+        net = load(here.make_net(len(found.head.classes), found.net), found.weights).eval()
+        return {"loss": float(cross_entropy(logits(net, rows), rows.y))}
+
+    return float(kept(nest.folder / "losses" / f"{c}.json", once)["loss"])
+
+
+def nets(size: str, work: Path, say: Say) -> Made:
+    """SSD's Fisher and LFSSD's sensitivity on five kinds of nets."""
+    cpu = size == "cpu"
+    made = []
+    for at, (net, (base, trained, forget)) in enumerate(NETS.items() if cpu else [("mlp", NETS["mlp"])]):
+        name = f"open-net-{net.split()[0]}"
+        subject = Subject(family(name, base, heir=False, **trained), (classes((forget,)),))
+        choices = (SSD_, LFSSD_, STEER, MASK) if cpu else (SSD_, LFSSD_)
+        made.append(compared(net, at, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+    return together(made)
+
+
+def together(made: Iterable[Made]) -> Made:
+    """Rows of several cells as one."""
+    rows: Rows = []
+    origins: list[Any] = []
+    for of, where in made:
+        rows += of
+        origins += where
+    return rows, origins
+
+
+def _seeds(cpu: bool) -> int:
+    return 3 if cpu else 1

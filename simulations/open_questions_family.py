@@ -1,0 +1,148 @@
+"""What the open questions share: small families whose heir lacks what its root knew, methods, and what is asked of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import RESULTS
+
+from fedunlearn.compare import Choice, Subject, compare
+from fedunlearn.compare.work import Say
+from fedunlearn.evaluation import Gate, Scores
+from fedunlearn.lineage import Request
+from fedunlearn.methods import FIUn, LogitMask, Steer
+from fedunlearn.methods.fisher_mask import FisherMask
+from fedunlearn.methods.lfssd import LFSSD
+from fedunlearn.methods.ssd import SSD
+from fedunlearn.scenario import Scenario
+from fedunlearn.scenario.build import open_site_data
+from fedunlearn.scenario.files import parse
+
+Rows = list[dict[str, Any]]
+Made = tuple[Rows, list[Mapping[str, Any]]]  # rows, and where they come from
+
+FULL, BARE, SHARD = "full", "bare", "main"
+KEPT = ("seed", "method", "request", "class", "heir", "depth", "target", "forgotten_before", "forgotten_after",
+        "retained_before", "retained_after", "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten",
+        "rows_retained", "strength", "status")  # fmt: skip
+
+FIUN = Choice("fiun", FIUn())
+SSD_ = Choice("ssd", SSD())
+LFSSD_ = Choice("lfssd", LFSSD(per_heir=True))
+FISHER_MASK = Choice("fisher mask", FisherMask(per_heir=True))
+STEER = Choice("steer", Steer())
+MASK = Choice("logit mask", LogitMask())
+ALL = (FIUN, SSD_, LFSSD_, FISHER_MASK, STEER, MASK)
+
+LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+LETTER_DATA = {
+    "set": "tabular/letter-{part}.npz",
+    "test": "tabular/letter-{part}.npz",
+    "scale": 15,
+    "limit": 250,
+    "test_limit": 120,
+}
+TABLE = {"data": LETTER_DATA, "net": {"name": "mlp", "hidden": 128}}  # 26 letters, 16 measurements each
+SMALL = {"data": {"set": "digits"}, "net": {"name": "mlp", "hidden": 64}}
+IMAGES = {"data": {"set": "digits"}, "net": {"name": "cnn", "channels": 8}}  # ten digits of 8x8 pixels
+
+
+@dataclass(frozen=True)
+class Question:
+    """One open question.
+
+    Args:
+        name: of its result file, after `open_`.
+        asks: the question.
+        papers: which open questions of which papers it is.
+        run: given a size, a folder to work in and somebody to tell, makes the rows.
+    """
+
+    name: str
+    asks: str
+    papers: tuple[str, ...]
+    run: Callable[[str, Path, Say], Made]
+
+
+class Lenient(Gate):
+    """Strengths are chosen for its limits, and whatever comes of it is committed, unevaluated: as if nobody looked."""
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """None is looked at."""
+        return ()
+
+    def judge(
+        self,
+        target: str,
+        before: Scores,
+        after: Scores,
+        retrained: Scores | None,
+        evaluation: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> tuple[list[str], list[str]]:
+        """No objection."""
+        del target, before, after, retrained, evaluation
+        return [], []
+
+
+def family(name: str, base: Mapping[str, Any], lacks: Sequence[str] = (), heir: bool = True, **trained: Any) -> Scenario:
+    """A root that one site trains, and an heir that another goes on training without some classes.
+
+    Args:
+        name: of the topology.
+        base: data and net.
+        lacks: classes that the heir's site lacks.
+        heir: whether there is one.
+        **trained: how the root is.
+    """
+    models: dict[str, Any] = {"root": {"born": "incremental", "site": FULL, "epochs": 12, **trained}}
+    if heir:
+        models["heir"] = {"born": "incremental", "from": ["root"], "site": BARE}
+    data = {**base["data"], "without": {BARE: list(lacks)} if heir else {}, "share": {FULL: 3} if heir else {}}
+    folder = str(Path(__file__).parent / "families")
+    return parse({"name": name, "folder": folder, **base, "data": data, "models": models}, name)
+
+
+def samples(scenario: Scenario, seed: int, share: float, parts: int = 1, site: str = FULL) -> list[Request]:
+    """Disjoint requests for a share each of the rows that the root was trained on, drawn by the seed."""
+    rows = open_site_data(scenario.seeded(seed), RESULTS)[site].all(SHARD)
+    order, each = np.random.default_rng([seed, 3]).permutation(len(rows)), max(1, round(share * len(rows)))
+    drawn = [sorted(order[i * each : (i + 1) * each]) for i in range(parts)]
+    return [
+        Request(samples=tuple(f"{site}/{SHARD}/{rows.keys[i]}" for i in one), id=f"{share:.0%} of the rows, {n}")
+        for n, one in enumerate(drawn, 1)
+    ]
+
+
+def classes(names: Sequence[str]) -> Request:
+    """A request for classes, called by their number where there are several."""
+    return Request(classes=tuple(names), id=names[0] if len(names) == 1 else f"{len(names)} classes")
+
+
+def compared(
+    cell: str, at: float, subject: Callable[[int], Subject], choices: Sequence[Choice], seeds: int, work: Path, say: Say
+) -> Made:
+    """Rows of one cell of a comparison, all seeds, and where they come from.
+
+    Args:
+        cell: what is varied.
+        at: the value it has.
+        subject: of a seed.
+        choices: methods.
+        seeds: how many.
+        work: the folder; what is there is not made again.
+        say: told what is being done.
+    """
+    rows, origins = [], []
+    for seed in range(seeds):
+        found = compare([subject(seed)], choices, [seed], work, progress=partial(_said, say, f"{cell} {at:g}: "))
+        rows += [{"cell": cell, "at": at, **{k: r[k] for k in KEPT}} for r in found["rows"]]
+        origins.append({k: found[k] for k in ("versions", "commit", "host")})
+    return rows, origins
+
+
+def _said(say: Say, where: str, text: str) -> None:
+    say(where + text)
