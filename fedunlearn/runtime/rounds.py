@@ -7,7 +7,7 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import Gate
 from fedunlearn.importance import Importance, pool
-from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Plan, Point
+from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Model, Plan, Point
 from fedunlearn.methods import METHODS, Case, Evidence, Method
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
 from fedunlearn.methods.menu import settings_of
@@ -109,6 +109,7 @@ def measure(
     travel = {(p.model, measured_on[p.model]) for p in usable if p.site != lineage[p.model].home}
     fetched = fetch(family, travel | {(name, current[name]) for name in away}, backend, roll)
     name, settings = (menu_name(method), settings_of(method)) if method.apart else ("", {})
+    gone = gone_from(family)
 
     def task(model: str, version: str, key: str, selection: Selection | None, classes: tuple[str, ...], want: Want) -> Measure:
         site, shard = key.split("/", 1)
@@ -117,8 +118,9 @@ def measure(
         plain = replace(Measure.of(want, site, version, shard, method.layers, selection, classes, sent), precision=precise)
         if selection is None:
             return plain
-        masked = tuple(c for c in plan.request.classes if c in lineage[model].head) if want.loss == "masked" else ()
-        return replace(plain, masked=masked, method=name, settings=settings)
+        return replace(
+            plain, masked=_masked(lineage[model], plan, gone) if want.loss == "masked" else (), method=name, settings=settings
+        )
 
     def carried(model: str, version: str, site: str) -> bool:
         return site == lineage[model].home or (model, version) in fetched
@@ -174,6 +176,13 @@ def points_of(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple
     if method.apart and plan.request.classes:
         points = [replace(p, classes=(c,)) for p in points for c in p.classes if c in lineage[p.model].head]
     return tuple(dict.fromkeys(points))
+
+
+def _masked(model: Model, plan: Plan, gone: tuple[str, ...]) -> tuple[str, ...]:
+    """What outputs are to lack: the classes asked for, and those forgotten before, which must not come back in their place."""
+    asked = tuple(c for c in plan.request.classes if c in model.head)
+    before = tuple(c for c in gone if c in model.head and c not in asked)
+    return asked + before if len(asked + before) < len(model.head) else asked
 
 
 def _is_part(point: Point, heir: Heir, shard: str, classes: tuple[str, ...]) -> bool:

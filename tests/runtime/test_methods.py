@@ -20,7 +20,7 @@ from fedunlearn.runtime import Family, InProcess, Record, unlearn
 from fedunlearn.runtime.merging import merge
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
-from fedunlearn.runtime.tasks import Answer, Apply, Lot, Measured, Task
+from fedunlearn.runtime.tasks import Answer, Apply, Lot, Measure, Measured, Task
 from fedunlearn.scenario import Scenario, workers
 from tests.conftest import LEAVE, NORTH, snapshot
 
@@ -149,6 +149,25 @@ def test_one_of_two_sites_is_steered_as_far_as_a_retrained_model_would_go(family
     record = unlearn(family, NORTH, "steer", backend_of(family))
     assert {m["target"] for n, m in by_name(record).items() if n in HEIRS} == {"as_retrained"}
     assert all(m["status"] != "committed" for n, m in by_name(record).items() if n in HEIRS)  # nobody can say how far
+
+
+def test_what_was_forgotten_before_does_not_take_the_place_of_what_is_forgotten_next(
+    family: Family, backend_of: BackendOf
+) -> None:
+    """The outputs to move towards lack both."""
+    asked: list[Measure] = []
+
+    class Listening(InProcess):
+        def carry(self, tasks: Sequence[Task]) -> list[Answer]:
+            asked.extend(t for t in tasks if isinstance(t, Measure) and t.selection is not None)
+            return super().carry(tasks)
+
+    backend = Listening(backend_of(family).workers)
+    unlearn(family, LEAVE, "steer", backend)
+    assert {t.masked for t in asked} == {("0",)}
+    asked.clear()
+    unlearn(family, Request(classes=("2",)), "steer", backend)
+    assert {t.masked for t in asked} == {("2", "0"), ("2",)}  # triage has no output for 0
 
 
 NEEDS = {
