@@ -19,6 +19,7 @@ from fedunlearn.methods.base import Evidence, Strength
 from fedunlearn.nets import load
 from fedunlearn.runtime.births import survey, train
 from fedunlearn.runtime.examine import examine, masked
+from fedunlearn.runtime.guard import OPEN, Guard
 from fedunlearn.runtime.homes import home_of
 from fedunlearn.runtime.mirror import erase, follow
 from fedunlearn.runtime.tasks import (
@@ -58,6 +59,7 @@ class Worker:
         device: where to compute.
         lent: data of other places, by place: none but in a simulation that grants methods what no deployment does.
         methods: beyond the menu, that a task out of a message may name here; each "their.module:Class".
+        guard: what is done to sums before they are sent.
     """
 
     place: str
@@ -67,6 +69,7 @@ class Worker:
     device: str = "cpu"
     lent: Mapping[str, SiteData] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
+    guard: Guard = OPEN
 
     def handle(self, task: Task) -> Answer:
         """Do one task.
@@ -84,7 +87,7 @@ class Worker:
                     version = self.store.read(task.version)
                     return Fetched(version.weights, version.head, version.net)
                 case Measure():
-                    return self._measure(task)
+                    return self._measure(task, self.guard)
                 case Deposit():
                     return self._deposit(task)
                 case Score():
@@ -103,9 +106,11 @@ class Worker:
                 case Seal():
                     return erase(task, self.store)
 
-    def _measure(self, task: Measure) -> Measured:
-        banked = self._banked(task)
+    def _measure(self, task: Measure, guard: Guard = OPEN) -> Measured:
+        """By default as it is, for use here."""
+        banked = None if guard.clip else self._banked(task)  # rows in a sum cannot be clipped any more
         if banked is not None and not task.method:
+            guard.admit(banked.count)
             return Measured(task.version, _rounded(banked, task), 0)
         found = self._weights(task)
         if task.selection is not None:
@@ -114,13 +119,17 @@ class Worker:
             rows = self.data.training(task.shard, task.classes).for_head(found.head.classes)
         if 0 < task.most < len(rows):
             rows = rows.take([i * len(rows) // task.most for i in range(task.most)])
-        net = self._net(found)
-        importance = measure(
-            net, rows.x.to(self.device), rows.y.to(self.device), head=found.head, layers=task.layers,
-            statistic=task.statistic, loss=task.loss, masked=task.masked,
-        )  # fmt: skip
+        net, x, y = self._net(found), rows.x.to(self.device), rows.y.to(self.device)
+
+        def of(part: slice) -> Importance:
+            return measure(
+                net, x[part], y[part], head=found.head, layers=task.layers, statistic=task.statistic, loss=task.loss,
+                masked=task.masked, seed=part.start or 0,  # of labels that are drawn: one row at a time, each has its own
+            )  # fmt: skip
+
+        importance = guard.measured(task, found, rows, of, self.store.folder)
         enough = self._enough(task, found, net, rows, importance) if task.method and len(rows) else None
-        return Measured(task.version, _rounded(importance, task), len(rows), enough)
+        return Measured(task.version, _rounded(importance, task), len(rows), enough, guard.clip, guard.noise)
 
     def _enough(self, task: Measure, found: Fetched | Version, net: nn.Module, rows: Rows, of: Importance) -> float | None:
         """The method's number for this evidence: on calibration rows of the class; on the measured ones if there are none."""
