@@ -10,6 +10,7 @@ from bench_plan import table as plans
 from bench_runtime import table as runtime
 from common import RESULTS
 from depth_probe import table as depth
+from evidence_leaks import table as leaks
 from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
 from poisoned_evidence import table as poisoned
@@ -93,6 +94,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "steer_ablation": ("steer_ablation", lambda result: ablation(result["rows"]) + where(result)),
     "depth_probe": ("depth_probe", lambda result: depth(result["rows"]) + where(result)),
     "poisoned_evidence": ("poisoned_evidence", lambda result: poisoned(result["rows"]) + where(result)),
+    "evidence_leaks": ("evidence_leaks", lambda result: leaks(result["rows"]) + where(result)),
     "compare_hospitals": ("compare_hospitals", compared),
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_plan": ("bench_plan_cpu", lambda result: plans(result) + where(result)),

@@ -15,6 +15,7 @@ from fedunlearn.errors import InputError, SiteError
 from fedunlearn.importance import Importance
 from fedunlearn.methods import FIUn, Method, Steer
 from fedunlearn.methods.base import Want
+from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, InProcess, Worker, fsck, unlearn
 from fedunlearn.runtime.guard import KEY, Guard, identity
 from fedunlearn.runtime.plausible import checked
@@ -135,6 +136,8 @@ def test_a_site_that_adds_noise_is_named_in_the_record_and_not_accused(
     scenario = guarded(hospitals, north=Sending(clip=0.5, noise=30.0))
     record = unlearn(family, LEAVE, method, InProcess(workers(scenario, family)))
     assert record.facts["guarded"] == {"north": {"clip": 0.5, "noise": 30.0}}
+    line = next(x for x in family.ledger.lines if x.kind == "unlearned")
+    assert "<strong>north</strong> counted no row&#39;s gradient" in page(document(family, line, {})).replace("'", "&#39;")
     assert not fsck(family.folder).orphans
 
 
@@ -170,6 +173,13 @@ def test_what_an_owner_writes_wrong_is_said(wrong: dict[str, Any], said: str, tm
         open_site(tmp_path / "site.yaml")
     with pytest.raises(InputError, match=said):
         parse({**hospitals.model_dump(by_alias=True, exclude_defaults=True), "evidence": {"north": wrong}}, "hospitals")
+
+
+def test_a_site_answers_as_its_own_file_says(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({**PLAIN, "evidence": {"at_least": 20, "clip": 1.0, "noise": 0.3}}))
+    found = open_site(tmp_path / "site.yaml").answerer
+    assert isinstance(found, Worker)
+    assert found.guard == Guard(20, 1.0, 0.3)
 
 
 def test_sites_of_their_own_say_it_themselves(hospitals: Scenario) -> None:
