@@ -20,6 +20,7 @@ from fedunlearn.data import Rows
 from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.importance import Importance
 from fedunlearn.importance.clipping import clipped, noisy, power
+from fedunlearn.importance.forward import FORWARD
 from fedunlearn.runtime.plausible import BOUNDED
 from fedunlearn.runtime.tasks import Fetched, Measure
 from fedunlearn.store import Version
@@ -97,13 +98,16 @@ OPEN = Guard()  # everything, as it is
 
 
 def identity(task: Measure, found: Fetched | Version, rows: Rows, more: Collection[str]) -> bytes:
-    """A hash of all that a sum depends on, as it is and not as a task calls it; `more` is what else must not share its noise.
+    """A hash of what is measured, as it is and not as a task calls it; `more` is what else must not share its noise.
 
-    Equal sums get equal noise, so that it is no use to ask for them again in other words. Different sums get different noise:
-    the difference of two with the same one would be exact.
+    The same question gets the same noise, so that it is no use to ask it again in other words. Another one gets other noise:
+    the difference of two sums with the same one would be exact.
     """
-    said = blake3("\n".join((task.statistic, task.loss, *task.masked, "", found.net, *found.head.classes, "", *more)).encode())
-    for tensor in (rows.x, rows.y, *(t for _, t in sorted(found.weights.items()))):
+    loss = "" if task.statistic in FORWARD else task.loss
+    masked = sorted({found.head.classes.index(c) for c in task.masked}) if loss == "masked" else []
+    said = blake3("\n".join((task.statistic, loss, *map(str, masked), "", found.net, *more)).encode())
+    ordered = rows.take(sorted(range(len(rows)), key=rows.keys.__getitem__))
+    for tensor in (ordered.x, ordered.y, *(t for _, t in sorted(found.weights.items()))):
         said.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
         said.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return said.digest()

@@ -126,7 +126,15 @@ def test_what_is_not_the_same_sum_has_another_identity() -> None:
         identity(asked, found, rows.take([0, 1]), ()),
         identity(asked, found, rows, ("(1.0, 2.0)",)),
     ]
-    assert len({*others, identity(asked, found, rows, ())}) == len(others) + 1
+    one = identity(asked, found, rows, ())
+    assert len({*others, one}) == len(others) + 1
+    for same in (replace(asked, masked=("a",)), replace(asked, version="w"), replace(asked, place="q", precision="float32")):
+        assert identity(same, found, rows, ()) == one
+    assert identity(asked, found, rows.take([2, 0, 1]), ()) == one
+    assert identity(asked, replace(found, head=replace(HEAD, classes=("a", "b", "c", "e"))), rows, ()) == one
+    two = [replace(asked, loss="masked", masked=m) for m in (("a", "b"), ("b", "a", "b"))]
+    assert len({identity(t, found, rows, ()) for t in two}) == 1
+    assert len({identity(replace(asked, statistic="moment", loss=x), found, rows, ()) for x in ("labels", "own")}) == 1
 
 
 @pytest.mark.parametrize("method", [FIUn(layers="all"), FIUn(layers="last"), Steer()], ids=lambda m: f"{m.name}-{m.layers}")
