@@ -20,7 +20,7 @@ Seeds are pooled (a class a seed for the cost, two for membership); intervals ar
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from fedunlearn.evaluation.intervals import over_seeds
 from fedunlearn.evaluation.membership import verdict
 from fedunlearn.importance.losses import Loss, loss_of
 from fedunlearn.lineage import Request
-from fedunlearn.methods import FIUn, Steer
+from fedunlearn.methods import FIUn, Method, Steer
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, Worker, unlearn
 from fedunlearn.runtime.guard import OPEN, Guard
@@ -52,13 +52,41 @@ NETS = {"mlp": ({"name": "mlp", "hidden": 64}, 2), "cnn": ({"name": "cnn", "chan
 GUARDS = (OPEN, Guard(clip=1.0), Guard(clip=1.0, noise=0.3), Guard(clip=1.0, noise=2.0))
 KINDS = (("squares", "labels"), ("sum", "masked"))
 LABELLED = (("squares", "labels"), ("sum", "labels"))
-SIZES = {1: 6, 4: 3, 16: 2, 0: 1}  # rows in the evidence (0: all of the class) -> draws
-MIXED = {1: 8, 16: 4, 64: 2}  # the same, of rows of all classes
-LEARNED = 300  # mixtures that the attacker makes of south's rows
 SHRINK = 0.5  # of an entry's spread, towards the mean of all
 ROUNDING = 1e-5  # relative, of entries in single precision
 KEPT = ("name", "forgotten_before", "forgotten_after", "retained_before", "retained_after", "rows_forgotten", "rows_retained",
         "status")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is tried.
+
+    Args:
+        nets: of `NETS`.
+        seeds: a family each.
+        guards: what north does to its evidence.
+        classes: how many, for membership.
+        draws: rows in the evidence (0: all of the class) -> evidence drawn.
+        mixed: the same, of rows of all classes.
+        learned: mixtures that the attacker makes of south's rows.
+        methods: whose cost is taken.
+    """
+
+    nets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    guards: tuple[Guard, ...]
+    classes: int
+    draws: Mapping[int, int]
+    mixed: Mapping[int, int]
+    learned: int
+    methods: Mapping[str, Method]
+
+
+SMALL = Size(("mlp",), (0,), (OPEN, GUARDS[2]), 1, {1: 6}, {1: 4}, 60, {"steer": Steer()})
+WHOLE = Size(
+    tuple(NETS), (0, 1, 2), GUARDS, 2, {1: 6, 4: 3, 16: 2, 0: 1}, {1: 8, 16: 4, 64: 2}, 300, {"steer": Steer(), "fiun": FIUn()}
+)
 
 
 @dataclass(frozen=True)
@@ -144,19 +172,19 @@ def attacks(evidence: Tensor, n: int, rows: Tensor, known: Tensor, deviation: fl
     return found
 
 
-def member(place: Place, guard: Guard, classes: tuple[str, ...], seed: int) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
+def member(place: Place, guard: Guard, size: Size, seed: int) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
     """((statistic, layers, n, attack), scores of members, scores of others), evidence by evidence."""
     for kind in KINDS:
         for layers in ("last", "all"):
-            for c in classes:
+            for c in FORGET[: size.classes]:
                 draw = np.random.default_rng([seed, int(c)])
                 ours, theirs = place.north.of([c]), place.south.of([c])
                 index = place.sent.head.classes.index(c)
                 loss = loss_of(kind[1], (index,) if kind[1] == "masked" else ())
                 mine, other = (limited(place.gradients(r, loss, layers), kind[0], guard) for r in (ours, theirs))
                 known, judged = other[::2], other[1::2]
-                for size, times in SIZES.items():
-                    n = size or len(ours)
+                for number, times in size.draws.items():
+                    n = number or len(ours)
                     for _ in range(times):
                         chosen = draw.permutation(len(ours))[:n]
                         masked = (c,) if kind[1] == "masked" else ()
@@ -171,10 +199,10 @@ def member(place: Place, guard: Guard, classes: tuple[str, ...], seed: int) -> I
                             usual = score[-len(judged) :]
                             even = (score - usual.median()) / (usual - usual.median()).abs().median().clamp(min=1e-300)
                             even = even if attack == "filter" else score
-                            yield (kind[0], layers, size, attack), even[:n].numpy(), even[n:].numpy()
+                            yield (kind[0], layers, number, attack), even[:n].numpy(), even[n:].numpy()
 
 
-def labels(place: Place, guard: Guard, seed: int) -> Iterator[tuple[tuple[Any, ...], tuple[float, float]]]:
+def labels(place: Place, guard: Guard, size: Size, seed: int) -> Iterator[tuple[tuple[Any, ...], tuple[float, float]]]:
     """((statistic, part, n), (error, error of the guess)), evidence by evidence."""
     classes = len(place.sent.head.classes)
     for kind in LABELLED:
@@ -183,16 +211,16 @@ def labels(place: Place, guard: Guard, seed: int) -> Iterator[tuple[tuple[Any, .
             np.random.default_rng(seed),
         )
         deviation = guard.noise * (guard.clip or 0.0) ** (2 if kind[0] == "squares" else 1)
-        for n, times in MIXED.items():
-            drawn = [mixed(place.south, n, classes, draw) for _ in range(LEARNED)]
+        for n, times in size.mixed.items():
+            drawn = [mixed(place.south, n, classes, draw) for _ in range(size.learned)]
             seen = np.stack([added[chosen].mean(0).numpy() for chosen, _ in drawn])
             seen += draw.normal(0, deviation / n, seen.shape)
-            size = np.abs(seen).mean(0) + 1e-3 * np.abs(seen).mean() + 1e-30
+            usual = np.abs(seen).mean(0) + 1e-3 * np.abs(seen).mean() + 1e-30
             asked = [mixed(place.north, n, classes, np.random.default_rng([seed, n, k])) for k in range(times)]
             keys = [[place.north.keys[i] for i in sorted(chosen)] for chosen, _ in asked]
-            told = tamed(np.stack([place.evidence(kind, "last", held, (), guard).numpy() for held in keys]), size)
+            told = tamed(np.stack([place.evidence(kind, "last", held, (), guard).numpy() for held in keys]), usual)
             for part, which in (("bias", slice(0, classes)), ("last", slice(None))):  # "head.bias" comes before the weight
-                attack = RidgeCV(10.0 ** np.arange(-2, 6)).fit(tamed(seen, size)[:, which], [share for _, share in drawn])
+                attack = RidgeCV(10.0 ** np.arange(-2, 6)).fit(tamed(seen, usual)[:, which], [share for _, share in drawn])
                 for share, (_, truth) in zip(attack.predict(told[:, which]).clip(0), asked, strict=True):
                     error = float(np.abs(share / max(share.sum(), 1e-12) - truth).sum())
                     yield (kind[0], part, n), (error, float(np.abs(1 / classes - truth).sum()))
@@ -206,42 +234,44 @@ def mixed(rows: Rows, n: int, classes: int, draw: np.random.Generator) -> tuple[
     return chosen, np.bincount(labels[chosen], minlength=classes) / n
 
 
-def tamed(evidence: Any, size: Any) -> Any:
+def tamed(evidence: Any, usual: Any) -> Any:
     """Gradients of rows differ by orders of magnitude; a regression is to hear the small ones, too."""
-    return np.sign(evidence) * np.log1p(np.abs(evidence) / size)
+    return np.sign(evidence) * np.log1p(np.abs(evidence) / usual)
 
 
-def cost(scenario: Scenario, trained: Path, guard: Guard, forget: str) -> Iterator[dict[str, Any]]:
+def cost(
+    scenario: Scenario, trained: Path, guard: Guard, forget: str, methods: Mapping[str, Method]
+) -> Iterator[dict[str, Any]]:
     """What forgetting a class does with such evidence."""
     sending = Sending(clip=guard.clip, noise=guard.noise)
     told = scenario.model_copy(update={"evidence": {"north": sending, "south": sending}})
-    for name, method in (("steer", Steer()), ("fiun", FIUn())):
+    for name, method in methods.items():
         family = Family.open(Path(shutil.copytree(trained, trained.parent / "copy")))
         record = unlearn(family, Request(classes=(forget,)), method, InProcess(workers(told, family)))
         yield from ({"method": name, **{k: m[k] for k in KEPT}} for m in record.facts["models"])
         shutil.rmtree(family.folder)
 
 
-def measured(nets: tuple[str, ...], seeds: tuple[int, ...], guards: tuple[Guard, ...], classes: int) -> list[dict[str, Any]]:
+def measured(size: Size) -> list[dict[str, Any]]:
     """All rows of the table."""
     scores: dict[tuple[Any, ...], tuple[list[Any], list[Any]]] = {}
     errors: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
     costs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for net in nets:
-        for seed in seeds:
+    for net in size.nets:
+        for seed in size.seeds:
             print(f"{net}, seed {seed}", file=sys.stderr)
             with tempfile.TemporaryDirectory() as folder:
                 scenario, trained = parse(plain(net, seed), net), Path(folder) / "trained"
                 place = place_of(scenario, train(scenario, trained))
-                for guard in guards:
+                for guard in size.guards:
                     about = (net, guard)
-                    for key, inside, outside in member(place, guard, FORGET[:classes], seed):
+                    for key, inside, outside in member(place, guard, size, seed):
                         held = scores.setdefault((*about, *key), ([], []))
                         held[0].append(inside)
                         held[1].append(outside)
-                    for key, error in labels(place, guard, seed):
+                    for key, error in labels(place, guard, size, seed):
                         errors.setdefault((*about, *key), []).append(error)
-                    for row in cost(scenario, trained, guard, FORGET[seed]):
+                    for row in cost(scenario, trained, guard, FORGET[seed], size.methods):
                         costs.setdefault((*about, row["method"], row["name"]), []).append(row)
     rows = []
     for (net, guard, statistic, layers, n, attack), (inside, outside) in scores.items():
@@ -302,10 +332,9 @@ def _attacked(of: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     args = arguments(__doc__)
-    whole = args.size == "cpu"
-    nets, seeds, guards, classes = (tuple(NETS), (0, 1, 2), GUARDS, 2) if whole else (("mlp",), (0,), (OPEN, GUARDS[2]), 1)
+    size = WHOLE if args.size == "cpu" else SMALL
     start = origin()
-    result = {"what": __doc__, "size": args.size, **start, "rows": measured(nets, seeds, guards, classes)}
+    result = {"what": __doc__, "size": args.size, **start, "rows": measured(size)}
     finish(args, "evidence_leaks", result, lambda: table(result["rows"]))
 
 
