@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import arguments, finish, origin
+from evidence_attacks import attacks, limited, mixed, tamed
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
@@ -52,8 +53,6 @@ NETS = {"mlp": ({"name": "mlp", "hidden": 64}, 2), "cnn": ({"name": "cnn", "chan
 GUARDS = (OPEN, Guard(clip=1.0), Guard(clip=1.0, noise=0.3), Guard(clip=1.0, noise=2.0))
 KINDS = (("squares", "labels"), ("sum", "masked"))
 LABELLED = (("squares", "labels"), ("sum", "labels"))
-SHRINK = 0.5  # of an entry's spread, towards the mean of all
-ROUNDING = 1e-5  # relative, of entries in single precision
 KEPT = ("name", "forgotten_before", "forgotten_after", "retained_before", "retained_after", "rows_forgotten", "rows_retained",
         "status")  # fmt: skip
 
@@ -147,31 +146,6 @@ def place_of(scenario: Scenario, family: Family) -> Place:
     return Place(held["north"], Fetched(found.weights, found.head, found.net), version, net, north, south)
 
 
-def limited(gradients: Tensor, statistic: str, guard: Guard) -> Tensor:
-    """What each row adds to the evidence."""
-    if guard.clip:
-        gradients = gradients * (guard.clip / gradients.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
-    return gradients.square() if statistic == "squares" else gradients
-
-
-def attacks(evidence: Tensor, n: int, rows: Tensor, known: Tensor, deviation: float, squares: bool) -> dict[str, Tensor]:
-    """Scores of rows [N, P], larger for a member, from what known rows [K, P] of the class are like."""
-    centre, spread = known.mean(0), known.var(0)
-    spread = (1 - SHRINK) * spread + SHRINK * spread.mean()
-    around = spread * max(n - 1, 1e-3) / n**2 + deviation**2 + 1e-20
-    way = (rows - centre) / n
-    found = {"filter": ((way / around) @ (evidence - centre)) - (way.square() / around).sum(1) / 2}
-    cosine = rows @ evidence / (rows.norm(dim=1) * evidence.norm()).clamp(min=1e-300)
-    found["cosine"] = -(1 - cosine + 1e-12).log()  # told apart at both ends
-    share, heard = n / len(rows), rows / ((n * deviation) ** 2 + (ROUNDING * n * evidence).square() + 1e-30)
-    normal = heard @ rows.T + torch.eye(len(rows)).double() / (share * (1 - share))
-    found["pool"] = torch.linalg.solve(normal, heard @ (n * evidence) + 1 / (1 - share))
-    if squares:
-        least = rows.mean() * 1e-6
-        found["bound"] = ((n * evidence + least) / (rows + least)).amin(1)
-    return found
-
-
 def member(place: Place, guard: Guard, size: Size, seed: int) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
     """((statistic, layers, n, attack), scores of members, scores of others), evidence by evidence."""
     for kind in KINDS:
@@ -226,19 +200,6 @@ def labels(place: Place, guard: Guard, size: Size, seed: int) -> Iterator[tuple[
                     yield (kind[0], part, n), (error, float(np.abs(1 / classes - truth).sum()))
 
 
-def mixed(rows: Rows, n: int, classes: int, draw: np.random.Generator) -> tuple[Any, Any]:
-    """Which n rows, of some classes more than of others, and their histogram."""
-    labels = rows.y.numpy()
-    weights = draw.dirichlet(np.full(classes, 0.5))[labels] + 1e-9
-    chosen = draw.choice(len(rows), n, replace=False, p=weights / weights.sum())
-    return chosen, np.bincount(labels[chosen], minlength=classes) / n
-
-
-def tamed(evidence: Any, usual: Any) -> Any:
-    """Gradients of rows differ by orders of magnitude; a regression is to hear the small ones, too."""
-    return np.sign(evidence) * np.log1p(np.abs(evidence) / usual)
-
-
 def cost(
     scenario: Scenario, trained: Path, guard: Guard, forget: str, methods: Mapping[str, Method]
 ) -> Iterator[dict[str, Any]]:
@@ -264,15 +225,14 @@ def measured(size: Size) -> list[dict[str, Any]]:
                 scenario, trained = parse(plain(net, seed), net), Path(folder) / "trained"
                 place = place_of(scenario, train(scenario, trained))
                 for guard in size.guards:
-                    about = (net, guard)
                     for key, inside, outside in member(place, guard, size, seed):
-                        held = scores.setdefault((*about, *key), ([], []))
+                        held = scores.setdefault((net, guard, *key), ([], []))
                         held[0].append(inside)
                         held[1].append(outside)
                     for key, error in labels(place, guard, size, seed):
-                        errors.setdefault((*about, *key), []).append(error)
+                        errors.setdefault((net, guard, *key), []).append(error)
                     for row in cost(scenario, trained, guard, FORGET[seed], size.methods):
-                        costs.setdefault((*about, row["method"], row["name"]), []).append(row)
+                        costs.setdefault((net, guard, row["method"], row["name"]), []).append(row)
     rows = []
     for (net, guard, statistic, layers, n, attack), (inside, outside) in scores.items():
         found = verdict(np.concatenate(inside), np.concatenate(outside)).to_json()
@@ -332,9 +292,7 @@ def _attacked(of: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     args = arguments(__doc__)
-    size = WHOLE if args.size == "cpu" else SMALL
-    start = origin()
-    result = {"what": __doc__, "size": args.size, **start, "rows": measured(size)}
+    result = {"what": __doc__, "size": args.size, **origin(), "rows": measured(WHOLE if args.size == "cpu" else SMALL)}
     finish(args, "evidence_leaks", result, lambda: table(result["rows"]))
 
 
