@@ -16,6 +16,7 @@ from bench_store import table as stored
 from common import RESULTS
 from compare_methods import STUDIES
 from depth_probe import table as depth
+from evidence_leaks import table as leaks
 from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
 from poisoned_evidence import table as poisoned
@@ -121,6 +122,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "steer_ablation": ("steer_ablation", lambda result: ablation(result["rows"]) + where(result)),
     "depth_probe": ("depth_probe", lambda result: depth(result["rows"]) + where(result)),
     "poisoned_evidence": ("poisoned_evidence", lambda result: poisoned(result["rows"]) + where(result)),
+    "evidence_leaks": ("evidence_leaks", lambda result: leaks(result["rows"]) + where(result)),
     "compare_hospitals": ("compare_hospitals", compared),
     "compare_brief": ("compare_hospitals", brief),
     **{f"reproduce_{p}": (f"reproduce_{p}", lambda result: reproduced(result) + where(result)) for p in PAPERS},

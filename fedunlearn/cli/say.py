@@ -42,6 +42,11 @@ def say_record(record: Record) -> None:
         out.print(closeness)
     for objection in record.facts["objections"]:
         out.print(f"held back: {objection['model']}: {objection['text']}", markup=False)
+    for site, guard in record.facts["guarded"].items():
+        out.print(
+            f"{site} counted no row's gradient for more than {guard['clip']:g}, and added noise {guard['noise']:g}",
+            markup=False,
+        )
     verdict = "every heir was accepted" if record.accepted else "not every heir was accepted; the old versions stay in force"
     out.print(f"{verdict}; {record.cost['seconds']} s, {record.cost['bytes_up'] / 1e6:.2f} MB of evidence", markup=False)
 

@@ -1,11 +1,12 @@
 """Steer: evidence that says which way to move, not only where knowledge lies. Our own method.
 
 A root sends, for each forgotten class i, the mean gradient g_i over its rows of KL(t || p): p are the model's outputs, t the
-same outputs with all forgotten classes masked (those of earlier requests too, which would else come back), which is close to what retraining gives and does not vanish on a model that is
-sure of itself. With it goes one number D_i: the first-order decrease of that loss that was enough at the root, where there
-are rows to see it. Raw strengths do not carry over from model to model (what is needed varies 20-fold), this decrease does.
-For samples and whole sites, which a retrained model has not seen either but may well recognise, the loss is the labels', it is
-to rise, and D is the gap between the root's mean loss on calibration rows and on what is forgotten.
+same outputs with all forgotten classes masked (those of earlier requests too, which would come back else). That is close to
+what retraining gives, and does not vanish on a model that is sure of itself. With it goes one number D_i: the first-order
+decrease of that loss that was enough at the root, where there are rows to see it. Raw strengths do not carry over from model
+to model (what is needed varies 20-fold), this decrease does. For samples and whole sites, which a retrained model has not seen
+either but may well recognise, the loss is the labels', it is to rise, and D is the gap between the root's mean loss on
+calibration rows and on what is forgotten.
 
 An heir takes the smallest change, in the damage it does on its own data, that makes every loss fall by its D_i or more:
 

@@ -76,7 +76,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         "method": {k: facts[k] for k in ("method", "settings", "precision", "gate")},
         "models": models,
         "lineage": drawing(lineage, risks),
-        "evidence": {"sets": sets, "absent": facts["absent"]},
+        "evidence": {"sets": sets, "absent": facts["absent"], "guarded": facts.get("guarded", {})},
         "cost": {
             **cost,
             "traffic": [{"place": p, **t} for p, t in cost.get("traffic", {}).items()],

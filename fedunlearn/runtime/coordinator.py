@@ -131,7 +131,7 @@ def carry_out(
         raise unknown("precision", doing.precision, PRECISIONS)
     roll = Roll(_needed(family.lineage, plan, method), doing.quorum)
     if not plan.heirs:
-        return Record(_facts(plan, doing, [], [], roll), {"seconds": 0.0})
+        return Record(_facts(plan, doing, [], [], roll, {}), {"seconds": 0.0})
     progress(f"measuring {request.words()} at {len(plan.points)} points, scoring {len(plan.heirs)} heirs")
     found = measure(family, plan, method, backend, roll, doing.then, doing.precision)
     measured = time.perf_counter()
@@ -172,7 +172,7 @@ def carry_out(
         cost["absent"] = dict(sorted(roll.absent.items()))
     if backend.traffic:  # until here: settling comes after the record is written
         cost["traffic"] = traffic_since(carried, backend.traffic)
-    record = Record(_facts(plan, doing, rows, objections, roll), cost)
+    record = Record(_facts(plan, doing, rows, objections, roll, found.guarded), cost)
     _commit(family, doing, request, record)
     settle(family, backend, doing.quorum)
     return record
@@ -244,12 +244,9 @@ def _judge(
 
 
 def _facts(
-    plan: Plan,
-    doing: Doing,
-    rows: Sequence[Mapping[str, Any]],
-    objections: Sequence[Mapping[str, str]],
-    roll: Roll,
-) -> dict[str, Any]:
+    plan: Plan, doing: Doing, rows: Sequence[Mapping[str, Any]], objections: Sequence[Mapping[str, str]], roll: Roll,
+    guarded: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:  # fmt: skip
     return {
         "request": plan.request.to_json(),
         "plan": plan.to_json(),
@@ -261,6 +258,7 @@ def _facts(
         "objections": list(objections),
         "accepted_untested": doing.accept_untested,
         "absent": sorted(roll.absent),
+        "guarded": dict(guarded),
     }
 
 

@@ -67,6 +67,9 @@ def checked(
         raise SiteError(f"{where}: sent a sum over {importance.count} rows; models were trained on {most} there")
     if answer.enough is not None and not 0 <= answer.enough < float("inf"):
         raise SiteError(f"{where}: says that {answer.enough} is enough, expected a number from 0 up")
+    clip = 1.0 if answer.clip is None and not answer.noise else answer.clip
+    if clip is None or not (0 < clip < float("inf") and 0 <= answer.noise < float("inf")):
+        raise SiteError(f"{where}: says that it clips at {answer.clip}, with noise {answer.noise}; expected finite numbers")
     bias = sums[want.statistic].get(scored.head.names[1])
     if importance.count and bias is not None and want.statistic in ("squares", "sum") and want.loss in BOUNDED:
         largest, named = float(bias.abs().max()), scored.head.names[1]

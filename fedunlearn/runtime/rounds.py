@@ -35,6 +35,7 @@ class Round1:
         enough: the number that was calibrated at each point, where the method has one.
         asked: every heir's evidence points, those included that nobody measured because a place is offline.
         precision: what sums were rounded to.
+        guarded: of sites that say so, how they clipped rows and what noise they added.
     """
 
     scored: Mapping[str, Scored]
@@ -45,6 +46,7 @@ class Round1:
     enough: Mapping[Point, float] = field(default_factory=dict)
     asked: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
     precision: str = "float64"
+    guarded: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def missing(self, heir: str) -> tuple[Point, ...]:
         """Evidence points of an heir that nobody measured."""
@@ -157,14 +159,19 @@ def measure(
             own = checked(answer, version, scored[heir.name], method.layers, method.own, shard, most)
             if own.count == most and shard.split("/", 1)[0] not in excluded:  # else what is forgotten may not be among it
                 for point in (p for p in points if _is_part(p, heir, shard, classes) and measured_on[p.model] == version):
-                    if method.own == wanted == Want("squares"):
+                    if method.own == wanted == Want("squares") and not answer.noise:  # the part has noise of its own
                         within(points[point], own, shard)
             held.append(own)
     at_home = [h.name for h in plan.heirs if method.own and h.name in scored and h.name not in away]
     bare = {n for n in at_home if not scored[n].own_rows} | {n for n in away if not parts.get(n)}
     means = {n: _means(pool(held), method.own) for n, held in parts.items() if held}
     read = sum(a.read for a in answers if a is not None)
-    return Round1(sources | scored, points, means, frozenset(bare), read, enough, by_heir, precision)
+    said = {p.site: a for p, a in zip(usable, answers[: len(evidence)], strict=True) if a is not None and a.clip}
+    said |= {
+        s.split("/", 1)[0]: a for (_, s, _), a in zip(owned, answers[len(evidence) :], strict=True) if a is not None and a.clip
+    }
+    guarded = {site: {"clip": a.clip, "noise": a.noise} for site, a in sorted(said.items()) if a.clip}
+    return Round1(sources | scored, points, means, frozenset(bare), read, enough, by_heir, precision, guarded)
 
 
 def points_of(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple[Point, ...]:

@@ -122,12 +122,16 @@ class Measured:
         importance: sums and count.
         read: how many rows were read for it: none when it came out of the bank.
         enough: the method's number, calibrated on the site's calibration rows; None where none was asked for.
+        clip: the most that a row's gradient counts for; None where rows are not clipped.
+        noise: standard deviation of the noise on the sums, over what one row may add at most.
     """
 
     version: str
     importance: Importance
     read: int
     enough: float | None = None
+    clip: float | None = None
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)

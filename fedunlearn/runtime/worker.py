@@ -20,6 +20,7 @@ from fedunlearn.methods.base import Evidence, Strength
 from fedunlearn.nets import load
 from fedunlearn.runtime.births import survey, train
 from fedunlearn.runtime.examine import examine, masked
+from fedunlearn.runtime.guard import OPEN, Guard
 from fedunlearn.runtime.homes import home_of
 from fedunlearn.runtime.mirror import erase, excluded_by_others, follow, part, path
 from fedunlearn.runtime.tasks import (
@@ -60,6 +61,7 @@ class Worker:
         lent: data of other places, by place: none but in a simulation that grants methods what no deployment does.
         methods: beyond the menu, that a task out of a message may name here; each "their.module:Class".
         others: what requests on other families have excluded here: nobody trains on it, but it is no less to be preserved.
+        guard: what is done to sums before they are sent.
     """
 
     place: str
@@ -70,7 +72,11 @@ class Worker:
     lent: Mapping[str, SiteData] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
     others: Callable[[], Exclusions] = lambda: Exclusions({})
+    guard: Guard = OPEN
     _families: dict[str, "Worker"] = field(default_factory=dict, compare=False, repr=False)
+    _whole: Store | None = field(
+        default=None, compare=False, repr=False
+    )  # of a worker for one of several families: the place's
 
     def handle(self, task: Task) -> Answer:
         """Do one task, out of the part of the store that is its family's.
@@ -90,7 +96,7 @@ class Worker:
                     version = self.store.read(task.version)
                     return Fetched(version.weights, version.head, version.net)
                 case Measure():
-                    return self._measure(task)
+                    return self._measure(task, self.guard)
                 case Deposit():
                     return self._deposit(task)
                 case Score():
@@ -115,16 +121,18 @@ class Worker:
             store = part(self.store, family)
             data = replace(self.data, excluded=partial(Exclusions.read, path(store)))
             others = partial(excluded_by_others, self.store, family)
-            self._families[family] = replace(self, store=store, data=data, others=others, _families={})
+            self._families[family] = replace(self, store=store, data=data, others=others, _families={}, _whole=self.store)
         return self._families[family]
 
     def _to_train_on(self) -> SiteData:
         excluded = Exclusions({**self.others().by_request, **self.data.exclusions.by_request})
         return replace(self.data, excluded=lambda: excluded)
 
-    def _measure(self, task: Measure) -> Measured:
-        banked = self._banked(task)
+    def _measure(self, task: Measure, guard: Guard = OPEN) -> Measured:
+        """By default as it is, for use here."""
+        banked = None if guard.clip else self._banked(task)  # rows in a sum cannot be clipped any more
         if banked is not None and not task.method:
+            guard.admit(banked.count)
             return Measured(task.version, _rounded(banked, task), 0)
         found = self._weights(task)
         if task.selection is not None:
@@ -133,13 +141,18 @@ class Worker:
             rows = self.data.training(task.shard, task.classes).for_head(found.head.classes)
         if 0 < task.most < len(rows):
             rows = rows.take([i * len(rows) // task.most for i in range(task.most)])
-        net = self._net(found)
-        importance = measure(
-            net, rows.x.to(self.device), rows.y.to(self.device), head=found.head, layers=task.layers,
-            statistic=task.statistic, loss=task.loss, masked=task.masked,
-        )  # fmt: skip
+        net, x, y = self._net(found), rows.x.to(self.device), rows.y.to(self.device)
+
+        def of(part: slice) -> Importance:
+            return measure(
+                net, x[part], y[part], head=found.head, layers=task.layers, statistic=task.statistic, loss=task.loss,
+                masked=task.masked, seed=part.start or 0,  # of labels that are drawn: one row at a time, each has its own
+            )  # fmt: skip
+
+        secret = (self._whole or self.store).folder  # one a place: under another family's name the same has the same noise
+        importance = guard.measured(task, found, rows, of, secret)
         enough = self._enough(task, found, net, rows, importance) if task.method and len(rows) else None
-        return Measured(task.version, _rounded(importance, task), len(rows), enough)
+        return Measured(task.version, _rounded(importance, task), len(rows), enough, guard.clip, guard.noise)
 
     def _enough(self, task: Measure, found: Fetched | Version, net: nn.Module, rows: Rows, of: Importance) -> float | None:
         """The method's number for this evidence: on calibration rows of the class; on the measured ones if there are none."""

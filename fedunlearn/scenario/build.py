@@ -27,7 +27,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.nets import build
 from fedunlearn.runtime import Family, Worker
 from fedunlearn.scenario.schema import Data, Scenario, matching
-from fedunlearn.scenario.sources import Opening
+from fedunlearn.scenario.sources import Opening, Sending
 
 MAIN = "main"  # the set under `data`; a site's rows of a set are the shard of that name
 
@@ -291,7 +291,13 @@ def workers(scenario: Scenario, family: Family) -> dict[str, Worker]:
     data = open_site_data(scenario, family.folder / "homes")
     make = net_maker(scenario, data)
     device = device_of()
-    return {p: Worker(p, family.store(p), data[p], lambda n, net: make(n, net, 0), device) for p in scenario.places}
+    return {
+        p: Worker(
+            p, family.store(p), data[p], lambda n, net: make(n, net, 0), device,
+            guard=(matching(scenario.evidence, p) or Sending()).guard,
+        )
+        for p in scenario.places
+    }  # fmt: skip
 
 
 def device_of() -> str:

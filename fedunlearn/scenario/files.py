@@ -18,6 +18,7 @@ from fedunlearn.scenario import schema
 from fedunlearn.scenario.build import MAIN
 from fedunlearn.scenario.macros import expand
 from fedunlearn.scenario.schema import Data, Scenario
+from fedunlearn.scenario.sources import Sending
 from fedunlearn.training import STRATEGIES, kept_rounds
 
 SHIPPED = (Path(__file__).parent.parent / "topologies", Path(__file__).parents[2] / "topologies")
@@ -229,6 +230,7 @@ def _fields(keys: list[str]) -> list[str]:
     """Right keys at the place of a wrong one."""
     at: dict[str, list[type[BaseModel]]] = {
         "data": [Data],
+        "evidence": [Sending],
         "gate": [schema.Limits],
         "requests": [schema.Asked],
         "more": [Data],

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.scenario.sources import Data as Data
-from fedunlearn.scenario.sources import Name, Names, Places, Strict
+from fedunlearn.scenario.sources import Name, Names, Places, Sending, Strict
 from fedunlearn.scenario.sources import matching as matching
 
 
@@ -189,11 +189,20 @@ class Scenario(Strict):
         default_factory=dict, description="further architectures, for models that name them"
     )
     models: dict[Name, Birth] = Field(min_length=1)
+    evidence: dict[str, Sending] = Field(
+        default_factory=dict, description="site (or a pattern) -> what it does to evidence before it is sent"
+    )
     folder: str = Field(
         "", description="where the file lay: paths and factories are looked up there; filled in when it is read"
     )
     requests: dict[str, Asked] = Field(default_factory=dict)
     gate: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _says_it_itself(self) -> "Scenario":
+        if self.own and self.evidence:
+            raise ValueError("evidence does not go with sites: own (each site says it in its own site.yaml); leave it out")
+        return self
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from fedunlearn.runtime.consent import Asking, Consent
 from fedunlearn.runtime.tasks import Answer, Task
 from fedunlearn.scenario.build import MAIN, Seen, among, device_of, net_spec, shared_test, union
 from fedunlearn.scenario.files import read_plain, said
-from fedunlearn.scenario.sources import Name, Opening, Strict
+from fedunlearn.scenario.sources import Name, Opening, Sending, Strict
 from fedunlearn.store import Store
 
 SITES = "FEDUNLEARN_SITES"  # the folder with this machine's <site>/site.yaml, where it is not where others think
@@ -62,6 +62,8 @@ class SiteFile(Strict):
     device: str | None = Field(None, description="where to compute; by default the GPU where there is one")
     methods: tuple[str, ...] = Field((), description="methods that may be used here beyond the menu, each their.module:Class")
     policy: Literal["auto", "ask"] = Field("auto", description="ask: the owner allows each task before it is done")
+
+    evidence: Sending = Field(Sending(), description="what is done to evidence before it is sent")
 
     @model_validator(mode="after")
     def _whole(self) -> "SiteFile":
@@ -125,7 +127,8 @@ class Site:
         make(len(first.classes), "")  # what cannot be made is said before anything is measured
         store = Store(self.folder)
         data = SiteData(self.place, shards, held, partial(Exclusions.read, store.folder / MIRROR))
-        worker = Worker(self.place, store, data, make, file.device or device_of(), methods=file.methods)
+        device, guard = file.device or device_of(), file.evidence.guard
+        worker = Worker(self.place, store, data, make, device, methods=file.methods, guard=guard)
         return worker if file.policy == "auto" else Asking(worker, self.consent, self._how)
 
     def handle(self, task: Task) -> Answer:
@@ -219,5 +222,6 @@ def _opened(file: SiteFile, beside: str) -> tuple[dict[str, Rows], dict[str, Row
 
 def _fields(keys: list[str]) -> list[str]:
     """Right keys at the place of a wrong one."""
-    kind: type[BaseModel] = Own if len(keys) > 1 and keys[0] in ("data", "more") else SiteFile
+    parts: dict[str, type[BaseModel]] = {"data": Own, "more": Own, "evidence": Sending}
+    kind = parts.get(keys[0], SiteFile) if len(keys) > 1 else SiteFile
     return sorted({field.alias or name for name, field in kind.model_fields.items()})

@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from fedunlearn.errors import InputError
+from fedunlearn.runtime.guard import Guard
+
 Value = TypeVar("Value")
 
 
@@ -65,6 +68,27 @@ class Opening(Strict):
         if self.calibration + self.held_out >= 1:
             raise ValueError("calibration and held_out leave nothing to train on; together they must stay below 1")
         return self
+
+
+class Sending(Strict):
+    """What a site does to evidence before it is sent; see `fedunlearn.runtime.guard`."""
+
+    at_least: int = Field(0, ge=0, description="evidence over fewer rows is refused")
+    clip: float | None = Field(None, description="the most that a row's gradient counts for; by default all of it")
+    noise: float = Field(0.0, description="standard deviation of the noise on a sum, over what one row may add at most")
+
+    @model_validator(mode="after")
+    def _right(self) -> Self:
+        try:
+            _ = self.guard
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def guard(self) -> Guard:
+        """As the worker takes it."""
+        return Guard(self.at_least, self.clip, self.noise)
 
 
 class Data(Opening):

@@ -240,7 +240,7 @@ FETCH = '{"family":"","place":"north","version":"v"}'
         ),
         (
             "measured",
-            '{"version":"v","read":0,"enough":null,"importance":{"sums":{},"count":-1}}',
+            '{"version":"v","read":0,"enough":null,"clip":null,"noise":0.0,"importance":{"sums":{},"count":-1}}',
             "measured.importance: .*count is -1",
         ),
     ],

@@ -78,7 +78,10 @@ def test_a_family_of_site_files_is_the_one_that_other_workers_train(tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"nmae": "x"}, r"site.yaml: nmae: unknown key 'nmae'; did you mean 'name'\? known: data, device, methods, more, name"),
+        (
+            {"nmae": "x"},
+            r"site.yaml: nmae: unknown key 'nmae'; did you mean 'name'\? known: data, device, evidence, methods, more, name",
+        ),
         ({"data": {"sett": "digits"}}, r"data.sett: unknown key 'sett'; did you mean 'set'\?"),
         ({"data": {}}, "data: .*give one of set, factory and folder"),
         ({"data": {"set": "digits", "factory": "a:b"}}, "give one of set, factory and folder"),

@@ -135,3 +135,20 @@ def test_poisoned_evidence(tmp_path: Path) -> None:
         assert ("a/main: its evidence is not of 0" in row["refused"]) == (poison == "another class")
     lies = {h: (found["none", "max", h]["strength"], found["another class", "max", h]["strength"]) for h in heirs}
     assert any(honest != lie for honest, lie in lies.values())  # what was refused was then taken: the table is about that
+
+
+def test_evidence_leaks(tmp_path: Path) -> None:
+    """What must come out whoever is busy: one row's exact evidence is that row's, and noise hides most of that."""
+    rows = run("evidence_leaks.py", tmp_path)["rows"]
+    found = {
+        (r["statistic"], r["layers"], r["noise"], r["attack"]): r["auc"]["value"]
+        for r in rows
+        if r["what"] == "member" and r["n"] == 1
+    }
+    for statistic in ("squares", "sum"):
+        for layers in ("last", "all"):
+            assert found[statistic, layers, 0.0, "pool"] > 0.95 > found[statistic, layers, 0.3, "pool"]
+    assert {r["part"] for r in rows if r["what"] == "labels"} == {"bias", "last"}
+    costs = {(r["noise"], r["heir"]): r for r in rows if r["what"] == "cost"}
+    assert set(costs) == {(s, h) for s in (0.0, 0.3) for h in ("shared", "child")}
+    assert all(r["before"] >= 0.5 for r in costs.values())
