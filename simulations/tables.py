@@ -17,8 +17,10 @@ from common import RESULTS
 from compare_methods import STUDIES
 from depth_probe import table as depth
 from evidence_leaks import table as leaks
+from figures import draw
 from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
+from open_questions_answers import ANSWERS, answer
 from poisoned_evidence import table as poisoned
 from prose import filled
 from reproduction import table as reproduced
@@ -127,6 +129,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "compare_brief": ("compare_hospitals", brief),
     **{f"reproduce_{p}": (f"reproduce_{p}", lambda result: reproduced(result) + where(result)) for p in PAPERS},
     **{f"compare_{s}": (f"compare_{s}", compared) for s in STUDIES if s != "hospitals"},
+    **{f"open_{n}": (f"open_{n}", lambda result: answer(result) + where(result)) for n in ANSWERS},
     "bench_importance": ("bench_importance_cpu", bench),
     "bench_plan": ("bench_plan_cpu", lambda result: plans(result) + where(result)),
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
@@ -149,6 +152,8 @@ def main() -> None:
     whole = {document: filled(text, blocks) for document, text in texts.items()}
     for document, text in whole.items():
         document.write_text(text)
+    for path in RESULTS.glob("open_*.json"):
+        draw(json.loads(path.read_text()))
 
 
 if __name__ == "__main__":
