@@ -47,8 +47,11 @@ def say_record(record: Record) -> None:
             f"{site} counted no row's gradient for more than {guard['clip']:g}, and added noise {guard['noise']:g}",
             markup=False,
         )
-    verdict = "every heir was accepted" if record.accepted else "not every heir was accepted; the old versions stay in force"
+    verdict = "every heir was accepted" if record.accepted else "not every heir was accepted; their old versions stay in force"
     out.print(f"{verdict}; {record.cost['seconds']} s, {record.cost['bytes_up'] / 1e6:.2f} MB of evidence", markup=False)
+    if not record.accepted:
+        other = "" if record.facts["method"] == "steer" else "; `--method steer` often forgets where another method does not"
+        out.print(f"what was tried is kept: look at it with fedunlearn report{other}", markup=False)
 
 
 def say_family(family: Family, whole: bool = False) -> None:
