@@ -26,6 +26,7 @@ the papers' code measures, with all rows as one batch) and F the diagonal of P^-
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -41,6 +42,7 @@ from fedunlearn.tensors import Tensors, equal
 MARGIN = 1.3  # how much farther than what was enough at the root
 FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, MARGIN, 1.6, 2.0, 2.5, 3.2, 4.0)  # to choose from at an heir
 LEFT = 0.02  # accuracy on the class that is taken for forgotten at a root
+NEARLY, AT_MOST = 0.1, 2.0  # what few rows need beyond twice of what leaves so little is not asked of every heir
 LAST, DEEP = 0.01, 0.03  # ridge of a moment, over the mean of its diagonal: for the last layer alone, and for others
 ROWS = 1000  # of each shard that weigh an heir; in the prototype 100 were enough for ResNet-20
 LAST_FISHER, DEEP_FISHER = 1.0, 10.0  # the same for a diagonal Fisher, which is far less even
@@ -112,6 +114,7 @@ class Steer(Method):
     def enough(self, weights: Tensors, case: Case, left: Callable[[Tensors], float], gap: float | None) -> float | None:
         """D: the least first-order decrease after which at most `LEFT` of the rows are recognised; the gap, for samples.
 
+        A row or two that no reasonable step reaches (wrong labels, say) do not decide: D is at most twice what leaves `NEARLY`.
         It is 0 where the root does not know the class, or does no better on the samples than on others: nothing is to be moved.
         """
         if not case.classes:
@@ -119,12 +122,13 @@ class Steer(Method):
         if left(weights) <= LEFT:
             return 0.0
 
+        @cache
         def after(decrease: float) -> float:
             (one,) = case.evidence
             at = Evidence(one.means, one.rows, one.about, decrease)
             return left(self.edit(weights, Case((at,), case.own, case.head, case.classes), {"factor": 1.0}))
 
-        return least(after, LEFT)
+        return min(least(after, LEFT), AT_MOST * least(after, NEARLY))
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Take the smallest change that reaches all decreases."""

@@ -1,5 +1,6 @@
 """Steer solves the problem that it says it solves."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -226,3 +227,21 @@ def test_a_root_that_does_not_know_the_class_says_that_nothing_is_to_be_moved() 
     case = Case((Evidence(means, 1, "b"),), own, HEAD, ("b",))
     assert Steer().enough(weights, case, lambda _: 0.01, None) == 0.0
     assert (Steer().enough(weights, case, lambda _: 0.5, None) or 0) > 0
+
+
+@pytest.mark.parametrize(("last", "at_most"), [(1.2, 1.3), (30.0, 2.1)])
+def test_a_row_that_no_step_reaches_does_not_decide_how_far_all_heirs_go(last: float, at_most: float) -> None:
+    """Nine of ten rows are forgotten after a step of 1, the tenth after `last`, in units of the weight that moves."""
+    g = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]).double()
+    own = Evidence({"head.weight": torch.eye(2).double()}, 1)
+    weights = {"head.weight": torch.zeros(3, 2), "head.bias": torch.zeros(3)}
+    case = Case((Evidence({"head.weight": g}, 1, "b"),), own, HEAD, ("b",))
+
+    def left(edited: Mapping[str, torch.Tensor]) -> float:
+        moved = float((edited["head.weight"] - weights["head.weight"]).norm())
+        return 1.0 if moved < 1 else 0.1 if moved < last else 0.0
+
+    enough = Steer().enough(weights, case, left, None)
+    assert enough is not None
+    moved = Steer().edit(weights, replace(case, evidence=(Evidence({"head.weight": g}, 1, "b", enough),)), {"factor": 1.0})
+    assert 0.95 * min(last, 2) <= float(moved["head.weight"].norm()) <= at_most
