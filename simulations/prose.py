@@ -73,7 +73,7 @@ def value(way: str, tables: Mapping[str, str]) -> float:
         return _in_file(name, words, way)
     if name not in tables or not words:
         raise Wrong(f"<!-- n: {way} -->: no table {name!r} with a column; tables are {', '.join(sorted(tables))}")
-    blocks = [block for block in tables[name].split("\n\n") if block[:1] == "|"]
+    blocks = re.findall(r"(?:^\|.*\n?)+", tables[name], re.M)
     parts = [[[c.strip(" *") for c in line.strip().strip("|").split(" | ")] for line in b.splitlines()] for b in blocks]
     *cells, column = words
     pick, column = column.split(" ", 1) if column.startswith(("most ", "least ")) else ("", column)

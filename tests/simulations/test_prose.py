@@ -14,6 +14,12 @@ TABLE = """
 | 1 | a | 4.84 | **0.0, 42.4 (0 of 3)** | eastern, 5: 17.6* [12.5, 24.1] |
 | 2 | a | 1.25 | 1.5, -3.0 (3 of 3) | - |
 | 2 | b | 1,234 | - | shared: 0.0 |
+
+In words between.
+
+| class | left | seconds |
+|---|---|---|
+| 1 | 9 | 7.5 |
 """
 
 
@@ -38,6 +44,7 @@ def marked(way: str, shown: str) -> str:
         ("t | a | most left", "0.0", "4.8"),
         ("t | a | least left", "0.0", "1.2"),
         ("t | 1 | lost, mask [2]", "0.0", "42.4"),
+        ("t | 1 | seconds", "0.0", "7.5"),
         ("t | a | least lost, mask [2]", "0.0", "-3.0"),
         ("t | 1 | worst", "0.0", "17.6"),
         ("t | 2 | most worst", "5.0", "0.0"),
