@@ -288,6 +288,7 @@ def main() -> None:
         if given.what == "flower":
             with flower(folder) as made:
                 story(made, "--backend", "flower", "--federation", NAME, party="operator")
+                made.do("coordinator", "purge")  # what is due after a seal; it may be done at any time
         else:
             with ray(folder) as made:
                 story(made, "--backend", "ray", "--address", made.address, "--sites-in", made.folder, party="coordinator")

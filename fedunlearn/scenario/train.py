@@ -175,7 +175,7 @@ def reference(
         return kept
     if folder.exists():
         shutil.rmtree(folder)  # its training was cut off; nothing in it is anybody's only copy
-    if family.id:
+    if family.id and retrain is not train:  # its sites are elsewhere, and know the family by it
         kept.identify(family.id)
     progress(f"retraining the family without {', '.join(r.words() for r in requests)}, to compare with")
     return retrain(scenario, folder, without=requests, progress=progress)

@@ -394,7 +394,7 @@ def test_an_edit_is_evaluated_at_the_sites_and_reported_at_home(run: Run, submit
     submitted.done(action="unlearn", classes="0", method="logit_mask")
     family, before = Family.open(submitted.families / "ours"), snapshot(submitted.families)
     here = InProcess({s: open_site(f) for s, f in submitted.files.items()})
-    with_sites = Split(workers_here(scenario, family), here)
+    with_sites = Split(workers_here(scenario, family), here, family.id)
     by_hand = assess(family, family.ledger.lines[-1], tier, with_sites, retrained=False)
     (kept,) = set(snapshot(submitted.families)) - set(before)
     (submitted.families / kept).unlink()
