@@ -11,6 +11,7 @@ from fedunlearn.errors import ShapeError
 from fedunlearn.tensors import Tensors
 
 THREADS = min(4, os.cpu_count() or 1)
+BIG = 1 << 18  # bytes of a tensor that is worth a thread
 
 
 def _finite(tensor: torch.Tensor) -> bool:
@@ -38,9 +39,15 @@ def hashes_of(tensors: Iterable[torch.Tensor]) -> list[str]:
 
 
 def _each(work: Callable[[torch.Tensor], str], tensors: Iterable[torch.Tensor]) -> list[str]:
-    """Done for all, a few at a time: while one is hashed, Python's lock is free."""
+    """Done for all, big ones a few at a time: while one is hashed, Python's lock is free. Small ones are not worth it."""
+    every = list(tensors)
+    big = [i for i, tensor in enumerate(every) if tensor.nbytes >= BIG]
+    if len(big) < 2:
+        return [work(tensor) for tensor in every]
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(work, tensors))
+        later = {i: pool.submit(work, every[i]) for i in big}
+        found = {i: work(tensor) for i, tensor in enumerate(every) if i not in later}
+        return [later[i].result() if i in later else found[i] for i in range(len(every))]
 
 
 def pack_name(tensors: Iterable[str]) -> str:
