@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
 
 import torch
 from blake3 import blake3
@@ -16,7 +17,7 @@ BIG = 1 << 18  # bytes of a tensor that is worth a thread
 
 def _finite(tensor: torch.Tensor) -> bool:
     """By the sum, which is many times as fast; a sum of finite numbers may be infinite, then each is looked at."""
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+    return not tensor.is_floating_point() or isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
 
 
 def names_of(weights: Tensors) -> dict[str, str]:
