@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fedunlearn.compare import origin as origin
+from fedunlearn.scenario import Scenario
+from fedunlearn.scenario.build import open_site_data
 
 RESULTS = Path(__file__).parent / "results"
+SHARD = "main"  # what a site's rows of a topology's set are called
 
 
 def arguments(what: str | None) -> argparse.Namespace:
@@ -18,6 +21,11 @@ def arguments(what: str | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--write", action="store_true", help="keep the result under results/")
     return parser.parse_args()
+
+
+def trained_on(scenario: Scenario, seed: int, site: str) -> list[str]:
+    """Rows of a site that models are trained on, by the names that requests call them; the seed deals them."""
+    return [f"{site}/{SHARD}/{key}" for key in open_site_data(scenario.seeded(seed), RESULTS)[site].all(SHARD).keys]
 
 
 def keep(name: str, result: dict[str, Any]) -> Path:

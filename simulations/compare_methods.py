@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, keep
+from common import RESULTS, keep, trained_on
 
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Subject, as_csv, choices_of, compare, overview, requests_of
@@ -30,7 +30,6 @@ from fedunlearn.compare.cells import cells_of, summary_of
 from fedunlearn.compare.origin import joined
 from fedunlearn.lineage import Request
 from fedunlearn.scenario import Scenario, find_topology, load
-from fedunlearn.scenario.build import open_site_data
 from fedunlearn.scenario.files import parse
 
 FAMILIES = Path(__file__).parent / "families"
@@ -73,12 +72,12 @@ def lineage(net: dict[str, Any]) -> Callable[[int], Subjects]:
             of = scenario(name, classes, ONE) if len(classes) == 1 else scenario(f"{name}-sets", classes, SET)
             yield Subject(of, (_classes(classes),))
         whole = scenario(f"{name}-rows", (), ONE)
-        rows = open_site_data(whole.seeded(seed), RESULTS)["north"].all("main").keys
+        rows = trained_on(whole, seed, "north")
         drawn = [
             np.random.default_rng([seed, 2]).choice(len(rows), round(share * len(rows)), replace=False) for share in SHARES
         ]
         samples = [
-            Request(samples=tuple(f"north/main/{rows[i]}" for i in sorted(of)), id=f"{share:.0%} of north")
+            Request(samples=tuple(rows[i] for i in sorted(of)), id=f"{share:.0%} of north")
             for share, of in zip(SHARES, drawn, strict=True)
         ]
         yield Subject(whole, (*samples, Request(sites=("north",), id="north")))
@@ -106,9 +105,9 @@ def subclasses(seed: int) -> Subjects:
     }
     data = {"set": "shared_sets:cifar100_coarse", "share": {"depot": 3}, "limit": 400}
     scenario = _parsed("cifar100-subclasses", data, {"name": "cnn", "channels": 16}, models, ONE)
-    keys = open_site_data(scenario.seeded(seed), RESULTS)["depot"].all("main").keys
+    rows = trained_on(scenario, seed, "depot")
     for kind in ("rocket", "baby", "lamp"):
-        found = tuple(f"depot/main/{k}" for k in keys if k.rpartition("-")[0] == kind)
+        found = tuple(r for r in rows if r.rpartition("/")[2].rpartition("-")[0] == kind)
         yield Subject(scenario, (Request(samples=found, id=kind),))
 
 

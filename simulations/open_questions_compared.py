@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common import SHARD
 from open_questions_family import (
     ALL,
     FISHER_MASK,
@@ -14,7 +15,6 @@ from open_questions_family import (
     LETTERS,
     LFSSD_,
     MASK,
-    SHARD,
     SMALL,
     SSD_,
     STEER,

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import SHARD
 from open_questions_family import (
     BARE,
     FIUN,
     FULL,
     IMAGES,
     MASK,
-    SHARD,
     SMALL,
     SSD_,
     STEER,

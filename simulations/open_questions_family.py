@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS
+from common import trained_on
 
 from fedunlearn.compare import Choice, Subject, compare
 from fedunlearn.compare.work import Say
@@ -18,13 +18,12 @@ from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.methods.lfssd import LFSSD
 from fedunlearn.methods.ssd import SSD
 from fedunlearn.scenario import Scenario
-from fedunlearn.scenario.build import open_site_data
 from fedunlearn.scenario.files import parse
 
 Rows = list[dict[str, Any]]
 Made = tuple[Rows, list[Mapping[str, Any]]]  # rows, and where they come from
 
-FULL, BARE, SHARD = "full", "bare", "main"
+FULL, BARE = "full", "bare"
 KEPT = ("seed", "method", "request", "class", "heir", "depth", "target", "forgotten_before", "forgotten_after",
         "retained_before", "retained_after", "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten",
         "rows_retained", "strength", "status")  # fmt: skip
@@ -108,13 +107,10 @@ def family(name: str, base: Mapping[str, Any], lacks: Sequence[str] = (), heir: 
 
 def samples(scenario: Scenario, seed: int, share: float, parts: int = 1, site: str = FULL) -> list[Request]:
     """Disjoint requests for a share each of the rows that the root was trained on, drawn by the seed."""
-    rows = open_site_data(scenario.seeded(seed), RESULTS)[site].all(SHARD)
+    rows = trained_on(scenario, seed, site)
     order, each = np.random.default_rng([seed, 3]).permutation(len(rows)), max(1, round(share * len(rows)))
     drawn = [sorted(order[i * each : (i + 1) * each]) for i in range(parts)]
-    return [
-        Request(samples=tuple(f"{site}/{SHARD}/{rows.keys[i]}" for i in one), id=f"{share:.0%} of the rows, {n}")
-        for n, one in enumerate(drawn, 1)
-    ]
+    return [Request(samples=tuple(rows[i] for i in one), id=f"{share:.0%} of the rows, {n}") for n, one in enumerate(drawn, 1)]
 
 
 def classes(names: Sequence[str]) -> Request:

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from common import RESULTS
+from common import trained_on
 from reproduction import FAMILIES, Cell
 
 from fedunlearn.compare import Choice, Subject
 from fedunlearn.lineage import Request
 from fedunlearn.scenario import Scenario
-from fedunlearn.scenario.build import open_site_data
 from fedunlearn.scenario.files import parse
 
 CLASS, SUB, RANDOM = "a class", "a sub-class", "1 % of the rows"  # names of the cells
-SITE, SHARD = "depot", "main"
+SITE = "depot"
 
 
 def model(name: str, data: str = "digits") -> Scenario:
@@ -35,8 +34,9 @@ def sub_cell(choices: tuple[Choice, ...], digits: tuple[str, ...] = ("0", "3", "
 
     def subject(seed: int) -> Subject:
         scenario = model("single-pairs", "digit_pairs:load")
-        keys = _keys(scenario, seed)
-        return Subject(scenario, tuple(_request(d, [k for k in keys if k.split("-")[0] == d]) for d in digits))
+        rows = trained_on(scenario, seed, SITE)
+        kinds = {d: tuple(r for r in rows if r.rpartition("/")[2].split("-")[0] == d) for d in digits}
+        return Subject(scenario, tuple(Request(samples=of, id=d) for d, of in kinds.items()))
 
     return Cell(SUB, subject, choices)
 
@@ -46,18 +46,8 @@ def random_cell(choices: tuple[Choice, ...], share: float = 0.01) -> Cell:
 
     def subject(seed: int) -> Subject:
         scenario = model("single")
-        keys = _keys(scenario, seed)
-        drawn = np.random.default_rng([seed, 2]).choice(len(keys), max(1, round(share * len(keys))), replace=False)
-        return Subject(scenario, (_request("random", [keys[i] for i in sorted(drawn)]),))
+        rows = trained_on(scenario, seed, SITE)
+        drawn = np.random.default_rng([seed, 2]).choice(len(rows), max(1, round(share * len(rows))), replace=False)
+        return Subject(scenario, (Request(samples=tuple(rows[i] for i in sorted(drawn)), id="random"),))
 
     return Cell(RANDOM, subject, choices)
-
-
-def _keys(scenario: Scenario, seed: int) -> list[str]:
-    """Which rows the model is trained on: the seed deals them."""
-    rows = open_site_data(scenario.seeded(seed), RESULTS)[SITE].all(SHARD)
-    return [key.removeprefix(f"{SHARD}/") for key in rows.keys]
-
-
-def _request(name: str, keys: list[str]) -> Request:
-    return Request(samples=tuple(f"{SITE}/{SHARD}/{key}" for key in keys), id=name)

@@ -1,4 +1,7 @@
-"""The only code that sees a place's data and weights. One `match` shows all that can be asked of it."""
+"""The only code that sees a place's data and weights. One `match` shows all that can be asked of it.
+
+Long for the same reason: whoever wants to know what is done with a place's rows reads one file.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
