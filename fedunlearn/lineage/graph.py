@@ -1,5 +1,6 @@
 """The lineage: a frozen DAG of models in order of time (the papers' Unified Model Inheritance Graph)."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +10,7 @@ import networkx as nx
 
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage.model import Model, Shard
+from fedunlearn.lineage.subset import Bits
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,11 @@ class Lineage:
     @cached_property
     def children(self) -> dict[str, list[str]]:
         """Of every model that has any, in order of time."""
-        found: dict[str, list[str]] = {}
+        found = defaultdict[str, list[str]](list)
         for model in self.models:
             for parent in model.parents:
-                found.setdefault(parent, []).append(model.name)
-        return found
+                found[parent].append(model.name)
+        return dict(found)
 
     @cached_property
     def _order(self) -> dict[str, int]:
@@ -106,6 +108,18 @@ class Lineage:
                 seen.update(new)
                 walk += new
         return tuple(found[k] for k in sorted(found))
+
+    def inherited(self, own: Mapping[str, Bits]) -> dict[str, Bits]:
+        """What of all that is some models' own is a model's or an ancestor's; of each that has any, in order of time."""
+        found: dict[str, Bits] = {}
+        same: dict[Bits, Bits] = {}  # a million models share few sets, however large these are
+        for model in self.models:
+            bits = own.get(model.name, 0)
+            for parent in model.parents:
+                bits |= found.get(parent, 0)
+            if bits:
+                found[model.name] = same.setdefault(bits, bits)
+        return found
 
     def kept_parents(self, name: str) -> tuple[str, ...]:
         """The nearest kept ancestors, past retired ones, in order of time."""

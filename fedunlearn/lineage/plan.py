@@ -1,8 +1,8 @@
 """What a request touches: roots, heirs, where to measure, and what each heir should look like after."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedunlearn.lineage.model import Shard
 from fedunlearn.lineage.request import Request
@@ -30,9 +30,8 @@ class Point:
     keys: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Heir:
-    """A kept model that the data reached.
+class Heir(NamedTuple):
+    """A kept model that the data reached; a tuple, since a plan may make a million of them.
 
     Args:
         name: the model.
@@ -53,8 +52,8 @@ class Heir:
     name: str
     home: str
     target: str
-    sources: tuple[str, ...]
-    points: tuple[Point, ...]
+    sources: Sequence[str]
+    points: Sequence[Point]
     borrowed: tuple[str, ...]
     unmeasured: tuple[str, ...]
     own: tuple[Shard, ...]
@@ -81,7 +80,7 @@ class Plan:
     request: Request
     roots: tuple[str, ...]
     affected: tuple[str, ...]
-    sources: Mapping[str, tuple[str, ...]]
+    sources: Mapping[str, Sequence[str]]
     heirs: tuple[Heir, ...]
     points: tuple[Point, ...]
     rows: int
@@ -95,7 +94,7 @@ class Plan:
     @property
     def unopposed(self) -> Mapping[str, tuple[str, ...]]:
         """Heirs whose evidence comes from one site or two, and from which: no merge outvotes a site there that lies."""
-        votes = {h.name: tuple(sorted({p.site for p in h.points})) for h in self.heirs}
+        votes = {h.name: _first_sites(h.points) for h in self.heirs}
         return {name: sites for name, sites in votes.items() if 0 < len(sites) < MAJORITY}
 
     def to_json(self) -> dict[str, Any]:
@@ -126,3 +125,13 @@ class Plan:
             "untested": list(self.untested),
             "unopposed": {name: list(sites) for name, sites in self.unopposed.items()},
         }
+
+
+def _first_sites(points: Iterable[Point]) -> tuple[str, ...]:
+    """As many as make a majority, or all."""
+    sites: set[str] = set()
+    for point in points:
+        sites.add(point.site)
+        if len(sites) == MAJORITY:
+            break
+    return tuple(sorted(sites))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Lineage, Model, Request, Shard, discover
+from fedunlearn.lineage.subset import Subset
 from tests.lineage.families import CLASSES, SITES, lineages
 
 
@@ -88,6 +89,37 @@ def test_every_root_of_an_heir_has_a_kept_stand_in_that_can_name_the_class_or_is
             brought = {c for s in lineage[root].data for c in request.touches(s)}
             below = {root} | nx.descendants(lineage.graph, root)
             assert not any(lineage[m].kept and brought & set(lineage[m].head) for m in below)
+
+
+@given(lineages(), requests())
+def test_evidence_of_a_root_without_weights_is_the_earliest_on_the_way_or_else_the_nearest(
+    lineage: Lineage, request: Request
+) -> None:
+    """Against a search for every heir and root by itself."""
+    if asked(lineage, request) is None:
+        return
+    plan = discover(lineage, request)
+    for heir in plan.heirs:
+        expected = set()
+        for root in heir.sources:
+            shards = [s.key for s in lineage[root].data if request.touches(s)]
+            brought = {c for s in lineage[root].data for c in request.touches(s)}
+            able = [n for n, m in lineage.by_name.items() if m.kept and brought & set(m.head)]
+            between = [m for m in able if nx.has_path(lineage.graph, root, m) and nx.has_path(lineage.graph, m, heir.name)]
+            near = [m for layer in nx.bfs_layers(lineage.graph, root) for m in layer if m in able]
+            at = root if root in able else next(iter(between + near), None)
+            expected |= {(at, shard) for shard in shards if at}
+        assert {(p.model, p.shard) for p in heir.points} == expected
+
+
+@given(st.lists(st.tuples(st.text(), st.booleans())))
+def test_a_subset_is_the_tuple_of_its_members(drawn: list[tuple[str, bool]]) -> None:
+    found = Subset([name for name, _ in drawn], sum(chosen << i for i, (_, chosen) in enumerate(drawn)))
+    same = tuple(name for name, chosen in drawn if chosen)
+    assert (tuple(found), len(found), repr(found), hash(found)) == (same, len(same), repr(same), hash(same))
+    assert found == same == found
+    assert found != (*same, "more")
+    assert (found[:1], found[-1:]) == (same[:1], same[-1:])
 
 
 @given(lineages(), st.sampled_from(CLASSES))

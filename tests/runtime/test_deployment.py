@@ -181,6 +181,7 @@ def heard(made: loopback.Parties, site: str, *signing: Signing) -> bool:
         return bool(there.SendNodeHeartbeat(life).success)
 
 
+@pytest.mark.filterwarnings("ignore:`verify=<str>` is deprecated:DeprecationWarning")  # Flower's client gives httpx a path
 def test_who_is_no_registered_node_is_refused(made: loopback.Parties) -> None:
     """Unsigned, with a key of its own, with a forged or an old signature, and without TLS; nor can a key register itself."""
     north, south, stranger = (made.of(p) / "keys" / "site" for p in ("north", "south", loopback.STRANGER))
