@@ -181,8 +181,8 @@ def _union(requests: Sequence[Request]) -> tuple[tuple[str, ...], tuple[str, ...
             kind = bool(r.classes), bool(r.samples), r.since, r.sites if r.classes else ()
             together.setdefault(kind, []).append(r.id)
         raise InputError(
-            f"requests {', '.join(r.id for r in requests)}: no one request says this: it would be about classes, samples or whole "
-            f"sites, with one `since`, and ask for each of its classes at each of its sites; run one pass each for: "
+            f"requests {', '.join(r.id for r in requests)}: no one request says this: it would be about classes, samples or "
+            f"whole sites, with one `since`, and ask for each of its classes at each of its sites; run one pass each for: "
             f"{'; '.join(map(', '.join, together.values()))}"
         )
     samples = {s for r in requests for s in r.samples}
