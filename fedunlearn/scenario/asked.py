@@ -33,7 +33,9 @@ def request_of(
         InputError: the scenario names no such request, one is named and described too, or several cannot be merged.
     """
     if named and (classes or samples or sites or since):
-        raise InputError(f"request {', '.join(named)}: stands alone; leave out --classes, --samples, --sites and --since")
+        raise InputError(
+            f"{', '.join(named)}: a named request stands alone; leave out --classes, --samples, --sites and --since"
+        )
     found = []
     for name in named:
         if name not in scenario.requests:

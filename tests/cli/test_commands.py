@@ -135,7 +135,7 @@ def test_nothing_to_forget_is_an_answer(run: Run, tmp_path: Path) -> None:
         ("unlearn FOLDER --classes 0 --set alpha", "expected key=value"),
         ("unlearn FOLDER --classes 0 --due soon", "due 'soon': expected a date"),
         ("unlearn FOLDER leve", "unknown request 'leve'; did you mean 'leave'"),
-        ("unlearn FOLDER leave --classes 0", "request leave: stands alone"),
+        ("unlearn FOLDER leave --classes 0", "leave: a named request stands alone"),
         ("unlearn FOLDER", "names nothing to forget"),
         ("unlearn FOLDER --samples north/main/abc", "unknown sample 'north/main/abc'"),
         ("plan FOLDER --classes 0 --since sharde", "unknown model 'sharde'; did you mean 'shared'"),
