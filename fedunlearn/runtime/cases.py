@@ -73,6 +73,11 @@ def names_of(line: Line) -> tuple[str, ...]:
     return tuple(request.id for request in carried_out(line))
 
 
+def changed_by(line: Line) -> tuple[str, ...]:
+    """Names of those cases for which an "unlearned" line changed a model: what can be rolled back or sealed."""
+    return tuple(r.id for r, reached in carried_out(line).items() if not line.body["heads"].keys().isdisjoint(reached))
+
+
 def check_merged(family: Family, plan: Plan) -> None:
     """Refuse to merge a request that touches nothing, is carried out already, or waits for a place.
 
@@ -80,14 +85,14 @@ def check_merged(family: Family, plan: Plan) -> None:
         InputError: says which, and what to do.
     """
     standing = {x.request.what: x for x in cases(family)}
-    waits = waiting(family).values()
+    waits = waiting(family)
     for one in plan.request.merges:
         known, where = standing.get(one.what), f"request {one.id} ({one.words()})"
         if not plan.of_case(one.id):
             raise InputError(f"{where}: no kept model was trained on it; there is nothing to forget, leave it out")
         if known and known.state in DONE and not known.left:
             raise InputError(f"{where}: is {known.state} already (ledger line {known.lines[-1]}); leave it out")
-        if known and any(line.number in known.lines for line in waits):
+        if known and any(model in known.left and line.number in known.lines for model, line in waits.items()):
             raise InputError(
                 f"{where}: waits for a place to be online; run fedunlearn unlearn {family.folder} --resume first, or leave "
                 f"it out"

@@ -11,7 +11,7 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, check
-from fedunlearn.runtime.cases import names_of, waiting
+from fedunlearn.runtime.cases import changed_by, waiting
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.settle import alone, settle
@@ -36,9 +36,9 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
     in_force = [x for x in ledger.lines if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
     open_ = [x for x in in_force if x.number not in sealed]
     if request is not None:
-        mine = [x for x in in_force if request in (x.body["request"], *names_of(x))]
+        mine = [x for x in in_force if request in (x.body["request"], *changed_by(x))]
         if not mine:
-            known = (name for x in in_force for name in names_of(x))
+            known = (name for x in in_force for name in changed_by(x))
             raise unknown("request in force", request, known, where=str(family.folder))
         open_ = [x for x in open_ if x.number <= mine[-1].number]
     if not open_:
@@ -79,7 +79,7 @@ def seal(family: Family, backend: Backend, request: str | None = None, *, reason
         staying = {v for held in needed(family, sealing=numbers).values() for v in held}
         body = {
             "seals": numbers,
-            "requests": list(dict.fromkeys(name for line in lines for name in names_of(line))),
+            "requests": list(dict.fromkeys(name for line in lines for name in changed_by(line))),
             "left": sorted(left - done),
             "erases": sorted(_named(family) - staying),
             "reason": reason,

@@ -17,6 +17,7 @@ from fedunlearn.lineage import Model, Request
 from fedunlearn.methods import FIUn
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Backend, Family, InProcess, Worker, cases, fsck, resume, rollback, seal, unlearn
+from fedunlearn.runtime.cases import changed_by
 from fedunlearn.scenario import Scenario, line_of, workers
 from tests.conftest import snapshot
 from tests.report.conftest import CLASSES, data, invented
@@ -124,6 +125,7 @@ def test_a_case_is_held_back_by_its_own_heirs_only(tmp_path: Path) -> None:
     ]
     family.ledger.append("sealed", {"seals": [line.number]})
     assert [x.state for x in cases(family)] == ["refused", "sealed"]  # nothing that holds a was changed
+    assert changed_by(line) == ("b",)
 
     told = document(family, line, {})["request"]["cases"]
     assert [(x["id"], x["due"], x["roots"], x["heirs"]) for x in told] == [
