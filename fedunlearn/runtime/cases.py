@@ -70,7 +70,8 @@ def carried_out(line: Line) -> dict[Request, Collection[str]]:
 
 def names_of(line: Line) -> tuple[str, ...]:
     """Names of the cases that an "unlearned" line carries out."""
-    return tuple(request.id for request in carried_out(line))
+    merged = line.body["record"]["facts"]["request"].get("merges")
+    return tuple(one["id"] for one in merged) if merged else (line.body["request"],)
 
 
 def changed_by(line: Line) -> tuple[str, ...]:
