@@ -81,7 +81,8 @@ class Request:
             raise InputError(f"request {self.id or names}: asks for something else than what it merges ({names}) does together")
         fields: dict[str, object] = dict(zip(("classes", "samples", "sites", "since"), united, strict=True))
         for what in ("received", "due"):
-            fields[what] = getattr(self, what) or min((d for r in each if (d := getattr(r, what))), default=None)
+            given = [d for r in each if (d := getattr(r, what))]
+            fields[what] = getattr(self, what) or min(given, key=date.fromisoformat, default=None)
         for what, value in {**fields, "id": self.id or "+".join(r.id for r in each), "merges": each}.items():
             object.__setattr__(self, what, value)
 

@@ -91,7 +91,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
 
 
 def _case(request: Request, line: Line, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """One of the requests that the line's merges."""
+    """One of the requests that the one of a line merges."""
     told = {"id": request.id, "words": request.words(), "received": request.received, "due": request.due}
     return {**told, "late": _late(request, line), **facts["plan"]["cases"][request.id]}
 
