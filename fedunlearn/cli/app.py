@@ -44,7 +44,7 @@ from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, Record, Reference, erase_sealed, pending, settle, waiting_plan
+from fedunlearn.runtime import Backend, Family, Record, Reference, check_merged, erase_sealed, pending, settle, waiting_plan
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back
@@ -205,19 +205,20 @@ def show(
 @app.command()
 def plan(
     folder: Folder,
+    requests: Named = None,
     classes: Classes = "",
     samples: Samples = "",
     sites: Sites = "",
     since: Since = None,
-    request: Named = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """What a request would touch and why. Changes nothing."""
     family = _open(folder)
     scenario = of_family(family)
-    asked = _request(scenario, classes, samples, sites, since, request)
+    asked = _request(scenario, classes, samples, sites, since, requests or ())
     found = discover(family.lineage, asked)
+    check_merged(family, found)
     if asked.samples and not scenario.own:
         check_samples(open_site_data(scenario, family.folder / "homes"), asked)
     price = cost(family, found)
@@ -230,11 +231,11 @@ def plan(
 @app.command()
 def unlearn(
     folder: Folder,
+    requests: Named = None,
     classes: Classes = "",
     samples: Samples = "",
     sites: Sites = "",
     since: Since = None,
-    request: Named = None,
     method: MethodName = "fiun",
     settings: Settings = None,
     no_reference: Annotated[bool, typer.Option("--no-reference", help="do not retrain a family to compare with")] = False,
@@ -256,11 +257,12 @@ def unlearn(
     as_json: Json = False,
 ) -> None:
     """Make every heir of some data forget it."""
-    quorum, named = 0.0 if skip_offline else quorum, bool(classes or samples or sites or since or request)
+    quorum, named = 0.0 if skip_offline else quorum, bool(classes or samples or sites or since or requests)
     if resume and (named or score_at_roots):
         raise InputError("--resume: stands alone; what it goes on with is in the ledger")
     if backend == "flower":
-        request_ = {"classes": classes, "samples": samples, "sites": sites, "since": since, "request": request, "due": due}
+        request_ = {"classes": classes, "samples": samples, "sites": sites, "since": since, "due": due}
+        request_ |= {"request": ",".join(requests or ())}
         how = {"method": method, "settings": _pairs(settings), "reference": not no_reference, "atomic": atomic}
         said = {"accept_untested": accept_untested, "reason": reason, "quorum": quorum, "precision": precision}
         said |= {"score_at_roots": score_at_roots, "resume": resume}
@@ -270,7 +272,7 @@ def unlearn(
         record = _resume(family, no_reference, quorum, backend_of(family, backend, address, sites_in))
     else:
         family = _open(folder)
-        asked = _request(of_family(family), classes, samples, sites, since, request, due)
+        asked = _request(of_family(family), classes, samples, sites, since, requests or (), due)
         carrier = backend_of(family, backend, address, sites_in)
         options = {"atomic": atomic, "accept_untested": accept_untested, "reason": reason, "quorum": quorum}
         gate = _gate(family, score_at_roots)

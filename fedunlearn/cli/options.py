@@ -37,7 +37,9 @@ Classes = Annotated[str, typer.Option(help="classes to forget, with commas")]
 Samples = Annotated[str, typer.Option(help="samples to forget: site/shard/key, with commas")]
 Sites = Annotated[str, typer.Option(help="only what these sites contributed, with commas")]
 Since = Annotated[str | None, typer.Option(help="only what entered training from this model on")]
-Named = Annotated[str | None, typer.Option("--request", help="a request that the scenario names")]
+Named = Annotated[
+    list[str] | None, typer.Argument(help="requests that the scenario names; several are carried out in one pass")
+]
 MethodName = Annotated[str, typer.Option(help="name of a method, or their.module:Class")]
 Trainer = Annotated[
     str, typer.Option("--backend", help="who runs federated rounds: in-process or flower; with --sites-in: in-process or ray")

@@ -22,6 +22,8 @@ def say_plan(found: Plan, cost: dict[str, Any]) -> None:
         f"{cost['bytes'] / 1e6:.1f} MB of evidence to send, about {cost['seconds']} s of measuring",
         markup=False,
     )
+    for one in found.request.merges:
+        out.print(f"{one.id}: {one.words()}: reaches {', '.join(found.of_case(one.id))}", markup=False)
     if found.untested:
         out.print(f"cannot be tested: {', '.join(found.untested)}", markup=False)
     for sites in dict.fromkeys(found.unopposed.values()):

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from fedunlearn.lineage import Plan, Request
+from fedunlearn.lineage import Plan
 from fedunlearn.runtime import Family, behind, cases, owed, pending, waiting
+from fedunlearn.runtime.cases import PLANNED, UNDONE, Standing
 from fedunlearn.scenario import of_family
 
 
@@ -52,7 +53,6 @@ def waiting_for(family: Family) -> dict[str, str]:
 
 def standing(family: Family) -> list[dict[str, Any]]:
     """Every request as a case."""
-    named = [asked.request(name) for name, asked in of_family(family).requests.items()]
     return [
         {
             "id": x.request.id,
@@ -64,20 +64,18 @@ def standing(family: Family) -> list[dict[str, Any]]:
             "left": list(x.left),
             "lines": list(x.lines),
         }
-        for x in cases(family, named)
+        for x in _cases(family)
     ]
 
 
 def due(family: Family) -> list[dict[str, Any]]:
     """Requests that the scenario names or that left something undone, and that are not in force."""
-    undone = family.ledger.undone
-    asked = {r.what: r for r in (a.request(n) for n, a in of_family(family).requests.items())}
-    left: dict[tuple[object, ...], set[str]] = {}
-    for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
-        request = Request.from_json(line.body["record"]["facts"]["request"])
-        asked[request.what] = request
-        if line.number not in undone:
-            open_ = {*line.body["pending"], *line.body["untouched"], *line.body.get("waiting", ())}
-            before = left.get(request.what, set()) if "resumes" in line.body else set()
-            left[request.what] = (before - set(line.body["heads"])) | open_
-    return [{"id": r.id, "what": r.words(), "due": r.due} for what, r in asked.items() if left.get(what, {""})]
+    return [
+        {"id": x.request.id, "what": x.request.words(), "due": x.request.due}
+        for x in _cases(family)
+        if x.left or x.state in (PLANNED, UNDONE)
+    ]
+
+
+def _cases(family: Family) -> tuple[Standing, ...]:
+    return cases(family, [asked.request(name) for name, asked in of_family(family).requests.items()])

@@ -12,7 +12,7 @@ from fedunlearn.cli.console import out, print_json
 from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, Json, OwnSites
 from fedunlearn.cli.state import standing
 from fedunlearn.errors import InputError, StoreError
-from fedunlearn.runtime import Family, collect, cut, fsck, owed, sealable, verify
+from fedunlearn.runtime import Family, changed_by, collect, cut, fsck, owed, sealable, verify
 from fedunlearn.runtime import seal as run_seal
 from fedunlearn.scenario import backend_of, of_family
 from fedunlearn.store import Ledger
@@ -85,7 +85,7 @@ def seal(
     """End the rollback window: erase old versions, and what was banked of what is forgotten, for good."""
     family = Family.open(folder)
     lines = sealable(family, request)
-    requests = list(dict.fromkeys(line.body["request"] for line in lines))
+    requests = list(dict.fromkeys(name for line in lines for name in changed_by(line)))
     words = f"{', '.join(requests)}: old versions and banked importances are erased for good; no rollback is possible any more"
     if not yes:
         if not sys.stdin.isatty():

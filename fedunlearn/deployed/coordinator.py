@@ -142,9 +142,8 @@ def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, sa
             return retrained(family, scenario, plan.request, both, say) if plan and order.reference else Reference()
 
         return _record(resume(family, both, retrained=again, quorum=order.quorum, progress=say))
-    asked = request_of(
-        scenario, order.classes, order.samples, order.sites, order.since or None, order.request or None, order.due or None
-    )
+    named = tuple(name for each in order.request.split(",") if (name := each.strip()))
+    asked = request_of(scenario, order.classes, order.samples, order.sites, order.since or None, named, order.due or None)
     method, gate = make(order.method, order.plain_settings), scenario.gate.gate
 
     def twin() -> Reference:

@@ -24,8 +24,9 @@ class Order:
         samples: the same.
         sites: the same.
         since: the same.
-        request: the name of a request that the scenario has; stands alone. For "seal", the id of one in force; empty for all.
-            For "assess", the id of one that was carried out; empty for the newest.
+        request: names of requests that the scenario has, with commas, to be carried out in one pass; they stand alone. For
+            "seal", the id of one in force; empty for all. For "assess", the id of one that was carried out; empty for the
+            newest.
         due: date by which it must be done.
         method: name of a method.
         settings: of the method, as JSON text: names and texts.

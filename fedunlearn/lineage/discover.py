@@ -58,7 +58,8 @@ def discover(lineage: Lineage, request: Request) -> Plan:
     points = tuple(where.points)
     rows = sum(sum(gone[p.shard].values()) if p.classes else len(p.keys) for p in points)
     sent = sum(8 * lineage.by_name[p.model].size for p in points)
-    return Plan(request, roots, affected, {n: sources[bits[n]] for n in affected}, tuple(heirs), points, rows, sent)
+    cases = {r.id: tuple(n for n, shards in entries.items() if any(map(r.touches, shards))) for r in request.merges}
+    return Plan(request, roots, affected, {n: sources[bits[n]] for n in affected}, tuple(heirs), points, rows, sent, cases)
 
 
 def _exposures(lineage: Lineage, request: Request) -> tuple[dict[str, list[Shard]], dict[str, Bits], dict[str, Bits]]:

@@ -1,7 +1,7 @@
 """What a request touches: roots, heirs, where to measure, and what each heir should look like after."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fedunlearn.lineage.model import Shard
@@ -75,6 +75,7 @@ class Plan:
         points: every evidence point of any heir, without duplicates.
         rows: how many rows must be read to measure them.
         sent: bytes of evidence that the sites of the points send, as float64.
+        cases: of a request that merges others: the roots of each, by id.
     """
 
     request: Request
@@ -85,6 +86,7 @@ class Plan:
     points: tuple[Point, ...]
     rows: int
     sent: int
+    cases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def untested(self) -> tuple[str, ...]:
@@ -96,6 +98,11 @@ class Plan:
         """Heirs whose evidence comes from one site or two, and from which: no merge outvotes a site there that lies."""
         votes = {h.name: _first_sites(h.points) for h in self.heirs}
         return {name: sites for name, sites in votes.items() if 0 < len(sites) < MAJORITY}
+
+    def of_case(self, case: str) -> tuple[str, ...]:
+        """Heirs that one of the merged requests reaches."""
+        roots = set(self.cases[case])
+        return tuple(h.name for h in self.heirs if not roots.isdisjoint(h.sources))
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, for people and machines to read."""
@@ -124,6 +131,7 @@ class Plan:
             "sent": self.sent,
             "untested": list(self.untested),
             "unopposed": {name: list(sites) for name, sites in self.unopposed.items()},
+            "cases": {case: {"roots": list(roots), "heirs": list(self.of_case(case))} for case, roots in self.cases.items()},
         }
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -17,17 +17,21 @@ from fedunlearn.lineage.model import Shard
 class Request:
     """Classes (at all sites, or at some), single samples, or all that some sites contributed.
 
+    `Request(merges=(a, b))` asks for what `a` and `b` ask, in one pass; each stays a case of its own.
+
     Args:
         classes: names of classes; with `sites`, only the rows of those classes at those sites.
         samples: `site/shard/key` each; stands alone.
         sites: without classes, all that these sites contributed.
         since: name of a kept model; only what trained models after it (in order of time) is part of the request.
-        id: name of the case; by default derived from what is asked.
-        received: ISO date the request came in.
-        due: ISO date it must be done by.
+        id: name of the case; by default derived from what is asked, or the names of those it merges.
+        received: ISO date the request came in; of those it merges, the first.
+        due: ISO date it must be done by; of those it merges, the first.
+        merges: requests that it carries out together; what is to be forgotten follows from them.
 
     Raises:
-        InputError: nothing is asked, samples are mixed with the rest, or a date is not one.
+        InputError: nothing is asked, samples are mixed with the rest, a date is not one, or what it merges cannot be said as
+            one request.
     """
 
     classes: tuple[str, ...] = ()
@@ -37,10 +41,13 @@ class Request:
     id: str = ""
     received: str | None = None
     due: str | None = None
+    merges: tuple["Request", ...] = ()
 
     def __post_init__(self) -> None:
         for what in ("classes", "samples", "sites"):
             object.__setattr__(self, what, tuple(sorted({str(v) for v in getattr(self, what)})))
+        if self.merges:
+            self._unite()
         if not (self.classes or self.samples or self.sites):
             raise InputError("request: names nothing to forget; give classes, samples (site/shard/key) or sites")
         if self.samples and (self.classes or self.sites):
@@ -57,6 +64,27 @@ class Request:
         if not self.id:
             asked = json.dumps([self.classes, self.samples, self.sites, self.since])
             object.__setattr__(self, "id", "r-" + hashlib.blake2s(asked.encode(), digest_size=4).hexdigest())
+
+    def _unite(self) -> None:
+        """Say as one what those it merges ask."""
+        each = tuple(one for r in self.merges for one in (r.merges or (r,)))
+        names, seen = ", ".join(r.id for r in each), dict[object, Request]()
+        for r in each:
+            if (twin := seen.get(r.id) or seen.get(r.what)) is not None:
+                raise InputError(
+                    f"requests {names}: {twin.id} ({twin.words()}) and {r.id} ({r.words()}) have one name or ask for the same; "
+                    f"leave one out"
+                )
+            seen |= {r.id: r, r.what: r}
+        united = _union(each)
+        if any(self.what) and self.what != united:
+            raise InputError(f"request {self.id or names}: asks for something else than what it merges ({names}) does together")
+        fields: dict[str, object] = dict(zip(("classes", "samples", "sites", "since"), united, strict=True))
+        for what in ("received", "due"):
+            given = [d for r in each if (d := getattr(r, what))]
+            fields[what] = getattr(self, what) or min(given, key=date.fromisoformat, default=None)
+        for what, value in {**fields, "id": self.id or "+".join(r.id for r in each), "merges": each}.items():
+            object.__setattr__(self, what, value)
 
     @cached_property
     def shards(self) -> dict[str, tuple[str, ...]]:
@@ -121,6 +149,7 @@ class Request:
             "since": self.since,
             "received": self.received,
             "due": self.due,
+            "merges": [r.to_json() for r in self.merges],
         }
 
     @classmethod
@@ -128,5 +157,35 @@ class Request:
         """The inverse of `to_json`."""
         lists = {k: tuple(plain.get(k, ())) for k in ("classes", "samples", "sites")}
         return cls(
-            **lists, since=plain.get("since"), id=plain.get("id", ""), received=plain.get("received"), due=plain.get("due")
+            **lists,
+            since=plain.get("since"),
+            id=plain.get("id", ""),
+            received=plain.get("received"),
+            due=plain.get("due"),
+            merges=tuple(map(cls.from_json, plain.get("merges", ()))),
         )
+
+
+def _union(requests: Sequence[Request]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str | None]:
+    """Classes, samples, sites and `since` of the one request that asks for what several ask together, no more and no less.
+
+    Raises:
+        InputError: there is none; says which of them go together.
+    """
+    everywhere = {c for r in requests if not r.sites for c in r.classes}
+    asked = {(c, s) for r in requests for c in r.classes or ("",) for s in r.sites or ("",) if not (s and c in everywhere)}
+    classes, sites = {c for c, _ in asked}, {s for _, s in asked}
+    kinds = {(bool(r.classes), bool(r.samples), r.since) for r in requests}
+    if len(kinds) > 1 or len(asked) < len(classes) * len(sites):
+        together: dict[object, list[str]] = {}
+        for r in requests:
+            kind = bool(r.classes), bool(r.samples), r.since, r.sites if r.classes else ()
+            together.setdefault(kind, []).append(r.id)
+        raise InputError(
+            f"requests {', '.join(r.id for r in requests)}: no one request says this: it would be about classes, samples or "
+            f"whole sites, with one `since`, and ask for each of its classes at each of its sites; run one pass each for: "
+            f"{'; '.join(map(', '.join, together.values()))}"
+        )
+    samples = {s for r in requests for s in r.samples}
+    found = [tuple(sorted(names - {""})) for names in (classes, samples, sites)]
+    return found[0], found[1], found[2], requests[0].since

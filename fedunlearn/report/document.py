@@ -30,7 +30,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         `lineage` (the drawing), `evidence`, `cost`, `objections`, `evaluations` (those used), `not_measured` and `limits`.
     """
     body, facts, cost = line.body, line.body["record"]["facts"], line.body["record"]["cost"]
-    lineage = _as_of(family, line)
+    lineage, request = _as_of(family, line), Request.from_json(facts["request"])
     sealed = next((x.number for x in family.ledger.lines if x.kind == "sealed" and line.number in x.body["seals"]), None)
     undone = next((x.number for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
     used, stale = _of_versions(facts["models"], evaluations)
@@ -61,11 +61,12 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         },
         "request": {
             **facts["request"],
-            "words": Request.from_json(facts["request"]).words(),
+            "words": request.words(),
+            "cases": [_case(one, line, facts) for one in request.merges],
             "reason": body["reason"],
             "accepted_untested": facts["accepted_untested"],
             "excluded": body["exclusions"],
-            "late": None if facts["request"]["due"] is None else line.time[:10] > facts["request"]["due"],
+            "late": _late(request, line),
         },
         "verdict": verdict(models, undone),
         "reached": {
@@ -87,6 +88,16 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         "not_measured": unmeasured(facts["models"], used, stale),
         "limits": limits(facts, used, sealed),
     }
+
+
+def _case(request: Request, line: Line, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """One of the requests that the one of a line merges."""
+    told = {"id": request.id, "words": request.words(), "received": request.received, "due": request.due}
+    return {**told, "late": _late(request, line), **facts["plan"]["cases"][request.id]}
+
+
+def _late(request: Request, line: Line) -> bool | None:
+    return None if request.due is None else line.time[:10] > request.due
 
 
 def _as_of(family: Family, line: Line) -> Lineage:

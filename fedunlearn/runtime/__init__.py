@@ -6,6 +6,10 @@ from fedunlearn.runtime.backend import InProcess as InProcess
 from fedunlearn.runtime.backend import Split as Split
 from fedunlearn.runtime.bank import bank as bank
 from fedunlearn.runtime.cases import cases as cases
+from fedunlearn.runtime.cases import changed_by as changed_by
+from fedunlearn.runtime.cases import check_merged as check_merged
+from fedunlearn.runtime.cases import names_of as names_of
+from fedunlearn.runtime.cases import waiting as waiting
 from fedunlearn.runtime.coordinator import unlearn as unlearn
 from fedunlearn.runtime.family import Family as Family
 from fedunlearn.runtime.fsck import fsck as fsck
@@ -15,7 +19,6 @@ from fedunlearn.runtime.keeping import pending as pending
 from fedunlearn.runtime.record import Record as Record
 from fedunlearn.runtime.reference import Reference as Reference
 from fedunlearn.runtime.resume import resume as resume
-from fedunlearn.runtime.resume import waiting as waiting
 from fedunlearn.runtime.resume import waiting_plan as waiting_plan
 from fedunlearn.runtime.scoring import gone_from as gone_from
 from fedunlearn.runtime.scoring import score_all as score_all

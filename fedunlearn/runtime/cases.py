@@ -1,15 +1,18 @@
 """Requests as cases: what was asked, by when, and how far it is. All of it follows from the ledger."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date
 
-from fedunlearn.lineage import Request
+from fedunlearn.errors import InputError
+from fedunlearn.lineage import Plan, Request
 from fedunlearn.runtime.family import Family
 from fedunlearn.store import Line
 
 PLANNED, APPLIED, PENDING, SEALED, REFUSED, UNDONE = "planned", "applied", "pending", "sealed", "refused", "rolled back"
 DONE = (APPLIED, SEALED)
+
+Held = tuple[Line, Collection[str]]  # a ledger line, and those of its heirs that a case reaches
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,12 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
         named: requests that its scenario names.
         today: to tell what is overdue; by default, today.
     """
-    by_what: dict[tuple[object, ...], list[Line]] = {}
+    by_what: dict[tuple[object, ...], list[Held]] = {}
     asked: dict[tuple[object, ...], Request] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
-        request = Request.from_json(line.body["record"]["facts"]["request"])
-        by_what.setdefault(request.what, []).append(line)
-        asked[request.what] = request
+        for request, reached in carried_out(line).items():
+            by_what.setdefault(request.what, []).append((line, reached))
+            asked[request.what] = request
     for request in named:
         asked.setdefault(request.what, request)
     now = today or date.today()
@@ -53,25 +56,81 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
     for what, request in asked.items():
         state, left = _state(family, by_what.get(what, []))
         late = request.due is not None and date.fromisoformat(request.due) < now and (state not in DONE or bool(left))
-        numbers = tuple(line.number for line in by_what.get(what, []))
+        numbers = tuple(line.number for line, _ in by_what.get(what, []))
         found.append(Standing(request, state, tuple(sorted(left)), numbers, late))
     return tuple(found)
 
 
-def _state(family: Family, lines: list[Line]) -> tuple[str, set[str]]:
+def carried_out(line: Line) -> dict[Request, Collection[str]]:
+    """The requests that an "unlearned" line carries out, those that one merges each by itself -> its heirs that they reach."""
+    facts = line.body["record"]["facts"]
+    request, every = Request.from_json(facts["request"]), [one["name"] for one in facts["models"]]
+    return {one: facts["plan"]["cases"][one.id]["heirs"] for one in request.merges} or {request: every}
+
+
+def names_of(line: Line) -> tuple[str, ...]:
+    """Names of the cases that an "unlearned" line carries out."""
+    merged = line.body["record"]["facts"]["request"].get("merges")
+    return tuple(one["id"] for one in merged) if merged else (line.body["request"],)
+
+
+def changed_by(line: Line) -> tuple[str, ...]:
+    """Names of those cases for which an "unlearned" line changed a model: what can be rolled back or sealed."""
+    return tuple(r.id for r, reached in carried_out(line).items() if not line.body["heads"].keys().isdisjoint(reached))
+
+
+def check_merged(family: Family, plan: Plan) -> None:
+    """Refuse to merge a request that touches nothing, is carried out already, or waits for a place.
+
+    Raises:
+        InputError: says which, and what to do.
+    """
+    standing = {x.request.what: x for x in cases(family)}
+    waits = waiting(family)
+    for one in plan.request.merges:
+        known, where = standing.get(one.what), f"request {one.id} ({one.words()})"
+        if not plan.of_case(one.id):
+            raise InputError(f"{where}: no kept model was trained on it; there is nothing to forget, leave it out")
+        if known and known.state in DONE and not known.left:
+            raise InputError(f"{where}: is {known.state} already (ledger line {known.lines[-1]}); leave it out")
+        if known and any(model in known.left and line.number in known.lines for model, line in waits.items()):
+            raise InputError(
+                f"{where}: waits for a place to be online; run fedunlearn unlearn {family.folder} --resume first, or leave "
+                f"it out"
+            )
+
+
+def waiting(family: Family) -> dict[str, Line]:
+    """Models that an unlearning in force has left waiting -> the ledger line that did, in order of time."""
+    undone = family.ledger.undone
+    found: dict[str, Line] = {}
+    for line in (x for x in family.ledger.lines if x.kind == "unlearned" and x.number not in undone):
+        if (resumed := line.body.get("resumes")) is not None:  # whatever became of them, they are waiting no more
+            found = {m: x for m, x in found.items() if x.number != resumed or m not in models_of(line)}
+        found |= dict.fromkeys(line.body.get("waiting", ()), line)
+    return found
+
+
+def models_of(line: Line) -> set[str]:
+    """Heirs that an "unlearned" line is about."""
+    return {one["name"] for one in line.body["record"]["facts"]["models"]}
+
+
+def _state(family: Family, lines: list[Held]) -> tuple[str, set[str]]:
     undone, sealed = family.ledger.undone, family.ledger.sealed
     if not lines:
         return PLANNED, set()
-    held = [line for line in lines if line.number not in undone]
+    held = [(line, set(reached)) for line, reached in lines if line.number not in undone]
     left: set[str] = set()
-    for line in held:
+    for line, reached in held:
         body = line.body
         before = left if "resumes" in body else set()
-        left = (before - set(body["heads"])) | {*body["pending"], *body["untouched"], *body.get("waiting", ())}
+        left = (before - set(body["heads"])) | reached & {*body["pending"], *body["untouched"], *body.get("waiting", ())}
     if not held:
         return UNDONE, set()
-    if any(line.number in sealed for line in held):
+    if any(line.number in sealed and reached & set(line.body["heads"]) for line, reached in held):
         return SEALED, left
     if left:
-        return (PENDING if any(line.body["heads"] or line.body.get("waiting") for line in held) else REFUSED), left
+        moved = any(reached & {*line.body["heads"], *line.body.get("waiting", ())} for line, reached in held)
+        return (PENDING if moved else REFUSED), left
     return APPLIED, left

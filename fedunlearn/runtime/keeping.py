@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 
+from fedunlearn.runtime.cases import waiting
 from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.resume import began, waiting
+from fedunlearn.runtime.resume import began
 
 
 def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str, str]]:

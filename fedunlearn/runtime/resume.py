@@ -9,22 +9,12 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.methods import make
 from fedunlearn.runtime.backend import Backend
+from fedunlearn.runtime.cases import models_of, waiting
 from fedunlearn.runtime.coordinator import Doing, Progress, Retrained, carry_out
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import Record
 from fedunlearn.runtime.settle import alone
 from fedunlearn.store import Line
-
-
-def waiting(family: Family) -> dict[str, Line]:
-    """Models that an unlearning in force has left waiting -> the ledger line that did, in order of time."""
-    undone = family.ledger.undone
-    found: dict[str, Line] = {}
-    for line in (x for x in family.ledger.lines if x.kind == "unlearned" and x.number not in undone):
-        if (resumed := line.body.get("resumes")) is not None:  # whatever became of them, they are waiting no more
-            found = {m: x for m, x in found.items() if x.number != resumed or m not in _models(line)}
-        found |= dict.fromkeys(line.body.get("waiting", ()), line)
-    return found
 
 
 def waiting_plan(family: Family) -> Plan | None:
@@ -39,7 +29,7 @@ def waiting_plan(family: Family) -> Plan | None:
     request = Request.from_json(line.body["record"]["facts"]["request"])
     plan = discover(family.lineage, request)
     left = {model for model, at in found.items() if at.number == line.number}
-    seen = {m for x in _chain(family, line) for m in _models(x)}
+    seen = {m for x in _chain(family, line) for m in models_of(x)}
     born = _descendants(family.lineage, left) - seen
     heirs = tuple(h for h in plan.heirs if h.name in left or h.name in born)
     points = {p for h in heirs for p in h.points}
@@ -103,10 +93,6 @@ def _chain(family: Family, line: Line) -> list[Line]:
     while (before := found[-1].body.get("resumes")) is not None:
         found.append(family.ledger.lines[before])
     return found
-
-
-def _models(line: Line) -> set[str]:
-    return {one["name"] for one in line.body["record"]["facts"]["models"]}
 
 
 def _descendants(lineage: Lineage, models: set[str]) -> set[str]:

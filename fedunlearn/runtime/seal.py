@@ -11,9 +11,9 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, check
+from fedunlearn.runtime.cases import changed_by, waiting
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.keeping import needed
-from fedunlearn.runtime.resume import waiting
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Seal, Sealed
 from fedunlearn.store import Line, Swept, sweep
@@ -21,6 +21,8 @@ from fedunlearn.store import Line, Swept, sweep
 
 def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
     """The ledger lines that sealing a request seals: its own, and all before it, whose old versions hold its data too.
+
+    Requests that were carried out in one pass are sealed by any of them, as they are rolled back together.
 
     Args:
         family: the family.
@@ -34,9 +36,10 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
     in_force = [x for x in ledger.lines if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
     open_ = [x for x in in_force if x.number not in sealed]
     if request is not None:
-        mine = [x for x in in_force if x.body["request"] == request]
+        mine = [x for x in in_force if request in (x.body["request"], *changed_by(x))]
         if not mine:
-            raise unknown("request in force", request, (x.body["request"] for x in in_force), where=str(family.folder))
+            known = (name for x in in_force for name in changed_by(x))
+            raise unknown("request in force", request, known, where=str(family.folder))
         open_ = [x for x in open_ if x.number <= mine[-1].number]
     if not open_:
         told = f"request {request} is" if request else "every request in force is"
@@ -76,7 +79,7 @@ def seal(family: Family, backend: Backend, request: str | None = None, *, reason
         staying = {v for held in needed(family, sealing=numbers).values() for v in held}
         body = {
             "seals": numbers,
-            "requests": list(dict.fromkeys(line.body["request"] for line in lines)),
+            "requests": list(dict.fromkeys(name for line in lines for name in changed_by(line))),
             "left": sorted(left - done),
             "erases": sorted(_named(family) - staying),
             "reason": reason,

@@ -9,7 +9,7 @@ from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
-from fedunlearn.runtime import Backend, Family, gone_from
+from fedunlearn.runtime import Backend, Family, gone_from, names_of
 from fedunlearn.runtime.backend import check
 from fedunlearn.runtime.evaluating import believed, evaluation_of, is_evaluation
 from fedunlearn.runtime.record import COMMITTED, PENDING
@@ -151,9 +151,9 @@ def line_of(family: Family, request: str | None = None) -> Line:
     lines = [line for line in family.ledger.lines if line.kind == "unlearned"]
     if not lines:
         raise InputError(f"{family.folder}: nothing to report; no request was carried out yet (fedunlearn unlearn)")
-    asked = [line for line in lines if request in (None, line.body["request"])]
+    asked = [line for line in lines if request in (None, line.body["request"], *names_of(line))]
     if not asked:
-        raise unknown("request", request, (line.body["request"] for line in lines), where="--request")
+        raise unknown("request", request, (name for line in lines for name in names_of(line)), where="--request")
     return asked[-1]
 
 

@@ -43,7 +43,7 @@ def test_the_demo_as_json_and_honest_about_a_class_that_it_cannot_forget(run: Ru
 
 
 def test_unlearn_as_json(run: Run, folder: Path) -> None:
-    status, text, _ = run("unlearn", folder, "--request", "leave", "--reason", "case 12", "--json")
+    status, text, _ = run("unlearn", folder, "leave", "--reason", "case 12", "--json")
     found = json.loads(text)
     assert status == 0
     assert json.loads(run("show", folder, "--json")[1])["due"] == []
@@ -134,8 +134,8 @@ def test_nothing_to_forget_is_an_answer(run: Run, tmp_path: Path) -> None:
         ("unlearn FOLDER --classes 0 --set alfa=1", "unknown setting 'alfa'; did you mean 'alpha'"),
         ("unlearn FOLDER --classes 0 --set alpha", "expected key=value"),
         ("unlearn FOLDER --classes 0 --due soon", "due 'soon': expected a date"),
-        ("unlearn FOLDER --request leve", "unknown request 'leve'; did you mean 'leave'"),
-        ("unlearn FOLDER --request leave --classes 0", "--request leave: stands alone"),
+        ("unlearn FOLDER leve", "unknown request 'leve'; did you mean 'leave'"),
+        ("unlearn FOLDER leave --classes 0", "leave: a named request stands alone"),
         ("unlearn FOLDER", "names nothing to forget"),
         ("unlearn FOLDER --samples north/main/abc", "unknown sample 'north/main/abc'"),
         ("plan FOLDER --classes 0 --since sharde", "unknown model 'sharde'; did you mean 'shared'"),

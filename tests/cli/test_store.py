@@ -19,7 +19,7 @@ def leaving(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A family that has forgotten what its scenario asks for."""
     shutil.rmtree(folder / "reference")
     monkeypatch.setenv(BY, "somebody")  # put back at the end, whatever --by sets
-    words = ("--request", "leave", "--no-reference", "--due", "2001-01-31", "--by", "ada", "--reason", "case 12")
+    words = ("leave", "--no-reference", "--due", "2001-01-31", "--by", "ada", "--reason", "case 12")
     assert run("unlearn", folder, *words)[0] == 0
     return folder
 

@@ -22,6 +22,7 @@ from fedunlearn.deployed.wire import MARK, Reader, lines
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError
 from fedunlearn.runtime import Family, InProcess, Split, rollback, unlearn
 from fedunlearn.scenario import Scenario, assess, assessed, keep_assessed, open_site, request_of, train_afar, workers_here
+from fedunlearn.scenario.schema import Asked
 from fedunlearn.training.flower import LocalGrid
 from fedunlearn.training.flower.grid import at_server
 from tests.cli.conftest import Run
@@ -31,7 +32,9 @@ from tests.runtime.remains import held, importances, telling, tensors
 from tests.scenario.elsewhere import MODELS, NET, elsewhere
 
 SITES = ("north", "south", "east")
-SCENARIO = elsewhere({k: MODELS[k] for k in ("shared", "eastern")}, test="tests.scenario.elsewhere:load_test")
+SCENARIO = elsewhere({k: MODELS[k] for k in ("shared", "eastern")}, test="tests.scenario.elsewhere:load_test").model_copy(
+    update={"requests": {"a": Asked(classes=("0",)), "b": Asked(classes=("3",), due="2027-01-31")}}
+)
 
 
 def plain(scenario: Scenario) -> str:
@@ -106,7 +109,14 @@ def test_orders_give_what_this_process_gives(world: World, tmp_path: Path) -> No
     told = world.done(action="rollback", lift_exclusion=True)
     assert (told["line"], told["undoes"], told["lifted"]) == (2, 1, True)
     assert copy.keep(told["family"]).heads == alone.heads
-    assert world.done(action="settle")["line"] == 2
+
+    record = unlearn(alone, request_of(SCENARIO, named=("a", "b")), "logit_mask", both)
+    told = world.done(action="unlearn", request="a,b", method="logit_mask")
+    assert told["record"]["facts"] == json.loads(json.dumps(record.facts))
+    assert [r["due"] for r in told["record"]["facts"]["request"]["merges"]] == [None, "2027-01-31"]
+    assert copy.keep(told["family"]).heads == alone.heads
+    assert "unknown request 'c'; known: a, b" in world.done(action="unlearn", request="a,c")["error"]
+    assert world.done(action="settle")["line"] == 3
     assert copy.keep(world.done(action="show")["family"]).ledger.lines == Family.open(world.families / "ours").ledger.lines
     assert not [f for f in snapshot(copy.folder) if f.endswith(".safetensors")]
 
