@@ -1,10 +1,12 @@
 """What does planning cost? `discover` on a large lineage against its graph and bare breadth-first search by networkx.
 
 Every model but the roots has two parents and rows of another class; a request asks for the class that only the roots hold.
-"recent": parents are drawn from the thousand models before, as in a family that is trained on and on; "any": from all before,
-so that heirs differ in which of many roots they descend from. Both clocks start at the list of models: ours checks it, finds
-the heirs and plans evidence for each; networkx builds a `DiGraph` and walks it from the roots. In turns, each in a process of
-its own that was forked after the list was made; the best of two. Peak memory is the process's, the list included.
+"recent": parents are drawn from the thousand models before (or as many as there are roots), as in a family that is trained on
+and on; "any": from all before, so that heirs differ in which of many roots they descend from; "federation": a hundredth of the
+roots are clients that train a global model for a hundred rounds, every model is kept, and others are born from recent ones. Both
+clocks start at the list of models: ours checks it, finds the heirs and plans evidence for each; networkx builds a `DiGraph` and
+walks it from the roots. In turns, each in a process of its own that was forked after the list was made; the best of two. Peak
+memory is the process's, the list included.
 """
 
 import gc
@@ -22,28 +24,45 @@ from common import arguments, finish, origin
 from fedunlearn.lineage import Lineage, Model, Request, Shard, discover
 
 SIZES = {  # models, roots, how parents are drawn, repeats
-    "test": [(2_000, 1, "recent", 1), (2_000, 16, "any", 1)],
+    "test": [(2_000, 1, "recent", 1), (2_000, 16, "any", 1), (2_000, 500, "federation", 1)],
     "cpu": [
         (1_000_000, 1, "recent", 2),
         (1_000_000, 64, "recent", 2),
         (1_000_000, 64, "any", 2),
+        (1_000_000, 10_000, "recent", 1),
+        (20_000, 10_000, "federation", 2),
     ],
 }
 HEAD = tuple(map(str, range(10)))
 RECENT = 1_000
 PLACES = 100
+ROUNDS = 100
 
 
 def lineage(models: int, roots: int, drawn: str) -> tuple[Model, ...]:
     """Roots first, then models of two parents each."""
     draw = random.Random(0)
-    entered = [Model(f"m{i}", f"p{i % PLACES}", "federated", HEAD, (), (_rows(i, "0"),)) for i in range(roots)]
+    entered = _rounds(roots) if drawn == "federation" else [_root(i) for i in range(roots)]
     rest = []
-    for i in range(roots, models):
-        first = max(0, i - max(RECENT, roots)) if drawn == "recent" else 0
+    for i in range(len(entered), models):
+        first = 0 if drawn == "any" else max(0, i - max(RECENT, roots))
         parents = {draw.randrange(first, i), draw.randrange(first, i)}
         rest.append(Model(f"m{i}", f"p{i % PLACES}", "incremental", HEAD, tuple(f"m{p}" for p in parents), (_rows(i, "1"),)))
     return (*entered, *rest)
+
+
+def _rounds(roots: int) -> list[Model]:
+    """Every client of a round starts from the global model, the average of those before."""
+    clients, found, shared = roots // ROUNDS, list[Model](), ()
+    for _ in range(ROUNDS):
+        trained = [_root(i, shared) for i in range(len(found), len(found) + clients)]
+        average = Model(f"m{len(found) + clients}", "server", "federated", HEAD, tuple(m.name for m in trained))
+        found, shared = [*found, *trained, average], (average.name,)
+    return found
+
+
+def _root(number: int, parents: tuple[str, ...] = ()) -> Model:
+    return Model(f"m{number}", f"p{number % PLACES}", "federated", HEAD, parents, (_rows(number, "0"),))
 
 
 def _rows(number: int, of: str) -> Shard:
@@ -89,13 +108,13 @@ def forked(rival: str, models: Sequence[Model], roots: Sequence[str]) -> dict[st
 
 def measure(number: int, roots: int, drawn: str, repeats: int) -> list[dict[str, Any]]:
     models = lineage(number, roots, drawn)
-    edges = sum(len(m.parents) for m in models)
+    edges, entered = sum(len(m.parents) for m in models), [m.name for m in models if any("0" in s.rows for s in m.data)]
     gc.collect()
     gc.freeze()
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in RIVALS}
     for _ in range(repeats):
         for name in RIVALS:
-            runs[name].append(forked(name, models, [m.name for m in models[:roots]]))
+            runs[name].append(forked(name, models, entered))
             print(f"  {number:,} models, {roots:,} roots, {drawn}: {name} {runs[name][-1]}", file=sys.stderr)
     gc.unfreeze()
     best = {name: min(r["seconds"] for r in of) for name, of in runs.items()}

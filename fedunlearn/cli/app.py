@@ -44,7 +44,7 @@ from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, Record, Reference, check_merged, erase_sealed, pending, settle, waiting_plan
+from fedunlearn.runtime import Backend, Family, Record, Reference, check_cases, erase_sealed, pending, settle, waiting_plan
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back
@@ -218,7 +218,7 @@ def plan(
     scenario = of_family(family)
     asked = _request(scenario, classes, samples, sites, since, requests or ())
     found = discover(family.lineage, asked)
-    check_merged(family, found)
+    check_cases(family, found)
     if asked.samples and not scenario.own:
         check_samples(open_site_data(scenario, family.folder / "homes"), asked)
     price = cost(family, found)

@@ -58,7 +58,7 @@ class Request:
         for what in ("received", "due"):
             given = getattr(self, what)
             try:
-                _ = given is None or date.fromisoformat(given)
+                object.__setattr__(self, what, given and date.fromisoformat(given).isoformat())
             except (TypeError, ValueError):
                 raise InputError(f"request: {what} {given!r}: expected a date like 2026-11-21") from None
         if not self.id:

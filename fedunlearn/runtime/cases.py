@@ -79,14 +79,20 @@ def changed_by(line: Line) -> tuple[str, ...]:
     return tuple(r.id for r, reached in carried_out(line).items() if not line.body["heads"].keys().isdisjoint(reached))
 
 
-def check_merged(family: Family, plan: Plan) -> None:
-    """Refuse to merge a request that touches nothing, is carried out already, or waits for a place.
+def check_cases(family: Family, plan: Plan) -> None:
+    """Refuse a name that was another request's; of what is merged, what touches nothing, is carried out, or waits for a place.
 
     Raises:
         InputError: says which, and what to do.
     """
     standing = {x.request.what: x for x in cases(family)}
-    waits = waiting(family)
+    waits, named = waiting(family), {x.request.id: x for x in standing.values()}
+    for one in plan.request.merges or (plan.request,):
+        if (other := named.get(one.id)) and other.request.what != one.what:
+            raise InputError(
+                f"request {one.id} ({one.words()}): ledger line {other.lines[-1]} is of another request of that name "
+                f"({other.request.words()}); give this one a name of its own"
+            )
     for one in plan.request.merges:
         known, where = standing.get(one.what), f"request {one.id} ({one.words()})"
         if not plan.of_case(one.id):

@@ -26,7 +26,7 @@ from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import settings_of
 from fedunlearn.runtime.backend import Backend, traffic_since
 from fedunlearn.runtime.candidates import Tested, score_candidates
-from fedunlearn.runtime.cases import check_merged
+from fedunlearn.runtime.cases import check_cases
 from fedunlearn.runtime.evaluating import evaluate_applied, seconds_of
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.merging import merge
@@ -88,7 +88,7 @@ def unlearn(
     plan = discover(family.lineage, request)
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
     with alone(family):
-        check_merged(family, plan)
+        check_cases(family, plan)
         return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
 
 

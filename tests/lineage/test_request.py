@@ -32,6 +32,11 @@ def test_json_and_back() -> None:
         assert Request.from_json(request.to_json()) == request
 
 
+def test_dates_are_told_in_one_way() -> None:
+    """They are compared as text."""
+    assert Request(classes=("a",), due="20270131").due == "2027-01-31"
+
+
 def test_what_it_touches_of_a_shard() -> None:
     shard = Shard("n", "m", {"a": 2, "b": 0, "c": 1})
     assert Request(classes=("a", "b")).touches(shard) == ("a",)

@@ -155,7 +155,9 @@ def test_what_waits_for_a_place_is_finished_for_every_case(
     assert list(left) == list(LEAVING)
 
 
-def test_what_cannot_be_merged_is_refused_and_nothing_is_changed(family: Family, folder: Path, held: dict[str, Worker]) -> None:
+def test_wrong_names_and_what_cannot_be_merged_are_refused_and_nothing_is_changed(
+    family: Family, folder: Path, held: dict[str, Worker]
+) -> None:
     unlearn(family, LEAVING[0], "fiun", InProcess(held), FREE)
     before = snapshot(folder)
     nobody = Request(("0",), sites=("west",), id="nobody")
@@ -164,6 +166,10 @@ def test_what_cannot_be_merged_is_refused_and_nothing_is_changed(family: Family,
         (ALL, r"request leave-1 \(class 1\): is applied already \(ledger line 1\); leave it out"),
         (Request(merges=(at_west, nobody)), r"nobody \(class 0 of west\): no kept model was trained on it; .* leave it out"),
         (Request(merges=(LEAVING[1], Request(("11",), id="x"))), "unknown class '11'; did you mean '1'"),
+        (
+            Request(("2",), id="leave-1"),
+            r"line 1 is of another request of that name \(class 1\); give this one a name of its own",
+        ),
     ):
         with pytest.raises(InputError, match=says):
             unlearn(Family.open(folder), merged, "fiun", InProcess(held), FREE)
