@@ -1,4 +1,4 @@
-"""Plain data out of files and messages that anybody may have written: JSON of one shape, or a ValueError that says what is wrong."""
+"""Plain data that anybody may have written: JSON of one shape, or a ValueError that says what is wrong with it."""
 
 import json
 import re

@@ -17,10 +17,10 @@ JUNK: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def text_of(plain: Any) -> str:
-    """JSON, with what no writer makes in place of what stands for it."""
+def text_of(plain: Any, deep: int = 3000) -> str:
+    """JSON, with what no writer makes in place of what stands for it: so many levels, 5,000 digits."""
     said = json.dumps(plain)
-    return said.replace(json.dumps(DEEP), "[" * 3000 + "]" * 3000).replace(json.dumps(DIGITS), "9" * 5000)
+    return said.replace(json.dumps(DEEP), "[" * deep + "]" * deep).replace(json.dumps(DIGITS), "9" * 5000)
 
 
 @st.composite
