@@ -13,6 +13,7 @@ from fedunlearn.data.rows import Rows
 from fedunlearn.errors import InputError
 
 ARRAYS = ("x", "images", "X", "y", "labels", "classes", "keys")  # in an .npz
+MOST_UNNAMED = 1 << 16  # classes that are named by their numbers, where there are fewer rows
 ANY_FILE = 1 << 30  # bytes that any file may unpack to
 TIMES = 100  # as often what a bigger file has
 
@@ -54,8 +55,14 @@ def rows_of(x: Any, y: Any, classes: Any, keys: Any, what: str) -> Rows:
     held = np.array(array, dtype=np.float32, order="C")
     if pixels:
         held /= 255
-    names = tuple(str(c) for c in (range(int(labels.max()) + 1 if len(labels) else 0) if classes is None else classes))
-    stable = tuple(map(str, range(len(labels)) if keys is None else keys))
+    greatest = int(labels.max()) if len(labels) else -1
+    if classes is None and greatest >= max(MOST_UNNAMED, len(labels)):
+        raise InputError(f"{what}: labels run up to {greatest}; number them from 0, or give the names of the classes")
+    try:
+        names = tuple(str(c) for c in (range(greatest + 1) if classes is None else classes))
+        stable = tuple(map(str, range(len(labels)) if keys is None else keys))
+    except TypeError as error:
+        raise InputError(f"{what}: classes and keys must be lists of names: {error}") from error
     try:
         return Rows(torch.from_numpy(held), torch.tensor(labels.astype(np.int64)), stable, names)
     except InputError as error:

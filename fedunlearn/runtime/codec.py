@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedunlearn.errors import FedUnlearnError
+from fedunlearn.plain import loads
 from fedunlearn.runtime import tasks
 from fedunlearn.runtime.tasks import Answer, Task
 
@@ -100,8 +101,8 @@ def unpack(packed: Packed) -> Task | Answer:
         raise CodecError(f"message of unknown kind {str(kind)[:80]!r}; known: {', '.join(KINDS)}")
     _bounded(packed)
     try:
-        plain = json.loads(packed.plain, object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        plain = loads(packed.plain, parse_constant=_no_constant)
+    except ValueError as error:
         raise CodecError(f"{kind}: not JSON as it is sent here: {str(error)[:200]}") from error
     left = dict(packed.tensors)
     value: Task | Answer = _unfold(plain, KINDS[kind], kind, left)
@@ -246,12 +247,6 @@ def _paired(values: Any, args: tuple[Any, ...], at: str) -> list[tuple[Any, Any]
     if len(values) != len(args):
         raise _wrong(at, f"{len(values)} values", str(len(args)))
     return list(zip(values, args, strict=True))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({k for k, _ in pairs}) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return dict(pairs)
 
 
 def _no_constant(text: str) -> Any:

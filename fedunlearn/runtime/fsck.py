@@ -1,12 +1,13 @@
 """Checking all files of a family: every hash, every reference, and what nothing refers to. Reads only."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
 from fedunlearn.errors import StoreError
+from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime.family import ERASED, ID, NEXT, NOTE, TOPOLOGY, Family, hash_of
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.mirror import Mirror, path
@@ -94,9 +95,9 @@ def verify(ledger: Ledger, public: str | None = None) -> list[str]:
 def _torn(ledger: Ledger, found: Checked) -> None:
     """A torn line is what a crash leaves; a whole one that only lacks its newline, with something behind it, is not."""
     try:
-        whole = json.loads(ledger.torn[:-1])["previous"]
-    except (ValueError, KeyError, TypeError):
-        whole = ""
+        whole = "previous" in shaped(loads(ledger.torn[:-1]), dict[str, Any])
+    except ValueError:
+        whole = False
     if whole:
         found.damage.append(f"{ledger.path}: its last line is whole, but not the newline behind it; restore it from a backup")
     else:
@@ -123,9 +124,9 @@ def _plain(family: Family, found: Checked) -> None:
             continue
         found.files += 1
         try:
-            plain = json.loads(file.read_bytes())
+            plain = shaped(loads(file.read_bytes()), dict[str, str])
             good = plain.keys() <= set(family.places) and set(plain.values()) <= lines
-        except (ValueError, AttributeError, TypeError):
+        except (OSError, ValueError):
             good = False
         if not good:
             found.damage.append(f"{file}: names places or ledger lines that there are not; delete it and run fedunlearn settle")

@@ -5,10 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+from typing_extensions import TypedDict
+
 from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
+from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime import Backend, Family, gone_from
 from fedunlearn.runtime.backend import check
 from fedunlearn.runtime.evaluating import believed, evaluation_of, is_evaluation
@@ -105,13 +109,17 @@ def assessed(family: Family, line: Line) -> Found:
     """
     path = _file(family, line)
     try:
-        plain = json.loads(path.read_text())
-        if plain["line"] != line.hash or not isinstance(plain["models"], dict):
+        plain = shaped(loads(path.read_bytes()), _Kept)
+        if plain["line"] != line.hash:
             raise ValueError("of another ledger line")
-        found: Found = plain["models"]
+        if plain["hash"] != _hash(plain["models"]):
+            raise ValueError("content and hash do not agree")
+        found = plain["models"]
+        for result in (result for tiers in found.values() for result in tiers.values()):
+            shaped(result, _Result)
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise StoreError(
             f"{path}: not an evaluation of ledger line {line.number} ({error}); delete it, and it is taken again"
         ) from error
@@ -129,14 +137,12 @@ def keep_assessed(family: Family, line: Line, found: Any) -> Found:
     Raises:
         SiteError: it is none.
     """
-    both = ("version_before", "version_after")
     known = {m["name"] for m in line.body["record"]["facts"]["models"]}
     if not isinstance(found, Mapping) or not found.keys() <= known or not all(isinstance(of, Mapping) for of in found.values()):
         raise SiteError(f"what came home is no evaluation of ledger line {line.number}; nothing was kept")
     for name, tiers in found.items():
         for tier, result in tiers.items():
-            named = isinstance(result, Mapping) and all(isinstance(result.get(v), str) for v in both)
-            if not named or not is_evaluation(tier, {k: v for k, v in result.items() if k not in both}):
+            if not _sound(tier, result):
                 raise SiteError(f"what came home is no evaluation of {name}, tier {tier[:40]!r}; nothing was kept")
     _keep(family, line, dict(found))
     return dict(found)
@@ -194,8 +200,35 @@ def _rounds(tier: str, heirs: Sequence[Heir]) -> Iterator[list[Heir]]:
         left = {home: several for home, several in left.items() if several}
 
 
+def _sound(tier: str, result: Any) -> bool:
+    """Whether something is a result of a tier, and of which versions."""
+    both = ("version_before", "version_after")
+    if not isinstance(result, Mapping) or not all(isinstance(result.get(v), str) for v in both):
+        return False
+    return is_evaluation(tier, {k: v for k, v in result.items() if k not in both})
+
+
+class _Result(TypedDict):
+    metrics: dict[str, dict[str, Any]]
+    not_measurable: dict[str, str]
+    seconds: dict[str, float]
+    version_before: str
+    version_after: str
+
+
+class _Kept(TypedDict):
+    line: str
+    models: dict[str, dict[str, dict[str, Any]]]
+    hash: str
+
+
+def _hash(found: Found) -> str:
+    return blake3(json.dumps(found, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def _keep(family: Family, line: Line, found: Found) -> None:
-    write_atomically(_file(family, line), json.dumps({"line": line.hash, "models": found}, indent=1).encode())
+    plain = {"line": line.hash, "models": found, "hash": _hash(found)}
+    write_atomically(_file(family, line), json.dumps(plain, indent=1).encode())
 
 
 def _file(family: Family, line: Line) -> Path:

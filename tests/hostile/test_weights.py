@@ -73,7 +73,9 @@ HUGE = {
     "packed": lambda: repacked(saved({"w": torch.zeros(1 << 22)}), False),
     "packed with more": lambda: repacked(saved(WEIGHTS), True),
     "meta": lambda: saved({"w": torch.empty(10**15, device="meta")}),
-    "sparse": lambda: saved({"w": torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.int64), [], (10**9, 10**9))}),
+    "sparse": lambda: saved(
+        {"w": torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.int64), [], (10**9, 10**9), check_invariants=True)}
+    ),
     "complex": lambda: saved({"w": torch.ones(2, dtype=torch.complex64)}),
     "eighths": lambda: saved({"w": torch.ones(2).to(torch.float8_e4m3fn)}),
     "nested": lambda: saved({"state_dict": {"model": {"state_dict": WEIGHTS}}}),
