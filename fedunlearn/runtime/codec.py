@@ -6,6 +6,7 @@ answer exactly as they say, or one `CodecError`. A method that is `their.module:
 
 import json
 import math
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -53,6 +54,7 @@ MOST_TEXT = 64 << 20  # characters of JSON
 MOST_BYTES = 16 << 30  # of tensors
 MOST_TENSORS = 200_000
 MOST_DEPTH = 16  # of settings within settings
+_WIDENED = re.compile(r'"(\d+:\w+)>float64"')
 _SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (float, int), bool: (bool,)}
 
 
@@ -117,7 +119,8 @@ def _bounded(packed: Packed) -> Packed:
     found = list(packed.tensors.values())
     if not all(isinstance(t, Tensor) for t in found):
         raise CodecError(f"{packed.kind}: carries something else than tensors")
-    held = sum(t.numel() * t.element_size() for t in found)
+    wide = set(_WIDENED.findall(packed.plain))  # what it will have, not what it came with: names may share what came
+    held = sum(t.numel() * (8 if name in wide else t.element_size()) for name, t in packed.tensors.items())
     for what, has, most in (
         ("characters", len(packed.plain), MOST_TEXT),
         ("tensors", len(found), MOST_TENSORS),

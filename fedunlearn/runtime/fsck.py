@@ -8,6 +8,7 @@ from blake3 import blake3
 
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
+from fedunlearn.runtime.evaluations import FOLDER, read_evaluations
 from fedunlearn.runtime.family import ERASED, ID, NEXT, NOTE, TOPOLOGY, Family, hash_of
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.mirror import Mirror, path
@@ -16,7 +17,7 @@ from fedunlearn.runtime.settle import cut, exclusions
 from fedunlearn.store import Checked, Ledger, check_store
 
 LEDGER = "ledger.jsonl"
-MADE = ("evaluations", "reports", "reference")  # beside the family, and can be made again
+MADE = (FOLDER, "reports", "reference")  # beside the family, and can be made again
 KNOWN = (TOPOLOGY, "lineage.json", LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, "deployed.json", "homes", *MADE)
 
 
@@ -115,6 +116,14 @@ def _plain(family: Family, found: Checked) -> None:
         told = family.trained(what)
         if told is not None and told != hashed:
             found.damage.append(f"{file}: is not what the ledger recorded; it was changed or damaged: restore it from a backup")
+    for line in family.ledger.lines:
+        file = family.folder / FOLDER / f"{line.hash[:16]}.json"
+        if file.exists():
+            found.files += 1
+            try:
+                read_evaluations(file, line.hash)
+            except (OSError, ValueError) as error:
+                found.damage.append(f"{file}: not an evaluation of ledger line {line.number} ({error}): delete it")
     if (left := family.folder / NEXT).exists() and left != family.topology:
         found.orphans[left] = "of an extension that was cut off"
     lines = {line.hash for line in family.ledger.lines}

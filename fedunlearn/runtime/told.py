@@ -96,8 +96,8 @@ class _Record(TypedDict):
 
 
 class _Selection(TypedDict):
-    classes: NotRequired[list[str]]
-    samples: NotRequired[list[str]]
+    classes: list[str]
+    samples: list[str]
 
 
 class _Unlearned(TypedDict):

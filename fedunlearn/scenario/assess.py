@@ -1,21 +1,17 @@
 """Evaluating afterwards what an unlearning did: what is missing of a tier is taken at the homes, and kept."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from blake3 import blake3
-from typing_extensions import TypedDict
 
 from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
-from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime import Backend, Family, gone_from
 from fedunlearn.runtime.backend import check
 from fedunlearn.runtime.evaluating import believed, evaluation_of, is_evaluation
+from fedunlearn.runtime.evaluations import FOLDER, Found, evaluations_of, read_evaluations
 from fedunlearn.runtime.record import COMMITTED, PENDING
 from fedunlearn.runtime.tasks import Audit, Evaluated
 from fedunlearn.scenario.files import of_family
@@ -25,9 +21,7 @@ from fedunlearn.scenario.upbringing import Progress
 from fedunlearn.store import Line, write_atomically
 from fedunlearn.training import Recipe, seed_of
 
-FOLDER = "evaluations"
 SHADOWS = 16  # in each pool of the audit
-Found = dict[str, dict[str, dict[str, Any]]]  # model -> tier -> as `evaluate` gives it, with both versions
 
 
 def assess(
@@ -109,21 +103,13 @@ def assessed(family: Family, line: Line) -> Found:
     """
     path = _file(family, line)
     try:
-        plain = shaped(loads(path.read_bytes()), _Kept)
-        if plain["line"] != line.hash:
-            raise ValueError("of another ledger line")
-        if plain["hash"] != _hash(plain["models"]):
-            raise ValueError("content and hash do not agree")
-        found = plain["models"]
-        for result in (result for tiers in found.values() for result in tiers.values()):
-            shaped(result, _Result)
+        return read_evaluations(path, line.hash)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise StoreError(
             f"{path}: not an evaluation of ledger line {line.number} ({error}); delete it, and it is taken again"
         ) from error
-    return found
 
 
 def keep_assessed(family: Family, line: Line, found: Any) -> Found:
@@ -208,27 +194,8 @@ def _sound(tier: str, result: Any) -> bool:
     return is_evaluation(tier, {k: v for k, v in result.items() if k not in both})
 
 
-class _Result(TypedDict):
-    metrics: dict[str, dict[str, Any]]
-    not_measurable: dict[str, str]
-    seconds: dict[str, float]
-    version_before: str
-    version_after: str
-
-
-class _Kept(TypedDict):
-    line: str
-    models: dict[str, dict[str, dict[str, Any]]]
-    hash: str
-
-
-def _hash(found: Found) -> str:
-    return blake3(json.dumps(found, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 def _keep(family: Family, line: Line, found: Found) -> None:
-    plain = {"line": line.hash, "models": found, "hash": _hash(found)}
-    write_atomically(_file(family, line), json.dumps(plain, indent=1).encode())
+    write_atomically(_file(family, line), evaluations_of(line.hash, found))
 
 
 def _file(family: Family, line: Line) -> Path:
