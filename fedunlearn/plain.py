@@ -51,8 +51,9 @@ def shaped(plain: Any, shape: type[Shape]) -> Shape:
     Raises:
         ValueError: it has not; says where, and what was expected there.
     """
+    of: Any = shape
     try:
-        found: Shape = _adapter(shape).validate_python(plain, strict=True)
+        found: Shape = _adapter(of).validate_python(plain, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(str(key)[:80] for key in first["loc"])
@@ -63,5 +64,5 @@ def shaped(plain: Any, shape: type[Shape]) -> Shape:
 
 
 @cache
-def _adapter(shape: object) -> TypeAdapter[Any]:
+def _adapter(shape: Any) -> TypeAdapter[Any]:
     return TypeAdapter(shape)

@@ -85,13 +85,13 @@ class _Plain(yaml.SafeLoader):
             _count(node, {})
         return node
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         if node.tag in NUMBERS and len(node.value) > MOST_DIGITS:
             raise _wrong(f"a number of {len(node.value)} characters, expected at most {MOST_DIGITS}", node)
         return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen, twice = set(), set()
+        seen, twice = set[Any](), set[Any]()
         for key in (self.construct_object(key, deep=deep) for key, _ in node.value):
             if not isinstance(key, Hashable):
                 raise _wrong("a key that is a list or a mapping", node)

@@ -62,8 +62,8 @@ def test_any_value_in_texts(data: st.DataObject, folder: Path) -> None:
 
 ARRAYS = (
     np.zeros(0), np.zeros((6, 0)), np.zeros((0, 4)), np.array(3), np.array("x"), np.array([None] * 6), np.full(6, -1),
-    np.full((6, 4), np.nan), np.full(6, 2**62), np.zeros(6, "c16"), np.zeros(6, "M8[s]"),
-    np.array(["\0", "a", "a", "", "b", "b"]),     np.zeros(6, [("a", "f4")]), np.arange(6) + 10**6, np.zeros((6, 1, 1, 1, 1)), np.zeros(6, np.uint64) + 2**63,
+    np.full((6, 4), np.nan), np.full(6, 2**62), np.zeros(6, "c16"), np.zeros(6, "M8[s]"), np.array(["\0", "a", "", "a"]),
+    np.zeros(6, [("a", "f4")]), np.arange(6) + 10**6, np.zeros((6, 1, 1, 1, 1)), np.zeros(6, np.uint64) + 2**63,
 )  # fmt: skip
 
 
