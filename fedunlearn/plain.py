@@ -9,7 +9,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 Shape = TypeVar("Shape")
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Place = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # becomes the name of a folder
+Place = Annotated[str, StringConstraints(pattern=r"^\.?[^/\\\x00.][^/\\\x00]*$", max_length=255)]  # a folder's name, no way out
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 

@@ -150,5 +150,7 @@ def _check(line: Line, heads: dict[str, str], ledger: Ledger) -> None:
         facts = body["record"]["facts"]
         Request.from_json(facts["request"])
         named = {row["name"] for row in facts["models"]}
+        if strange := sorted({s for row in facts["models"] for s in row["sources"]} - set(facts["plan"]["roots"])):
+            raise ValueError(f"{strange[0][:80]!r} is no root of its plan")
         if strange := sorted({*body["heads"], *body["pending"], *body["untouched"], *body.get("waiting", ())} - named):
             raise ValueError(f"{strange[0][:80]!r} is not among the models of its record")
