@@ -34,7 +34,7 @@ def evaluations_of(line: str, found: Found) -> bytes:
         line: hash of the ledger line.
         found: by model and tier.
     """
-    plain = {"line": line, "models": found}
+    plain = {"line": line, "models": json.loads(json.dumps(found))}
     hashed = blake3(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return json.dumps({**plain, "hash": hashed}, indent=1).encode()
 
