@@ -49,7 +49,13 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
         return found
     _plain(family, found)
     places = family.places if here is None else [p for p in family.places if p in here]
-    every = {v: why for one in (family, *references(family)) for held in needed(one).values() for v, why in held.items()}
+    twins: list[Family] = []
+    try:
+        twins += references(family)
+    except StoreError as error:
+        found.damage.append(str(error))
+        return found
+    every = {v: why for one in (family, *twins) for held in needed(one).values() for v, why in held.items()}
     wanted = needed(family)
     for place in places:
         store = family.store(place)
@@ -64,7 +70,7 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
     for other in sorted(folder.iterdir()):
         if other.name not in KNOWN:
             found.orphans[other] = "no file of a family"
-    whole = {twin.folder for twin in references(family)}
+    whole = {twin.folder for twin in twins}
     for twin in sorted((folder / "reference").glob("*")):
         if twin in whole:
             found.add(fsck(twin, here))
