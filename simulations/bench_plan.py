@@ -3,7 +3,7 @@
 Every model but the roots has two parents and rows of another class; a request asks for the class that only the roots hold.
 "recent": parents are drawn from the thousand models before (or as many as there are roots), as in a family that is trained on
 and on; "any": from all before, so that heirs differ in which of many roots they descend from; "federation": a hundredth of the
-roots are clients that train a global model for a hundred rounds, every model is kept, and others are born from recent ones. Both
+roots are clients that train a global model for a hundred rounds, every model is kept, others are born from recent ones. Both
 clocks start at the list of models: ours checks it, finds the heirs and plans evidence for each; networkx builds a `DiGraph` and
 walks it from the roots. In turns, each in a process of its own that was forked after the list was made; the best of two. Peak
 memory is the process's, the list included.

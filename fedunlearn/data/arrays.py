@@ -1,6 +1,8 @@
 """Rows from arrays, and from .npz files of them."""
 
+import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,16 @@ import torch
 
 from fedunlearn.data.rows import Rows
 from fedunlearn.errors import InputError
+
+ARRAYS = ("x", "images", "X", "y", "labels", "classes", "keys")  # in an .npz
+MOST_UNNAMED = 1 << 16  # classes that are named by their numbers, where there are fewer rows
+ANY_FILE = 1 << 30  # bytes that any file may unpack to
+TIMES = 100  # as often what a bigger file has
+
+
+def most_bytes(path: Path) -> int:
+    """What a packed file may unpack to: more is made to fill memory, not to be read."""
+    return max(ANY_FILE, TIMES * path.stat().st_size)
 
 
 def rows_of(x: Any, y: Any, classes: Any, keys: Any, what: str) -> Rows:
@@ -43,12 +55,32 @@ def rows_of(x: Any, y: Any, classes: Any, keys: Any, what: str) -> Rows:
     held = np.array(array, dtype=np.float32, order="C")
     if pixels:
         held /= 255
-    names = tuple(str(c) for c in (range(int(labels.max()) + 1 if len(labels) else 0) if classes is None else classes))
-    stable = tuple(map(str, range(len(labels)) if keys is None else keys))
+    greatest = int(labels.max()) if len(labels) else -1
+    if classes is None and greatest >= max(MOST_UNNAMED, len(labels)):
+        raise InputError(f"{what}: labels run up to {greatest}; number them from 0, or give the names of the classes")
+    try:
+        names = tuple(str(c) for c in (range(greatest + 1) if classes is None else classes))
+        stable = tuple(map(str, range(len(labels)) if keys is None else keys))
+    except TypeError as error:
+        raise InputError(f"{what}: classes and keys must be lists of names: {error}") from error
     try:
         return Rows(torch.from_numpy(held), torch.tensor(labels.astype(np.int64)), stable, names)
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
+
+
+def _array(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Any:
+    """An array whose header claims no more than is there: room for all that it claims is taken before any of it is read."""
+    with archive.open(part) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        if read is None:
+            raise ValueError(f"{part.filename}: of version {version} of the .npy format, expected 1.0 or 2.0")
+        shape, _, dtype = read(file)
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > part.file_size:
+            raise ValueError(f"{part.filename}: claims {dtype} of shape {str(shape)[:80]}, and has {part.file_size} bytes")
+    with archive.open(part) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def read_npz(path: Path, what: str) -> Rows:
@@ -62,10 +94,13 @@ def read_npz(path: Path, what: str) -> Rows:
         InputError: the file holds something else.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            held = {k: archive[k] for k in archive.files if k in ("x", "images", "X", "y", "labels", "classes", "keys")}
-            names = sorted(archive.files)
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(name.removesuffix(".npy") for name in archive.namelist())
+            parts = [i for i in archive.infolist() if i.filename.removesuffix(".npy") in ARRAYS]
+            if (claimed := sum(i.file_size for i in parts)) > most_bytes(path):
+                raise ValueError(f"it unpacks to {claimed} bytes, expected at most {most_bytes(path)}")
+            held = {part.filename.removesuffix(".npy"): _array(archive, part) for part in parts}
+    except (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{what}: not a readable .npz file: {error}") from error
     x = next((held[k] for k in ("x", "images", "X") if k in held), None)
     y = next((held[k] for k in ("y", "labels") if k in held), None)

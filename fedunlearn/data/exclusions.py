@@ -1,15 +1,26 @@
 """What must not be trained on any more. Every loader honours it; the training loop refuses what slips by."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from typing_extensions import TypedDict
+
 from fedunlearn.data.rows import Rows
 from fedunlearn.errors import ExcludedError, StoreError
+from fedunlearn.plain import loads, shaped
 
 MIRROR = "place.json"  # what a place keeps of the ledger: its heads, and what it must not train on
+
+
+class _Selection(TypedDict):
+    classes: list[str]
+    samples: list[str]
+
+
+class _Mirror(TypedDict):
+    exclusions: dict[str, _Selection]
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,9 @@ class Exclusions:
         if not path.exists():
             return cls({})
         try:
-            plain: dict[str, Any] = json.loads(path.read_text())["exclusions"]
+            plain = shaped(loads(path.read_bytes()), _Mirror)["exclusions"]
             return cls({k: Selection(tuple(v["classes"]), tuple(v["samples"])) for k, v in plain.items()})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise StoreError(
                 f"{path}: not a mirror of the ledger ({error}); run `fedunlearn settle` before training here"
             ) from error

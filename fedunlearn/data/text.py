@@ -1,7 +1,6 @@
 """Texts as rows of token ids, without a vocabulary."""
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
@@ -10,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fedunlearn.data.arrays import rows_of
+from fedunlearn.data.arrays import most_bytes, rows_of
 from fedunlearn.data.rows import Rows
 from fedunlearn.errors import InputError
+from fedunlearn.plain import loads
 
 # A vocabulary made from the texts would be one more thing that was learned from them: the sites would have to agree on one,
 # which tells all of them words of the others, and a word that stood only in forgotten texts would stay in it. A hash needs
@@ -80,15 +80,20 @@ def read_texts(path: Path, tokens: int, vocabulary: int, what: str) -> Rows:
 
 def _lines(path: Path, what: str) -> Iterator[str]:
     try:
+        most = left = most_bytes(path)
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            yield from file
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+            while line := file.readline(left + 1):
+                left -= len(line)
+                if left < 0:
+                    raise ValueError(f"it unpacks to more than {most} characters")
+                yield line
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{what}: not readable as UTF-8 text: {error}") from error
 
 
 def _example(line: str, where: str) -> tuple[str, str | int, str | int | None]:
     try:
-        found = json.loads(line)
+        found = loads(line)
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}") from error
     if not isinstance(found, dict) or not {"text", "label"} <= found.keys():

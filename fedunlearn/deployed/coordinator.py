@@ -1,6 +1,5 @@
 """Carries out one order where the family lives. Knows nothing of Flower but a backend that waits for sites."""
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from fedunlearn.deployed.homecoming import plain_files
 from fedunlearn.deployed.order import Order
 from fedunlearn.errors import InputError
 from fedunlearn.methods import make
+from fedunlearn.plain import loads
 from fedunlearn.runtime import (
     Backend,
     Family,
@@ -129,7 +129,7 @@ def _scenario(order: Order, families: Path) -> Scenario:
 
 def _topology(order: Order) -> Any:
     try:
-        return json.loads(order.topology)
+        return loads(order.topology)
     except ValueError as error:
         raise InputError(f"{WHERE}: not JSON: {error}") from error
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from fedunlearn.data import MIRROR
 from fedunlearn.errors import InputError, SiteError, StoreError
+from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime import Family
 from fedunlearn.runtime.family import ERASED, NOTE
 from fedunlearn.store import write_atomically
@@ -25,6 +28,11 @@ def plain_files(family: Family) -> dict[str, str]:
     noted = [name for name in (NOTE, ERASED) if (family.folder / name).is_file()]
     plain = {name: (family.folder / name).read_text() for name in ("lineage.json", LEDGER, *noted, *mirrors)}
     return {"scenario.yaml": family.topology.read_text(), **plain}
+
+
+class _Pointer(TypedDict):
+    federation: str
+    family: str
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,9 @@ class Copy:
                 )
             return cls(folder, federation, folder.resolve().name)
         try:
-            told = json.loads(path.read_text())
-            return cls(folder, federation or str(told["federation"]), str(told["family"]))
-        except (ValueError, KeyError, TypeError) as error:
+            told = shaped(loads(path.read_bytes()), _Pointer)
+            return cls(folder, federation or told["federation"], told["family"])
+        except (OSError, ValueError) as error:
             raise StoreError(f"{path}: does not say where the family lives ({error}); name it with --federation") from error
 
     def keep(self, files: Mapping[str, Any]) -> Family:
@@ -93,11 +101,11 @@ class Copy:
                 f"{self.federation}: what came home is no family; do both sides run the same version of fedunlearn?"
             )
         with TemporaryDirectory() as there:
-            for name in (*PLAIN, LEDGER):
-                (Path(there) / name).write_text(files[name])
             try:
+                for name in (*PLAIN, LEDGER):
+                    (Path(there) / name).write_text(files[name])
                 family = Family.open(Path(there))
-            except InputError as error:
+            except (InputError, UnicodeEncodeError) as error:
                 raise SiteError(f"{self.federation}: the family that came home is damaged: {error}") from error
         allowed = {f"homes/{place}/{MIRROR}" for place in family.places} | {*PLAIN, LEDGER, NOTE, ERASED}
         if strange := sorted(set(files) - allowed):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fedunlearn.errors import InputError, unknown
+from fedunlearn.plain import loads
 
 ACTIONS = ("train", "unlearn", "rollback", "extend", "seal", "settle", "bank", "assess", "show")
 FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # it becomes a folder's name
@@ -136,6 +137,6 @@ def _toml(value: str | bool | int | float) -> str:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return loads(text)
     except ValueError as error:
         raise InputError(f"run-config: settings {text!r}: not JSON: {error}") from error

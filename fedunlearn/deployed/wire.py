@@ -14,6 +14,7 @@ from typing import Any
 from blake3 import blake3
 
 from fedunlearn.errors import SiteError
+from fedunlearn.plain import loads
 
 MARK = "fedunlearn-answer"
 SAYS = "fedunlearn-says "  # at the beginning of a line that tells how far it is
@@ -89,6 +90,6 @@ class Reader:
             )
             if len(raw) > MOST_BYTES or blake3(raw).hexdigest() != digest:
                 raise ValueError("content and hash do not agree")
-            return json.loads(raw)
+            return loads(raw)
         except (ValueError, zlib.error) as error:
             raise SiteError(f"the answer in the log of the run was changed or damaged: {error}") from error

@@ -7,10 +7,17 @@ from functools import cached_property
 from typing import Any, Self
 
 import networkx as nx
+from typing_extensions import TypedDict
 
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage.model import Model, Shard
 from fedunlearn.lineage.subset import Bits
+from fedunlearn.plain import Place, shaped
+
+
+class _Lineage(TypedDict):
+    models: list[dict[str, Any]]
+    tests: dict[Place, list[str]]
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,13 @@ class Lineage:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: it is not what `to_json` gives.
+            InputError: models do not follow from one another.
+        """
+        shaped(plain, _Lineage)
         return cls(tuple(map(Model.from_json, plain["models"])), {k: tuple(v) for k, v in plain["tests"].items()})
 
 

@@ -1,12 +1,36 @@
 """A model as the lineage sees it: a name, a home, the data that trained it, and its parents."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from pydantic import NonNegativeInt
+from typing_extensions import TypedDict
+
 from fedunlearn.errors import InputError, unknown
+from fedunlearn.plain import Place, shaped
 
 BIRTHS = ("federated", "distributed", "incremental", "transfer")
+
+
+class _Shard(TypedDict):
+    site: Place
+    name: str
+    rows: dict[str, NonNegativeInt]
+
+
+class _Model(TypedDict):
+    name: str
+    home: Place
+    born: str
+    head: list[str]
+    parents: list[str]
+    data: list[_Shard]
+    kept: bool
+    size: NonNegativeInt
+    net: str
+    started: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -61,7 +85,7 @@ class Model:
         if self.born not in BIRTHS:
             raise unknown("kind of birth", self.born, BIRTHS, where=where)
         for what, values in (("head", self.head), ("parents", self.parents), ("data", [s.key for s in self.data])):
-            twice = sorted({v for v in values if list(values).count(v) > 1})
+            twice = sorted(v for v, n in Counter(values).items() if n > 1)
             if twice:
                 raise InputError(f"{where}: {what} names {', '.join(map(repr, twice))} more than once")
         if not self.head:
@@ -87,7 +111,13 @@ class Model:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: it is not what `to_json` gives; places must be names that a folder may have.
+            InputError: a field is empty, repeated or not in its menu.
+        """
+        shaped(plain, _Model)
         data = tuple(Shard(s["site"], s["name"], dict(s["rows"])) for s in plain["data"])
         return cls(
             plain["name"],

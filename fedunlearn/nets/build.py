@@ -54,6 +54,8 @@ def build(spec: Mapping[str, Any], shape: Sequence[int], outputs: int, seed: int
                 net = NETS[name](tuple(shape), outputs, **settings)
             except TypeError as error:
                 raise InputError(f"{what}: {error}; settings given: {sorted(settings)}") from error
+            except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:  # more than memory holds, or nothing
+                raise InputError(f"{what}: cannot be made: {str(error).splitlines()[0][:200]}; settings: {settings}") from error
     rows = net.get_parameter(f"{_last_linear(net, what)}.weight").shape[0]
     if rows != outputs:
         raise InputError(f"{what}: its last linear layer has {rows} outputs, expected {outputs}")

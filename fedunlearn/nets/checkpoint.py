@@ -2,6 +2,7 @@
 
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ NESTED = ("state_dict", "model_state_dict", "model")  # where trainers put the w
 WRAPPED = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 COUNTERS = "num_batches_tracked"  # of BatchNorm; many published files leave it out
 SHOWN = 3
+TIMES = 4  # as many bytes as the file has may all tensors have: names may share one
+DTYPES = (
+    *(torch.float64, torch.float32, torch.bfloat16, torch.float16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
 REMEDY = "save the weights alone, `torch.save(model.state_dict(), 'weights.pt')`, or as .safetensors"
 
 
@@ -43,9 +49,14 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(held, Mapping) or not held:
         found = "nothing" if isinstance(held, Mapping) else f"a {type(held).__name__}"
         raise InputError(f"{what}: holds {found}, expected tensors by name; {REMEDY}")
+    room = TIMES * path.stat().st_size
     for name, tensor in held.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise InputError(f"{what}: {name!r} is a {type(tensor).__name__}, expected tensors by name; {REMEDY}")
+            raise InputError(f"{what}: {str(name)[:80]!r} is a {type(tensor).__name__}, expected tensors by name; {REMEDY}")
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in DTYPES:
+            raise InputError(f"{what}: {name!r} is a {tensor.layout} tensor of {tensor.dtype}, expected a dense one; {REMEDY}")
+        if (room := room - tensor.nbytes) < 0:
+            raise InputError(f"{what}: {name!r} claims {tensor.nbytes} bytes, more than the file has room for; {REMEDY}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{what}: {name!r} has entries that are NaN or infinite")
     weights = {name: tensor.detach().contiguous() for name, tensor in held.items()}
@@ -89,7 +100,7 @@ def fit_to(net: nn.Module, weights: Tensors) -> dict[str, Tensor]:
 def _safetensors(path: Path, what: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, RuntimeError, OverflowError) as error:
         raise InputError(f"{what}: not a readable .safetensors file: {error}") from error
 
 
@@ -97,6 +108,7 @@ def _torch(path: Path, what: str) -> Any:
     try:
         with warnings.catch_warnings():  # about pickle protocols, which are no concern of the user's
             warnings.simplefilter("ignore")
+            _unpacked(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has no common error for what is torn or no file of its own
         if code := re.search(r"(?:GLOBAL|global|class|function|type) (\w+(?:\.\w+)+)", str(error)):
@@ -105,6 +117,18 @@ def _torch(path: Path, what: str) -> Any:
             ) from error
         said = str(error).strip().splitlines()[-1:] or ["it is empty"]
         raise InputError(f"{what}: not a readable file of torch's: {type(error).__name__}: {said[0]}; {REMEDY}") from error
+
+
+def _unpacked(path: Path) -> None:
+    """Torch packs nothing in what it saves: an archive that unpacks to more than it has was made to fill memory.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (claimed := sum(i.file_size for i in archive.infolist())) > path.stat().st_size:
+                raise ValueError(f"it unpacks to {claimed} bytes, and has {path.stat().st_size}")
 
 
 def _few(names: list[str]) -> str:

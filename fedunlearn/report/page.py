@@ -4,10 +4,11 @@ import base64
 import hashlib
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from fedunlearn.report.drawing import HEIGHT, WIDTH
@@ -36,12 +37,7 @@ def page(document: Mapping[str, Any]) -> str:
     style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     numbers = {model["name"]: f"m{i}" for i, model in enumerate(document["models"])}
     evaluated = document["evaluations"]
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=visible,
-    )  # fmt: skip
-    environment.filters.update(percent=percent, amount=amount, few=few, title=title)
-    return environment.get_template("page.html").render(
+    return _template().render(
         d=document,
         levels=LEVELS,
         counts={name: sum(m["risk"] == name for m in document["models"]) for name in LEVELS},
@@ -69,6 +65,16 @@ def page(document: Mapping[str, Any]) -> str:
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=visible,
+    )  # fmt: skip
+    environment.filters.update(percent=percent, amount=amount, few=few, title=title)
+    return environment.get_template("page.html")
 
 
 def visible(value: Any) -> Any:

@@ -6,6 +6,7 @@ answer exactly as they say, or one `CodecError`. A method that is `their.module:
 
 import json
 import math
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedunlearn.errors import FedUnlearnError
+from fedunlearn.plain import loads
 from fedunlearn.runtime import tasks
 from fedunlearn.runtime.tasks import Answer, Task
 
@@ -52,6 +54,7 @@ MOST_TEXT = 64 << 20  # characters of JSON
 MOST_BYTES = 16 << 30  # of tensors
 MOST_TENSORS = 200_000
 MOST_DEPTH = 16  # of settings within settings
+_WIDENED = re.compile(r'"(\d+:\w+)>float64"')
 _SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (float, int), bool: (bool,)}
 
 
@@ -100,8 +103,8 @@ def unpack(packed: Packed) -> Task | Answer:
         raise CodecError(f"message of unknown kind {str(kind)[:80]!r}; known: {', '.join(KINDS)}")
     _bounded(packed)
     try:
-        plain = json.loads(packed.plain, object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        plain = loads(packed.plain, parse_constant=_no_constant)
+    except ValueError as error:
         raise CodecError(f"{kind}: not JSON as it is sent here: {str(error)[:200]}") from error
     left = dict(packed.tensors)
     value: Task | Answer = _unfold(plain, KINDS[kind], kind, left)
@@ -116,7 +119,8 @@ def _bounded(packed: Packed) -> Packed:
     found = list(packed.tensors.values())
     if not all(isinstance(t, Tensor) for t in found):
         raise CodecError(f"{packed.kind}: carries something else than tensors")
-    held = sum(t.numel() * t.element_size() for t in found)
+    wide = set(_WIDENED.findall(packed.plain))  # what it will have, not what it came with: names may share what came
+    held = sum(t.numel() * (8 if name in wide else t.element_size()) for name, t in packed.tensors.items())
     for what, has, most in (
         ("characters", len(packed.plain), MOST_TEXT),
         ("tensors", len(found), MOST_TENSORS),
@@ -246,12 +250,6 @@ def _paired(values: Any, args: tuple[Any, ...], at: str) -> list[tuple[Any, Any]
     if len(values) != len(args):
         raise _wrong(at, f"{len(values)} values", str(len(args)))
     return list(zip(values, args, strict=True))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({k for k, _ in pairs}) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return dict(pairs)
 
 
 def _no_constant(text: str) -> Any:

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import torch
 from blake3 import blake3
+from typing_extensions import TypedDict
 
 from fedunlearn.errors import SiteError, StoreError, unknown
+from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime.backend import Answerer
 from fedunlearn.runtime.codec import pack
 from fedunlearn.runtime.tasks import (
@@ -58,6 +60,13 @@ class Wish:
     approved: str = ""
 
 
+class _Wish(TypedDict):
+    id: str
+    what: str
+    asked: str
+    approved: str
+
+
 @dataclass(frozen=True)
 class Consent:
     """What was asked for at a place, and what its owner has allowed; one small file each.
@@ -80,8 +89,11 @@ class Consent:
         found = []
         for path in self.folder.glob("*.json"):
             try:
-                found.append(Wish(**json.loads(path.read_text())))
-            except (ValueError, TypeError) as error:
+                wish = Wish(**shaped(loads(path.read_bytes()), _Wish))
+                if not ID.fullmatch(wish.id) or wish.id != path.stem:
+                    raise ValueError(f"its id is {wish.id[:80]!r}, not the file's name")
+                found.append(wish)
+            except (OSError, ValueError) as error:
                 raise StoreError(f"{path}: not a task that waits for its owner ({error}); delete it") from error
         return sorted(found, key=lambda w: (w.asked, w.id))
 

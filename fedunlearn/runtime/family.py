@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
+from typing_extensions import TypedDict
 
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Lineage
+from fedunlearn.plain import loads, shaped
+from fedunlearn.runtime.told import checked
 from fedunlearn.store import Ledger, Store, write_atomically
 
 NOTE = "acknowledged.json"  # which ledger line each place has acknowledged
@@ -23,6 +26,11 @@ ID = "family.id"  # by which sites that are elsewhere tell families apart
 def hash_of(lineage: Lineage) -> str:
     """A hash of all that a lineage says."""
     return blake3(json.dumps(lineage.to_json(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class _Named(TypedDict):
+    models: list[dict[str, Any]]
+    tests: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Family:
     @cached_property
     def ledger(self) -> Ledger:
         """What was done."""
-        return Ledger(self.folder / "ledger.jsonl")
+        return checked(Ledger(self.folder / "ledger.jsonl"))
 
     @cached_property
     def lineage(self) -> Lineage:
@@ -71,19 +79,19 @@ class Family:
         """
         path = self.folder / "lineage.json"
         try:
-            plain = json.loads(path.read_text())
+            plain = shaped(loads(path.read_bytes()), _Named)
             counts = [x.body["models"] for x in self.ledger.lines if "models" in x.body]
             if counts and counts[-1] > len(plain["models"]):
                 raise ValueError(f"{len(plain['models'])} models, the ledger knows {counts[-1]}")
             return Lineage.from_json({**plain, "models": plain["models"][: counts[-1] if counts else None]})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+        except (OSError, ValueError, InputError) as error:
             raise StoreError(f"{path}: not a lineage ({error}); restore it from a backup") from error
 
     @property
     def id(self) -> str:
         """By which sites with stores of their own tell it from other families; empty where all stores are in its folder."""
         path = self.folder / ID
-        return self.trained("family") or (path.read_text() if path.exists() else "")
+        return self.trained("family") or (path.read_text(errors="replace") if path.exists() else "")
 
     def identify(self, name: str) -> None:
         """Give it an `id`, unless it has one: before any site is asked to keep anything for it."""
@@ -125,9 +133,8 @@ class Family:
 
     def _noted(self, name: str) -> dict[str, str]:
         try:
-            plain = json.loads((self.folder / name).read_text())
-            return {str(place): str(line) for place, line in plain.items()}
-        except (OSError, ValueError, AttributeError):
+            return shaped(loads((self.folder / name).read_bytes()), dict[str, str])
+        except (OSError, ValueError):
             return {}  # as good as never: settling asks again
 
     def _note(self, name: str, lines: Mapping[str, str]) -> None:

@@ -1,12 +1,14 @@
 """Checking all files of a family: every hash, every reference, and what nothing refers to. Reads only."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
 from fedunlearn.errors import StoreError
+from fedunlearn.plain import loads, shaped
+from fedunlearn.runtime.evaluations import FOLDER, read_evaluations
 from fedunlearn.runtime.family import ERASED, ID, NEXT, NOTE, TOPOLOGY, Family, hash_of
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.mirror import Mirror, path
@@ -15,7 +17,7 @@ from fedunlearn.runtime.settle import cut, exclusions
 from fedunlearn.store import Checked, Ledger, check_store
 
 LEDGER = "ledger.jsonl"
-MADE = ("evaluations", "reports", "reference")  # beside the family, and can be made again
+MADE = (FOLDER, "reports", "reference")  # beside the family, and can be made again
 KNOWN = (TOPOLOGY, "lineage.json", LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, "deployed.json", "homes", *MADE)
 
 
@@ -47,7 +49,13 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
         return found
     _plain(family, found)
     places = family.places if here is None else [p for p in family.places if p in here]
-    every = {v: why for one in (family, *references(family)) for held in needed(one).values() for v, why in held.items()}
+    twins: list[Family] = []
+    try:
+        twins += references(family)
+    except StoreError as error:
+        found.damage.append(str(error))
+        return found
+    every = {v: why for one in (family, *twins) for held in needed(one).values() for v, why in held.items()}
     wanted = needed(family)
     for place in places:
         store = family.store(place)
@@ -62,7 +70,7 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
     for other in sorted(folder.iterdir()):
         if other.name not in KNOWN:
             found.orphans[other] = "no file of a family"
-    whole = {twin.folder for twin in references(family)}
+    whole = {twin.folder for twin in twins}
     for twin in sorted((folder / "reference").glob("*")):
         if twin in whole:
             found.add(fsck(twin, here))
@@ -94,9 +102,9 @@ def verify(ledger: Ledger, public: str | None = None) -> list[str]:
 def _torn(ledger: Ledger, found: Checked) -> None:
     """A torn line is what a crash leaves; a whole one that only lacks its newline, with something behind it, is not."""
     try:
-        whole = json.loads(ledger.torn[:-1])["previous"]
-    except (ValueError, KeyError, TypeError):
-        whole = ""
+        whole = "previous" in shaped(loads(ledger.torn[:-1]), dict[str, Any])
+    except ValueError:
+        whole = False
     if whole:
         found.damage.append(f"{ledger.path}: its last line is whole, but not the newline behind it; restore it from a backup")
     else:
@@ -114,6 +122,14 @@ def _plain(family: Family, found: Checked) -> None:
         told = family.trained(what)
         if told is not None and told != hashed:
             found.damage.append(f"{file}: is not what the ledger recorded; it was changed or damaged: restore it from a backup")
+    for line in family.ledger.lines:
+        file = family.folder / FOLDER / f"{line.hash[:16]}.json"
+        if file.exists():
+            found.files += 1
+            try:
+                read_evaluations(file, line.hash)
+            except (OSError, ValueError) as error:
+                found.damage.append(f"{file}: not an evaluation of ledger line {line.number} ({error}): delete it")
     if (left := family.folder / NEXT).exists() and left != family.topology:
         found.orphans[left] = "of an extension that was cut off"
     lines = {line.hash for line in family.ledger.lines}
@@ -123,9 +139,9 @@ def _plain(family: Family, found: Checked) -> None:
             continue
         found.files += 1
         try:
-            plain = json.loads(file.read_bytes())
+            plain = shaped(loads(file.read_bytes()), dict[str, str])
             good = plain.keys() <= set(family.places) and set(plain.values()) <= lines
-        except (ValueError, AttributeError, TypeError):
+        except (OSError, ValueError):
             good = False
         if not good:
             found.damage.append(f"{file}: names places or ledger lines that there are not; delete it and run fedunlearn settle")

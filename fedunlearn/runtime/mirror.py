@@ -8,14 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pydantic import NonNegativeInt
+from typing_extensions import TypedDict
+
 from fedunlearn.data import MIRROR, Exclusions, Selection
 from fedunlearn.errors import SiteError, StoreError
+from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
 from fedunlearn.runtime.tasks import Commit, Committed, Seal, Sealed
 from fedunlearn.store import Store, sweep, write_atomically
 
 FAMILIES = "families"  # in the store of a site that several families share: a folder a family
 FAMILY = re.compile("[0-9a-f]{32}")
+
+
+class _Acknowledged(TypedDict):
+    line: str
+    length: NonNegativeInt
+    heads: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -38,11 +48,9 @@ class Mirror:
     def of(cls, store: Store) -> Self | None:
         """What a place has acknowledged; None if it never did, or if its mirror is damaged: settling writes it anew."""
         try:
-            plain = json.loads(path(store).read_text())
-            heads = {str(m): str(v) for m, v in plain["heads"].items()}
-            excluded = Exclusions.read(path(store)).by_request
-            return cls(str(plain["line"]), int(plain.get("length", 0)), heads, excluded)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, StoreError):
+            plain = shaped(loads(path(store).read_bytes()), _Acknowledged)
+            return cls(plain["line"], plain["length"], plain["heads"], Exclusions.read(path(store)).by_request)
+        except (OSError, ValueError, StoreError):
             return None
 
     def to_bytes(self) -> bytes:

@@ -1,6 +1,5 @@
 """Evaluating afterwards what an unlearning did: what is missing of a tier is taken at the homes, and kept."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from fedunlearn.methods import METHODS
 from fedunlearn.runtime import Backend, Family, gone_from, names_of
 from fedunlearn.runtime.backend import check
 from fedunlearn.runtime.evaluating import believed, evaluation_of, is_evaluation
+from fedunlearn.runtime.evaluations import FOLDER, Found, evaluations_of, read_evaluations
 from fedunlearn.runtime.record import COMMITTED, PENDING
 from fedunlearn.runtime.tasks import Audit, Evaluated
 from fedunlearn.scenario.files import of_family
@@ -21,9 +21,7 @@ from fedunlearn.scenario.upbringing import Progress
 from fedunlearn.store import Line, write_atomically
 from fedunlearn.training import Recipe, seed_of
 
-FOLDER = "evaluations"
 SHADOWS = 16  # in each pool of the audit
-Found = dict[str, dict[str, dict[str, Any]]]  # model -> tier -> as `evaluate` gives it, with both versions
 
 
 def assess(
@@ -105,17 +103,13 @@ def assessed(family: Family, line: Line) -> Found:
     """
     path = _file(family, line)
     try:
-        plain = json.loads(path.read_text())
-        if plain["line"] != line.hash or not isinstance(plain["models"], dict):
-            raise ValueError("of another ledger line")
-        found: Found = plain["models"]
+        return read_evaluations(path, line.hash)
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise StoreError(
             f"{path}: not an evaluation of ledger line {line.number} ({error}); delete it, and it is taken again"
         ) from error
-    return found
 
 
 def keep_assessed(family: Family, line: Line, found: Any) -> Found:
@@ -129,14 +123,12 @@ def keep_assessed(family: Family, line: Line, found: Any) -> Found:
     Raises:
         SiteError: it is none.
     """
-    both = ("version_before", "version_after")
     known = {m["name"] for m in line.body["record"]["facts"]["models"]}
     if not isinstance(found, Mapping) or not found.keys() <= known or not all(isinstance(of, Mapping) for of in found.values()):
         raise SiteError(f"what came home is no evaluation of ledger line {line.number}; nothing was kept")
     for name, tiers in found.items():
         for tier, result in tiers.items():
-            named = isinstance(result, Mapping) and all(isinstance(result.get(v), str) for v in both)
-            if not named or not is_evaluation(tier, {k: v for k, v in result.items() if k not in both}):
+            if not _sound(tier, result):
                 raise SiteError(f"what came home is no evaluation of {name}, tier {tier[:40]!r}; nothing was kept")
     _keep(family, line, dict(found))
     return dict(found)
@@ -194,8 +186,16 @@ def _rounds(tier: str, heirs: Sequence[Heir]) -> Iterator[list[Heir]]:
         left = {home: several for home, several in left.items() if several}
 
 
+def _sound(tier: str, result: Any) -> bool:
+    """Whether something is a result of a tier, and of which versions."""
+    both = ("version_before", "version_after")
+    if not isinstance(result, Mapping) or not all(isinstance(result.get(v), str) for v in both):
+        return False
+    return is_evaluation(tier, {k: v for k, v in result.items() if k not in both})
+
+
 def _keep(family: Family, line: Line, found: Found) -> None:
-    write_atomically(_file(family, line), json.dumps({"line": line.hash, "models": found}, indent=1).encode())
+    write_atomically(_file(family, line), evaluations_of(line.hash, found))
 
 
 def _file(family: Family, line: Line) -> Path:

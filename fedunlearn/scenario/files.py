@@ -3,7 +3,7 @@
 import difflib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,10 @@ from fedunlearn.scenario.sources import Sending
 from fedunlearn.training import STRATEGIES, kept_rounds
 
 SHIPPED = (Path(__file__).parent.parent / "topologies", Path(__file__).parents[2] / "topologies")
+MOST_BYTES = 16 << 20  # of a file
+MOST_VALUES = 1_000_000  # in a file
+MOST_DIGITS = 40
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 KINDS: dict[str, type[BaseModel]] = {
     "federated": schema.Federated,
     "distributed": schema.Distributed,
@@ -53,11 +57,13 @@ def read_plain(path: Path) -> Any:
     """What a YAML file says, as plain values.
 
     Raises:
-        InputError: the file is missing or not YAML.
+        InputError: the file is missing, not YAML, or says more than a machine should have to read.
     """
     try:
-        plain = yaml.load(path.read_text(), _Unique)
-        json.dumps(plain)
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise InputError(f"{path}: has {size} bytes, expected at most {MOST_BYTES}")
+        plain = yaml.load(path.read_bytes().decode(), _Plain)
+        json.dumps(plain, ensure_ascii=False).encode()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -67,17 +73,52 @@ def read_plain(path: Path) -> Any:
     return plain
 
 
-class _Unique(yaml.SafeLoader):
-    """A key that stands twice in a mapping would silently win over the first; here it is an error."""
+class _Plain(yaml.SafeLoader):
+    """A key that stands twice in a mapping would silently win over the first; here it is an error.
+
+    A few lines of aliases can stand for more values than memory holds, and a number of some thousand digits takes for ever.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _count(node, {})
+        return node
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if node.tag in NUMBERS and len(node.value) > MOST_DIGITS:
+            raise _wrong(f"a number of {len(node.value)} characters, expected at most {MOST_DIGITS}", node)
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = sorted({str(k) for k in keys if keys.count(k) > 1})
+        seen, twice = set[Any](), set[Any]()
+        for key in (self.construct_object(key, deep=deep) for key, _ in node.value):
+            if not isinstance(key, Hashable):
+                raise _wrong("a key that is a list or a mapping", node)
+            (twice if key in seen else seen).add(key)
         if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{', '.join(twice)} stands there more than once", node.start_mark
-            )
+            raise _wrong(f"{', '.join(sorted(map(str, twice)))} stands there more than once", node)
         return super().construct_mapping(node, deep)
+
+
+def _count(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values a node stands for, aliases written out; 0 for a node that is being counted is one that holds itself."""
+    if id(node) in counted:
+        if not counted[id(node)]:
+            raise _wrong("refers to itself", node)
+        return counted[id(node)]
+    counted[id(node)], total = 0, 1
+    inside = node.value if isinstance(node, yaml.CollectionNode) else []
+    for part in inside:
+        total += sum(_count(one, counted) for one in (part if isinstance(part, tuple) else (part,)))
+        if total > MOST_VALUES:
+            raise _wrong(f"stands for more than {MOST_VALUES} values once its aliases are written out", node)
+    counted[id(node)] = total
+    return total
+
+
+def _wrong(what: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, what, node.start_mark)
 
 
 def parse(plain: Any, where: str) -> Scenario:

@@ -13,6 +13,7 @@ from fedunlearn.errors import InputError, unknown
 
 MACROS = ("federation", "ddp", "increments", "transfers")
 MOST = 10_000  # models of one short form
+MOST_IN_ALL = 100_000  # models of a family, and places of all short forms together
 
 
 def expand(models: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def expand(models: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     ends: dict[str, str] = {}
+    places = 0
     for name, spec in models.items():
         used = [m for m in MACROS if isinstance(spec, Mapping) and m in spec]
         at = f"{where}: models.{name}"
@@ -44,6 +46,11 @@ def expand(models: Mapping[str, Any], where: str) -> dict[str, Any]:
         if used and used[0] == "transfers":
             ends[str(name)] = ""
         found.update(made)
+        places += sum(len(m[k]) for m in made.values() if used for k in ("clients", "ranks") if isinstance(m.get(k), list))
+        if max(len(found), places) > MOST_IN_ALL:
+            raise InputError(
+                f"{where}: models: {len(found)} models with {places} places in all, expected at most {MOST_IN_ALL}"
+            )
     return {name: _linked(spec, ends, f"{where}: models.{name}.from", found) for name, spec in found.items()}
 
 

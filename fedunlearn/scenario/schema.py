@@ -231,19 +231,19 @@ class Scenario(Strict):
     def net_of(self, name: str) -> str:
         """Which of `nets` a model has: its own, or its parents'; empty for the family's `net`."""
         spec = self.models[name]
-        if spec.net is not None or not spec.source:
-            return spec.net or ""
-        return self.net_of(spec.source[0])
+        while spec.net is None and spec.source:
+            spec = self.models[spec.source[0]]
+        return spec.net or ""
 
     def outputs(self, name: str) -> tuple[str | None, tuple[str, ...]]:
         """The head of a model: all classes of a set (or of none), and the names after them."""
-        spec = self.models[name]
-        if isinstance(spec, Transfer | Imported) or spec.head:
-            return None, spec.head
-        if not spec.source:
-            return spec.data, ()
-        of, names = self.outputs(spec.source[0])
-        return of, names + (spec.adds if isinstance(spec, Incremental) else ())
+        spec, added = self.models[name], list[Names]()
+        while spec.source and not (isinstance(spec, Transfer | Imported) or spec.head):
+            added.append(spec.adds if isinstance(spec, Incremental) else ())
+            spec = self.models[spec.source[0]]
+        named = isinstance(spec, Transfer | Imported) or bool(spec.head)
+        grown = tuple(c for adds in reversed(added) for c in adds)
+        return (None, spec.head + grown) if named else (spec.data, grown)
 
     @property
     def places(self) -> tuple[str, ...]:

@@ -6,14 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from pydantic import NonNegativeInt
+from safetensors.torch import save
+from typing_extensions import TypedDict
 
 from fedunlearn.errors import StoreError
-from fedunlearn.store.files import write_atomically
+from fedunlearn.plain import loads, shaped
+from fedunlearn.store.files import behind_hash, tensors_in, with_hash, write_atomically
 from fedunlearn.tensors import Tensors
 
 SEPARATOR = "\x1f"  # between class and parameter in a file's names; in neither
+
+
+class _Meta(TypedDict):
+    what: str
+    counts: str
+
+
+class _Header(TypedDict):
+    __metadata__: _Meta
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class Bank:
         tensors = {f"{c}{SEPARATOR}{name}": t for c, held in by_class.items() for name, t in held.sums.items()}
         meta = {"what": json.dumps(dict(what), sort_keys=True), "counts": json.dumps({c: h.count for c, h in by_class.items()})}
         data = save({n: t.contiguous() for n, t in tensors.items()}, metadata=meta)
-        write_atomically(self._path(what), blake3(data).digest() + data)
+        write_atomically(self._path(what), with_hash(data))
 
     def read(self, what: Mapping[str, str]) -> dict[str, Banked] | None:
         """The sums of every class; None if nothing was banked for exactly this.
@@ -73,19 +84,15 @@ class Bank:
         Raises:
             StoreError: the file is damaged, or is not where such an entry belongs.
         """
-        raw = path.read_bytes()
-        digest, data = raw[:32], raw[32:]
         try:
-            if blake3(data).digest() != digest:
-                raise ValueError("content and hash do not agree")
+            data = behind_hash(path.read_bytes())
+            tensors = tensors_in(data)
             length = int.from_bytes(data[:8], "little")
-            meta = json.loads(data[8 : 8 + length])["__metadata__"]
-            counts: dict[str, int] = json.loads(meta["counts"])
-            what: dict[str, str] = json.loads(meta["what"])
-            if self._path(what) != path:
+            meta = shaped(loads(data[8 : 8 + length]), _Header)["__metadata__"]
+            counts, what = shaped(loads(meta["counts"]), dict[str, NonNegativeInt]), shaped(loads(meta["what"]), dict[str, str])
+            if self._path(what) != path or not {"version", "shard"} <= what.keys():
                 raise ValueError("it is another entry's")
-            tensors = load(data)
-        except (ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError) as error:
             raise StoreError(
                 f"{path}: not a bank of importances ({error}); delete it and run `fedunlearn bank` again"
             ) from error

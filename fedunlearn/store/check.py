@@ -5,12 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load
-
 from fedunlearn.errors import StoreError
 from fedunlearn.store.bank import Bank
-from fedunlearn.store.files import TEMPORARY
+from fedunlearn.store.files import TEMPORARY, tensors_in
 from fedunlearn.store.hashing import hash_of, pack_name
 from fedunlearn.store.versions import Store
 
@@ -76,8 +73,8 @@ def _packs(store: Store, found: Checked) -> dict[Path, set[str]]:
         found.files += 1
         packs[path] = set()
         try:
-            tensors = load(path.read_bytes())
-        except SafetensorError as error:
+            tensors = tensors_in(path.read_bytes())
+        except (OSError, ValueError) as error:
             found.damage.append(f"{path}: cannot be read ({error}): {_RESTORE}")
             continue
         packs[path] = set(tensors)

@@ -5,6 +5,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+from blake3 import blake3
+from safetensors import SafetensorError
+from safetensors.torch import load
+
 TEMPORARY = ".writing"
 
 
@@ -34,6 +39,7 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # if somebody made a link of it, what it points to would be written
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -43,6 +49,34 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def with_hash(data: bytes) -> bytes:
+    """The bytes behind 32 bytes of their BLAKE3; `behind_hash` is the inverse."""
+    return blake3(data).digest() + data
+
+
+def behind_hash(raw: bytes) -> bytes:
+    """The inverse of `with_hash`.
+
+    Raises:
+        ValueError: content and hash do not agree.
+    """
+    if blake3(raw[32:]).digest() != raw[:32]:
+        raise ValueError("content and hash do not agree")
+    return raw[32:]
+
+
+def tensors_in(data: bytes) -> dict[str, torch.Tensor]:
+    """What a safetensors file holds.
+
+    Raises:
+        ValueError: it is none, or holds what torch has no type or shape for.
+    """
+    try:
+        return load(data)
+    except (SafetensorError, KeyError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"not a safetensors file that torch can read: {str(error)[:200]}") from error
 
 
 def erase(path: Path) -> None:

@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from blake3 import blake3
 from filelock import FileLock, Timeout
+from pydantic import NonNegativeInt
+from typing_extensions import TypedDict
 
 from fedunlearn.errors import InputError, StoreError
+from fedunlearn.plain import loads, shaped
 from fedunlearn.store.files import sync_folder, write_atomically
 from fedunlearn.store.signing import Signer
 
@@ -193,15 +196,65 @@ class Ledger:
         for number, text in enumerate(whole):
             where = f"{self.path}, line {number + 1}"
             try:
-                line = Line(**json.loads(text))
-            except (ValueError, TypeError) as error:
+                line = Line(**shaped(loads(text), _Plain))
+            except ValueError as error:
                 raise StoreError(f"{where}: not a ledger line ({error}); restore the file from a backup") from error
             if line.number != number or line.previous != (self.lines[-1].hash if self.lines else START):
                 raise StoreError(f"{where}: does not follow from the line before; lines were removed or moved")
             if _hash(line) != line.hash or _encode(line) != text:
                 raise StoreError(f"{where}: its content does not hash to what it says; it was changed")
+            try:
+                _check(line)
+            except ValueError as error:
+                raise StoreError(
+                    f"{where}: says what no {line.kind!r} line says ({error}); it was not written by us"
+                ) from error
             self.lines.append(line)
             self._good += len(text) + 1
+
+
+class _Plain(TypedDict):
+    """Fields of a line."""
+
+    number: NonNegativeInt
+    time: str
+    kind: str
+    body: dict[str, Any]
+    previous: str
+    hash: str
+    by: NotRequired[str]
+    code: NotRequired[dict[str, str]]
+    key: NotRequired[str]
+    signature: NotRequired[str]
+
+
+class _Body(TypedDict):
+    """What is read of a body to tell what holds; there is more in it."""
+
+    heads: NotRequired[dict[str, str]]
+    pending: NotRequired[dict[str, str]]
+    models: NotRequired[NonNegativeInt]
+    request: NotRequired[str]
+    resumes: NotRequired[int]
+    undoes: NotRequired[int]
+    seals: NotRequired[list[int]]
+
+
+_NEEDS = {"unlearned": {"heads", "request"}, "rolled back": {"heads", "undoes"}, "sealed": {"seals"}}
+
+
+def _check(line: Line) -> None:
+    """Refuse what this program never writes, whoever hashed it.
+
+    Raises:
+        ValueError: the body lacks something, or is about a line that does not stand before it.
+    """
+    told = shaped(line.body, _Body)
+    if missing := sorted(_NEEDS.get(line.kind, set()) - told.keys()):
+        raise ValueError(f"{missing[0]} is missing")
+    about = [*(told[k] for k in ("resumes", "undoes") if k in told), *told.get("seals", ())]
+    if not all(0 <= n < line.number for n in about):
+        raise ValueError("it is about a line that does not stand before it")
 
 
 def _plain(line: Line) -> dict[str, Any]:

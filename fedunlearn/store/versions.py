@@ -1,24 +1,48 @@
 """Versions of models: manifests of tensors by content. Nothing is ever overwritten; a new version is a new name."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
 
 import torch
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save, save_file
+from safetensors.torch import save, save_file
+from typing_extensions import TypedDict
 
 from fedunlearn.errors import StoreError, unknown
-from fedunlearn.store.files import replace_atomically, write_atomically
+from fedunlearn.plain import Hash, loads, shaped
+from fedunlearn.store.files import behind_hash, replace_atomically, tensors_in, with_hash, write_atomically
 from fedunlearn.store.hashing import hashes_of, names_of, pack_name
 from fedunlearn.tensors import Head, Tensors
 
 FORMAT = 2
+HASH = re.compile("[0-9a-f]{64}")
 SMALL = 8 << 20  # bytes of a pack that is read whole, even if only some of it is wanted
+
+
+class _Head(TypedDict):
+    layer: str
+    classes: list[str]
+
+
+class _Table(TypedDict):
+    pack: Hash
+    tensors: dict[str, Hash]
+
+
+class _Manifest(TypedDict):
+    format: int
+    head: _Head
+    net: NotRequired[str]
+    pack: Hash | Literal[""]  # empty where other versions' packs hold all of it
+    tensors: dict[str, Hash]
+    tables: list[Hash]
+    hash: Hash
 
 
 @dataclass(frozen=True)
@@ -125,7 +149,7 @@ class Store:
             with _opened(path) as tensor_of:
                 for name, content in named:
                     found[name] = tensor_of(content)
-        except (OSError, SafetensorError, KeyError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise StoreError(
                 f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name or named[0][0]!r}: "
                 f"restore the file from a backup"
@@ -149,24 +173,26 @@ class Store:
             StoreError: it is missing, damaged, or not ours.
         """
         path = self.manifest_path(version)
-        if not path.exists():
+        if not HASH.fullmatch(version) or not path.exists():
             raise unknown_version(version, self)
         try:
-            plain: dict[str, Any] = json.loads(path.read_bytes())
-            if plain["format"] != FORMAT:
+            raw = path.read_bytes()
+            plain = shaped(loads(raw), dict[str, Any])
+            if plain.get("format", FORMAT) != FORMAT:
                 raise StoreError(
                     f"{path}: format {plain['format']}, this fedunlearn reads {FORMAT}; read it with the fedunlearn that wrote "
                     f"it (export), or train the family anew"
                 )
+            shaped(plain, _Manifest)
             whole = blake3(_canonical({k: v for k, v in plain.items() if k != "hash"})).hexdigest()
             parts = [{"pack": plain["pack"], "tensors": plain["tensors"]}, *map(self.table, plain["tables"])]
             tensors = {n: h for part in parts for n, h in part["tensors"].items()}
             content = {k: plain[k] for k in ("format", "head", "net") if k != "net" or k in plain} | {"tensors": tensors}
             names = blake3(_canonical(content)).hexdigest()
             packs = {h: part["pack"] for part in parts for h in part["tensors"].values()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise StoreError(f"{path}: not a manifest of a version ({error}); restore it from a backup") from error
-        if names != version or whole != plain["hash"]:
+        if names != version or whole != plain["hash"] or raw != _canonical(plain):
             raise StoreError(f"{path}: content and hashes do not agree; it was changed or damaged: restore it from a backup")
         return {**content, "tensors": dict(sorted(tensors.items())), "packs": packs, "tables": plain["tables"]}
 
@@ -185,13 +211,15 @@ class Store:
             raise StoreError(
                 f"{path}: its content does not hash to its name; it was changed or damaged: restore it from a backup"
             )
-        table: dict[str, Any] = json.loads(data)
-        return table
+        try:
+            return dict(shaped(loads(data), _Table))
+        except ValueError as error:
+            raise StoreError(f"{path}: not a table of tensors ({error}); restore it from a backup") from error
 
     def write_state(self, version: str, state: Tensors) -> None:
         """Keep what training carries along with a version (a server optimiser's moments, say); another version has none."""
         data = save({n: t.detach().cpu().contiguous() for n, t in state.items()})
-        write_atomically(self._state(version), blake3(data).digest() + data)
+        write_atomically(self._state(version), with_hash(data))
 
     def read_state(self, version: str) -> dict[str, torch.Tensor]:
         """What was kept with exactly this version; empty where nothing was.
@@ -200,14 +228,11 @@ class Store:
             StoreError: the file is damaged.
         """
         path = self._state(version)
-        if not path.exists():
+        if not HASH.fullmatch(version) or not path.exists():
             return {}
-        raw = path.read_bytes()
         try:
-            if blake3(raw[32:]).digest() != raw[:32]:
-                raise ValueError("content and hash do not agree")
-            return load(raw[32:])
-        except (ValueError, SafetensorError) as error:
+            return tensors_in(behind_hash(path.read_bytes()))
+        except (OSError, ValueError) as error:
             raise StoreError(f"{path}: not the state of a version ({error}); delete it to train on without it") from error
 
     def _state(self, version: str) -> Path:
@@ -266,7 +291,7 @@ def unknown_version(version: str, store: Store) -> StoreError:
 def _opened(pack: Path) -> Iterator[Callable[[str], torch.Tensor]]:
     """Tensors of a pack by their hashes; out of a small file all at once, which is several times as fast as one by one."""
     if pack.stat().st_size <= SMALL:
-        yield load(pack.read_bytes()).__getitem__
+        yield tensors_in(pack.read_bytes()).__getitem__
         return
     with safe_open(pack, framework="pt") as file:
         yield file.get_tensor

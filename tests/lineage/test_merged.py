@@ -77,7 +77,7 @@ def test_dates_and_names_of_a_pass_follow_from_its_cases() -> None:
     first = Request(("a",), id="first", received="2026-11-03", due="2026-12-03")
     second = Request(("b",), id="second", received="20261102", due="2026-12-24")
     merged = Request(merges=(first, second, Request(("c",), id="third")))
-    assert (merged.id, merged.received, merged.due) == ("first+second+third", "20261102", "2026-12-03")
+    assert (merged.id, merged.received, merged.due) == ("first+second+third", "2026-11-02", "2026-12-03")
     assert merged.merges[:2] == (first, second)
     plan = discover(two_hospitals(), Request(merges=(first, second))).to_json()
     assert {c: set(its["heirs"]) for c, its in plan["cases"].items()} == {c: {"g", "e", "t"} for c in ("first", "second")}

@@ -64,7 +64,8 @@ def invented(
     status = {s: {r["name"]: r["version_after"] for r in rows if r["status"] == s} for s in ("committed", "pending")}
     body = {
         "request": request.id, "heads": status["committed"], "pending": status["pending"], "reason": reason,
-        "untouched": [r["name"] for r in rows if r["status"] == "untouched"], "exclusions": {"north": {}},
+        "untouched": [r["name"] for r in rows if r["status"] == "untouched"],
+        "exclusions": {"north": {"classes": ["a"], "samples": []}},
         "record": {"facts": facts, "cost": cost},
     }  # fmt: skip
     return family, family.ledger.append("unlearned", body)

@@ -260,7 +260,8 @@ def test_the_same_record_gives_the_same_page(chain: tuple[Family, Line]) -> None
 
 
 def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
-    models = [Model(n, h, "incremental", CLASSES, (), data("a")) for n, h in zip(HOSTILE, reversed(HOSTILE), strict=True)]
+    homes = [name.replace("/", "")[:200] for name in reversed(HOSTILE)]  # a place becomes a folder
+    models = [Model(n, h, "incremental", CLASSES, (), data("a")) for n, h in zip(HOSTILE, homes, strict=True)]
     said = [{"model": HOSTILE[0], "text": HOSTILE[1]}]
     family, line = invented(
         tmp_path,

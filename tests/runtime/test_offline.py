@@ -185,7 +185,7 @@ def test_a_commit_that_a_place_missed_is_shown_and_sent_again(family: Family, fo
 def test_places_elsewhere_are_behind_until_they_acknowledge(family: Family, folder: Path, held: dict[str, Worker]) -> None:
     shutil.move(folder / "homes" / "west", folder.parent / "west")  # its disk is another's: only what it said is known here
     assert behind(family) == ()
-    family.ledger.append("rolled back", {"undoes": -1, "heads": {}, "request": "x", "lifted": False})
+    family.ledger.append("trained", {"heads": {}})
     assert "west" in behind(Family.open(folder))
     family.note_acknowledged({"west": family.ledger.lines[-1].hash})
     assert "west" not in behind(Family.open(folder))

@@ -29,7 +29,8 @@ from fedunlearn.runtime import (
 )
 from fedunlearn.runtime.consent import Asking, Consent
 from fedunlearn.runtime.tasks import Apply, Commit, Measure, Seal, Sealed
-from fedunlearn.scenario import Scenario, reference, workers
+from fedunlearn.scenario import Scenario, assessed, reference, workers
+from fedunlearn.scenario.assess import _keep
 from fedunlearn.store import Bank, Store, check_store, sweep
 from fedunlearn.store.hashing import hash_of
 from fedunlearn.tensors import Head
@@ -234,12 +235,19 @@ def test_a_place_takes_no_other_ledger_of_the_same_length(hospitals: Scenario, a
 
 def test_a_flipped_bit_in_any_file_is_found(forgotten: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(forgotten, tmp_path / "flipped"))
-    shutil.rmtree(folder / "reference")
+    for twin in sorted((folder / "reference").iterdir())[1:]:
+        shutil.rmtree(twin)
+    keep_evaluations(Family.open(folder))
     store = Family.open(folder).store("west")
     store.write_state(store.versions()[0], {"moment": torch.ones(3)})
     assert not fsck(folder).damage
     chance = random.Random(7)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size):
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
+    kinds = {"ledger.jsonl", "lineage.json", "scenario.yaml", "acknowledged.json", "place.json"}
+    assert kinds <= {p.name for p in files}
+    folders = {"packs", "versions", "tables", "carried", "bank", "evaluations"}
+    assert folders <= {p.parent.name for p in files}
+    for path in files:
         data = path.read_bytes()
         for at in {len(data) - 1, chance.randrange(len(data))}:
             flipped = data[at] ^ (1 << chance.randrange(8))
@@ -247,6 +255,19 @@ def test_a_flipped_bit_in_any_file_is_found(forgotten: Path, tmp_path: Path) -> 
             assert fsck(folder).damage, (path, at)
         path.write_bytes(data)
     assert not fsck(folder).damage
+
+
+def keep_evaluations(family: Family) -> None:
+    """What the gate saw, as if it had been taken afterwards."""
+    line = family.ledger.lines[-1]
+    rows = line.body["record"]["facts"]["models"]
+    both = ("version_before", "version_after")
+    _keep(
+        family,
+        line,
+        {r["name"]: {t: {**of, "seconds": {}} | {v: r[v] for v in both} for t, of in r["evaluation"].items()} for r in rows},
+    )
+    assert assessed(family, line)
 
 
 @settings(max_examples=30)

@@ -47,7 +47,7 @@ def test_only_what_is_missing_is_taken_and_kept(tmp_path: Path) -> None:
     assert found["one"]["quick"]["metrics"]["accuracy"]["after"]["forgotten_training"]["n"] > 9  # though it is excluded by now
     (path,) = (family.folder / "evaluations").iterdir()
     assert path.name == f"{line.hash[:16]}.json"
-    assert json.loads(path.read_text()) == {"line": line.hash, "models": found}
+    assert json.loads(path.read_text())["models"] == found
 
     backend.carried.clear()
     rollback(family, backend, lift_exclusion=True)

@@ -1,0 +1,68 @@
+"""Plain data that anybody may have written: JSON of one shape, or a ValueError that says what is wrong with it."""
+
+import json
+import re
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+
+Shape = TypeVar("Shape")
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Place = Annotated[str, StringConstraints(pattern=r"^\.?[^/\\\x00.][^/\\\x00]*$", max_length=255)]  # a folder's name, no way out
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def loads(text: str | bytes, **hooks: Any) -> Any:
+    """What JSON says.
+
+    Args:
+        text: UTF-8 where it is bytes.
+        hooks: as `json.loads` takes them.
+
+    Raises:
+        ValueError: it is not JSON, names something twice, is nested too deep, or has numbers of thousands of digits, or text
+            that UTF-8 cannot hold.
+    """
+    said = text if isinstance(text, str) else text.decode()
+    try:
+        plain = json.loads(said, object_pairs_hook=_once, **hooks)
+        if _SURROGATE.search(said):
+            json.dumps(plain, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return plain
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def shaped(plain: Any, shape: type[Shape]) -> Shape:
+    """The same, if it has a shape; nothing is converted.
+
+    Args:
+        plain: what `loads` gives.
+        shape: a TypedDict, or another type of plain data.
+
+    Raises:
+        ValueError: it has not; says where, and what was expected there.
+    """
+    of: Any = shape
+    try:
+        found: Shape = _adapter(of).validate_python(plain, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        at = ".".join(str(key)[:80] for key in first["loc"])
+        raise ValueError(f"{at}: {first['msg'][:200]}" if at else first["msg"][:200]) from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return found
+
+
+@cache
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)

@@ -1,0 +1,165 @@
+"""What an "unlearned" line tells of its request, as far as it is read again; whoever wrote the ledger, and hashed it."""
+
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from fedunlearn.errors import InputError, StoreError
+from fedunlearn.lineage import Request
+from fedunlearn.plain import shaped
+from fedunlearn.store import Ledger, Line
+
+Share = float | None
+
+
+class _Row(TypedDict):
+    name: str
+    home: str
+    born: str
+    target: str
+    status: str
+    forgotten_before: Share
+    forgotten_after: Share
+    retained_before: Share
+    retained_after: Share
+    mask_retained: Share
+    retrained_forgotten: Share
+    retrained_retained: Share
+    forgotten_on: str
+    forgotten_by_class: dict[str, Share]
+    rows_forgotten: int
+    rows_retained: int
+    scored_at: NotRequired[dict[str, Any] | None]
+    holds_class: bool
+    sources: list[str]
+    points: list[str]
+    version_before: str | None
+    version_after: str | None
+    strength: dict[str, float] | None
+    rule: str | None
+    passes: int
+    not_shared: list[str]
+    unmeasured: list[str]
+    evaluation: NotRequired[dict[str, dict[str, Any]]]
+
+
+class _Case(TypedDict):
+    roots: list[str]
+    heirs: list[str]
+
+
+class _Plan(TypedDict):
+    roots: list[str]
+    affected: list[str]
+    cases: NotRequired[dict[str, _Case]]
+
+
+class _Objection(TypedDict):
+    model: str
+    text: str
+
+
+class _Request(TypedDict):
+    id: str
+    classes: list[str]
+    samples: list[str]
+    sites: list[str]
+    since: str | None
+    received: str | None
+    due: str | None
+    merges: NotRequired[list["_Request"]]
+
+
+class _Facts(TypedDict):
+    request: _Request
+    plan: _Plan
+    method: str
+    settings: dict[str, Any]
+    precision: str
+    gate: dict[str, Any]
+    models: list[_Row]
+    objections: list[_Objection]
+    accepted_untested: str | None
+    absent: list[str]
+    guarded: NotRequired[dict[str, dict[str, float | None]]]
+
+
+class _Traffic(TypedDict):
+    up: int
+    down: int
+
+
+class _Cost(TypedDict):
+    seconds: float
+    measure_seconds: float
+    rows_read: int
+    bytes_up: int
+    traffic: NotRequired[dict[str, _Traffic]]
+
+
+class _Record(TypedDict):
+    facts: _Facts
+    cost: _Cost
+
+
+class _Selection(TypedDict):
+    classes: list[str]
+    samples: list[str]
+
+
+class _Unlearned(TypedDict):
+    heads: dict[str, str]
+    pending: dict[str, str]
+    untouched: list[str]
+    waiting: NotRequired[list[str]]
+    method: NotRequired[str]
+    reason: str | None
+    exclusions: dict[str, _Selection]
+    record: _Record
+
+
+class _Undone(TypedDict):
+    lifted: bool
+
+
+_SHAPES: dict[str, Any] = {"unlearned": _Unlearned, "rolled back": _Undone}
+
+
+def checked(ledger: Ledger) -> Ledger:
+    """A ledger of which every line tells what its kind tells.
+
+    Raises:
+        StoreError: one does not; says which, and what is wrong.
+    """
+    heads: dict[str, str] = {}
+    for line in ledger.lines:
+        try:
+            _check(line, heads, ledger)
+        except (ValueError, InputError) as error:
+            raise StoreError(
+                f"{ledger.path}, line {line.number + 1}: says what no {line.kind!r} line says ({error}); restore the file from "
+                f"a backup"
+            ) from error
+        heads.update(line.body.get("heads", {}))
+    return ledger
+
+
+def _check(line: Line, heads: dict[str, str], ledger: Ledger) -> None:
+    """Its shape, and that models change which had a version before, and lines are undone that changed some."""
+    shaped(line.body, _SHAPES.get(line.kind, dict[str, Any]))
+    body = line.body
+    if line.kind != "trained" and (strange := sorted(body.get("heads", {}).keys() - heads.keys())):
+        raise ValueError(f"{strange[0][:80]!r} had no version before")
+    about = [body["undoes"]] if line.kind == "rolled back" else [body["resumes"]] if "resumes" in body else []
+    if any(ledger.lines[n].kind != "unlearned" for n in about):
+        raise ValueError(f"line {about[0] + 1} is no unlearning")
+    if line.kind == "unlearned":
+        facts = body["record"]["facts"]
+        merged = {one.id for one in Request.from_json(facts["request"]).merges}
+        if strange := sorted(merged ^ facts["plan"].get("cases", {}).keys()):
+            raise ValueError(f"{strange[0][:80]!r} is a case of its plan or of its request only")
+        named = {row["name"] for row in facts["models"]}
+        if strange := sorted({s for row in facts["models"] for s in row["sources"]} - set(facts["plan"]["roots"])):
+            raise ValueError(f"{strange[0][:80]!r} is no root of its plan")
+        if strange := sorted({*body["heads"], *body["pending"], *body["untouched"], *body.get("waiting", ())} - named):
+            raise ValueError(f"{strange[0][:80]!r} is not among the models of its record")
