@@ -105,7 +105,7 @@ def test_any_bytes_of_any_file_many_times(data: st.DataObject, whole: Path) -> N
     any_bytes(data, whole)
 
 
-@settings(max_examples=60, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(data=st.data())
 def test_any_bytes_of_any_file(data: st.DataObject, whole: Path) -> None:
     any_bytes(data, whole)
@@ -122,7 +122,7 @@ def any_bytes(data: st.DataObject, whole: Path) -> None:
         put_back(whole, before)
 
 
-@settings(max_examples=80, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(data=st.data())
 def test_any_value_of_any_file_that_has_no_hash(data: st.DataObject, whole: Path) -> None:
     before = snapshot(whole.parent)
@@ -136,7 +136,7 @@ def test_any_value_of_any_file_that_has_no_hash(data: st.DataObject, whole: Path
         put_back(whole, before)
 
 
-@settings(max_examples=120, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(data=st.data())
 def test_a_ledger_with_the_right_hashes_that_says_anything(data: st.DataObject, whole: Path) -> None:
     before = snapshot(whole.parent)
