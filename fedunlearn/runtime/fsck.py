@@ -55,8 +55,8 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
     except StoreError as error:
         found.damage.append(str(error))
         return found
-    every = {v: why for one in (family, *twins) for held in needed(one).values() for v, why in held.items()}
     wanted = needed(family)
+    every = {v for one in (family, *twins) if _readable(one) for held in needed(one).values() for v in held}
     for place in places:
         store = family.store(place)
         _mirror(family, place, found)
@@ -76,7 +76,18 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
             found.add(fsck(twin, here))
         else:
             found.orphans[twin] = "a reference whose training was cut off"
+            if (ledger := Ledger(twin / LEDGER)).torn:
+                _torn(ledger, found)
     return found
+
+
+def _readable(twin: Family) -> bool:
+    """Whether it is known who descends from whom there; if not, its own check says why."""
+    try:
+        _ = twin.lineage
+    except StoreError:
+        return False
+    return True
 
 
 def verify(ledger: Ledger, public: str | None = None) -> list[str]:

@@ -248,7 +248,7 @@ def test_a_family_works_from_another_folder(tmp_path: Path, monkeypatch: pytest.
     ("content", "message"),
     [
         (b"name: a\nname: b", "not YAML: name stands there more than once"),
-        (b"&a [*a]", "refers to itself"),
+        (b"&a [*a]", "not YAML: refers to itself"),
         (b"a: [1", "not YAML"),
         (b"\xff\xfe\x00", "not YAML"),
         (b"- 1", "expected a mapping"),

@@ -221,7 +221,7 @@ def test_an_owner_is_not_flooded(tmp_path: Path) -> None:
     folder = site.consent.folder
     folder.mkdir(parents=True)
     for i in range(MOST_WAITING):
-        (folder / f"{i:016x}.json").write_text(json.dumps({"id": f"{i:016x}", "what": "w", "asked": "t"}))
+        (folder / f"{i:016x}.json").write_text(json.dumps({"id": f"{i:016x}", "what": "w", "asked": "t", "approved": ""}))
     told = answer(site, ASKED[-1], ())
     assert "nothing more is taken until they are seen to" in str(getattr(told, "text", ""))
     assert len(list(folder.iterdir())) == MOST_WAITING
