@@ -239,7 +239,7 @@ class Worker:
         strengths = method.strengths(case, most - (sent is not None))
         choice = calibrate(strengths, tried, before, task.aim, task.limits, sent=sent, finer=method.finer, most=most)
         edited = method.edit(version.weights, case, choice.strength)
-        candidate = self.store.write(edited, version.head, version.net)
+        candidate = self.store.write(edited, version.head, version.net, version)
         plain = masked(version.weights, version.head, case.classes)
         forgotten, rest, named = self._asked(task.question, version.head, "test")
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
@@ -47,12 +47,21 @@ class _Manifest(TypedDict):
 
 @dataclass(frozen=True)
 class Version:
-    """A version read back: its name (a hash of its content), its weights, what its outputs are called, and its architecture."""
+    """A version read back.
+
+    Args:
+        name: a hash of its content.
+        weights: parameters and buffers.
+        head: the names of its outputs.
+        net: which of the family's architectures it has; empty for the family's own.
+        held: of every weight, its tensor's name and the pack that it was read from.
+    """
 
     name: str
     weights: dict[str, torch.Tensor]
     head: Head
     net: str = ""
+    held: Mapping[str, tuple[str, str]] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Store:
@@ -66,13 +75,14 @@ class Store:
         self.folder = folder
         self._packs: dict[str, str] | None = None  # tensor hash -> the pack that holds it
 
-    def write(self, weights: Tensors, head: Head, net: str = "") -> str:
+    def write(self, weights: Tensors, head: Head, net: str = "", base: Version | None = None) -> str:
         """Keep a version; tensors that some version already has are read, to be sure, and not written again.
 
         Args:
             weights: parameters and buffers.
             head: the names of its outputs.
             net: which of the family's architectures it has; empty for the family's own.
+            base: what was just read here; what it has as well is not read again.
 
         Returns:
             The version's name: the same content has the same name, wherever it is written.
@@ -89,8 +99,10 @@ class Store:
             if self.manifest_path(version).exists():
                 self.read(version)
                 return version
-            known = {name: self._known()[h] for name, h in hashes.items() if h in self._known()}
+            held = {} if base is None else {n: pack for n, (h, pack) in base.held.items() if hashes.get(n) == h}
+            known = {name: self._known()[h] for name, h in hashes.items() if name not in held and h in self._known()}
             self._found(version, hashes, known)
+            known |= held
         except StoreError:  # a pack that was trusted to hold some of it is damaged or gone: write all of it again
             known = {}
         new = {h: weights[n].detach().cpu().contiguous() for n, h in hashes.items() if n not in known}
@@ -128,8 +140,8 @@ class Store:
         packs = {name: manifest["packs"][tensor] for name, tensor in manifest["tensors"].items()}
         found = self._found(version, manifest["tensors"], packs)
         weights = {name: found[name] for name in manifest["tensors"]}
-        head = manifest["head"]
-        return Version(version, weights, Head(head["layer"], tuple(head["classes"])), manifest.get("net", ""))
+        head, held = manifest["head"], {name: (tensor, packs[name]) for name, tensor in manifest["tensors"].items()}
+        return Version(version, weights, Head(head["layer"], tuple(head["classes"])), manifest.get("net", ""), held)
 
     def _found(self, version: str, hashes: Mapping[str, str], packs: Mapping[str, str]) -> dict[str, torch.Tensor]:
         """Tensors by parameter name, out of the packs that hold them."""

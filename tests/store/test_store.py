@@ -93,6 +93,21 @@ def test_a_pack_that_is_damaged_is_not_trusted_to_hold_what_is_written_next(tmp_
     assert equal(Store(tmp_path).read(Store(tmp_path).write(heir, HEAD)).weights, heir)
 
 
+def test_what_was_just_read_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what became of it in memory meanwhile is what is kept."""
+    base = Store(tmp_path).read(
+        Store(tmp_path).write({"body": torch.zeros(300), "more": torch.ones(3), "head": torch.zeros(2)}, HEAD)
+    )
+    base.weights["more"].add_(1)
+    heir = {**base.weights, "head": torch.ones(2)}
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_tensors", lambda *_: pytest.fail("read again"))
+        version = Store(tmp_path).write(heir, HEAD, base=base)
+    assert version == Store(tmp_path / "elsewhere").write(heir, HEAD)
+    assert equal(Store(tmp_path).read(version).weights, heir)
+    assert not check_store(Store(tmp_path), {}).damage
+
+
 def test_the_format_before_is_refused(tmp_path: Path) -> None:
     version = Store(tmp_path).write({"w": torch.ones(1)}, HEAD)
     path = only(tmp_path / "versions")
