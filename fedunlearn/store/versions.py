@@ -6,43 +6,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import Any
 
 import torch
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
-from typing_extensions import TypedDict
 
 from fedunlearn.errors import StoreError, unknown
-from fedunlearn.plain import Hash, loads, shaped
+from fedunlearn.plain import loads, shaped
 from fedunlearn.store.files import behind_hash, replace_atomically, tensors_in, with_hash, write_atomically
 from fedunlearn.store.hashing import hashes_of, names_of, pack_name
+from fedunlearn.store.shapes import Manifest, Table
 from fedunlearn.tensors import Head, Tensors
 
 FORMAT = 2
 HASH = re.compile("[0-9a-f]{64}")
 SMALL = 8 << 20  # bytes of a pack that is read whole, even if only some of it is wanted
-
-
-class _Head(TypedDict):
-    layer: str
-    classes: list[str]
-
-
-class _Table(TypedDict):
-    pack: Hash
-    tensors: dict[str, Hash]
-
-
-class _Manifest(TypedDict):
-    format: int
-    head: _Head
-    net: NotRequired[str]
-    pack: Hash | Literal[""]  # empty where other versions' packs hold all of it
-    tensors: dict[str, Hash]
-    tables: list[Hash]
-    hash: Hash
 
 
 @dataclass(frozen=True)
@@ -195,7 +175,7 @@ class Store:
                     f"{path}: format {plain['format']}, this fedunlearn reads {FORMAT}; read it with the fedunlearn that wrote "
                     f"it (export), or train the family anew"
                 )
-            shaped(plain, _Manifest)
+            shaped(plain, Manifest)
             whole = blake3(_canonical({k: v for k, v in plain.items() if k != "hash"})).hexdigest()
             parts = [{"pack": plain["pack"], "tensors": plain["tensors"]}, *map(self.table, plain["tables"])]
             tensors = {n: h for part in parts for n, h in part["tensors"].items()}
@@ -224,7 +204,7 @@ class Store:
                 f"{path}: its content does not hash to its name; it was changed or damaged: restore it from a backup"
             )
         try:
-            return dict(shaped(loads(data), _Table))
+            return dict(shaped(loads(data), Table))
         except ValueError as error:
             raise StoreError(f"{path}: not a table of tensors ({error}); restore it from a backup") from error
 
