@@ -105,7 +105,7 @@ def test_single_samples_and_excluded_parts_of_a_class_are_measured_fresh(family:
 
 
 def test_a_damaged_bank_is_found(tmp_path: Path) -> None:
-    bank_, what = Bank(tmp_path), {"version": "v"}
+    bank_, what = Bank(tmp_path), {"version": "v", "shard": "n/main"}
     bank_.write(what, {"a": Banked({"w": torch.ones(2, dtype=torch.float64)}, 3)})
     found = bank_.read(what)
     assert found is not None
