@@ -133,41 +133,52 @@ class Steer(Method):
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Take the smallest change that reaches all decreases."""
         found, far = _reached(case), -strength["factor"] if case.classes else strength["factor"]  # the labels' loss is to rise
-        rows = [{n: g for n, g in one.means.items() if n in weights and self._weighed(n, case)} for one in found]  # G
+        rows = self._rows(weights, case, found)
         if self.share < 1:
             rows = self._selected(rows, case)
-        ways = [self._damped(g, case) for g in rows]  # G P
-        gram = [[sum(float((g[n] * way[n]).sum()) for n in way if n in g) for way in ways] for g in rows]
-        enough = [one.enough or 0.0 for one in found]
-        weight_of = multipliers(torch.tensor(gram, dtype=torch.float64), torch.tensor(enough, dtype=torch.float64))
+        ways = self._damped(rows, case)
+        gram = sum(
+            (rows[n].flatten(1) @ way.flatten(1).T for n, way in ways.items()), torch.zeros(len(found), len(found)).double()
+        )
+        enough = torch.tensor([one.enough or 0.0 for one in found], dtype=torch.float64)
+        weight_of = multipliers(gram, enough)
         edited = dict(weights)
-        for name in {n for way in ways for n in way}:
-            step = sum((m * way[name] for m, way in zip(weight_of.tolist(), ways, strict=True) if name in way), torch.zeros(()))
+        for name, way in ways.items():
+            step = torch.tensordot(weight_of, way, 1)
             edited[name] = (weights[name].double() + far * step).to(weights[name].dtype)
         return edited
 
-    def _damped(self, g: Tensors, case: Case) -> dict[str, Tensor]:
-        """P g."""
+    def _rows(self, weights: Tensors, case: Case, found: Sequence[Evidence]) -> dict[str, Tensor]:
+        """G: for each parameter that may move, what every constraint says of it [K, ...]; 0 where one says nothing."""
+        names = {n for one in found for n in one.means if n in weights and self._weighed(n, case)}
+        return {
+            n: torch.stack([(one.means[n] if n in one.means else torch.zeros_like(weights[n])).double() for one in found])
+            for n in sorted(names)
+        }
+
+    def _damped(self, rows: Tensors, case: Case) -> dict[str, Tensor]:
+        """G P, of the same shapes."""
         if self.weigh != "moment":
-            return {n: t / self._diagonal(n, t, case) for n, t in g.items()}
+            return {n: g / self._diagonal(n, g[0], case) for n, g in rows.items()}
         found = {}
-        for name in (n for n in sorted(case.own.means) if n in g):
-            side, flat = self._side(case.own.means[name]), _flat(g, name, len(case.own.means[name]))
-            way = torch.linalg.solve(side, flat.T).T if self.share == 1 else torch.stack([_within(side, row) for row in flat])
-            width = g[name][0].numel()
-            found[name] = way[:, :width].reshape(g[name].shape)
+        for name in (n for n in sorted(case.own.means) if n in rows):
+            side, flat = self._side(case.own.means[name]), _flat(rows, name, len(case.own.means[name]))
+            lines = flat.flatten(0, 1)
+            if self.share == 1:
+                way = torch.linalg.solve(side, lines.T).T
+            else:
+                way = torch.stack([_within(side, line) for line in lines])
+            way, width = way.reshape(flat.shape), rows[name][0, 0].numel()
+            found[name] = way[..., :width].reshape(rows[name].shape)
             if len(side) > width:
-                found[_bias(name)] = way[:, width]
+                found[_bias(name)] = way[..., width]
         return found
 
-    def _selected(self, rows: Sequence[Tensors], case: Case) -> list[dict[str, Tensor]]:
+    def _selected(self, rows: Tensors, case: Case) -> dict[str, Tensor]:
         """G with zeros for weights that are not among the `share` with the most evidence over own importance."""
-        scores: dict[str, Tensor] = {}
-        for name, g in ((n, g) for row in rows for n, g in row.items()):
-            ratio = g.square() / self._diagonal(name, g, case)
-            scores[name] = torch.maximum(scores[name], ratio) if name in scores else ratio
+        scores = {n: g.square().amax(0) / self._diagonal(n, g[0], case) for n, g in rows.items()}
         chosen = top(scores, self.share)
-        return [{n: torch.where(chosen[n], g, 0.0) for n, g in row.items()} for row in rows]
+        return {n: torch.where(chosen[n], g, 0.0) for n, g in rows.items()}
 
     def _diagonal(self, name: str, like: Tensor, case: Case) -> Tensor:
         """The diagonal of P^-1 for one parameter, in its shape."""
@@ -252,7 +263,7 @@ def _bias(layer: str) -> str:
     return layer.removesuffix("weight") + "bias"
 
 
-def _flat(means: Tensors, layer: str, width: int) -> Tensor:
-    """A layer's gradient as a matrix, the bias as its last column where the moment has one."""
-    weight = means[layer].flatten(1)
-    return weight if weight.shape[1] == width else torch.cat([weight, means[_bias(layer)][:, None]], 1)
+def _flat(rows: Tensors, layer: str, width: int) -> Tensor:
+    """A layer's rows of G as matrices [K, outputs, width], the bias as their last column where the moment has one."""
+    weight = rows[layer].flatten(2)
+    return weight if weight.shape[2] == width else torch.cat([weight, rows[_bias(layer)][..., None]], 2)
