@@ -108,7 +108,8 @@ def forked(rival: str, models: Sequence[Model], roots: Sequence[str]) -> dict[st
 
 def measure(number: int, roots: int, drawn: str, repeats: int) -> list[dict[str, Any]]:
     models = lineage(number, roots, drawn)
-    edges, entered = sum(len(m.parents) for m in models), [m.name for m in models if any("0" in s.rows for s in m.data)]
+    edges = sum(len(m.parents) for m in models)
+    entered = [m.name for m in models if any("0" in s.rows for s in m.data)]
     gc.collect()
     gc.freeze()
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in RIVALS}

@@ -85,7 +85,7 @@ def seal(
     """End the rollback window: erase old versions, and what was banked of what is forgotten, for good."""
     family = Family.open(folder)
     lines = sealable(family, request)
-    requests = list(dict.fromkeys(name for line in lines for name in changed_by(line)))
+    requests = changed_by(*lines)
     words = f"{', '.join(requests)}: old versions and banked importances are erased for good; no rollback is possible any more"
     if not yes:
         if not sys.stdin.isatty():

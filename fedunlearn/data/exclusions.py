@@ -14,13 +14,15 @@ from fedunlearn.plain import loads, shaped
 MIRROR = "place.json"  # what a place keeps of the ledger: its heads, and what it must not train on
 
 
-class _Selection(TypedDict):
+class Selected(TypedDict):
+    """A `Selection` as plain data."""
+
     classes: list[str]
     samples: list[str]
 
 
 class _Mirror(TypedDict):
-    exclusions: dict[str, _Selection]
+    exclusions: dict[str, Selected]
 
 
 @dataclass(frozen=True)

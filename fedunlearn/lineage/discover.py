@@ -11,7 +11,7 @@ from fedunlearn.lineage.graph import Lineage
 from fedunlearn.lineage.model import Shard
 from fedunlearn.lineage.plan import ABSENT, AS_RETRAINED, NOT_EXPRESSIBLE, Heir, Plan
 from fedunlearn.lineage.request import Request
-from fedunlearn.lineage.subset import Bits, Subset
+from fedunlearn.lineage.subset import Bits, Subset, positions
 from fedunlearn.lineage.where import Where
 
 
@@ -32,7 +32,7 @@ def discover(lineage: Lineage, request: Request) -> Plan:
     entries, left, reached = _exposures(lineage, request)
     roots = tuple(entries)
     affected = _breadth_first(lineage, roots)
-    bit = {r: 1 << i for i, r in enumerate(roots)}
+    bit = positions(roots)
     bits = lineage.inherited(bit)
     sources: dict[Bits, Sequence[str]] = {b: Subset(roots, b) for b in set(bits.values())}
     gone = _gone(request, entries)

@@ -1,11 +1,12 @@
 """Some of many, in their order, held as the bits of a whole number."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, TypeVar, overload
 
 T_co = TypeVar("T_co", covariant=True)
+Key = TypeVar("Key", bound=Hashable)
 Bits = int  # a set, its first member being the lowest bit
 
 _DIGITS = bytes.maketrans(b"01", b"\0\1")
@@ -51,3 +52,11 @@ class Subset(Sequence[T_co]):
 
     def __repr__(self) -> str:
         return repr(tuple(self))
+
+
+def positions(keys: Iterable[Key]) -> dict[Key, Bits]:
+    """Of every key, where among all it stands."""
+    found: dict[Key, Bits] = {}
+    for i, key in enumerate(keys):
+        found[key] = found.get(key, 0) | 1 << i
+    return found

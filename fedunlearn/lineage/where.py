@@ -14,7 +14,7 @@ from fedunlearn.lineage.graph import Lineage
 from fedunlearn.lineage.model import Shard
 from fedunlearn.lineage.plan import Point
 from fedunlearn.lineage.request import Request
-from fedunlearn.lineage.subset import Bits, Subset
+from fedunlearn.lineage.subset import Bits, Subset, positions
 
 
 class StandIns(NamedTuple):
@@ -58,17 +58,16 @@ class Where:
     ) -> None:
         self._lineage, self._request, self._entries, self._gone = lineage, request, entries, gone
         self._roots = tuple(entries)
-        self._brought: dict[frozenset[str], Bits] = {}  # classes -> roots that brought just these
+        self._bit = positions(self._roots)
+        self._brought = positions(frozenset(c for s in shards for c in request.touches(s)) for shards in entries.values())
+        self._nets = positions(lineage.by_name[r].net for r in self._roots)
         self._able: dict[tuple[str, ...], Bits] = {}
         self._known: dict[tuple[Bits, int, str], Evidence] = {}
         self._standing: dict[tuple[str, Bits], Bits] = {}
         self._index: dict[Point, int] = {}
         self.points: list[Point] = []
         self.at_site: dict[str, Bits] = {}  # which points
-        for i, shards in enumerate(entries.values()):
-            classes = frozenset(c for s in shards for c in request.touches(s))
-            self._brought[classes] = self._brought.get(classes, 0) | 1 << i
-        models = [(1 << i, lineage.by_name[r]) for i, r in enumerate(self._roots)]
+        models = [(bit, lineage.by_name[r]) for r, bit in self._bit.items()]
         self._lacking = reduce(or_, (bit for bit, m in models if not (m.kept and self._measures(m.head) & bit)), 0)
         self.own = {m.name: self._points(m.name, bit) for bit, m in models if not bit & self._lacking}
 
@@ -122,8 +121,8 @@ class Where:
             borrowed = sorted(far)
         at = [*stand_ins.of.items(), *far.items()]
         points = reduce(or_, (self._points(*one) for one in at), own)
-        models = {at for at, _ in at} | set(Subset(self._roots, sources & ~self._lacking & self._others(net)))
-        foreign = sorted(m for m in models if self._lineage.by_name[m].net != net)
+        others = Subset(self._roots, sources & ~self._lacking & ~self._nets.get(net, 0))
+        foreign = sorted({m for m, _ in at if self._lineage.by_name[m].net != net} | set(others))
         missing = tuple(Subset(self._roots, unmeasured))
         return Evidence(Subset(self.points, points), tuple(borrowed), missing, tuple(foreign))
 
@@ -152,7 +151,9 @@ class Where:
     def _nearest(self) -> dict[str, Bits]:
         """Kept model -> the roots that cannot be measured to which it is the nearest, breadth-first, whoever asks."""
         found: dict[str, Bits] = {}
-        for classes, roots in self._brought.items():
+        for classes, brought in self._brought.items():
+            if not (roots := brought & self._lacking):
+                continue
             near: dict[str, tuple[int, str]] = {}
             for model in reversed(self._lineage.models):
                 if model.kept and not classes.isdisjoint(model.head):
@@ -160,21 +161,9 @@ class Where:
                 elif below := [near[c] for c in self._lineage.children.get(model.name, ()) if c in near]:
                     steps, at = min(below, key=itemgetter(0))
                     near[model.name] = steps + 1, at
-            for i, root in enumerate(self._roots):
-                if roots & self._lacking & 1 << i and root in near:
-                    found[near[root][1]] = found.get(near[root][1], 0) | 1 << i
-        return found
-
-    def _others(self, net: str) -> Bits:
-        """Roots of another architecture."""
-        return reduce(or_, (bits for its, bits in self._nets.items() if its != net), 0)
-
-    @cached_property
-    def _nets(self) -> dict[str, Bits]:
-        found: dict[str, Bits] = {}
-        for i, root in enumerate(self._roots):
-            net = self._lineage.by_name[root].net
-            found[net] = found.get(net, 0) | 1 << i
+            for root in (r for r in Subset(self._roots, roots) if r in near):
+                _, at = near[root]
+                found[at] = found.get(at, 0) | self._bit[root]
         return found
 
 

@@ -74,9 +74,10 @@ def names_of(line: Line) -> tuple[str, ...]:
     return tuple(one["id"] for one in merged) if merged else (line.body["request"],)
 
 
-def changed_by(line: Line) -> tuple[str, ...]:
-    """Names of those cases for which an "unlearned" line changed a model: what can be rolled back or sealed."""
-    return tuple(r.id for r, reached in carried_out(line).items() if not line.body["heads"].keys().isdisjoint(reached))
+def changed_by(*lines: Line) -> tuple[str, ...]:
+    """Names of those cases for which "unlearned" lines changed a model, each once: what can be rolled back or sealed."""
+    every = ((line.body["heads"].keys(), *one) for line in lines for one in carried_out(line).items())
+    return tuple(dict.fromkeys(request.id for heads, request, reached in every if not heads.isdisjoint(reached)))
 
 
 def check_cases(family: Family, plan: Plan) -> None:

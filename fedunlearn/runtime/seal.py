@@ -38,8 +38,7 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
     if request is not None:
         mine = [x for x in in_force if request in (x.body["request"], *changed_by(x))]
         if not mine:
-            known = (name for x in in_force for name in changed_by(x))
-            raise unknown("request in force", request, known, where=str(family.folder))
+            raise unknown("request in force", request, changed_by(*in_force), where=str(family.folder))
         open_ = [x for x in open_ if x.number <= mine[-1].number]
     if not open_:
         told = f"request {request} is" if request else "every request in force is"
@@ -79,7 +78,7 @@ def seal(family: Family, backend: Backend, request: str | None = None, *, reason
         staying = {v for held in needed(family, sealing=numbers).values() for v in held}
         body = {
             "seals": numbers,
-            "requests": list(dict.fromkeys(name for line in lines for name in changed_by(line))),
+            "requests": list(changed_by(*lines)),
             "left": sorted(left - done),
             "erases": sorted(_named(family) - staying),
             "reason": reason,

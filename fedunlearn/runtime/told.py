@@ -4,6 +4,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
+from fedunlearn.data.exclusions import Selected
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request
 from fedunlearn.plain import shaped
@@ -102,11 +103,6 @@ class _Record(TypedDict):
     cost: _Cost
 
 
-class _Selection(TypedDict):
-    classes: list[str]
-    samples: list[str]
-
-
 class _Unlearned(TypedDict):
     heads: dict[str, str]
     pending: dict[str, str]
@@ -114,7 +110,7 @@ class _Unlearned(TypedDict):
     waiting: NotRequired[list[str]]
     method: NotRequired[str]
     reason: str | None
-    exclusions: dict[str, _Selection]
+    exclusions: dict[str, Selected]
     record: _Record
 
 

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def folder(whole: Path) -> Any:
+@contextmanager
+def put_back(whole: Path) -> Iterator[dict[str, bytes]]:
+    """Its files as they are, and as they are again afterwards."""
     before = snapshot(whole.parent)
-    yield whole
-    put_back(whole, before)
+    try:
+        yield before
+    finally:
+        for name, content in before.items():
+            (whole.parent / name).write_bytes(content)
 
 
-def put_back(whole: Path, before: dict[str, bytes]) -> None:
-    for name, content in before.items():
-        (whole.parent / name).write_bytes(content)
+@pytest.fixture
+def folder(whole: Path) -> Iterator[Path]:
+    with put_back(whole):
+        yield whole
 
 
 def told(folder: Path) -> None:
@@ -112,34 +118,27 @@ def test_any_bytes_of_any_file(data: st.DataObject, whole: Path) -> None:
 
 
 def any_bytes(data: st.DataObject, whole: Path) -> None:
-    before = snapshot(whole.parent)
-    path = whole.parent / data.draw(st.sampled_from([n for n, raw in sorted(before.items()) if raw]))
-    path.write_bytes(data.draw(spoiled(path.read_bytes())))
-    try:
+    with put_back(whole) as before:
+        path = whole.parent / data.draw(st.sampled_from([n for n, raw in sorted(before.items()) if raw]))
+        path.write_bytes(data.draw(spoiled(path.read_bytes())))
         told(whole)
         assert snapshot(whole.parent).keys() <= before.keys()
-    finally:
-        put_back(whole, before)
 
 
 @settings(max_examples=20, derandomize=True)
 @given(data=st.data())
 def test_any_value_of_any_file_that_has_no_hash(data: st.DataObject, whole: Path) -> None:
-    before = snapshot(whole.parent)
     names = ["lineage.json", NOTE, ERASED, "homes/north/place.json", f"consent/{WISH['id']}.json"]
     path = whole / data.draw(st.sampled_from([*names, "lineage.json"]))
-    path.write_text(text_of(data.draw(changed(json.loads(path.read_text())))))
-    try:
+    with put_back(whole) as before:
+        path.write_text(text_of(data.draw(changed(json.loads(path.read_text())))))
         told(whole)
         assert snapshot(whole.parent).keys() == before.keys()
-    finally:
-        put_back(whole, before)
 
 
 @settings(max_examples=30, derandomize=True)
 @given(data=st.data())
 def test_a_ledger_with_the_right_hashes_that_says_anything(data: st.DataObject, whole: Path) -> None:
-    before = snapshot(whole.parent)
     path = whole / "ledger.jsonl"
     plain = [json.loads(text) for text in path.read_bytes().splitlines()]
     part = data.draw(st.sampled_from(["all", "body", "facts", "row"]))
@@ -153,12 +152,10 @@ def test_a_ledger_with_the_right_hashes_that_says_anything(data: st.DataObject, 
         made[1]["body"]["record"]["facts"] = data.draw(changed(made[1]["body"]["record"]["facts"]))
     else:
         made[1]["body"]["record"]["facts"]["models"][0] = data.draw(changed(made[1]["body"]["record"]["facts"]["models"][0]))
-    path.write_bytes(chained(made))
-    try:
+    with put_back(whole) as before:
+        path.write_bytes(chained(made))
         told(whole)
         assert snapshot(whole.parent).keys() == before.keys()
-    finally:
-        put_back(whole, before)
 
 
 def test_a_family_that_came_home_writes_nothing_beside_its_folder(folder: Path, tmp_path: Path) -> None:

@@ -27,6 +27,16 @@ def asked(lineage: Lineage, request: Request) -> Request | None:
     return request if known else None
 
 
+def touched(lineage: Lineage, root: str, request: Request) -> set[str]:
+    """Shards of a root that hold what is asked."""
+    return {s.key for s in lineage[root].data if request.touches(s)}
+
+
+def brought_by(lineage: Lineage, root: str, request: Request) -> set[str]:
+    """Classes that entered by a root."""
+    return {c for s in lineage[root].data for c in request.touches(s)}
+
+
 @given(lineages(), requests())
 def test_affected_are_the_roots_and_their_networkx_descendants(lineage: Lineage, request: Request) -> None:
     if asked(lineage, request) is None:
@@ -77,7 +87,7 @@ def test_every_root_of_an_heir_has_a_kept_stand_in_that_can_name_the_class_or_is
     for heir in plan.heirs:
         measured = {p.shard for p in heir.points}
         for root in heir.sources:
-            shards = {s.key for s in lineage[root].data if request.touches(s)}
+            shards = touched(lineage, root, request)
             assert root in heir.unmeasured or shards <= measured
         for point in heir.points:
             model = lineage[point.model]
@@ -86,7 +96,7 @@ def test_every_root_of_an_heir_has_a_kept_stand_in_that_can_name_the_class_or_is
             ancestor = point.model == heir.name or nx.has_path(lineage.graph, point.model, heir.name)
             assert ancestor != (point.model in heir.borrowed)
         for root in heir.unmeasured:
-            brought = {c for s in lineage[root].data for c in request.touches(s)}
+            brought = brought_by(lineage, root, request)
             below = {root} | nx.descendants(lineage.graph, root)
             assert not any(lineage[m].kept and brought & set(lineage[m].head) for m in below)
 
@@ -102,8 +112,8 @@ def test_evidence_of_a_root_without_weights_is_the_earliest_on_the_way_or_else_t
     for heir in plan.heirs:
         expected = set()
         for root in heir.sources:
-            shards = [s.key for s in lineage[root].data if request.touches(s)]
-            brought = {c for s in lineage[root].data for c in request.touches(s)}
+            shards = touched(lineage, root, request)
+            brought = brought_by(lineage, root, request)
             able = [n for n, m in lineage.by_name.items() if m.kept and brought & set(m.head)]
             between = [m for m in able if nx.has_path(lineage.graph, root, m) and nx.has_path(lineage.graph, m, heir.name)]
             near = [m for layer in nx.bfs_layers(lineage.graph, root) for m in layer if m in able]

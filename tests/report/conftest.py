@@ -24,6 +24,7 @@ HOSTILE = (
     "]]>--><!-- &amp; ünïcødé 模型",
     "long-" + "x" * 400,
 )
+HOMES = tuple(name.replace("/", "")[:200] for name in reversed(HOSTILE))  # a place becomes a folder
 
 
 def invented(

@@ -13,7 +13,7 @@ from fedunlearn.report import document, page
 from fedunlearn.runtime import Family
 from tests.cli.conftest import Run
 from tests.cli.conftest import run as run
-from tests.report.conftest import CLASSES, HOSTILE, data, invented, many, result
+from tests.report.conftest import CLASSES, HOMES, HOSTILE, data, invented, many, result
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = [
@@ -95,8 +95,7 @@ def test_the_report_of_hospitals_opens_alone_and_is_accessible(
 
 
 def test_hostile_names_run_nothing_and_stick_out_nowhere(browser: Any, tmp_path: Path) -> None:
-    homes = [name.replace("/", "")[:200] for name in reversed(HOSTILE)]  # a place becomes a folder
-    models = [Model(n, h, "incremental", CLASSES, (), data("a")) for n, h in zip(HOSTILE, homes, strict=True)]
+    models = [Model(n, h, "incremental", CLASSES, (), data("a")) for n, h in zip(HOSTILE, HOMES, strict=True)]
     family, _ = invented(tmp_path / "family", models, A, reason=HOSTILE[0])
     context = browser.new_context(viewport={"width": 390, "height": 844})
     opened = Opened(context, written(tmp_path, family, 3))

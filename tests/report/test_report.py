@@ -16,7 +16,7 @@ from fedunlearn.report import document, page, tables
 from fedunlearn.report.words import TITLES
 from fedunlearn.runtime import Family
 from fedunlearn.store import Line
-from tests.report.conftest import CLASSES, HOSTILE, data, invented, many, result
+from tests.report.conftest import CLASSES, HOMES, HOSTILE, data, invented, many, result
 
 A = Request(classes=("a",))
 
@@ -260,8 +260,7 @@ def test_the_same_record_gives_the_same_page(chain: tuple[Family, Line]) -> None
 
 
 def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
-    homes = [name.replace("/", "")[:200] for name in reversed(HOSTILE)]  # a place becomes a folder
-    models = [Model(n, h, "incremental", CLASSES, (), data("a")) for n, h in zip(HOSTILE, homes, strict=True)]
+    models = [Model(n, h, "incremental", CLASSES, (), data("a")) for n, h in zip(HOSTILE, HOMES, strict=True)]
     said = [{"model": HOSTILE[0], "text": HOSTILE[1]}]
     family, line = invented(
         tmp_path,
