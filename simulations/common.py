@@ -2,9 +2,10 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fedunlearn.compare import origin as origin
 from fedunlearn.scenario import Scenario
@@ -12,14 +13,55 @@ from fedunlearn.scenario.build import open_site_data
 
 RESULTS = Path(__file__).parent / "results"
 SHARD = "main"  # what a site's rows of a topology's set are called
+Job = TypeVar("Job")
 
 
-def arguments(what: str | None) -> argparse.Namespace:
-    """`--size test|cpu`, `--json`, and `--write` to keep the result under `results/`."""
+@dataclass(frozen=True)
+class Part:
+    """One of several parts of a simulation, which run beside each other, each in a process of its own.
+
+    Args:
+        number: which one, from 1.
+        of: how many there are.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def read(cls, text: str) -> "Part":
+        """From words like 2/8."""
+        number, _, of = text.partition("/")
+        if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+            raise argparse.ArgumentTypeError(f"{text!r} is no part; give its number and how many there are, such as 2/8")
+        return cls(int(number), int(of))
+
+    def share(self, jobs: Sequence[Job], family: Callable[[Job], Hashable]) -> list[Job]:
+        """The jobs of this part; those of one family stay together, since only one process may work on it."""
+        families = {f: i for i, f in enumerate(dict.fromkeys(map(family, jobs)))}
+        return [job for job in jobs if families[family(job)] % self.of == self.number - 1]
+
+
+ALL = Part(1, 1)
+
+
+def splits(parser: argparse.ArgumentParser) -> None:
+    """Add `--part`."""
+    parser.add_argument(
+        "--part", type=Part.read, default=ALL, metavar="K/N",
+        help="do only the K-th of N parts and keep what comes out, beside others; a run without --part then gathers",
+    )  # fmt: skip
+
+
+def arguments(what: str | None, sizes: Sequence[str] = ("test", "cpu"), parts: bool = False) -> argparse.Namespace:
+    """`--size test|cpu`, `--json`, and `--write` to keep the result under `results/`; `--part` where it can be split."""
     parser = argparse.ArgumentParser(description=what)
-    parser.add_argument("--size", choices=("test", "cpu"), default="cpu", help="test: seconds; cpu: minutes")
+    parser.add_argument("--size", choices=tuple(sizes), default="cpu", help="test: seconds; cpu: minutes; gpu: larger nets")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--write", action="store_true", help="keep the result under results/")
+    if parts:
+        parser.add_argument("--seeds", type=int, default=3)
+        splits(parser)
     return parser.parse_args()
 
 

@@ -9,6 +9,9 @@ mlp, cnn      a federation of two sites, an increment, a federation of it, an in
 questions     text: three of six kinds of questions, a small recurrent net
 letters       a table: eight of 26 letters
 subclasses    CIFAR-100 in its 20 classes: one of the five kinds of things that make a class, a small CNN
+cifar10       a ResNet-20 and the same four heirs: cars, cats, and a set of four
+published     the same heirs of a published ResNet-20, which was trained on images that are not here: each class, without the
+              retrained family
 
 All but the first read the folder of data sets that FEDUNLEARN_DATA names. The same comparison of a topology is made by
 `fedunlearn compare`.
@@ -16,18 +19,20 @@ All but the first read the folder of data sets that FEDUNLEARN_DATA names. The s
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, keep, trained_on
+from common import ALL, RESULTS, Part, keep, splits, trained_on
 
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Subject, as_csv, choices_of, compare, overview, requests_of
 from fedunlearn.compare.cells import cells_of, summary_of
 from fedunlearn.compare.origin import joined
+from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request
 from fedunlearn.scenario import Scenario, find_topology, load
 from fedunlearn.scenario.files import parse
@@ -39,6 +44,8 @@ ONE = {"forgotten_at_most": 0.01, "retained_drop_at_most": 0.01}  # what a singl
 SET = {"forgotten_at_most": 0.0107, "retained_drop_at_most": 0.02}  # four classes, FIUn's own best
 MNIST = {"set": "shared_sets:mnist"}
 DIGITS = tuple("0123456789")
+OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+COLOURED = {"batch": 64, "schedule": "cosine"}
 SETS = (("0", "1"), ("8", "9"), ("0", "1", "2", "3"), ("3", "5", "8", "9"))
 SHARES = (0.01, 0.1)
 
@@ -53,18 +60,10 @@ def hospitals(seed: int) -> Subjects:
 
 def lineage(net: dict[str, Any]) -> Callable[[int], Subjects]:
     """A federation and four heirs, at sites without what is asked."""
+    root = {"born": "federated", "clients": ["north", "south"], "rounds": 4, "epochs": 2, "lr": 0.1}
 
     def scenario(name: str, forget: Sequence[str], gate: dict[str, float]) -> Scenario:
-        head = [c for c in DIGITS if c not in forget][:4]
-        models = {
-            "root": {"born": "federated", "clients": ["north", "south"], "rounds": 4, "epochs": 2, "lr": 0.1},
-            "increment": {"born": "incremental", "from": "root", "site": "ward", "epochs": 1, "lr": 0.01},
-            "joined": {"born": "federated", "from": "increment", "clients": ["ward", "clinic"], "rounds": 1, "lr": 0.01},
-            "later": {"born": "incremental", "from": "joined", "site": "clinic", "epochs": 1, "lr": 0.01},
-            "head": {"born": "transfer", "from": "joined", "site": "clinic", "head": head},
-        }
-        bare = {site: list(forget) for site in ("ward", "clinic")} if forget else {}
-        return _parsed(name, MNIST | {"without": bare}, net, models, gate)
+        return _heirs(name, DIGITS, MNIST, net, {"root": root}, {"lr": 0.01}, forget, gate)
 
     def subjects(seed: int) -> Subjects:
         name = f"mnist-{net['name']}"
@@ -111,6 +110,22 @@ def subclasses(seed: int) -> Subjects:
         yield Subject(scenario, (Request(samples=found, id=kind),))
 
 
+def cifar10(seed: int) -> Subjects:
+    """Classes and a set, on coloured images."""
+    del seed
+    root = {"born": "federated", "clients": ["north", "south"], "rounds": 6, "epochs": 3, "lr": 0.1, **COLOURED}
+    for classes in (("automobile",), ("cat",), ("airplane", "automobile", "bird", "cat")):
+        yield _coloured(f"cifar10-{'-'.join(classes)}", root, classes)
+
+
+def published(seed: int) -> Subjects:
+    """Each class, at heirs of a checkpoint; the first site holds images that it was trained on."""
+    del seed
+    root = {"file": str(_data_folder() / "models/resnet20-cifar10.safetensors"), "site": "north", "head": list(OBJECTS)}
+    for c in OBJECTS:
+        yield _coloured(f"published-{c}", root, (c,))
+
+
 STUDIES = {
     "hospitals": hospitals,
     "mlp": lineage({"name": "mlp", "hidden": 64}),
@@ -118,7 +133,10 @@ STUDIES = {
     "questions": questions,
     "letters": letters,
     "subclasses": subclasses,
+    "cifar10": cifar10,
+    "published": published,
 }
+WITHOUT_RETRAINED = {"published"}
 
 
 def _each(family: str, classes: Sequence[str]) -> Subjects:
@@ -130,6 +148,48 @@ def _each(family: str, classes: Sequence[str]) -> Subjects:
         yield Subject(
             parse(plain | {"folder": str(FAMILIES), "data": data, "requests": {}, "gate": ONE}, family), (_classes((c,)),)
         )
+
+
+def _coloured(name: str, root: dict[str, Any], forget: Sequence[str]) -> Subject:
+    first = root.get("clients", [root.get("site")])
+    data = {"set": "shared_sets:cifar10", "test": "shared_sets:cifar10", "share": dict.fromkeys(first, 4)}
+    net, tuned = {"name": "resnet_cifar", "depth": 20}, {"lr": 0.001, **COLOURED}
+    gate = ONE if len(forget) == 1 else SET
+    return Subject(_heirs(name, OBJECTS, data, net, {"root": root}, tuned, forget, gate), (_classes(forget),))
+
+
+def _heirs(
+    name: str, classes: Sequence[str], data: dict[str, Any], net: dict[str, Any], root: dict[str, Any], tuned: dict[str, Any],
+    forget: Sequence[str], gate: dict[str, float],
+) -> Scenario:  # fmt: skip
+    """A root, an increment, a federation of it, an increment of that, and a head, at sites without what is asked.
+
+    Args:
+        name: of the topology.
+        classes: of the set.
+        data: the set.
+        net: the net.
+        root: the first model, under its name.
+        tuned: how heirs are trained on.
+        forget: what those sites lack.
+        gate: the limits.
+    """
+    once = {"epochs": 1, **tuned}
+    models = {
+        **root,
+        "increment": {"born": "incremental", "from": "root", "site": "ward", **once},
+        "joined": {"born": "federated", "from": "increment", "clients": ["ward", "clinic"], "rounds": 1, **tuned},
+        "later": {"born": "incremental", "from": "joined", "site": "clinic", **once},
+        "head": {"born": "transfer", "from": "joined", "site": "clinic", "head": [c for c in classes if c not in forget][:4]},
+    }
+    bare = {site: list(forget) for site in ("ward", "clinic")} if forget else {}
+    return _parsed(name, data | {"without": bare}, net, models, gate)
+
+
+def _data_folder() -> Path:
+    if not (folder := os.environ.get("FEDUNLEARN_DATA")):
+        raise InputError("published: the checkpoint lies in the folder that FEDUNLEARN_DATA names, and it is not set; set it")
+    return Path(folder)
 
 
 def _classes(classes: Sequence[str]) -> Request:
@@ -148,39 +208,50 @@ def main() -> None:
     parser.add_argument("--methods", default="", help="names, with commas; the whole menu by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--write", action="store_true", help="keep each study's result under results/")
+    splits(parser)
     args = parser.parse_args()
     names, methods = args.studies or ["hospitals"], "steer" if args.size == "test" else args.methods
     for name in names:
-        result = study(name, args.size, methods, range(args.seeds if args.size == "cpu" else 1))
+        found = study(name, args.size, methods, range(args.seeds if args.size == "cpu" else 1), args.part)
+        if args.part != ALL:
+            continue
+        result = told(name, args.size, found)
         if args.write:
             (RESULTS / f"compare_{name}.csv").write_text(as_csv(result))
             keep(f"compare_{name}", {k: v for k, v in result.items() if k not in ("rows", "cells")})  # they are in the CSV
         print(json.dumps(result, indent=1) if args.json else overview(result).markdown())
 
 
-def study(name: str, size: str, methods: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """One study: its subjects one by one, their rows together."""
-    rows: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
-    limits = {}
-    for seed in seeds:
-        subjects = list(STUDIES[name](seed))
-        if size == "test":
-            subjects = [Subject(subjects[0].scenario, subjects[0].requests[:1])]
-        for number, subject in enumerate(subjects, 1):
-            at = f"{number} of {len(subjects)}, "
-            with progress() as say:
-                made = compare([subject], choices_of(methods), [seed], WORK, progress=lambda text, at=at: say(at + text))
-            found.append(made)
-            limits.setdefault(subject.scenario.name, subject.scenario.gate.gate)
-            rows += made["rows"]
+def study(name: str, size: str, methods: str, seeds: Sequence[int], part: Part = ALL) -> list[tuple[Subject, dict[str, Any]]]:
+    """One study, or a part of it: what came of its subjects, one by one."""
+    found = []
+    jobs = [(seed, subject) for seed in seeds for subject in STUDIES[name](seed)]
+    if size == "test":
+        jobs = [(seed, Subject(subject.scenario, subject.requests[:1])) for seed, subject in jobs[:1]]
+    jobs = part.share(jobs, lambda job: (job[0], job[1].scenario.name, job[1].requests[0].id))
+    reference = name not in WITHOUT_RETRAINED
+    for number, (seed, subject) in enumerate(jobs, 1):
+        at = f"{number} of {len(jobs)}, "
+        with progress() as say:
+            made = compare([subject], choices_of(methods), [seed], WORK, reference, progress=lambda text, at=at: say(at + text))
+        found.append((subject, made))
+    return found
+
+
+def told(name: str, size: str, found: Sequence[tuple[Subject, dict[str, Any]]]) -> dict[str, Any]:
+    """A whole study as one result: its rows together."""
+    rows = [row for _, made in found for row in made["rows"]]
+    limits = {subject.scenario.name: subject.scenario.gate.gate for subject, _ in reversed(found)}
     asked: dict[str, dict[str, Any]] = {}  # of samples, which every seed draws anew, the name is enough
-    for topology, requests in (pair for f in found for pair in f["topologies"].items()):
+    for topology, requests in (pair for _, made in found for pair in made["topologies"].items()):
         asked.setdefault(topology, {}).update({r["id"]: r | {"samples": len(r["samples"])} for r in requests})
-    told = {"topologies": {t: list(of.values()) for t, of in asked.items()}, "limits": {n: vars(g) for n, g in limits.items()}}
-    made_of = {"methods": found[0]["methods"], "reference": True, "tier": "", **joined(found)}
-    tables = {"summary": summary_of(rows, limits), "cells": cells_of(rows, limits), "rows": rows}
-    return {"what": __doc__, "size": size, "seeds": list(seeds), **told, **made_of, **tables}
+    first, seeds = found[0][1], dict.fromkeys(seed for _, made in found for seed in made["seeds"])
+    return {
+        "what": __doc__, "size": size, "seeds": list(seeds),
+        "topologies": {t: list(of.values()) for t, of in asked.items()}, "limits": {n: vars(g) for n, g in limits.items()},
+        "methods": first["methods"], "reference": name not in WITHOUT_RETRAINED, "tier": "", **joined(m for _, m in found),
+        "summary": summary_of(rows, limits), "cells": cells_of(rows, limits), "rows": rows,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

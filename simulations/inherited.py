@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import keep
+from common import ALL, keep, splits
 
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Choice, Subject, compare, pooled
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--no-retrained", action="store_true", help="do not retrain families without the class")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--write", action="store_true", help="keep each family's result under results/")
+    splits(parser)
     args = parser.parse_args()
     if args.data:
         os.environ["FEDUNLEARN_DATA"] = str(Path(args.data).resolve())
@@ -116,8 +117,13 @@ def main() -> None:
     choices = [Choice(name, make(name, {"layers": args.layers})) for name in args.methods.split(",")]
     seeds = range(1 if args.size == "test" else args.seeds)
     rows, origins = [], []
-    for name in names:
-        scenario = load((TOPOLOGIES if args.size == "test" else FAMILIES) / f"{name}.yaml")
+    topologies = {name: load((TOPOLOGIES if args.size == "test" else FAMILIES) / f"{name}.yaml") for name in names}
+    if args.part != ALL:
+        for name, seed in args.part.share([(name, seed) for name in names for seed in seeds], lambda job: job):
+            with progress() as say:
+                compare([Subject.of(topologies[name])], choices, [seed], args.work, not args.no_retrained, progress=say)
+        return
+    for name, scenario in topologies.items():
         with progress() as say:
             found = compare([Subject.of(scenario)], choices, seeds, args.work, not args.no_retrained, progress=say)
         made = [as_kept(row, name, args.layers) for row in found["rows"]]

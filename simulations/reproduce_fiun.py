@@ -25,8 +25,18 @@ CIFAR = {
     "data": {"set": "shared_sets:cifar10", "test": "shared_sets:cifar10", "limit": 1000, "test_limit": 200},
     "net": {"name": "resnet_cifar", "depth": 20},
 }
+HUNDRED = {  # for a GPU; classes that a net is good at, so that there is something to forget
+    "folder": str(FAMILIES),
+    "data": {"set": "shared_sets:cifar100", "test": "shared_sets:cifar100", "share": {"bare-*": 0.25}},
+}
+RESNET = HUNDRED | {"net": {"name": "torchvision", "model": "resnet18", "small": True}}
+DENSENET = HUNDRED | {"net": {"name": "torchvision", "model": "densenet161", "small": True}}
+EASY = ("orange", "wardrobe", "motorcycle", "road", "plain", "apple", "bicycle", "palm_tree", "skyscraper", "sunflower",
+        "chair", "pickup_truck", "sea", "keyboard", "mountain")  # fmt: skip
 TRAINED = {"epochs": 2, "batch": 64, "schedule": "cosine", "lr": 0.1}
 TUNED = {"epochs": 1, "batch": 64, "lr": 0.001}
+TRAINED_LONGER = {"epochs": 4, "batch": 128, "schedule": "cosine", "lr": 0.1, "precision": "bf16"}
+TUNED_LONGER = {"epochs": 1, "batch": 128, "lr": 0.001, "precision": "bf16"}
 AROUND = (Choice("steer", Steer()), Choice("logit mask", LogitMask()))
 CENTRE, SEVERAL = "centre", "4 classes"
 THEIRS = "CIFAR-100, TinyImageNet; AlexNet to ViT; the code tests on training rows, at heirs that were trained on the class"
@@ -80,7 +90,8 @@ def family(
         models[f"heir-{number + 1}"] = born(birth, last, number) | (tuned or {})
         last = [f"heir-{number + 1}"]
     share = {"full": depth if birth == "TL" else 2} if birth != "FL" else {}  # half of the rows train the root, as in FL
-    plain = {"name": name, **base, "data": {**base["data"], "without": without, "share": share}, "models": models}
+    data = base["data"] | {"without": without, "share": base["data"].get("share", {}) | share}
+    plain = {"name": name, **base, "data": data, "models": models}
     return Subject(parse(plain, name), (Request(classes=forget),))
 
 
@@ -96,10 +107,12 @@ def cell(name: str, topology: str, layers: str = "last", switch: bool = False, *
     return Cell(name, lambda seed: subject, (*fiun, *AROUND))
 
 
-def overlap(percent: int, held: int, **how: Any) -> Cell:
-    """Four classes from two roots; each holds so many of them."""
-    parts = (FOUR[:held], FOUR[len(FOUR) - held :])
-    return cell(f"2 roots, {percent} % overlap", f"fiun-overlap-{percent}", switch=True, forget=FOUR, parts=parts, **how)
+def overlap(percent: int, held: int, forget: tuple[str, ...] = FOUR, **how: Any) -> Cell:
+    """Several classes from two roots: the first holds so many of them, the second the rest, and as many more as overlap."""
+    both = round(percent / 100 * len(forget))
+    parts = (forget[:held], forget[max(0, held - both) :])
+    name = f"fiun-overlap-{percent}" + f"-{len(forget)}" * (forget != FOUR)
+    return cell(f"2 roots, {percent} % overlap", name, switch=True, forget=forget, parts=parts, **how)
 
 
 def cells() -> list[Cell]:
@@ -123,6 +136,23 @@ def cells() -> list[Cell]:
     return found
 
 
+def larger() -> list[Cell]:
+    """On CIFAR-100, for a GPU: a ResNet-18, and a DenseNet-161 at the centre and with all its layers."""
+    how = {"trained": TRAINED_LONGER, "tuned": TUNED_LONGER, "forget": EASY[:1]}
+    on, deep = partial(cell, base=RESNET, **how), partial(cell, base=DENSENET, **how)
+    several = partial(overlap, forget=EASY, base=RESNET, trained=TRAINED_LONGER, tuned=TUNED_LONGER)
+    return [
+        deep("DenseNet-161", "fiun-densenet"),
+        deep("DenseNet-161, all layers", "fiun-densenet", layers="all"),
+        on(CENTRE, "fiun-resnet"),
+        on("last block", "fiun-resnet", layers="layer4.1,fc"),
+        on("all layers", "fiun-resnet", layers="all"),
+        on(SEVERAL, "fiun-resnet-four", forget=EASY[:4]),
+        *(several(percent, held) for percent, held in ((0, 8), (50, 11), (100, 15))),
+        on("depth 10", "fiun-resnet-depth", depth=10),
+    ]
+
+
 PAPER = Paper(
     "reproduce_fiun",
     (
@@ -139,12 +169,14 @@ PAPER = Paper(
         "squares of batch means; 32 rows of each batch": "not reproduced for inherited evidence, since sites send sums over "
         "single rows; on one model in `reproduce_ssd.py`",
         "every root's evidence at every heir": "not reproduced: evidence is merged over each heir's own ancestors",
-        "15 classes; depths of 29 and 49": "not reproduced: digits have ten classes; `inherited.py` has a depth of 49",
+        "15 classes; depths of 29 and 49": "15 only on CIFAR-100 (`--size gpu`); `inherited.py` has a depth of 49",
     },
     "digits of 8x8 pixels, a small CNN, three seeds; where a cell says so, 10,000 images of CIFAR-10 and a ResNet-20. Heirs "
     "were never trained on what they are to forget, except in TL, whose new heads must be.",
+    "CIFAR-100 and a ResNet-18 (first convolution 3x3) but where a cell says DenseNet-161; classes that such nets know well, "
+    "of 100. Four fifths of the images train the roots, in bfloat16. Heirs were never trained on what they are to forget.",
 )
 TEST = [overlap(50, 3, depth=1, trained={"rounds": 3})]
 
 if __name__ == "__main__":
-    reproduce(__doc__, PAPER, {"cpu": cells(), "test": TEST})
+    reproduce(__doc__, PAPER, {"cpu": cells(), "test": TEST, "gpu": larger()})

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import arguments, finish
+from common import ALL, arguments, finish
 
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Choice, Subject, compare, pooled
@@ -86,12 +86,14 @@ class Paper:
         claims: what is published.
         switches: what the public code does differently from the paper -> where that is reproduced, or why it is not.
         ours: our data, net and heirs, in words.
+        larger: the same, at size gpu.
     """
 
     name: str
     claims: tuple[Claim, ...]
     switches: Mapping[str, str]
     ours: str
+    larger: str = ""
 
 
 def reproduce(what: str | None, paper: Paper, cells: Mapping[str, Sequence[Cell]]) -> None:
@@ -102,21 +104,25 @@ def reproduce(what: str | None, paper: Paper, cells: Mapping[str, Sequence[Cell]
         paper: what it is compared with.
         cells: by size.
     """
-    args = arguments(what)
-    chosen, seeds = cells[args.size], range(3 if args.size == "cpu" else 1)
+    args = arguments(what, tuple(cells), parts=True)
+    chosen, seeds = cells[args.size], range(1 if args.size == "test" else args.seeds)
+    jobs = [(n, cell, seed, cell.subject(seed)) for n, cell in enumerate(chosen, 1) for seed in seeds]
+    jobs = args.part.share(jobs, lambda job: (job[3].scenario.name, job[2]))
     work, rows, origins = Path("runs") / paper.name, [], []
     with progress() as say:
-        for number, cell in enumerate(chosen, 1):
-            for seed in seeds:
-                at = f"{cell.name} ({number} of {len(chosen)}): "
-                subject = cell.subject(seed)
-                found = compare([subject], cell.choices, [seed], work, progress=lambda text, at=at: say(at + text))
-                made = clocked(found["rows"], cell.name, subject, Nest.of(work, subject.scenario, seed))
-                rows += [{k: r[k] for k in KEPT} for r in made]
-                origins.append({k: found[k] for k in ("versions", "commit", "host")})
-    said = {"published": [asdict(c) for c in paper.claims], "switches": dict(paper.switches), "ours": paper.ours}
+        for number, cell, seed, subject in jobs:
+            at = f"{cell.name} ({number} of {len(chosen)}): "
+            found = compare([subject], cell.choices, [seed], work, progress=lambda text, at=at: say(at + text))
+            made = clocked(found["rows"], cell.name, subject, Nest.of(work, subject.scenario, seed))
+            rows += [{k: r[k] for k in KEPT} for r in made]
+            origins.append({k: found[k] for k in ("versions", "commit", "host")})
+    if args.part != ALL:
+        return
+    name = paper.name + "_gpu" * (args.size == "gpu")
+    said = {"published": [asdict(c) for c in paper.claims], "switches": dict(paper.switches)}
+    said["ours"] = paper.larger if args.size == "gpu" else paper.ours
     result = {"what": what, "size": args.size, **joined(origins), **said, "rows": rows}
-    finish(args, paper.name, result, lambda: table(result))
+    finish(args, name, result, lambda: table(result))
 
 
 def clocked(rows: Rows, cell: str, subject: Subject, nest: Nest) -> list[dict[str, Any]]:

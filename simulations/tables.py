@@ -128,6 +128,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "compare_hospitals": ("compare_hospitals", compared),
     "compare_brief": ("compare_hospitals", brief),
     **{f"reproduce_{p}": (f"reproduce_{p}", lambda result: reproduced(result) + where(result)) for p in PAPERS},
+    "reproduce_fiun_gpu": ("reproduce_fiun_gpu", lambda result: reproduced(result) + where(result)),
     **{f"compare_{s}": (f"compare_{s}", compared) for s in STUDIES if s != "hospitals"},
     **{f"open_{n}": (f"open_{n}", lambda result: answer(result) + where(result)) for n in ANSWERS},
     "bench_importance": ("bench_importance_cpu", bench),

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PACKAGES = ("fedunlearn", "torch", "numpy", "scikit-learn")
 UNKNOWN = "unknown"
 HERE = Path(__file__).parents[1]
@@ -17,8 +19,10 @@ HERE = Path(__file__).parents[1]
 def origin(*packages: str) -> dict[str, Any]:
     """Versions (of these packages, too), commit of this package (if it lies in a repository of its own) and host."""
     found = {name: number for name in (*PACKAGES, *packages) if (number := _version(name))}
-    host = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
-    return {"versions": found, "commit": _commit(), "host": host}
+    host = [platform.machine(), f"{os.cpu_count()} cores", platform.system()]
+    if torch.cuda.is_available():  # then it computed there
+        host.append(torch.cuda.get_device_name())
+    return {"versions": found, "commit": _commit(), "host": ", ".join(host)}
 
 
 def joined(origins: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

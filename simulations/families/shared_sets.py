@@ -20,6 +20,12 @@ def cifar10(part: str) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     return _coloured(images), labels, list(classes), _keys(part, len(labels))
 
 
+def cifar100(part: str) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+    """CIFAR-100: 50,000 images to train on, or the 10,000 to test on."""
+    images, labels, classes = _loader().load("cifar100", part)
+    return _coloured(images), labels, list(classes), _keys(part, len(labels))
+
+
 def cifar100_coarse(part: str) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """CIFAR-100 in its 20 classes; keys begin with the fine one: rocket-17 is an image of a rocket."""
     images, labels, classes = _loader().load("cifar100", part, coarse=True)
