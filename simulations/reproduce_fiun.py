@@ -27,7 +27,7 @@ CIFAR = {
 }
 HUNDRED = {  # for a GPU; classes that a net is good at, so that there is something to forget
     "folder": str(FAMILIES),
-    "data": {"set": "shared_sets:cifar100", "test": "shared_sets:cifar100", "limit": 275, "share": {"bare-*": 0.25}},
+    "data": {"set": "shared_sets:cifar100", "test": "shared_sets:cifar100", "limit": 200, "share": {"bare-*": 0.25}},
 }
 RESNET = HUNDRED | {"net": {"name": "torchvision", "model": "resnet18", "small": True}}
 DENSENET = HUNDRED | {"net": {"name": "torchvision", "model": "densenet161", "small": True}}
@@ -173,7 +173,7 @@ PAPER = Paper(
     },
     "digits of 8x8 pixels, a small CNN, three seeds; where a cell says so, 10,000 images of CIFAR-10 and a ResNet-20. Heirs "
     "were never trained on what they are to forget, except in TL, whose new heads must be.",
-    "27,500 images of CIFAR-100 and a ResNet-18 (first convolution 3x3) but where a cell says DenseNet-161; classes that such "
+    "20,000 images of CIFAR-100 and a ResNet-18 (first convolution 3x3) but where a cell says DenseNet-161; classes that such "
     "nets know well, of 100. Four fifths of the images train the roots, in bfloat16. Heirs were never trained on what they are "
     "to forget.",
 )
