@@ -61,6 +61,9 @@ def arguments(what: str | None, sizes: Sequence[str] = ("test", "cpu"), parts: b
     parser.add_argument("--write", action="store_true", help="keep the result under results/")
     if parts:
         parser.add_argument("--seeds", type=int, default=3)
+        parser.add_argument(
+            "--cells", nargs="*", default=(), help="some of them only; the tables say of the others that they were not run"
+        )
         splits(parser)
     return parser.parse_args()
 

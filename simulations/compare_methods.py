@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep each study's result under results/")
     splits(parser)
     args = parser.parse_args()
-    names, methods = args.studies or ["hospitals"], "steer" if args.size == "test" else args.methods
+    names, methods = args.studies or ["hospitals"], "steer,logit_mask" if args.size == "test" else args.methods
     for name in names:
         found = study(name, args.size, methods, range(args.seeds if args.size == "cpu" else 1), args.part)
         if args.part != ALL:
@@ -230,10 +230,11 @@ def study(name: str, size: str, methods: str, seeds: Sequence[int], part: Part =
         jobs = [(seed, Subject(subject.scenario, subject.requests[:1])) for seed, subject in jobs[:1]]
     jobs = part.share(jobs, lambda job: (job[0], job[1].scenario.name, job[1].requests[0].id))
     reference = name not in WITHOUT_RETRAINED
+    choices = [c for c in choices_of(methods) if not methods or c.label in methods.split(",")]  # these, without the mask
     for number, (seed, subject) in enumerate(jobs, 1):
         at = f"{number} of {len(jobs)}, "
         with progress() as say:
-            made = compare([subject], choices_of(methods), [seed], WORK, reference, progress=lambda text, at=at: say(at + text))
+            made = compare([subject], choices, [seed], WORK, reference, progress=lambda text, at=at: say(at + text))
         found.append((subject, made))
     return found
 
@@ -241,7 +242,7 @@ def study(name: str, size: str, methods: str, seeds: Sequence[int], part: Part =
 def told(name: str, size: str, found: Sequence[tuple[Subject, dict[str, Any]]]) -> dict[str, Any]:
     """A whole study as one result: its rows together."""
     rows = [row for _, made in found for row in made["rows"]]
-    limits = {subject.scenario.name: subject.scenario.gate.gate for subject, _ in reversed(found)}
+    limits = {subject.scenario.name: subject.scenario.gate.gate for subject, _ in found}
     asked: dict[str, dict[str, Any]] = {}  # of samples, which every seed draws anew, the name is enough
     for topology, requests in (pair for _, made in found for pair in made["topologies"].items()):
         asked.setdefault(topology, {}).update({r["id"]: r | {"samples": len(r["samples"])} for r in requests})

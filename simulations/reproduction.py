@@ -21,6 +21,7 @@ from fedunlearn.compare.cells import KNOWN
 from fedunlearn.compare.origin import joined
 from fedunlearn.compare.run import FAILED
 from fedunlearn.compare.work import Nest, kept
+from fedunlearn.errors import unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
 from fedunlearn.runtime import Family, InProcess, score_all
@@ -105,7 +106,10 @@ def reproduce(what: str | None, paper: Paper, cells: Mapping[str, Sequence[Cell]
         cells: by size.
     """
     args = arguments(what, tuple(cells), parts=True)
-    chosen, seeds = cells[args.size], range(1 if args.size == "test" else args.seeds)
+    if strange := [c for c in args.cells if c not in {cell.name for cell in cells[args.size]}]:
+        raise unknown("cell", strange[0], [cell.name for cell in cells[args.size]], where="--cells")
+    chosen = [c for c in cells[args.size] if not args.cells or c.name in args.cells]
+    seeds = range(1 if args.size == "test" else args.seeds)
     jobs = [(n, cell, seed, cell.subject(seed)) for n, cell in enumerate(chosen, 1) for seed in seeds]
     jobs = args.part.share(jobs, lambda job: (job[3].scenario.name, job[2]))
     work, rows, origins = Path("runs") / paper.name, [], []

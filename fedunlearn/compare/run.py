@@ -22,6 +22,7 @@ FAILED = "failed"
 TRAINING, RETRAINING = "training", "retraining"  # the latter with the scores before
 
 Twin = Callable[[], Reference]
+Opened = Callable[[], tuple[Family, dict[str, Worker]]]
 
 
 def compare(
@@ -144,11 +145,10 @@ def _rows(
         return plain
 
     trained = step(TRAINING, nest.trained, partial(nest.train, say))
-    family = Family.open(nest.family)
-    places = workers(nest.scenario, family)
+    opened = cache(partial(_opened, nest))  # where all is kept, also without the family: it may have been made elsewhere
     for request in subject.requests:
-        twin = cache(partial(retrained, family, nest.scenario, request, InProcess(places), say)) if reference else Reference
-        before = step(RETRAINING, nest.before(request, reference), partial(_before, family, places, request, twin))
+        twin = cache(partial(_twin, opened, nest, request, say)) if reference else Reference
+        before = step(RETRAINING, nest.before(request, reference), partial(_before, opened, request, twin))
         clocks = {"train_seconds": trained["wall"], "retrain_seconds": before["wall"] if reference else None}
         for choice in choices:
             path, text = nest.after(request, reference, choice, tier), f"{choice.label} on {request.words()}"
@@ -157,6 +157,16 @@ def _rows(
             made = {"topology": name, "seed": seed, "request": request.id, "method": choice.label}
             made |= {"simulation": choice.simulation, "commit": " + ".join(dict.fromkeys(o["commit"] for o in origins))}
             yield [made | _joined(heir, after) | clocks for heir in before["heirs"]], origins
+
+
+def _opened(nest: Nest) -> tuple[Family, dict[str, Worker]]:
+    family = Family.open(nest.family)
+    return family, workers(nest.scenario, family)
+
+
+def _twin(opened: Opened, nest: Nest, request: Request, say: Say) -> Reference:
+    family, places = opened()
+    return retrained(family, nest.scenario, request, InProcess(places), say)
 
 
 def _joined(heir: Plain, after: Plain) -> dict[str, Any]:
@@ -172,8 +182,9 @@ def _joined(heir: Plain, after: Plain) -> dict[str, Any]:
     return {**heir, **found, **measured, **{k: after.get(k) for k in ("seconds", "evaluation_seconds")}}
 
 
-def _before(family: Family, places: Mapping[str, Worker], request: Request, twin: Twin) -> Plain:
+def _before(opened: Opened, request: Request, twin: Twin) -> Plain:
     """Every heir of a request as it is and as retrained: a row for each class, or one where none is named."""
+    family, places = opened()
     plan = discover(family.lineage, request)
     scored = score_all(family, plan, InProcess(places))
     again = twin().scored if plan.heirs else {}

@@ -242,13 +242,12 @@ class Worker:
         candidate = self.store.write(edited, version.head, version.net, version)
         plain = masked(version.weights, version.head, case.classes)
         forgotten, rest, named = self._asked(task.question, version.head, "test")
-
-        def tested(weights: Tensors) -> Scores:
-            if not len(forgotten) and not len(rest):
-                return Scores(None, None, 0, 0, dict.fromkeys(named))
-            return score(load(net(), weights), forgotten, rest, named)
-
-        mask, test = None if plain is None else tested(plain), tested(edited)
+        if len(forgotten) or len(rest):
+            final = Trials(net, version.weights, version.head, (forgotten, rest), named, method.layers, self.device)
+            mask, test = None if plain is None else final(plain), final(edited)
+        else:
+            test = Scores(None, None, 0, 0, dict.fromkeys(named))
+            mask = None if plain is None else test
         return Applied(
             task.version, candidate, choice.strength, choice.rule, choice.curve, test, mask, read,
             trials.passes if choice.curve else 0,

@@ -147,6 +147,17 @@ def test_what_is_there_is_not_done_again_but_what_failed_is_tried(result: dict[s
     assert all("failing on class" in text for text in said)
 
 
+def test_what_is_kept_is_gathered_without_the_families(
+    result: dict[str, Any], tiny: Scenario, work: Path, tmp_path: Path
+) -> None:
+    """Parts may be run on several machines; their folders without the families are enough."""
+    shutil.copytree(work, tmp_path / "work", ignore=shutil.ignore_patterns("family", "copy"))
+    choices = [c for c in CHOICES if c.label != "failing"]  # that is tried again
+    found = compare([Subject(tiny, REQUESTS)], choices, SEEDS, tmp_path / "work")
+    assert found["rows"] == [r for r in result["rows"] if r["method"] != "failing"]
+    assert not list(tmp_path.glob("work/*/family"))
+
+
 def test_another_topology_seed_setting_or_request_is_not_taken_for_this_one(tiny: Scenario, tmp_path: Path) -> None:
     nest, fiun = Nest.of(tmp_path, tiny, 0), CHOICES[0]
     longer = tiny.models["second"].model_copy(update={"epochs": 2})
