@@ -62,7 +62,7 @@ def lineage(net: dict[str, Any]) -> Callable[[int], Subjects]:
     """A federation and four heirs, at sites without what is asked."""
     root = {"born": "federated", "clients": ["north", "south"], "rounds": 4, "epochs": 2, "lr": 0.1}
 
-    def scenario(name: str, forget: Sequence[str], gate: dict[str, float]) -> Scenario:
+    def scenario(name: str, forget: Sequence[str], gate: dict[str, Any]) -> Scenario:
         return _heirs(name, DIGITS, MNIST, net, {"root": root}, {"lr": 0.01}, forget, gate)
 
     def subjects(seed: int) -> Subjects:
@@ -70,7 +70,7 @@ def lineage(net: dict[str, Any]) -> Callable[[int], Subjects]:
         for classes in (*((c,) for c in DIGITS), *SETS):
             of = scenario(name, classes, ONE) if len(classes) == 1 else scenario(f"{name}-sets", classes, SET)
             yield Subject(of, (_classes(classes),))
-        whole = scenario(f"{name}-rows", (), ONE)
+        whole = scenario(f"{name}-rows", (), ONE | {"score_at_roots": True})  # no home but north's has those rows
         rows = trained_on(whole, seed, "north")
         drawn = [
             np.random.default_rng([seed, 2]).choice(len(rows), round(share * len(rows)), replace=False) for share in SHARES
@@ -160,7 +160,7 @@ def _coloured(name: str, root: dict[str, Any], forget: Sequence[str]) -> Subject
 
 def _heirs(
     name: str, classes: Sequence[str], data: dict[str, Any], net: dict[str, Any], root: dict[str, Any], tuned: dict[str, Any],
-    forget: Sequence[str], gate: dict[str, float],
+    forget: Sequence[str], gate: dict[str, Any],
 ) -> Scenario:  # fmt: skip
     """A root, an increment, a federation of it, an increment of that, and a head, at sites without what is asked.
 
@@ -196,7 +196,7 @@ def _classes(classes: Sequence[str]) -> Request:
     return Request(classes=tuple(classes), id="+".join(classes))
 
 
-def _parsed(name: str, data: dict[str, Any], net: dict[str, Any], models: dict[str, Any], gate: dict[str, float]) -> Scenario:
+def _parsed(name: str, data: dict[str, Any], net: dict[str, Any], models: dict[str, Any], gate: dict[str, Any]) -> Scenario:
     return parse({"name": name, "folder": str(FAMILIES), "data": data, "net": net, "models": models, "gate": gate}, name)
 
 

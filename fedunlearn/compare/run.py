@@ -176,7 +176,9 @@ def _joined(heir: Plain, after: Plain) -> dict[str, Any]:
         nothing = dict.fromkeys(("mask_retained", "strength", "rule", "passes", "seconds", "evaluation_seconds"))
         return heir | same | nothing | NOTHING | {"status": FAILED, "why": after["failed"]}
     found = dict(after["heirs"][heir["heir"]])
-    by_class, measured = found.pop("by_class"), found.pop("measured", NOTHING)
+    by_class, measured, elsewhere = found.pop("by_class"), found.pop("measured", NOTHING), found.pop("elsewhere", {})
+    if not heir["class"] and heir["forgotten_before"] is None:  # its home has no row to tell; sites of the roots may have
+        heir = heir | elsewhere
     if heir["class"]:
         found["forgotten_after"] = by_class.get(heir["class"])
     return {**heir, **found, **measured, **{k: after.get(k) for k in ("seconds", "evaluation_seconds")}}
@@ -247,6 +249,7 @@ def _after(nest: Nest, request: Request, choice: Choice, twin: Twin, reference: 
         texts = [o["text"] for o in record.facts["objections"] if o["model"] == m["name"]]
         taken = ("forgotten_after", "retained_after", "mask_retained", "strength", "rule", "passes", "status")
         heirs[m["name"]] = {**{k: m[k] for k in taken}, "by_class": m["forgotten_by_class"], "why": "; ".join(texts)}
+        heirs[m["name"]]["elsewhere"] = {k: m[k] for k in ("forgotten_before", "retrained_forgotten", "rows_forgotten")}
         if m["name"] in measured:
             heirs[m["name"]]["measured"] = measured[m["name"]]
     evaluation = sum(record.cost["evaluation_seconds"].values())

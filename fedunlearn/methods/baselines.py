@@ -143,7 +143,7 @@ class FineTune(_Trained):
 
 @dataclass(frozen=True)
 class GradientAscent(_Trained):
-    """Train backwards on what is forgotten."""
+    """Train backwards on what is forgotten, by gradients of a norm of at most 1: a loss without a ceiling diverges else."""
 
     lr: float = 0.02
     name = "gradient_ascent"
@@ -158,8 +158,8 @@ class GradientAscent(_Trained):
         """Maximise the cross-entropy of forgotten rows."""
         if case.home is None:
             return dict(weights)
-        rows = case.home.forgotten
-        return tuned(case.home, weights, rows, lambda out, y: -labels(out, y), epochs=int(strength["epochs"]), lr=self.lr)
+        rows, epochs = case.home.forgotten, int(strength["epochs"])
+        return tuned(case.home, weights, rows, lambda out, y: -labels(out, y), epochs=epochs, lr=self.lr, longest=1.0)
 
 
 @dataclass(frozen=True)

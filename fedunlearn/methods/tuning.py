@@ -32,6 +32,7 @@ def tuned(
     lr: float,
     drops: Sequence[float] = (),
     along: Tensor | None = None,
+    longest: float | None = None,
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """Weights after SGD on some rows, all parameters, in eval mode: BatchNorm keeps its statistics, dropout is off.
@@ -45,6 +46,7 @@ def tuned(
         lr: learning rate.
         drops: shares of all steps after which it falls to a tenth.
         along: what the loss gets of each row instead of its label [N, ...].
+        longest: gradients whose norm over all parameters is larger are shortened to it.
         seed: of the order of the rows.
 
     Raises:
@@ -65,6 +67,8 @@ def tuned(
             part = order[i : i + BATCH].to(device)
             optimiser.zero_grad()
             loss(net(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
+            if longest is not None:
+                torch.nn.utils.clip_grad_norm_(net.parameters(), longest)
             optimiser.step()
             falling.step()
     found = weights_of(net)

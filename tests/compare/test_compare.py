@@ -221,6 +221,22 @@ def test_a_whole_site_is_judged_by_the_retrained_family_and_has_a_row_an_heir(ti
     assert line["gap"]["value"] == max(abs(r["forgotten_after"] - r["retrained_forgotten"]) for r in asked)
 
 
+def test_rows_that_an_heirs_home_does_not_hold_are_scored_where_they_are_if_the_gate_says_so(
+    tiny: Scenario, work: Path
+) -> None:
+    gate = tiny.gate.model_copy(update={"score_at_roots": True})
+    there = tiny.model_copy(update={"gate": gate, "name": "there"})
+    found = compare([Subject(there, (Request(sites=("north",), id="north"),))], CHOICES[:1], (0,), work)
+    knowing = [r for r in found["rows"] if r["heir"] != "even"]  # that one cannot name every digit
+    assert {r["heir"] for r in knowing} == {"first", "second"}
+    for r in knowing:
+        assert r["forgotten_before"] is not None
+        assert r["forgotten_after"] is not None
+        assert r["retrained_forgotten"] is not None
+        assert r["rows_forgotten"] > 100
+    assert {r["rows_forgotten"] for r in knowing} == {knowing[0]["rows_forgotten"]}
+
+
 def test_methods_settings_and_requests_from_words() -> None:
     found = choices_of("fiun, ssd", ["fiun.alpha=10", "ssd.layers=last"])
     assert [c.label for c in found] == ["fiun", "ssd", "logit_mask"]

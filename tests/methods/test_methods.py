@@ -280,3 +280,18 @@ def test_fisher_mask_scores_what_matters_to_the_forgotten_and_not_to_the_rest() 
     edited = make("fisher_mask").edit(weights, case, {"ratio": 0.5})
     assert edited["body.weight"].tolist() == [[1.0, 0.0], [0.0, 1.0]]
     assert torch.equal(edited["head.bias"], weights["head.bias"])  # biases stay
+
+
+def test_training_backwards_moves_no_further_than_its_steps_however_large_the_gradients_are() -> None:
+    """Unbounded, two layers and inputs this large reach infinity in the first of twelve epochs."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential()
+    net.add_module("body", torch.nn.Linear(2, 8))
+    net.add_module("head", torch.nn.Linear(8, 3))
+    weights = {n: t.detach().clone() for n, t in net.state_dict().items()}
+    x = 1e4 * torch.randn(256, 2)
+    forgotten = Rows(x, torch.zeros(256, dtype=torch.int64), tuple(map(str, range(256))), HEAD.classes)
+    case = Case((), Evidence(), HEAD, ("a",), Home(deepcopy(net).eval(), forgotten, Rows.empty(HEAD.classes)))
+    edited = make("gradient_ascent").edit(weights, case, {"epochs": 12})
+    moved = math.sqrt(sum(float((edited[n] - t).square().sum()) for n, t in weights.items()))
+    assert 0 < moved <= 12 * 2 * 0.02 / (1 - 0.9) * 1.01  # steps of at most lr, by momentum at most ten times as long; decay
