@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ class Estimate:
         return dict(vars(self))
 
 
+@lru_cache(4096)  # scipy tests a hypothesis first, which takes longer than the interval; classes of one test set are alike
 def proportion(hits: int, n: int, method: str = "wilson") -> Estimate:
     """A share of rows.
 

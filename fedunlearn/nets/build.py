@@ -39,7 +39,7 @@ def build(spec: Mapping[str, Any], shape: Sequence[int], outputs: int, seed: int
     """
     settings = {k: v for k, v in spec.items() if k not in ("name", "factory")}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone, which is put back; a GPU's stays as it was
         if factory := spec.get("factory"):
             what = f"net factory {factory!r}"
             net = call(factory, "net factory", tuple(shape), outputs, **settings)
