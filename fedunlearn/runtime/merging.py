@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedunlearn.importance import pool
 from fedunlearn.lineage import Heir, Lineage, Plan, Point
 from fedunlearn.methods import Case, Evidence, Method
 from fedunlearn.methods.dampening import merged
@@ -39,10 +38,10 @@ def _aligned(
         parts.setdefault((point.model, about), []).append(point)
     aligned = []
     for (model, about), of in parts.items():
-        pooled = pool([found.points[p] for p in of])
+        mean, count = found.mean(of, want.statistic if want else "")
         share = lineage.shares_head(model, heir.name)
         means = align(
-            pooled.mean(want.statistic if want else ""),
+            mean,
             found.scored[model].head,
             _coordinates(mine, method),
             mine.head,
@@ -51,7 +50,7 @@ def _aligned(
         told = [p for p in of if p in found.enough]  # of sites on one model: the mean over rows, as of what it is a mean
         total = sum(found.points[p].count for p in told)
         enough = sum(found.enough[p] * found.points[p].count for p in told) / total if total else None
-        aligned.append(Evidence(means, pooled.count, about, enough))
+        aligned.append(Evidence(means, count, about, enough))
     return aligned
 
 

@@ -1,6 +1,6 @@
 """The two rounds before the gate: measure and score, then edit what `merging` made of it. Answers are checked before use."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fedunlearn.data import Selection
@@ -18,7 +18,7 @@ from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.scoring import gone_from, question_of, score_there, selection_of
 from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Scored
-from fedunlearn.tensors import PRECISIONS, rounded
+from fedunlearn.tensors import PRECISIONS, Tensors, rounded
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,15 @@ class Round1:
     asked: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
     precision: str = "float64"
     guarded: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    _means: dict[tuple[tuple[Point, ...], str], tuple[Tensors, int]] = field(default_factory=dict, repr=False, compare=False)
+
+    def mean(self, points: Sequence[Point], statistic: str) -> tuple[Tensors, int]:
+        """Of points on one model, over all their rows, and how many those are; made once for all heirs that share them."""
+        key = (tuple(points), statistic)
+        if key not in self._means:
+            pooled = pool([self.points[p] for p in points])
+            self._means[key] = pooled.mean(statistic), pooled.count
+        return self._means[key]
 
     def missing(self, heir: str) -> tuple[Point, ...]:
         """Evidence points of an heir that nobody measured."""
