@@ -65,18 +65,14 @@ def align(
     for name, shape in shapes.items():
         if name in pairs:
             origin = source.get(pairs[name])
-            if (
-                share_head
-                and origin is not None
-                and head.classes == source_head.classes
-                and tuple(origin.shape) == tuple(shape)
-            ):
-                found[name] = origin
-            elif share_head and common and origin is not None and tuple(origin.shape[1:]) == tuple(shape[1:]):
-                rows = origin.new_zeros(tuple(shape))
-                here, there = (list(index) for index in zip(*common, strict=True))
-                rows[here] = origin[there]
-                found[name] = rows
+            if share_head and origin is not None and tuple(origin.shape[1:]) == tuple(shape[1:]):
+                if head.classes == source_head.classes:
+                    found[name] = origin
+                elif common:
+                    rows = origin.new_zeros(tuple(shape))
+                    here, there = (list(index) for index in zip(*common, strict=True))
+                    rows[here] = origin[there]
+                    found[name] = rows
         elif name in source and tuple(source[name].shape) == tuple(shape):
             found[name] = source[name]
     return found, tuple(name for name in shapes if name not in found)
