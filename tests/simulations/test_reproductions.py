@@ -1,5 +1,7 @@
 """The reproductions of the four papers run at test size and compare with what is published; switches are what they say."""
 
+import sys
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from fedunlearn.errors import InputError
 from fedunlearn.importance import measure
 from fedunlearn.methods import FIUn
 from fedunlearn.methods.dampening import dampen
@@ -167,3 +170,29 @@ def test_a_whole_mask_takes_its_ratio_and_what_the_librarys_mask_takes_first(rat
     total = sum(units(weights[n]).numel() for n in layers)
     assert sum(int(z.sum()) for z in whole.values()) == round(ratio * total)
     assert all(bool(whole[n][units(narrow[n]) == 0].all()) for n in layers)
+
+
+@pytest.mark.usefixtures("scripts")
+def test_parts_share_all_the_work_and_leave_families_whole() -> None:
+    part = import_module("common").Part
+    jobs = [(family, step) for step in range(3) for family in "abcde"]
+    for of in (1, 2, 3, 7):
+        shares = [part.read(f"{number}/{of}").share(jobs, lambda job: job[0]) for number in range(1, of + 1)]
+        assert sorted(job for share in shares for job in share) == sorted(jobs)
+        families = [family for share in shares for family in {job[0] for job in share}]
+        assert len(families) == len(set(families))
+
+
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/2"])
+def test_what_is_no_part_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="is no part; give its number and how many there are, such as 2/8"):
+        import_module("common").Part.read(text)
+
+
+@pytest.mark.usefixtures("scripts")
+def test_a_cell_that_is_not_there_is_refused_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["reproduce_fiun.py", "--cells", "center"])
+    fiun = import_module("reproduce_fiun")
+    with pytest.raises(InputError, match=r"--cells: unknown cell 'center'; did you mean 'centre'\?"):
+        fiun.reproduce("", fiun.PAPER, {"cpu": fiun.cells(), "test": fiun.TEST, "gpu": fiun.larger()})
