@@ -100,7 +100,8 @@ def test_asking_again_in_other_words_averages_nothing_and_other_sums_have_other_
     ):
         found, without = sums(north(**guard), other), sums(north(clip=1.0), other)
         moved = torch.cat([(found[n] - without[n] - noise[n]).flatten() for n in noise])
-        assert float(moved.std()) == pytest.approx(2**0.5, rel=0.1)  # of two that have nothing to do with each other
+        # of two that have nothing to do with each other, and five standard errors of that: every run has a key of its own
+        assert float(moved.std()) == pytest.approx(2**0.5, abs=5 / len(moved) ** 0.5)
     stronger, weaker = sums(north(clip=1.0, noise=2.0), task), first
     moved = torch.cat([(stronger[n] - exact[n] - 2 * (weaker[n] - exact[n])).flatten() for n in noise])
     assert float(moved.std()) > 1  # else two answers of an owner who changed his mind would give the sum away
