@@ -29,11 +29,12 @@ import numpy as np
 from common import ALL, RESULTS, Part, keep, splits, trained_on
 
 from fedunlearn.cli.console import progress
-from fedunlearn.compare import Subject, as_csv, choices_of, compare, overview, requests_of
+from fedunlearn.compare import Choice, Subject, as_csv, choices_of, compare, overview, requests_of
 from fedunlearn.compare.cells import cells_of, summary_of
 from fedunlearn.compare.origin import joined
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request
+from fedunlearn.methods import make
 from fedunlearn.scenario import Scenario, find_topology, load
 from fedunlearn.scenario.files import parse
 
@@ -230,7 +231,7 @@ def study(name: str, size: str, methods: str, seeds: Sequence[int], part: Part =
         jobs = [(seed, Subject(subject.scenario, subject.requests[:1])) for seed, subject in jobs[:1]]
     jobs = part.share(jobs, lambda job: (job[0], job[1].scenario.name, job[1].requests[0].id))
     reference = name not in WITHOUT_RETRAINED
-    choices = [c for c in choices_of(methods) if not methods or c.label in methods.split(",")]  # these, without the mask
+    choices = [Choice(m, make(m)) for m in methods.split(",")] if methods else choices_of()
     for number, (seed, subject) in enumerate(jobs, 1):
         at = f"{number} of {len(jobs)}, "
         with progress() as say:
