@@ -9,7 +9,6 @@ from fedunlearn.scenario.assess import keep_assessed as keep_assessed
 from fedunlearn.scenario.assess import line_of as line_of
 from fedunlearn.scenario.build import check_samples as check_samples
 from fedunlearn.scenario.build import open_site_data as open_site_data
-from fedunlearn.scenario.build import workers as workers
 from fedunlearn.scenario.files import find_topology as find_topology
 from fedunlearn.scenario.files import load as load
 from fedunlearn.scenario.files import of_family as of_family
@@ -23,6 +22,7 @@ from fedunlearn.scenario.schema import Scenario as Scenario
 from fedunlearn.scenario.site import Site as Site
 from fedunlearn.scenario.site import open_site as open_site
 from fedunlearn.scenario.site import open_site_in as open_site_in
+from fedunlearn.scenario.staffing import workers as workers
 from fedunlearn.scenario.train import extend as extend
 from fedunlearn.scenario.train import reference as reference
 from fedunlearn.scenario.train import train as train

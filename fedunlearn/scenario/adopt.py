@@ -16,9 +16,10 @@ from fedunlearn.lineage import Lineage
 from fedunlearn.nets import build, head_of, load, weights_of
 from fedunlearn.runtime import Family, InProcess, settle
 from fedunlearn.runtime.family import TOPOLOGY
-from fedunlearn.scenario.build import open_data, workers
+from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.schema import Scenario
+from fedunlearn.scenario.staffing import workers
 from fedunlearn.scenario.upbringing import as_yaml
 from fedunlearn.store import write_atomically
 from fedunlearn.tensors import Tensors

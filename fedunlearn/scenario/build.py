@@ -1,4 +1,4 @@
-"""From a scenario to what each place holds, and to the workers that answer for them."""
+"""From a scenario to what each place holds."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -25,9 +25,8 @@ from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.nets import build
-from fedunlearn.runtime import Family, Worker
 from fedunlearn.scenario.schema import Data, Scenario, matching
-from fedunlearn.scenario.sources import Opening, Sending
+from fedunlearn.scenario.sources import Opening
 
 MAIN = "main"  # the set under `data`; a site's rows of a set are the shard of that name
 
@@ -279,27 +278,3 @@ def check_samples(data: Mapping[str, SiteData], request: Request) -> None:
     for shard_, keys in request.shards.items():
         site, name = shard_.split("/", 1)
         data[site].selected(name, Selection(samples=tuple(f"{name}/{k}" for k in keys)))
-
-
-def workers(scenario: Scenario, family: Family) -> dict[str, Worker]:
-    """A worker for every place, in this process.
-
-    Args:
-        scenario: the family's scenario.
-        family: where its homes are.
-    """
-    data = open_site_data(scenario, family.folder / "homes")
-    make = net_maker(scenario, data)
-    device = device_of()
-    return {
-        p: Worker(
-            p, family.store(p), data[p], lambda n, net: make(n, net, 0), device,
-            guard=(matching(scenario.evidence, p) or Sending()).guard,
-        )
-        for p in scenario.places
-    }  # fmt: skip
-
-
-def device_of() -> str:
-    """The GPU where there is one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -9,8 +9,9 @@ from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData
 from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.runtime import Family, Worker
-from fedunlearn.scenario.build import among, device_of, maker, shared_test
+from fedunlearn.scenario.build import among, maker, shared_test
 from fedunlearn.scenario.schema import Scenario
+from fedunlearn.scenario.staffing import device_of
 
 
 def workers_here(scenario: Scenario, family: Family, places: Sequence[str] = ()) -> dict[str, Worker]:

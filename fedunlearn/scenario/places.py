@@ -10,11 +10,12 @@ from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Backend, Family, InProcess, Reference, Split, Worker, gone_from
 from fedunlearn.scenario.afar import train_afar
-from fedunlearn.scenario.build import refuse_own, workers
+from fedunlearn.scenario.build import refuse_own
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.schema import Scenario
 from fedunlearn.scenario.site import open_site_in
+from fedunlearn.scenario.staffing import workers
 from fedunlearn.scenario.train import reference
 from fedunlearn.scenario.upbringing import Progress
 

@@ -15,8 +15,9 @@ from fedunlearn.nets import fit_to, head_of, load, read_checkpoint, weights_of
 from fedunlearn.runtime import Family, InProcess, settle
 from fedunlearn.runtime.births import survey
 from fedunlearn.runtime.tasks import Survey
-from fedunlearn.scenario.build import device_of, net_maker, open_data, workers
+from fedunlearn.scenario.build import net_maker, open_data
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
+from fedunlearn.scenario.staffing import device_of, workers
 from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
 from fedunlearn.scenario.upbringing import Teacher
 from fedunlearn.store import Store

@@ -23,9 +23,10 @@ from fedunlearn.nets import build
 from fedunlearn.runtime import Answerer, Worker
 from fedunlearn.runtime.consent import Asking, Consent
 from fedunlearn.runtime.tasks import Answer, Task
-from fedunlearn.scenario.build import MAIN, Seen, among, device_of, net_spec, shared_test, union
+from fedunlearn.scenario.build import MAIN, Seen, among, net_spec, shared_test, union
 from fedunlearn.scenario.files import read_plain, said
 from fedunlearn.scenario.sources import Name, Opening, Sending, Strict
+from fedunlearn.scenario.staffing import device_of
 from fedunlearn.store import Store
 
 SITES = "FEDUNLEARN_SITES"  # the folder with this machine's <site>/site.yaml, where it is not where others think

@@ -1,0 +1,32 @@
+"""The workers that answer for the places of a scenario in this process, and where they compute."""
+
+import torch
+
+from fedunlearn.runtime import Family, Worker
+from fedunlearn.scenario.build import net_maker, open_site_data
+from fedunlearn.scenario.schema import Scenario, matching
+from fedunlearn.scenario.sources import Sending
+
+
+def workers(scenario: Scenario, family: Family) -> dict[str, Worker]:
+    """A worker for every place, in this process.
+
+    Args:
+        scenario: the family's scenario.
+        family: where its homes are.
+    """
+    data = open_site_data(scenario, family.folder / "homes")
+    make = net_maker(scenario, data)
+    device = device_of()
+    return {
+        p: Worker(
+            p, family.store(p), data[p], lambda n, net: make(n, net, 0), device,
+            guard=(matching(scenario.evidence, p) or Sending()).guard,
+        )
+        for p in scenario.places
+    }  # fmt: skip
+
+
+def device_of() -> str:
+    """The GPU where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
