@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
+from blake3 import blake3
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 Shape = TypeVar("Shape")
@@ -39,6 +41,28 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name stands twice in one object")
     return found
+
+
+def canonical(plain: Any) -> bytes:
+    """The one way to write plain data that hashes are taken of: sorted keys, no spaces."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+
+
+def stamped(plain: Mapping[str, Any]) -> bytes:
+    """JSON of a mapping and, as `hash`, the BLAKE3 of its canonical JSON; `unstamped` is the inverse."""
+    return json.dumps({**plain, "hash": blake3(canonical(plain)).hexdigest()}, indent=1).encode()
+
+
+def unstamped(raw: bytes) -> dict[str, Any]:
+    """The inverse of `stamped`.
+
+    Raises:
+        ValueError: it is not JSON of a mapping, or not one byte for byte as `stamped` writes it.
+    """
+    plain = {k: v for k, v in shaped(loads(raw), dict[str, Any]).items() if k != "hash"}
+    if raw != stamped(plain):
+        raise ValueError("content and hash do not agree")
+    return plain
 
 
 def shaped(plain: Any, shape: type[Shape]) -> Shape:

@@ -7,9 +7,11 @@ import typer
 
 from fedunlearn.cli.console import out, print_json
 from fedunlearn.cli.options import Json
+from fedunlearn.cli.store import tell_checked
+from fedunlearn.runtime import check_site
 from fedunlearn.scenario import Site, open_site
 
-app = typer.Typer(no_args_is_help=True, help="For the owner of a site: what waits for you, and allowing it.")
+app = typer.Typer(no_args_is_help=True, help="For the owner of a site: what waits for you, allowing it, checking the store.")
 
 File = Annotated[Path, typer.Argument(help="the site's own file, site.yaml")]
 
@@ -42,3 +44,12 @@ def approve(
         return
     for wish in allowed:
         out.print(f"allowed: {wish.id}: {wish.what}", markup=False)
+
+
+@app.command("fsck")
+def check(file: File, as_json: Json = False) -> None:
+    """Check every file of this site's store. Changes nothing; exit status 1 on damage.
+
+    Which old versions a rollback still needs, only the coordinator's ledger says.
+    """
+    tell_checked(check_site(open_site(file).folder), (), as_json)

@@ -1,8 +1,9 @@
 """Keeping, proving and erasing: check all files, erase what nothing needs, end the rollback window, read the ledger."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -15,7 +16,7 @@ from fedunlearn.errors import InputError, StoreError
 from fedunlearn.runtime import Family, changed_by, collect, cut, fsck, owed, sealable, verify
 from fedunlearn.runtime import seal as run_seal
 from fedunlearn.scenario import backend_of, of_family
-from fedunlearn.store import Ledger
+from fedunlearn.store import Checked, Ledger
 from fedunlearn.store.signing import read_public
 
 MOST = 20  # files that are listed
@@ -32,10 +33,20 @@ def check(folder: Folder, as_json: Json = False) -> None:
     family = Family(folder)
     places = _here(folder)
     found = fsck(folder, places)
+    tell_checked(found, [] if found.damage else [p for p in family.places if p not in places], as_json)
+
+
+def tell_checked(found: Checked, away: Sequence[str], as_json: bool) -> NoReturn:
+    """Print what a check found, and end with its exit status.
+
+    Args:
+        found: by the check.
+        away: places that were not looked at.
+        as_json: print one JSON object.
+    """
     orphans = [{"file": str(path), "why": why} for path, why in sorted(found.orphans.items())]
-    away = [] if found.damage else [p for p in family.places if p not in places]
     if as_json:
-        print_json({"files": found.files, "damage": found.damage, "orphans": orphans, "elsewhere": away})
+        print_json({"files": found.files, "damage": found.damage, "orphans": orphans, "elsewhere": list(away)})
         raise typer.Exit(1 if found.damage else 0)
     for text in found.damage:
         out.print(f"[bold red]damage:[/bold red] {escape(text)}")

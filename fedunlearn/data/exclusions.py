@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from fedunlearn.data.rows import Rows
 from fedunlearn.errors import ExcludedError, StoreError
-from fedunlearn.plain import loads, shaped
+from fedunlearn.plain import shaped, unstamped
 
 MIRROR = "place.json"  # what a place keeps of the ledger: its heads, and what it must not train on
 
@@ -61,7 +61,7 @@ class Exclusions:
         if not path.exists():
             return cls({})
         try:
-            plain = shaped(loads(path.read_bytes()), _Mirror)["exclusions"]
+            plain = shaped(unstamped(path.read_bytes()), _Mirror)["exclusions"]
             return cls({k: Selection(tuple(v["classes"]), tuple(v["samples"])) for k, v in plain.items()})
         except (OSError, ValueError) as error:
             raise StoreError(

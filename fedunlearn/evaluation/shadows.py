@@ -13,15 +13,14 @@ from pathlib import Path
 
 import torch
 from blake3 import blake3
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fedunlearn.data import Exclusions, Rows
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.evaluation.outputs import logits, margins
 from fedunlearn.nets import load, weights_of
-from fedunlearn.store import write_atomically
+from fedunlearn.store.files import behind_hash, tensors_in, with_hash, write_atomically
 from fedunlearn.training import Portion, Recipe, fit, seed_of
 
 Make = Callable[[int], nn.Module]  # a freshly initialised net, from a seed
@@ -56,8 +55,8 @@ class Shadows:
         """
         path = _file(self.folder, number)
         try:
-            weights = load_file(path)
-        except (SafetensorError, OSError) as error:
+            weights = tensors_in(behind_hash(path.read_bytes()))
+        except (OSError, ValueError) as error:
             raise StoreError(f"{path}: not a readable shadow model ({error}); delete it, and it is trained again") from error
         return load(self.make(0), weights).eval()
 
@@ -133,7 +132,7 @@ def train_shadows(
         seed = seed_of(recipe.seed, "shadow", str(k))
         half = Portion("shadows", "half", rows.take(inside[k].nonzero()[:, 0]), Exclusions({}))
         net = fit(make(seed), [half], replace(recipe, name=f"shadow {k}", seed=seed))
-        write_atomically(_file(here, k), save(weights_of(net)))
+        write_atomically(_file(here, k), with_hash(save(weights_of(net))))
     return Shadows(here, rows, inside, make)
 
 

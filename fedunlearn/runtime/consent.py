@@ -86,16 +86,25 @@ class Consent:
         Raises:
             StoreError: a file is not ours.
         """
-        found = []
-        for path in self.folder.glob("*.json"):
-            try:
-                wish = Wish(**shaped(loads(path.read_bytes()), _Wish))
-                if not ID.fullmatch(wish.id) or wish.id != path.stem:
-                    raise ValueError(f"its id is {wish.id[:80]!r}, not the file's name")
-                found.append(wish)
-            except (OSError, ValueError) as error:
-                raise StoreError(f"{path}: not a task that waits for its owner ({error}); delete it") from error
-        return sorted(found, key=lambda w: (w.asked, w.id))
+        return sorted(map(self.read, self.files()), key=lambda w: (w.asked, w.id))
+
+    def files(self) -> list[Path]:
+        """One a wish."""
+        return sorted(self.folder.glob("*.json"))
+
+    def read(self, file: Path) -> Wish:
+        """What one file says.
+
+        Raises:
+            StoreError: it is not ours.
+        """
+        try:
+            wish = Wish(**shaped(loads(file.read_bytes()), _Wish))
+            if not ID.fullmatch(wish.id) or wish.id != file.stem:
+                raise ValueError(f"its id is {wish.id[:80]!r}, not the file's name")
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{file}: not a task that waits for its owner ({error}); delete it") from error
+        return wish
 
     def approve(self, wish: str) -> Wish:
         """Allow one task.

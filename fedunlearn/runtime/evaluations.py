@@ -1,13 +1,11 @@
 """What was evaluated afterwards of what one ledger line edited, as it is kept: one JSON file a line, with a hash of its own."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
 from typing_extensions import TypedDict
 
-from fedunlearn.plain import loads, shaped
+from fedunlearn.plain import shaped, stamped, unstamped
 
 FOLDER = "evaluations"
 Found = dict[str, dict[str, dict[str, Any]]]  # model -> tier -> as `evaluate` gives it, with both versions
@@ -16,7 +14,6 @@ Found = dict[str, dict[str, dict[str, Any]]]  # model -> tier -> as `evaluate` g
 class _Kept(TypedDict):
     line: str
     models: Found
-    hash: str
 
 
 class _Result(TypedDict):
@@ -34,9 +31,7 @@ def evaluations_of(line: str, found: Found) -> bytes:
         line: hash of the ledger line.
         found: by model and tier.
     """
-    plain = {"line": line, "models": json.loads(json.dumps(found))}
-    hashed = blake3(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    return json.dumps({**plain, "hash": hashed}, indent=1).encode()
+    return stamped({"line": line, "models": found})
 
 
 def read_evaluations(path: Path, line: str) -> Found:
@@ -47,12 +42,9 @@ def read_evaluations(path: Path, line: str) -> Found:
         OSError: it cannot be read.
         ValueError: it is of another ledger line, was changed or damaged, or was not written by us.
     """
-    raw = path.read_bytes()
-    plain = shaped(loads(raw), _Kept)
+    plain = shaped(unstamped(path.read_bytes()), _Kept)
     if plain["line"] != line:
         raise ValueError("of another ledger line")
-    if raw != evaluations_of(line, plain["models"]):
-        raise ValueError("content and hash do not agree")
     for result in (result for tiers in plain["models"].values() for result in tiers.values()):
         shaped(result, _Result)
     return plain["models"]

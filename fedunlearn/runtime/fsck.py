@@ -12,9 +12,10 @@ from fedunlearn.runtime.evaluations import FOLDER, read_evaluations
 from fedunlearn.runtime.family import ERASED, ID, NEXT, NOTE, TOPOLOGY, Family, hash_of
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.mirror import Mirror, path
+from fedunlearn.runtime.place import check_place
 from fedunlearn.runtime.seal import references
 from fedunlearn.runtime.settle import cut, exclusions
-from fedunlearn.store import Checked, Ledger, check_store
+from fedunlearn.store import Checked, Ledger
 
 LEDGER = "ledger.jsonl"
 MADE = (FOLDER, "reports", "reference")  # beside the family, and can be made again
@@ -58,9 +59,8 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
     wanted = needed(family)
     every = {v for one in (family, *twins) if _readable(one) for held in needed(one).values() for v in held}
     for place in places:
-        store = family.store(place)
         _mirror(family, place, found)
-        checked = check_store(store, wanted.get(place, {}))
+        checked = check_place(family.store(place), wanted.get(place, {}))
         found.add(checked)
         for file in [f for f in checked.orphans if f.stem in every and f.parent.name == "versions"]:
             del found.orphans[file]  # a reference's, which a site keeps beside the family's own

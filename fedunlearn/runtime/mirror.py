@@ -1,6 +1,5 @@
 """What a place keeps of the ledger, and how it follows it: `place.json`, and erasing what the ledger has sealed."""
 
-import json
 import re
 import shutil
 from collections.abc import Collection, Mapping
@@ -13,7 +12,7 @@ from typing_extensions import TypedDict
 
 from fedunlearn.data import MIRROR, Exclusions, Selection
 from fedunlearn.errors import SiteError, StoreError
-from fedunlearn.plain import loads, shaped
+from fedunlearn.plain import shaped, stamped, unstamped
 from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
 from fedunlearn.runtime.tasks import Commit, Committed, Seal, Sealed
 from fedunlearn.store import Store, sweep, write_atomically
@@ -48,20 +47,15 @@ class Mirror:
     def of(cls, store: Store) -> Self | None:
         """What a place has acknowledged; None if it never did, or if its mirror is damaged: settling writes it anew."""
         try:
-            plain = shaped(loads(path(store).read_bytes()), _Acknowledged)
+            plain = shaped(unstamped(path(store).read_bytes()), _Acknowledged)
             return cls(plain["line"], plain["length"], plain["heads"], Exclusions.read(path(store)).by_request)
         except (OSError, ValueError, StoreError):
             return None
 
     def to_bytes(self) -> bytes:
         """As it is written."""
-        plain = {
-            "line": self.line,
-            "length": self.length,
-            "heads": dict(sorted(self.heads.items())),
-            "exclusions": Exclusions(self.exclusions).to_json(),
-        }
-        return json.dumps(plain, indent=1).encode()
+        heads, exclusions = dict(sorted(self.heads.items())), Exclusions(self.exclusions).to_json()
+        return stamped({"line": self.line, "length": self.length, "heads": heads, "exclusions": exclusions})
 
 
 def path(store: Store) -> Path:

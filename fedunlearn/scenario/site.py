@@ -22,6 +22,7 @@ from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
 from fedunlearn.nets import build
 from fedunlearn.runtime import Answerer, Worker
 from fedunlearn.runtime.consent import Asking, Consent
+from fedunlearn.runtime.place import CONSENT
 from fedunlearn.runtime.tasks import Answer, Task
 from fedunlearn.scenario.build import MAIN, Seen, among, net_spec, shared_test, union
 from fedunlearn.scenario.files import read_plain, said
@@ -108,7 +109,7 @@ class Site:
     @property
     def consent(self) -> Consent:
         """What was asked for, and what is allowed."""
-        return Consent(self.folder / "consent")
+        return Consent(self.folder / CONSENT)
 
     @cached_property
     def answerer(self) -> Answerer:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedunlearn.errors import StoreError
 from fedunlearn.store.bank import Bank
-from fedunlearn.store.files import TEMPORARY, tensors_in
+from fedunlearn.store.files import TEMPORARY, behind_hash, tensors_in
 from fedunlearn.store.hashing import hash_of, pack_name
 from fedunlearn.store.versions import Store
 
@@ -34,7 +34,7 @@ class Checked:
 
 
 def check_store(store: Store, needed: Mapping[str, str]) -> Checked:
-    """Read everything in a place's folder but its mirror of the ledger.
+    """Read all weights in a place's folder, what was banked of them, and what says where they lie.
 
     Args:
         store: of the place.
@@ -56,6 +56,12 @@ def check_store(store: Store, needed: Mapping[str, str]) -> Checked:
             store.read_state(path.stem)
         if path.stem not in store.versions():
             found.orphans[path] = "what training carried along with a version that is not here"
+    for path in sorted((store.folder / "shadows").glob("*/*.safetensors")):
+        found.files += 1
+        try:
+            behind_hash(path.read_bytes())
+        except (OSError, ValueError) as error:
+            found.damage.append(f"{path}: not a shadow model ({error}); delete it, and it is trained again")
     bank = Bank(store.folder)
     for path in bank.paths():
         found.files += 1

@@ -18,7 +18,7 @@ from pydantic import NonNegativeInt
 from typing_extensions import TypedDict
 
 from fedunlearn.errors import InputError, StoreError
-from fedunlearn.plain import loads, shaped
+from fedunlearn.plain import canonical, loads, shaped
 from fedunlearn.store.files import sync_folder, write_atomically
 from fedunlearn.store.signing import Signer
 
@@ -264,12 +264,12 @@ def _plain(line: Line) -> dict[str, Any]:
 
 
 def _hash(line: Line) -> str:
-    return blake3(json.dumps(_plain(line), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return blake3(canonical(_plain(line))).hexdigest()
 
 
 def _encode(line: Line) -> bytes:
     signed = {"signature": line.signature} if line.signature else {}
-    return json.dumps({**_plain(line), "hash": line.hash, **signed}, sort_keys=True, separators=(",", ":")).encode()
+    return canonical({**_plain(line), "hash": line.hash, **signed})
 
 
 def somebody() -> str:

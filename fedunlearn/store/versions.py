@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
 from fedunlearn.errors import StoreError, unknown
-from fedunlearn.plain import loads, shaped
+from fedunlearn.plain import canonical, loads, shaped
 from fedunlearn.store.files import behind_hash, replace_atomically, tensors_in, with_hash, write_atomically
 from fedunlearn.store.hashing import hashes_of, names_of, pack_name
 from fedunlearn.store.shapes import Manifest, Table
@@ -74,7 +74,7 @@ class Store:
         content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
         if net:
             content["net"] = net
-        version = blake3(_canonical(content)).hexdigest()
+        version = blake3(canonical(content)).hexdigest()
         try:
             if self.manifest_path(version).exists():
                 self.read(version)
@@ -99,11 +99,11 @@ class Store:
         mine = apart.pop(own, {})
         tables = sorted(self._write_table({"pack": pack, "tensors": named}) for pack, named in apart.items())
         manifest = {**content, "tensors": mine, "pack": own, "tables": tables}
-        data = _canonical({**manifest, "hash": blake3(_canonical(manifest)).hexdigest()})
+        data = canonical({**manifest, "hash": blake3(canonical(manifest)).hexdigest()})
         write_atomically(self.manifest_path(version), data)
 
     def _write_table(self, table: Mapping[str, Any]) -> str:
-        data = _canonical(table)
+        data = canonical(table)
         name = blake3(data).hexdigest()
         path = self.table_path(name)
         if not path.exists() or path.read_bytes() != data:
@@ -176,15 +176,15 @@ class Store:
                     f"it (export), or train the family anew"
                 )
             shaped(plain, Manifest)
-            whole = blake3(_canonical({k: v for k, v in plain.items() if k != "hash"})).hexdigest()
+            whole = blake3(canonical({k: v for k, v in plain.items() if k != "hash"})).hexdigest()
             parts = [{"pack": plain["pack"], "tensors": plain["tensors"]}, *map(self.table, plain["tables"])]
             tensors = {n: h for part in parts for n, h in part["tensors"].items()}
             content = {k: plain[k] for k in ("format", "head", "net") if k != "net" or k in plain} | {"tensors": tensors}
-            names = blake3(_canonical(content)).hexdigest()
+            names = blake3(canonical(content)).hexdigest()
             packs = {h: part["pack"] for part in parts for h in part["tensors"].values()}
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: not a manifest of a version ({error}); restore it from a backup") from error
-        if names != version or whole != plain["hash"] or raw != _canonical(plain):
+        if names != version or whole != plain["hash"] or raw != canonical(plain):
             raise StoreError(f"{path}: content and hashes do not agree; it was changed or damaged: restore it from a backup")
         return {**content, "tensors": dict(sorted(tensors.items())), "packs": packs, "tables": plain["tables"]}
 
@@ -287,7 +287,3 @@ def _opened(pack: Path) -> Iterator[Callable[[str], torch.Tensor]]:
         return
     with safe_open(pack, framework="pt") as file:
         yield file.get_tensor
-
-
-def _canonical(plain: Mapping[str, Any]) -> bytes:
-    return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fedunlearn.data import SHARDINGS, Exclusions, Rows, Selection, SiteData, held_out, shard
 from fedunlearn.errors import ExcludedError, InputError, StoreError
+from fedunlearn.plain import stamped
 
 CLASSES = ("a", "b", "c")
 
@@ -114,9 +115,13 @@ def test_selected_rows_must_exist() -> None:
 
 def test_a_damaged_mirror_stops_training(tmp_path: Path) -> None:
     path = tmp_path / "place.json"
-    path.write_text('{"exclusions": {"r": {"classes"')
-    with pytest.raises(StoreError, match=r"not a mirror of the ledger .* run `fedunlearn settle` before training"):
-        Exclusions.read(path)
+    whole = stamped({"exclusions": {"r": {"classes": ["a"], "samples": []}}})
+    path.write_bytes(whole)
+    assert Exclusions.read(path).by_request == {"r": Selection(("a",))}
+    for damaged in (whole[:40], whole.replace(b'"a"', b'"b"')):
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"not a mirror of the ledger .* run `fedunlearn settle` before training"):
+            Exclusions.read(path)
 
 
 @given(labels, st.lists(st.sampled_from(CLASSES), unique=True), st.integers(0, 9), st.randoms())

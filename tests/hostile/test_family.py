@@ -17,7 +17,7 @@ from fedunlearn.deployed.wire import Reader, lines
 from fedunlearn.errors import SiteError, StoreError
 from fedunlearn.lineage import Model, Request
 from fedunlearn.report import document, page
-from fedunlearn.runtime import Family, cases, fsck, needed
+from fedunlearn.runtime import Family, cases, check_site, fsck, needed
 from fedunlearn.runtime.consent import Consent
 from fedunlearn.runtime.family import ERASED, NOTE
 from fedunlearn.runtime.keeping import pending
@@ -100,6 +100,7 @@ def told(folder: Path) -> None:
     lawful(everything, folder)
     lawful(lambda: fsck(folder), folder)
     Mirror.of(Store(folder / "homes" / "north"))
+    lawful(lambda: check_site(folder / "homes" / "north"), folder)
     lawful(lambda: Consent(folder / "consent").wishes(), folder)
     lawful(lambda: Consent(folder / "consent").approve("0"), folder)
 

@@ -31,7 +31,8 @@ from fedunlearn.runtime.consent import Asking, Consent
 from fedunlearn.runtime.tasks import Apply, Commit, Measure, Seal, Sealed
 from fedunlearn.scenario import Scenario, assessed, reference, workers
 from fedunlearn.scenario.assess import _keep
-from fedunlearn.store import Bank, Store, check_store, sweep
+from fedunlearn.store import Bank, Store, check_store, sweep, write_atomically
+from fedunlearn.store.files import with_hash
 from fedunlearn.store.hashing import hash_of
 from fedunlearn.tensors import Head
 from tests.conftest import LEAVE, NORTH, snapshot
@@ -240,12 +241,13 @@ def test_a_flipped_bit_in_any_file_is_found(forgotten: Path, tmp_path: Path) -> 
     keep_evaluations(Family.open(folder))
     store = Family.open(folder).store("west")
     store.write_state(store.versions()[0], {"moment": torch.ones(3)})
+    write_atomically(store.folder / "shadows" / "pool" / "000.safetensors", with_hash(b"a model"))
     assert not fsck(folder).damage
     chance = random.Random(7)
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
     kinds = {"ledger.jsonl", "lineage.json", "scenario.yaml", "acknowledged.json", "place.json"}
     assert kinds <= {p.name for p in files}
-    folders = {"packs", "versions", "tables", "carried", "bank", "evaluations"}
+    folders = {"packs", "versions", "tables", "carried", "bank", "pool", "evaluations"}
     assert folders <= {p.parent.name for p in files}
     for path in files:
         data = path.read_bytes()

@@ -1,15 +1,17 @@
 """Families that share the stores of their sites: each trains, forgets, rolls back and is sealed as if it were alone there."""
 
+import json
+import random
 from pathlib import Path
 
 import pytest
 
 from fedunlearn.errors import SiteError
 from fedunlearn.lineage import Request
-from fedunlearn.runtime import Backend, Family, Split, bank, behind, rollback, seal, unlearn
+from fedunlearn.runtime import Backend, Family, Split, bank, behind, check_site, rollback, seal, unlearn
 from fedunlearn.runtime.tasks import Answer, Fetch, Fetched, Measure, Measured, Survey, Task, Train
 from fedunlearn.scenario import Scenario, extend_afar, retrained, workers_here
-from fedunlearn.store import Bank, Store, check_store
+from fedunlearn.store import Bank, Store, check_store, write_atomically
 from tests.conftest import LEAVE
 from tests.scenario.elsewhere import MODELS, SITES, WAYS, Counting, afar, elsewhere, sites_of
 
@@ -71,6 +73,39 @@ def test_each_lives_as_if_it_were_alone(way: str, tmp_path: Path) -> None:
             assert not found.damage
             assert not found.orphans
     assert not list((sites / "north").glob("*.json"))  # nothing beside the two
+    for site in SITES:
+        found = check_site(sites / site)
+        assert found.files
+        assert not found.damage
+        assert not found.orphans
+
+
+def test_a_sites_owner_finds_a_flipped_bit_in_any_file(tmp_path: Path) -> None:
+    sites = tmp_path / "sites"
+    away = WAYS["in-process"](SCENARIO, sites)
+    for name in ("ours", "theirs"):
+        family = afar(SCENARIO, tmp_path / name, away)
+        bank(family, both(family, away))
+        forget(family, away)
+    folder, chance = sites / "east", random.Random(7)
+    write_atomically(folder / "consent" / f"{1:016x}.json", json.dumps({"id": f"{1:016x}", "what": "w", "asked": "t"}).encode())
+    (told,) = check_site(folder).damage
+    assert "not a task that waits for its owner (approved: Field required); delete it" in told
+    next((folder / "consent").iterdir()).unlink()
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    assert {p.parent.name for p in files} >= {"packs", "versions", "tables", "bank", family.id}
+    for path in files:
+        data = path.read_bytes()
+        at = chance.randrange(len(data))
+        path.write_bytes(data[:at] + bytes([data[at] ^ (1 << chance.randrange(8))]) + data[at + 1 :])
+        assert any(str(path) in told for told in check_site(folder).damage), path
+        path.write_bytes(data)
+    head = family.heads["eastern"]
+    part(sites, family, "east").manifest_path(head).unlink()
+    (folder / "notes.txt").write_text("mine")
+    found = check_site(folder)
+    assert [t for t in found.damage if "missing; it is the current version of eastern" in t]
+    assert found.orphans[folder / "notes.txt"] == "no file of a place"
 
 
 def test_two_families_that_are_the_same_erase_nothing_of_one_another(tmp_path: Path) -> None:

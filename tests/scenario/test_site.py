@@ -273,6 +273,12 @@ def test_the_owner_sees_and_allows(run: Run, tmp_path: Path) -> None:
     code, _, err = run("site", "approve", path, "zz")
     assert code == 2
     assert "unknown task 'zz'" in err
+    assert run("site", "fsck", path)[0] == 0
+    damaged = site.consent.files()[0]
+    damaged.write_text("{}")
+    code, out, _ = run("site", "fsck", path, "--json")
+    assert code == 1
+    assert str(damaged) in json.loads(out)["damage"][0]
 
 
 def test_a_damaged_wish_is_named(tmp_path: Path) -> None:

@@ -27,10 +27,10 @@ from typing import Any
 import torch
 
 from fedunlearn.data import open_rows
-from fedunlearn.errors import FedUnlearnError
+from fedunlearn.errors import FedUnlearnError, SiteError
 from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn
-from fedunlearn.runtime import Family, InProcess, collect, rollback, seal, settle, unlearn
+from fedunlearn.runtime import Family, InProcess, collect, erase_sealed, rollback, seal, settle, unlearn
 from fedunlearn.scenario import Scenario, of_family, train, workers
 from fedunlearn.scenario.files import parse
 
@@ -61,13 +61,25 @@ def back(folder: Path) -> None:
     rollback(*at(folder), lift_exclusion=True)
 
 
+def promise(folder: Path) -> None:
+    """Seal while all places are away: each owes it."""
+    with suppress(SiteError):
+        seal(at(folder)[0], InProcess({}))
+
+
+def catch_up(folder: Path) -> None:
+    settle(*at(folder))
+    erase_sealed(*at(folder))
+
+
 OPS: dict[str, tuple[Callable[[Path], Any], str]] = {  # what is done, and what was done before it
     "train": (lambda folder: train(scenario(), folder), ""),
     "unlearn": (forget, "train"),
     "rollback": (back, "unlearn"),
     "gc": (lambda folder: collect(at(folder)[0], at(folder)[0].places), "rollback"),
     "seal": (lambda folder: seal(*at(folder)), "unlearn"),
-    "settle": (lambda folder: settle(*at(folder)), "unlearn"),
+    "promise": (promise, "unlearn"),
+    "settle": (catch_up, "promise"),
 }
 
 
@@ -170,6 +182,7 @@ def attempts(work: Path, mode: str, name: str, tries: int) -> dict[str, Any]:
 
     assert child(whole) == 0
     length, total = time.monotonic() - began, int(counted.read_text())
+    assert total, f"{name} writes nothing: there is nothing to stop"
     chance, found = random.Random(len(name)), []
     for number in range(tries):
         folder = work / f"{mode}-{name}-{number}"

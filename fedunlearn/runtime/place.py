@@ -1,0 +1,67 @@
+"""Checking all that a place keeps, with the family's ledger at hand or, by a site's owner, without. Reads only."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedunlearn.data import MIRROR
+from fedunlearn.runtime.consent import Consent
+from fedunlearn.runtime.guard import KEY, key_of
+from fedunlearn.runtime.mirror import FAMILIES, Mirror, path
+from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
+from fedunlearn.store import Checked, Store, check_store
+from fedunlearn.store.check import noting
+
+KNOWN = ("versions", "tables", "packs", "carried", "bank", SHADOWS, KEY, MIRROR)
+CONSENT = "consent"  # in a site's folder: what waits for its owner
+
+
+def check_place(store: Store, needed: Mapping[str, str], besides: tuple[str, ...] = ()) -> Checked:
+    """Read everything in a place's folder but its mirror of the ledger.
+
+    Args:
+        store: of the place.
+        needed: versions that must be here, and why, in words.
+        besides: what else may lie there.
+    """
+    found = check_store(store, needed)
+    if (store.folder / KEY).exists():
+        found.files += 1
+        with noting(found):
+            key_of(store.folder)
+    if store.folder.exists():
+        strays = (p for p in sorted(store.folder.iterdir()) if p.name not in (*KNOWN, *besides) and p not in found.orphans)
+        found.orphans |= dict.fromkeys(strays, "no file of a place")
+    return found
+
+
+def check_site(folder: Path) -> Checked:
+    """Read everything that a site keeps, of every family.
+
+    The current versions must be here. Which older ones a rollback needs, the ledger says, which is elsewhere.
+
+    Args:
+        folder: the store that its `site.yaml` names.
+    """
+    found = Checked()
+    families = sorted((folder / FAMILIES).glob("*"))
+    for store in map(Store, (folder, *families)):
+        mirror, needed = Mirror.of(store), dict[str, str]()
+        if path(store).exists():
+            found.files += 1
+            if mirror is None:
+                found.damage.append(
+                    f"{path(store)}: not a mirror of the ledger; it was changed or damaged: have the coordinator run "
+                    f"fedunlearn settle"
+                )
+            else:
+                needed = {version: f"the current version of {model}" for model, version in mirror.heads.items()}
+        checked = check_place(store, needed, besides=(FAMILIES, CONSENT) if store.folder == folder else ())
+        for file in [f for f in checked.orphans if f.parent.name == "versions"]:
+            del checked.orphans[file]
+        found.add(checked)
+    consent = Consent(folder / CONSENT)
+    for file in consent.files():
+        found.files += 1
+        with noting(found):
+            consent.read(file)
+    return found
