@@ -218,8 +218,8 @@ def main() -> None:
             continue
         result = told(name, args.size, found)
         if args.write:
-            (RESULTS / f"compare_{name}.csv").write_text(as_csv(result))
-            keep(f"compare_{name}", {k: v for k, v in result.items() if k not in ("rows", "cells")})  # they are in the CSV
+            (RESULTS / f"compare_{name}.csv").write_text(as_csv(result))  # of which `tables.py` makes cells and summary again
+            keep(f"compare_{name}", {k: v for k, v in result.items() if k not in ("rows", "cells", "summary")})
         print(json.dumps(result, indent=1) if args.json else overview(result).markdown())
 
 

@@ -170,7 +170,9 @@ def judged(nets: Mapping[str, nn.Module], head: Head, own: Rows, held: Mapping[s
 
 
 def _moments(net: nn.Module, head: Head, rows: Rows) -> Inputs:
-    return measure(net, rows.x, head=head, statistic="moment").mean("moment") if len(rows) else {}
+    """Second moments of inputs, one a position: a convolution has many, and the last entry of an input, its bias's, is 1."""
+    found = measure(net, rows.x, head=head, statistic="moment").mean("moment") if len(rows) else {}
+    return {name: moment / moment[-1, -1] for name, moment in found.items()}
 
 
 def _ridged(moment: Tensor) -> Tensor:

@@ -100,12 +100,14 @@ class BatchMeanSSD(Unguided):
         return dampen(weights, means(forgotten.x, forgotten.y), own, self.alpha, self.lam)
 
     def read(self, y: Tensor) -> Tensor:
-        """Positions of the rows that are read: class by class, of each batch the first ones.
+        """Positions of the rows that are read, of each batch the first ones.
+
+        SSD's code goes through them class by class; FIUn's, which reads a part of each batch, splits them at random before.
 
         Args:
             y: labels [N].
         """
-        order = y.argsort(stable=True)
+        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0)) if self.first else y.argsort(stable=True)
         return order[torch.arange(len(order)) % self.batch < (self.first or self.batch)]
 
 

@@ -27,8 +27,9 @@ from reproduction import table as reproduced
 from scale import table as scale
 from steer_ablation import table as ablation
 
-from fedunlearn.compare import notes, overview, percent, pooled
-from fedunlearn.compare.cells import RETRAINED
+from fedunlearn.compare import notes, overview, percent, pooled, rows_of
+from fedunlearn.compare.cells import RETRAINED, summary_of
+from fedunlearn.evaluation import Gate
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
@@ -141,13 +142,22 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
 }
 
 
+def read(path: Path) -> dict[str, Any]:
+    """A result; the rows of a comparison lie beside it as CSV, and its summary is made of them."""
+    result: dict[str, Any] = json.loads(path.read_text())
+    if (sheet := path.with_suffix(".csv")).exists():
+        rows, limits = rows_of(sheet.read_text()), {name: Gate(**of) for name, of in result["limits"].items()}
+        result |= {"rows": rows, "summary": summary_of(rows, limits)}
+    return result
+
+
 def main() -> None:
     texts, blocks = {document: document.read_text() for document in DOCUMENTS}, dict[str, str]()
     for name, (result, make) in TABLES.items():
         mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
         for document in (d for d, text in texts.items() if mark.search(text)):
             if name not in blocks:
-                found = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{result}.json"))]
+                found = [read(path) for path in sorted(RESULTS.glob(f"{result}.json"))]
                 blocks[name] = make(*found) if found else "**Not run yet** at more than test size."
             texts[document] = mark.sub(lambda m, name=name: f"{m[1]}{blocks[name]}\n{m[2]}", texts[document])
     whole = {document: filled(text, blocks) for document, text in texts.items()}

@@ -5,10 +5,8 @@ Long because every command is here, so that the whole command line can be read i
 
 import shutil
 import sys
-from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -41,24 +39,22 @@ from fedunlearn.cli.report import report
 from fedunlearn.cli.say import say_family, say_plan, say_record
 from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
-from fedunlearn.evaluation import Gate
-from fedunlearn.lineage import Request, discover
+from fedunlearn.lineage import discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Backend, Family, Record, Reference, check_cases, erase_sealed, pending, settle, waiting_plan
+from fedunlearn.runtime import Family, check_cases, erase_sealed, pending, settle
 from fedunlearn.runtime import bank as run_bank
-from fedunlearn.runtime import resume as run_resume
 from fedunlearn.runtime import rollback as roll_back
-from fedunlearn.runtime import unlearn as run_unlearn
 from fedunlearn.scenario import (
     backend_of,
     check_samples,
     extend_afar,
     find_topology,
+    forget,
+    go_on,
     load,
     of_family,
     open_site_data,
     read_plain,
-    retrained,
     sites_away,
     train_afar,
     workers_here,
@@ -113,6 +109,8 @@ def train(
     """Train every model of a topology and keep the family."""
     scenario = load(find_topology(topology))
     scenario = scenario if seed is None else scenario.seeded(seed)
+    if sites_in is not None and not scenario.own:
+        raise InputError(f"--sites-in {sites_in}: goes with data that says `sites: own`; this topology's is opened here")
     folder = folder or Path("runs") / scenario.name
     with progress() as say:
         if federation is not None:
@@ -191,7 +189,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """The lineage, current versions, and what happened so far."""
-    family = flower.show(folder, federation) if backend == "flower" else _open(folder)
+    family = flower.show(folder, federation) if flower.asked(backend, federation) else _open(folder)
     if picture is not None:
         draw_picture(family.lineage, picture, pending(family))
     if requests:
@@ -258,25 +256,31 @@ def unlearn(
 ) -> None:
     """Make every heir of some data forget it."""
     quorum, named = 0.0 if skip_offline else quorum, bool(classes or samples or sites or since or requests)
-    if resume and (named or score_at_roots):
-        raise InputError("--resume: stands alone; what it goes on with is in the ledger")
-    if backend == "flower":
+    if resume:
+        said = {"what to forget": named, "--method": method != "fiun", "--set": settings, "--atomic": atomic, "--due": due}
+        said |= {"--accept-untested": accept_untested, "--score-at-roots": score_at_roots, "--reason": reason}
+        if wrong := [what for what, given in (said | {"--precision": precision != "float64"}).items() if given]:
+            raise InputError(f"--resume with {', '.join(wrong)}: stands alone; what it goes on with is in the ledger")
+    if flower.asked(backend, federation):
         request_ = {"classes": classes, "samples": samples, "sites": sites, "since": since, "due": due}
         request_ |= {"request": ",".join(requests or ())}
         how = {"method": method, "settings": _pairs(settings), "reference": not no_reference, "atomic": atomic}
-        said = {"accept_untested": accept_untested, "reason": reason, "quorum": quorum, "precision": precision}
-        said |= {"score_at_roots": score_at_roots, "resume": resume}
-        record = flower.unlearn(folder, federation, {**request_, **how, **said})
+        how |= {"accept_untested": accept_untested, "reason": reason, "quorum": quorum, "precision": precision}
+        how |= {"score_at_roots": score_at_roots, "resume": resume}
+        record = flower.unlearn(folder, federation, {**request_, **how})
     elif resume:
         family = _open(folder)
-        record = _resume(family, no_reference, quorum, backend_of(family, backend, address, sites_in))
+        with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
+            record = go_on(family, carrier, reference=not no_reference, quorum=quorum, progress=say)
     else:
         family = _open(folder)
         asked = _request(of_family(family), classes, samples, sites, since, requests or (), due)
-        carrier = backend_of(family, backend, address, sites_in)
-        options = {"atomic": atomic, "accept_untested": accept_untested, "reason": reason, "quorum": quorum}
-        gate = _gate(family, score_at_roots)
-        record = _unlearn(family, asked, method, settings, no_reference, carrier, gate, **options, precision=precision)
+        chosen = make(method, _pairs(settings))
+        with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
+            record = forget(
+                family, asked, chosen, carrier, reference=not no_reference, score_at_roots=score_at_roots, progress=say,
+                atomic=atomic, accept_untested=accept_untested, reason=reason, quorum=quorum, precision=precision,
+            )  # fmt: skip
     if as_json:
         print_json(record.to_json())
     else:
@@ -305,7 +309,7 @@ def rollback(
     undone = family.ledger.last_undoable()
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
-    if backend == "flower":
+    if flower.asked(backend, federation):
         family, line = flower.rollback(folder, federation, lift, reason)
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
@@ -366,7 +370,7 @@ def settle_(
 ) -> None:
     """Bring every place in line with the ledger, after a place or a command failed half-way."""
     family = _open(folder)
-    if backend == "flower":
+    if flower.asked(backend, federation):
         family = flower.settle(folder, federation)
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
@@ -391,7 +395,7 @@ def bank(
 ) -> None:
     """Measure importances by class ahead of any request, so that the evidence of class requests reads no data."""
     family = _open(folder)
-    if backend == "flower":
+    if flower.asked(backend, federation):
         read = flower.bank(folder, federation)
     else:
         with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
@@ -415,7 +419,7 @@ def demo(
     """Train four kinds of heirs on handwritten digits and make them forget one."""
     scenario = load(find_topology("hospitals"))
     scenario = scenario if seed is None else scenario.seeded(seed)
-    make(method, _pairs(settings))  # what is wrong is said before anything is trained
+    chosen = make(method, _pairs(settings))  # what is wrong is said before anything is trained
     folder = folder or _fresh(Path("runs") / "demo")
     asked = _request(scenario, classes)
     known = next(iter(open_site_data(scenario, folder / "homes").values())).shards["main"].classes
@@ -428,7 +432,8 @@ def demo(
         say_family(family)
         found = discover(family.lineage, asked)
         say_plan(found, cost(family, found))
-    record = _unlearn(family, asked, method, settings)
+    with progress() as say, backend_of(family) as carrier:
+        record = forget(family, asked, chosen, carrier, progress=say)
     if as_json:
         print_json({"folder": str(folder), **record.to_json()})
         return
@@ -469,38 +474,3 @@ def _pairs(settings: list[str] | None) -> dict[str, str]:
 def _fresh(folder: Path) -> Path:
     names = [folder, *(folder.with_name(f"{folder.name}-{i}") for i in range(2, 10_000))]
     return next(f for f in names if not f.exists())
-
-
-def _unlearn(
-    family: Family,
-    asked: Request,
-    method: str,
-    settings: list[str] | None,
-    no_reference: bool = False,
-    carrier: AbstractContextManager[Backend] | None = None,
-    gate: Gate | None = None,
-    **options: Any,
-) -> Record:
-    scenario = of_family(family)
-    chosen, gate = make(method, _pairs(settings)), gate or scenario.gate.gate
-    with progress() as say, carrier or backend_of(family) as backend:
-
-        def twin() -> Reference:
-            return Reference() if no_reference else retrained(family, scenario, asked, backend, say)
-
-        return run_unlearn(family, asked, chosen, backend, gate, retrained=twin, progress=say, **options)
-
-
-def _gate(family: Family, score_at_roots: bool) -> Gate:
-    gate = of_family(family).gate.gate
-    return replace(gate, score_at_roots=gate.score_at_roots or score_at_roots)
-
-
-def _resume(family: Family, no_reference: bool, quorum: float, carrier: AbstractContextManager[Backend]) -> Record:
-    scenario, plan = of_family(family), waiting_plan(family)
-    with progress() as say, carrier as backend:
-
-        def twin() -> Reference:
-            return retrained(family, scenario, plan.request, backend, say) if plan and not no_reference else Reference()
-
-        return run_resume(family, backend, retrained=twin, quorum=quorum, progress=say)

@@ -13,6 +13,7 @@ from fedunlearn.cli.options import Data, Json
 from fedunlearn.compare import Subject, choices_of, notes, overview, planned, requests_of, write
 from fedunlearn.compare import compare as run_compare
 from fedunlearn.compare.deeper import check_tier
+from fedunlearn.compare.table import INHERITED
 from fedunlearn.scenario import find_topology, load
 
 
@@ -49,7 +50,7 @@ def compare(
     if as_json:
         print_json(result)
         return
-    found = overview(result)
+    found = overview(result).without(INHERITED)  # a terminal is narrow; all of them are in the file
     drawn = Drawn(*found.header, show_lines=True, box=HORIZONTALS, padding=(0, 1, 0, 0))
     for line in found.lines:
         drawn.add_row(*(Text(text.replace(": ", "\n").replace(" [", "\n[")) for text in line))

@@ -16,6 +16,17 @@ from fedunlearn.store.ledger import somebody
 Say = Callable[[str], None]
 
 
+def asked(backend: str, federation: str | None) -> bool:
+    """Whether a command goes to a Flower deployment.
+
+    Raises:
+        InputError: one is named, and the command would not go there.
+    """
+    if federation is not None and backend != "flower":
+        raise InputError(f"--federation {federation}: goes with --backend flower, not with {backend!r}")
+    return backend == "flower"
+
+
 def train(scenario: Scenario, folder: Path, backend: str, federation: str, say: Say) -> Family:
     """Train a family in a federation; its copy, without weights, is kept here.
 
@@ -23,8 +34,7 @@ def train(scenario: Scenario, folder: Path, backend: str, federation: str, say: 
         InputError: another backend is asked for, the rows are not the sites' own, or the folder is taken.
         SiteError: the run failed; says why.
     """
-    if backend != "flower":
-        raise InputError(f"--federation {federation}: goes with --backend flower, not with {backend!r}")
+    asked(backend, federation)
     if not scenario.own:
         raise InputError(
             f"{scenario.name}: its data is opened in one process; in a federation each site opens its own: say "

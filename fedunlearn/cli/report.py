@@ -43,7 +43,7 @@ def report(
         raise InputError(f"--csv {csv}: is a file; name a folder")
     if tier is None and backend != "in-process":
         raise InputError(f"--backend {backend}: goes with --tier; without it, a report is made of what is kept in {folder}")
-    if tier is not None and backend == "flower":
+    if flower.asked(backend, federation) and tier is not None:
         words = {"request": request or "", "tier": tier, "seeds": seeds, "reference": not no_reference}
         family, line, evaluations = flower.assess(folder, federation, words)
     else:

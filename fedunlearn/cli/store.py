@@ -31,7 +31,10 @@ def register(app: typer.Typer) -> None:
 def check(folder: Folder, as_json: Json = False) -> None:
     """Check every hash and every reference of a family's folder. Changes nothing; exit status 1 on damage."""
     family = Family(folder)
-    places = _here(folder)
+    try:
+        places = _here(folder)
+    except StoreError:  # fsck says what is wrong with that file
+        places = []
     found = fsck(folder, places)
     tell_checked(found, [] if found.damage else [p for p in family.places if p not in places], as_json)
 
@@ -102,7 +105,7 @@ def seal(
         if not sys.stdin.isatty():
             raise InputError(f"{words}; say --yes to do it")
         typer.confirm(f"{words}. Go on?", abort=True)
-    if backend == "flower":
+    if flower.asked(backend, federation):
         family, line = flower.seal(folder, federation, request, reason)
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
@@ -188,8 +191,5 @@ def _here(folder: Path) -> list[str]:
     family = Family(folder)
     if (folder / "deployed.json").exists():
         return []
-    try:
-        scenario = of_family(Family.open(folder))
-    except StoreError:
-        return []  # what is wrong is said by whoever reads that file
+    scenario = of_family(Family.open(folder))
     return [p for p in family.places if not (scenario.own and p in scenario.sites)]

@@ -6,6 +6,7 @@ from fedunlearn.compare.asked import choices_of as choices_of
 from fedunlearn.compare.asked import requests_of as requests_of
 from fedunlearn.compare.cells import pooled as pooled
 from fedunlearn.compare.files import as_csv as as_csv
+from fedunlearn.compare.files import rows_of as rows_of
 from fedunlearn.compare.files import write as write
 from fedunlearn.compare.origin import origin as origin
 from fedunlearn.compare.run import compare as compare

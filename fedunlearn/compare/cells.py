@@ -13,6 +13,7 @@ from fedunlearn.compare.deeper import NOTHING, means_of, words_of
 from fedunlearn.evaluation import Gate
 from fedunlearn.evaluation.intervals import over_seeds, proportion
 from fedunlearn.lineage.plan import ABSENT, AS_RETRAINED
+from fedunlearn.methods.calibration import AT_ROOTS
 
 KNOWN = 0.5  # below this there is little to forget
 JUDGED = 300  # test rows, seeds pooled
@@ -49,17 +50,22 @@ def pooled(rows: Rows, what: str, weight: str) -> float | None:
 
 
 def share(rows: Rows, what: str) -> Plain | None:
-    """Forgotten rows that are recognised, with Wilson's interval; None where nothing was tested.
+    """Forgotten rows that are recognised; None where nothing was tested.
 
-    Heirs are tested on the same rows: however many heirs there are, each row of a seed counts once for the interval.
+    The interval is the wider of two: Wilson's, over rows, and Student's, over seeds, which often differ by more than chance
+    among rows would have them differ. Heirs are tested on the same rows: however many there are, a row of a seed counts once.
     """
     value = pooled(rows, what, "rows_forgotten")
     if value is None:
         return None
     tests = _by([r for r in rows if r[what] is not None], "seed", "request", "class").values()
     n = sum(max(r["rows_forgotten"] for r in of) for of in tests)
-    found = proportion(round(value * n), n)
-    return {"value": value, "low": min(found.low, value), "high": max(found.high, value), "n": n}
+    found, each = [proportion(round(value * n), n)], [pooled(of, what, "rows_forgotten") for of in _by(rows, "seed").values()]
+    known = [v for v in each if v is not None]
+    if len(known) > 1:
+        found.append(over_seeds(known))
+    low, high = (edge(value, *(getattr(e, side) for e in found)) for edge, side in ((min, "low"), (max, "high")))
+    return {"value": value, "low": max(0.0, low), "high": min(1.0, high), "n": n}
 
 
 def lost(rows: Rows, what: str) -> Plain | None:
@@ -114,11 +120,9 @@ def _line(rows: Rows, gate: Gate) -> Plain:
     among = [r for r in rows if _key(r) in keys]
     tried = {(r["seed"], r["request"], r["heir"]): (r["status"], _kind(r["why"])) for r in rows}
     spent = {(r["seed"], r["request"]): r["seconds"] for r in rows if r["seconds"] is not None}
-    gaps = [
-        {"heir": c["heir"], "class": class_of(c), "value": abs(c["left"]["value"] - c["retrained_left"])}
-        for c in cells
-        if c["target"] == AS_RETRAINED and c["left"] is not None and c["retrained_left"] is not None
-    ]
+    inherited = [c for c in counted if c["depth"]]
+    gaps = [g for of in _by(rows, "request", "class", "heir").values() if (g := _gap(of))]
+    enough = [g for g in gaps if g["n"] >= JUDGED]  # a few rows that somebody gets wrong are no worst of anything
     return {
         **{k: rows[0][k] for k in ("topology", "method", "simulation")},
         "outcomes": dict(Counter(status for status, _ in tried.values())),
@@ -132,11 +136,16 @@ def _line(rows: Rows, gate: Gate) -> Plain:
         "worst_class": _worst(among, class_of),
         "worst": _worst(among, lambda r: f"{r['heir']}, {class_of(r)}"),
         "lost": lost(among, "retained_after"),
-        "worst_lost": max(
-            ({"name": f"{c['heir']}, {class_of(c)}", **c["lost"]} for c in counted), key=lambda f: f["value"], default=None
-        ),
+        "worst_lost": _most_lost(counted),
         "mask_lost": lost(among, "mask_retained"),
-        "gap": max(gaps, key=lambda g: g["value"], default=None),
+        "inherited": {
+            "judged": sum(c["judged"] for c in inherited),
+            "within": sum(c["within"] is True for c in inherited),
+            "worst": _worst([r for r in among if r["depth"]], lambda r: f"{r['heir']}, {class_of(r)}"),
+            "worst_lost": _most_lost(inherited),
+        },
+        "gap": max(enough or gaps, key=lambda g: g["value"], default=None),
+        "travelled": _travelled(among),
         "deeper": means_of(rows),
         "not_measured": words_of(rows),
         "seconds": sum(spent.values()) / len(spent) if spent else None,
@@ -157,6 +166,30 @@ def _worst(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> Plain | None
     return max(found, key=lambda f: f["value"], default=None)
 
 
+def _most_lost(cells: Rows) -> Plain | None:
+    found = [{"name": f"{c['heir']}, {class_of(c)}", **c["lost"]} for c in cells]
+    return max(found, key=lambda f: f["value"], default=None)
+
+
+def _gap(rows: Rows) -> Plain | None:
+    """How far one heir is from its retrained twin on forgotten rows, seed by seed: the mean distance; None if nobody knows."""
+    known = [
+        {**r, "gap": abs(r["forgotten_after"] - r["retrained_forgotten"])}
+        for r in rows
+        if r["target"] == AS_RETRAINED and r["forgotten_after"] is not None and r["retrained_forgotten"] is not None
+    ]
+    value = pooled(known, "gap", "rows_forgotten")
+    n = sum(r["rows_forgotten"] for r in known)
+    return None if value is None else {"heir": rows[0]["heir"], "class": class_of(rows[0]), "value": value, "n": n}
+
+
+def _travelled(rows: Rows) -> list[int] | None:
+    """How many strengths were calibrated at the roots, and of how many; None for a method of which none are."""
+    rules = [r["rule"] for r in {(r["seed"], r["request"], r["heir"]): r for r in rows if r.get("rule")}.values()]
+    found = sum(rule.startswith(AT_ROOTS) for rule in rules)
+    return [found, len(rules)] if found else None
+
+
 def _kind(why: str) -> str:
     """A reason without its numbers, so that many alike are one."""
     return re.sub(r"\d+(\.\d+)?", "n", why.removeprefix("untouched: "))
@@ -164,9 +197,9 @@ def _kind(why: str) -> str:
 
 def _again(row: Mapping[str, Any]) -> Plain:
     """A row of the retrained family, as if retraining were a method."""
-    said = {"method": RETRAINED, "simulation": False, "status": RETRAINED, "why": "", "mask_retained": None, **NOTHING}
+    said = {"method": RETRAINED, "simulation": False, "status": RETRAINED, "why": "", "mask_retained": None, "rule": None}
     after = {"forgotten_after": row["retrained_forgotten"], "retained_after": row["retrained_retained"]}
-    return {**row, **said, **after, "seconds": row["retrain_seconds"]}
+    return {**row, **said, **NOTHING, **after, "seconds": row["retrain_seconds"]}
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:

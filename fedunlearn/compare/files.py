@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedunlearn.compare.table import details, notes, overview
+from fedunlearn.errors import InputError
 from fedunlearn.store import write_atomically
 
 FIELDS = (
@@ -18,6 +19,8 @@ FIELDS = (
     "train_seconds", "retrain_seconds", "commit",
 )  # fmt: skip
 
+TEXT = ("topology", "method", "request", "class", "heir", "home", "born", "target", "status", "why", "not_measured", "commit")
+
 
 def as_csv(result: Mapping[str, Any]) -> str:
     """One line for every topology, seed, request, method, heir and class; accuracies as fractions, empty where not tested."""
@@ -27,6 +30,26 @@ def as_csv(result: Mapping[str, Any]) -> str:
     for row in result["rows"]:
         sheet.writerow({**row, "strength": "" if row["strength"] is None else json.dumps(row["strength"])})
     return text.getvalue()
+
+
+def rows_of(text: str) -> list[dict[str, Any]]:
+    """The inverse of `as_csv`: rows as `compare` gives them.
+
+    Raises:
+        InputError: it is not one of its files.
+    """
+    sheet = csv.DictReader(io.StringIO(text))
+    if lacking := set(FIELDS) - set(sheet.fieldnames or ()):
+        raise InputError(f"not rows of a comparison: columns {', '.join(sorted(lacking))} are missing")
+    return [{k: _plain(k, v) for k, v in row.items()} for row in sheet]
+
+
+def _plain(field: str, text: str) -> Any:
+    if field in TEXT:
+        return text
+    if not text:
+        return None
+    return text if field == "rule" else json.loads(text.lower() if text in ("True", "False") else text)
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from fedunlearn.runtime.record import COMMITTED
 
 Result = Mapping[str, Any]
 FEW = "*"  # marks a share of fewer than `JUDGED` rows
+INHERITED = ("inherited: within limits", "inherited: worst of all", "inherited: worst lost")
 MOST = 3  # reasons that are given for one method
 
 
@@ -31,11 +32,17 @@ class Table:
         shown = (f"| {' | '.join(text.replace('|', '/') for text in line)} |" for line in self.lines)
         return "\n".join([f"| {' | '.join(self.header)} |", rule, *shown])
 
+    def without(self, columns: Sequence[str]) -> "Table":
+        """The same without some columns, as far as they are there."""
+        stay = [i for i, name in enumerate(self.header) if name not in columns]
+        return Table(tuple(self.header[i] for i in stay), tuple(tuple(line[i] for i in stay) for line in self.lines))
+
 
 def overview(result: Result) -> Table:
     """One line for every topology and method. In percent, and in points where something is lost."""
     header = ["topology", "method", "accepted", "cells", "within limits", "left", "worst model", "worst class", "worst of all",
-              "lost", "worst lost", "mask: lost", "from retrained", *(d.header for d in DEEPER), "seconds"]  # fmt: skip
+              "lost", "worst lost", "mask: lost", *INHERITED, "from retrained", *(d.header for d in DEEPER),
+              "seconds"]  # fmt: skip
     lines = []
     for s in result["summary"]:
         tried = sum(s["outcomes"].values())
@@ -50,12 +57,15 @@ def overview(result: Result) -> Table:
             _points(s["lost"]),
             _named(s["worst_lost"], _points),
             _points(s["mask_lost"], False),
-            "-" if s["gap"] is None else f"{s['gap']['heir']}, {s['gap']['class']}: {percent(s['gap']['value'])}",
+            f"{s['inherited']['within']} of {s['inherited']['judged']}" if s["inherited"]["judged"] else "-",
+            _named(s["inherited"]["worst"], _share),
+            _named(s["inherited"]["worst_lost"], _points),
+            _from_retrained(s["gap"]),
             *(_deeper(d, s, True) for d in DEEPER),
             "-" if s["seconds"] is None else f"{s['seconds']:.2f}",
         ])  # fmt: skip
     many = len({s["topology"] for s in result["summary"]}) > 1
-    may_go = ("from retrained", "within limits", *(d.header for d in DEEPER))
+    may_go = ("from retrained", "within limits", *INHERITED, *(d.header for d in DEEPER))
     return _without_empty(header, lines, may_go, () if many else ("topology",))
 
 
@@ -82,10 +92,12 @@ def notes(result: Result) -> list[str]:
     said = [
         "accepted: heirs, seed by seed, to which the gate had no objection. cells: an heir and a class, seeds pooled; counted "
         "are those whose heir must not know the class afterwards and knew at least half of it before.",
-        "left: held-out rows of the class that the edited model still recognises, accepted or not, in %, with Wilson's 95 % "
-        f"interval; a row that several heirs were tested on counts once. {FEW} fewer than {JUDGED} rows: shown, not judged. "
-        "lost: accuracy on the rest, in points, with Student's 95 % interval over seeds. mask: what the logit mask loses on "
-        "the same heirs. Where a method failed, models are as they were. seconds: wall clock of one request, all its heirs.",
+        "left: held-out rows of the class that the edited model still recognises, accepted or not, in %, with the wider of two "
+        "95 % intervals: Wilson's over rows (one that several heirs were tested on counts once) and Student's over seeds. "
+        f"{FEW} fewer than {JUDGED} rows, all seeds together: shown, not judged; seeds draw test rows from one set, so some "
+        "are the same. lost: accuracy on the rest, in points, with Student's 95 % interval over seeds. mask: what the logit "
+        "mask loses on the same heirs. inherited: of those cells the models that were not trained on the class themselves, and "
+        "have it from others. Where a method failed, models are as before. seconds: wall clock of one request, all its heirs.",
     ]
     if any(s["judged"] for s in result["summary"]):
         limits = (
@@ -102,7 +114,12 @@ def notes(result: Result) -> list[str]:
             "what comes back of it by training on retained rows only, in %; AUC of a population attack by loss (weak: a low "
             "value protects nobody). All classes of a request together."
         )
-    said += [text for line in result["summary"] for text in (*_reasons(line), *_unmeasured(line))]
+    if any(s["gap"] for s in result["summary"]):
+        said.append(
+            "from retrained: accuracy on the very rows that were forgotten, in points from the retrained model's, mean over "
+            "seeds, of the worst heir and request; strengths were chosen on the same rows, towards the same retrained model."
+        )
+    said += [text for line in result["summary"] for text in (*_reasons(line), *_travelled(line), *_unmeasured(line))]
     chosen = {m["label"]: ", ".join(f"{k}={v}" for k, v in m["settings"].items()) for m in result["methods"] if m["settings"]}
     if chosen:
         said.append(f"settings: {'; '.join(f'{label}: {values}' for label, values in chosen.items())}.")
@@ -122,6 +139,21 @@ def _reasons(line: Mapping[str, Any]) -> list[str]:
     said = "; ".join(f"{n} {status} ({why})" for n, status, why in found[:MOST])
     more = "; others are in the rows" if len(found) > MOST else ""
     return [f"{line['topology']}, {line['method']}: {said}{more}."] if found else []
+
+
+def _travelled(line: Mapping[str, Any]) -> list[str]:
+    """Where strengths come from, of a method that sends them along with the evidence."""
+    if line["travelled"] is None:
+        return []
+    found, of = line["travelled"]
+    other = "" if found == of else "; the others were chosen on the heir's own rows of the class"
+    return [f"{line['topology']}, {line['method']}: {found} of {of} strengths are as calibrated at the roots{other}."]
+
+
+def _from_retrained(gap: Mapping[str, Any] | None) -> str:
+    if gap is None:
+        return "-"
+    return f"{gap['heir']}, {gap['class']}: {percent(gap['value'])}{FEW * (gap['n'] < JUDGED)}"
 
 
 def _unmeasured(line: Mapping[str, Any]) -> list[str]:
@@ -161,6 +193,5 @@ def _named(s: Mapping[str, Any] | None, shown: Callable[[Mapping[str, Any]], str
 
 def _without_empty(header: Sequence[str], lines: Sequence[Sequence[str]], may_go: Sequence[str], goes: Sequence[str]) -> Table:
     """Columns that say nothing here are left out."""
-    stay = [i for i, h in enumerate(header) if h not in (*may_go, *goes)]
-    stay = sorted(stay + [header.index(h) for h in may_go if any(line[header.index(h)] != "-" for line in lines)])
-    return Table(tuple(header[i] for i in stay), tuple(tuple(line[i] for i in stay) for line in lines))
+    empty = [h for h in may_go if all(line[header.index(h)] == "-" for line in lines)]
+    return Table(tuple(header), tuple(map(tuple, lines))).without((*empty, *goes))

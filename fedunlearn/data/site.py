@@ -52,7 +52,7 @@ class SiteData:
         """
         rows = self.all(shard)
         here = [s for s in selection.samples if s.split("/", 1)[0] == shard]
-        known = {f"{shard}/{key}" for key in rows.keys}
+        known = {f"{shard}/{key}" for key in rows.keys} if here else set()
         for sample in here:
             if sample not in known:
                 raise unknown("sample", f"{self.site}/{sample}", (f"{self.site}/{k}" for k in known), where="request")

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,22 @@ from fedunlearn.runtime import (
     Backend,
     Family,
     Record,
-    Reference,
     Split,
     bank,
     erase_sealed,
-    resume,
     rollback,
     seal,
     settle,
-    unlearn,
-    waiting_plan,
 )
 from fedunlearn.scenario import (
     Scenario,
     assess,
     extend_afar,
+    forget,
+    go_on,
     line_of,
     of_family,
     request_of,
-    retrained,
     train_afar,
     workers_here,
 )
@@ -136,26 +132,16 @@ def _topology(order: Order) -> Any:
 
 def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, say: Say) -> Answer:
     if order.resume:
-        plan = waiting_plan(family)
-
-        def again() -> Reference:
-            return retrained(family, scenario, plan.request, both, say) if plan and order.reference else Reference()
-
-        return _record(resume(family, both, retrained=again, quorum=order.quorum, progress=say))
+        return _record(go_on(family, both, reference=order.reference, quorum=order.quorum, progress=say))
     named = tuple(name for each in order.request.split(",") if (name := each.strip()))
     asked = request_of(scenario, order.classes, order.samples, order.sites, order.since or None, named, order.due or None)
-    method, gate = make(order.method, order.plain_settings), scenario.gate.gate
-
-    def twin() -> Reference:
-        return retrained(family, scenario, asked, both, say) if order.reference else Reference()
-
-    record = unlearn(
+    record = forget(
         family,
         asked,
-        method,
+        make(order.method, order.plain_settings),
         both,
-        replace(gate, score_at_roots=gate.score_at_roots or order.score_at_roots),
-        retrained=twin,
+        reference=order.reference,
+        score_at_roots=order.score_at_roots,
         quorum=order.quorum,
         precision=order.precision,
         atomic=order.atomic,

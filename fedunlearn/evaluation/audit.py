@@ -47,8 +47,8 @@ def from_retrained(trial: Trial) -> dict[str, Any]:
 def margins_from_retrained(trial: Trial) -> dict[str, Any]:
     """KLOM on forgotten rows: edited shadow models against models that never saw them; and these among themselves."""
     forgot, never = _forgot(trial), _never(trial)
-    half = len(never) // 2
-    found = {"edited": klom(forgot, never), "innocents_to_innocents": klom(never[:half], never[half:])}
+    half = len(never) // 2  # as references both times: with fewer models in it a histogram is farther from any other
+    found = {"edited": klom(forgot, never[half:]), "innocents_to_innocents": klom(never[:half], never[half:])}
     of = {name: {f"p{p}": float(np.percentile(row, p)) for p in PERCENTILES} for name, row in found.items()}
     return {"models": len(forgot), "innocents": len(never), **of}
 

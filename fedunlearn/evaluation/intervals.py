@@ -131,7 +131,10 @@ def bootstrap(samples: Sequence[Floats], statistic: Callable[..., Any], seed: in
 
 @dataclass(frozen=True)
 class Floor:
-    """Distances between models that were all retrained without the data: what a perfect method cannot get below.
+    """Distances between models that were all retrained without the data, with different seeds.
+
+    A method whose model is edited from one seed and held against one retrained with the same seed may come below it: they share
+    their first weights. From models of other seeds a perfect method is as far as these are from one another.
 
     Args:
         mean: of all pairs.

@@ -151,9 +151,20 @@ class Lineage:
         for model in self.models:
             if model.born == "transfer" or not model.parents:
                 origins[model.name] = frozenset([model.name])
+            elif len(model.parents) == 1:  # the same set, not a copy: every client of a round has one
+                origins[model.name] = origins[model.parents[0]]
             else:
                 origins[model.name] = frozenset[str]().union(*(origins[p] for p in model.parents))
         return origins
+
+    @cached_property
+    def rows(self) -> dict[str, dict[str, int]]:
+        """`site/shard` -> class -> the most rows of it that any model saw there."""
+        found: dict[str, dict[str, int]] = {}
+        for shard in (s for m in self.models for s in m.data):
+            seen = found.setdefault(shard.key, {})
+            seen |= {c: max(n, seen.get(c, 0)) for c, n in shard.rows.items()}
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; `from_json` is its inverse."""

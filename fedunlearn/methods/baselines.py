@@ -48,8 +48,9 @@ class RandomMask(ByRatio, Unguided):
 class FisherNoise(Unguided):
     """Gaussian noise on every weight, the more the less the retained data needs it.
 
-    theta ~ N(theta, s / F), 1 / F at most `MOST`, averaged over inputs of a unit, ten times for the last layer and for vectors;
-    rows of forgotten classes in the last layer are drawn around 0 with variance `ROW`.
+    theta ~ N(theta, s / F), F = E_x sum_y p(y|x) (d log p(y|x) / d theta)^2 on retained data, 1 / F at most `MOST`, averaged
+    over inputs of a unit, ten times for the last layer and for vectors; rows of forgotten classes in the last layer are drawn
+    around 0 with variance `ROW`.
 
     Args:
         scale: s; 1e-6 in the public code; "auto" chooses it.
@@ -62,7 +63,7 @@ class FisherNoise(Unguided):
     scale: float | Literal["auto"] = "auto"
     seed: int = 0
     name = "fisher_noise"
-    own = Want("squares")
+    own = Want("squares", "own")
     retained = True
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fedunlearn.errors import ShapeError
 from fedunlearn.methods.base import Strength
 
 MOST = 20  # forward passes over the calibration rows that choosing a strength may take
@@ -10,6 +11,8 @@ KEPT = 40  # strengths that may be tried where one pass serves all: edits of the
 FIRST, DOUBLINGS, HALVINGS = 0.5, 12, 5  # a number is searched from 0.5 to 1024, in at most 17 tries, to 3 %
 CLOSE = 1.05  # strengths whose ratio is below that are not told apart
 SPARE = 0.01  # what an edit may cost on the rest where nothing can tell how much it forgot
+
+AT_ROOTS = "calibrated at the roots"  # how a rule begins by which a strength travelled with the evidence
 
 Pair = tuple[float | None, float | None]  # accuracy on forgotten and on retained calibration rows; None without rows
 Tried = tuple[float | None, float | None, float]  # the same, and the size of the edit
@@ -48,7 +51,7 @@ def calibrate(
     there are rows to see it. Otherwise, with an aim and forgotten rows: among those within both limits, or among
     all if none is, the least sum of the distance to the aim and of what is lost on the rest; ties go to the smaller edit.
     Without either: the largest edit that costs at most `SPARE` on the rest, which bounds the damage and promises nothing.
-    What is left of the budget goes to strengths beside the best, closer and closer.
+    What is left of the budget goes to strengths beside the best, closer and closer. One that breaks the model is passed over.
 
     Args:
         strengths: what to begin with; a single one is taken as given.
@@ -59,11 +62,14 @@ def calibrate(
         sent: the strength that was calibrated at the roots, where a method has one.
         finer: strengths between the best one and its neighbours among those tried.
         most: how many may be tried in all.
+
+    Raises:
+        ShapeError: every strength that was tried gives NaN or infinity.
     """
     if len(strengths) == 1:
         return Choice(strengths[0], "given", ())
     rest, blind = before[1] or 0.0, aim is None or before[0] is None
-    curve: list[Point] = []
+    curve, broken = list[Point](), list[tuple[Strength, ShapeError]]()
 
     def off(point: Point) -> float:
         return abs((point[1] or 0.0) - (aim or 0.0))
@@ -78,19 +84,30 @@ def calibrate(
         within = [p for p in curve if off(p) <= limits[0] and lost(p) <= limits[1]]
         return min(within or curve, key=lambda p: (off(p) + lost(p), p[3]))
 
+    def take(strength: Strength) -> None:
+        try:
+            curve.append((strength, *score(strength)))
+        except ShapeError as error:
+            broken.append((strength, error))
+
     if sent is not None:
-        curve.append((sent, *score(sent)))
+        take(sent)
+    if curve and sent is not None:
         if blind and lost(curve[0]) <= limits[1]:
-            return Choice(sent, "calibrated at the roots; no row tells what is left here", tuple(curve))
+            return Choice(sent, f"{AT_ROOTS}; no row tells what is left here", tuple(curve))
         if not blind and off(curve[0]) <= limits[0] and lost(curve[0]) <= limits[1]:
-            return Choice(sent, "calibrated at the roots, and within the limits here", tuple(curve))
-    curve += [(s, *score(s)) for s in strengths if s != sent]
-    while len(curve) < most:
-        tried = [s for s, *_ in curve]
-        new = [s for s in finer(tried, best()[0]) if s not in tried][: most - len(curve)]
+            return Choice(sent, f"{AT_ROOTS}, and within the limits here", tuple(curve))
+    for strength in (s for s in strengths if s != sent):
+        take(strength)
+    if not curve:
+        raise broken[-1][1]
+    while len(curve) + len(broken) < most:
+        tried, known = [s for s, *_ in curve], [*(s for s, *_ in curve), *(s for s, _ in broken)]
+        new = [s for s in finer(tried, best()[0]) if s not in known][: most - len(known)]
         if not new:
             break
-        curve += [(s, *score(s)) for s in new]
+        for strength in new:
+            take(strength)
     rule = f"closest to {aim or 0:.0%} left with the least lost on the rest"
     if blind:
         rule = f"no row tells what is left: largest that costs at most {SPARE:.0%} of the rest"

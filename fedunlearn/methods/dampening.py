@@ -119,7 +119,8 @@ def thresholds(evidence: Tensors, own: Tensors, number: int) -> tuple[float, ...
 def percentile(case: Case) -> float:
     """Adaptive SSD's alpha (ASSD, arXiv 2402.10098): the p-th percentile of M / F, p = 100 - ln(1 + 100 |D_f| / |D|).
 
-    Differs: there F is of the retained data, here of all the model's own, as SSD has it.
+    Differs: there F is of the retained data, here of all the model's own, as SSD has it; and the percentile is there among all
+    weights, here among those with evidence (M > 0), so that weights which the forgotten data never touches do not set it.
     """
     ratio = _ratios(case.merged, case.own.means)
     if not len(ratio) or not case.own.rows:

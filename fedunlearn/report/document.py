@@ -147,7 +147,7 @@ def _models(
         objections.setdefault(one["model"], []).append(one["text"])
     numbers = {tuple(f"{p['model']} @ {p['shard']}" for p in s["points"]): s["id"] for s in sets}
     later = _later(family, line)
-    untested = facts["accepted_untested"] is not None
+    untested, affected = facts["accepted_untested"] is not None, set(facts["plan"]["affected"])
     found = []
     for model in (m for m in lineage.models if m.kept):
         plain = {
@@ -162,7 +162,7 @@ def _models(
             plain |= {**row, **judge(row, used.get(model.name, {}), untested, undone)}
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row)}
         else:
-            touched = model.name in set(facts["plan"]["affected"])
+            touched = model.name in affected
             plain |= {"risk": "open" if touched else "none", "findings": ["Not decided by this line."] if touched else []}
             plain["remembers"] = False
         plain |= {"objections": objections.get(model.name, []), "later": later.get(model.name)}

@@ -135,7 +135,7 @@ class Consent:
         wish = Wish(identity(task), words(task), _now())
         path = self.folder / f"{wish.id}.json"
         if path.exists():
-            (wish,) = (w for w in self.wishes() if w.id == wish.id)
+            wish = self.read(path)
         elif sum(1 for w in self.wishes() if not w.approved) >= MOST_WAITING:
             raise SiteError(
                 f"{MOST_WAITING} tasks wait for this site's owner already; nothing more is taken until they are seen to"

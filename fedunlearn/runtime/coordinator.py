@@ -86,6 +86,8 @@ def unlearn(
     """
     method = make(method) if isinstance(method, str) else method
     plan = discover(family.lineage, request)
+    if atomic and quorum < 1:
+        raise InputError(f"atomic with a quorum of {quorum}: all heirs or none needs every place online; leave out one of both")
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
     with alone(family):
         check_cases(family, plan)

@@ -50,13 +50,7 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
         return found
     _plain(family, found)
     places = family.places if here is None else [p for p in family.places if p in here]
-    twins: list[Family] = []
-    try:
-        twins += references(family)
-    except StoreError as error:
-        found.damage.append(str(error))
-        return found
-    wanted = needed(family)
+    twins, wanted = references(family), needed(family)
     every = {v for one in (family, *twins) if _readable(one) for held in needed(one).values() for v in held}
     for place in places:
         _mirror(family, place, found)
@@ -74,10 +68,15 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
     for twin in sorted((folder / "reference").glob("*")):
         if twin in whole:
             found.add(fsck(twin, here))
-        else:
-            found.orphans[twin] = "a reference whose training was cut off"
-            if (ledger := Ledger(twin / LEDGER)).torn:
-                _torn(ledger, found)
+            continue
+        try:
+            ledger = Ledger(twin / LEDGER)
+        except StoreError as error:
+            found.damage.append(f"{error}; or delete {twin}, which is retrained when it is asked for")
+            continue
+        found.orphans[twin] = "a reference whose training was cut off"
+        if ledger.torn:
+            _torn(ledger, found)
     return found
 
 

@@ -94,11 +94,8 @@ def rows_of(lineage: Lineage, point: Point) -> int:
     """How many rows of what is to be forgotten the lineage saw in a point's shard."""
     if point.keys:
         return len(point.keys)
-    seen: dict[str, int] = {}
-    for shard in (s for m in lineage.models for s in m.data if s.key == point.shard):
-        for c in point.classes:
-            seen[c] = max(seen.get(c, 0), shard.rows.get(c, 0))
-    return sum(seen.values())
+    seen = lineage.rows.get(point.shard, {})
+    return sum(seen.get(c, 0) for c in set(point.classes))
 
 
 def within(part: Importance, whole: Importance, where: str) -> None:

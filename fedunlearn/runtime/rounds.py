@@ -236,8 +236,8 @@ def edit(
     Raises:
         SiteError: a home failed, or edited another version than it was asked to.
     """
-    heirs, gone = [h for h in plan.heirs if h.name in cases], gone_from(family)
-    tasks = []
+    heirs, gone, tasks = [h for h in plan.heirs if h.name in cases], gone_from(family), []
+    questions = {home: question_of(plan, home, gone) for home in {h.home for h in heirs}}
     for heir in heirs:
         aim = 0.0 if heir.target == ABSENT else None
         if heir.target == AS_RETRAINED and heir.name in retrained:
@@ -253,11 +253,11 @@ def edit(
                 tuple(replace(e, means=rounded(e.means, precision)) for e in case.evidence),
                 case.own if case.own.rows else None,
                 tuple((key.split("/", 1)[1], classes) for key, classes in _weighing(heir, plan, method) if _here(key, heir)),
-                question_of(plan, heir.home, gone),
+                questions[heir.home],
                 scored.calibration,
                 aim,
                 (limit, gate.retained_drop_at_most),
-                _forgotten(heir, plan) if FORGOTTEN_AT_HEIRS in method.needs else (),
+                _forgotten(heir) if FORGOTTEN_AT_HEIRS in method.needs else (),
                 _retained(heir, plan) if RETAINED_AT_HEIRS in method.needs else (),
             )
         )
@@ -273,7 +273,7 @@ def _here(key: str, heir: Heir) -> bool:
     return key.split("/")[0] == heir.home
 
 
-def _forgotten(heir: Heir, plan: Plan) -> tuple[Lot, ...]:
+def _forgotten(heir: Heir) -> tuple[Lot, ...]:
     lots = dict.fromkeys((p.site, p.shard, selection_of(p)) for p in heir.points)
     return tuple(Lot(site, shard.split("/", 1)[1], selection) for site, shard, selection in lots)
 

@@ -67,9 +67,8 @@ def score_there(
         gone: as in `score_all`.
     """
     heads, before = family.heads, gone_from(family) if gone is None else gone
-    tasks = {
-        (h.name, heads[h.name]): Score(h.home, heads[h.name], question_of(plan, h.home, before), at_home(h)) for h in plan.heirs
-    }
+    asked = {home: question_of(plan, home, before) for home in {h.home for h in plan.heirs}}
+    tasks = {(h.name, heads[h.name]): Score(h.home, heads[h.name], asked[h.home], at_home(h)) for h in plan.heirs}
     for name, version in also.items():
         tasks.setdefault((name, version), Score(family.lineage[name].home, version, Question()))
     answers = roll.ask(backend, list(tasks.values()), Scored)

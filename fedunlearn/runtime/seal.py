@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fedunlearn.data import Selection
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.errors import InputError, StoreError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, check
 from fedunlearn.runtime.cases import changed_by, waiting
@@ -107,9 +107,9 @@ def erase_sealed(family: Family, backend: Backend) -> list[Sealed]:
         return []
     line = next(x for x in reversed(family.ledger.lines) if x.kind == "sealed")
     with family.ledger.alone():
-        for twin in references(family):
-            if not _without_sealed(family, twin):
-                shutil.rmtree(twin.folder)
+        knowing = [twin.folder for twin in references(family) if not _without_sealed(family, twin)]
+        for folder in (*knowing, *_cut_off(family)):  # of the latter nobody can say what they know
+            shutil.rmtree(folder)
         keep = tuple(sorted({v for one in (family, *references(family)) for held in needed(one).values() for v in held}))
         forgotten = _forgotten(family)
         tasks = [Seal(place, keep, forgotten.get(place, {}), line.hash) for place in late]
@@ -151,9 +151,15 @@ def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict
 
 
 def references(family: Family) -> tuple[Family, ...]:
-    """Families retrained without something, cached beside this one; those whose training was cut off are none."""
-    found = (Family(folder) for folder in _folders(family))
-    return tuple(twin for twin in found if twin.ledger.lines)
+    """Families retrained without something, cached beside this one; what was cut off or cannot be read is none."""
+    return tuple(twin for folder in _folders(family) if (twin := Family(folder)) and _trained(twin))
+
+
+def _trained(twin: Family) -> bool:
+    try:
+        return bool(twin.ledger.lines)
+    except StoreError:  # `fsck` says what is wrong with it
+        return False
 
 
 def _cut_off(family: Family) -> Iterator[Path]:

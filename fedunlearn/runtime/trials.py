@@ -34,7 +34,7 @@ class Trials:
         self.passes = 0
         self._inside: tuple[Rows, Rows] | None = None
         if set(names_in(layers, weights, head)) <= set(head.names):
-            forgotten, rest = (features(net(), head, r) if len(r) else r for r in rows)
+            forgotten, rest = (features(load(net(), weights), head, r) if len(r) else r for r in rows)
             self.passes += 1
             self._inside = None if forgotten is None or rest is None else (forgotten, rest)
 

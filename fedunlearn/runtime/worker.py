@@ -178,9 +178,9 @@ class Worker:
     def _banked(self, task: Measure) -> Importance | None:
         """Out of the bank, where the sums of whole classes of this very version, on these very rows, are in it."""
         held = Bank(self.store.folder).read(self._what(task.version, task.shard, task.statistic, task.loss))
-        excluded = self.data.exclusions.by_request.values()
         if held is None or (task.selection is not None and task.selection.samples):
             return None
+        excluded = self.data.exclusions.by_request.values()
         if task.selection is not None:
             wanted = set(task.selection.classes or held)
         elif any(s.samples or not s.classes for s in excluded):

@@ -15,6 +15,8 @@ from fedunlearn.scenario.files import of_family as of_family
 from fedunlearn.scenario.files import read_plain as read_plain
 from fedunlearn.scenario.here import workers_here as workers_here
 from fedunlearn.scenario.places import backend_of as backend_of
+from fedunlearn.scenario.places import forget as forget
+from fedunlearn.scenario.places import go_on as go_on
 from fedunlearn.scenario.places import open_worker as open_worker
 from fedunlearn.scenario.places import retrained as retrained
 from fedunlearn.scenario.places import sites_away as sites_away

@@ -55,7 +55,7 @@ def assess(
     Raises:
         InputError: no such tier, no seeds, or the line is not of an unlearning; or the family cannot be retrained.
         SiteError: homes failed or refused; names them. What others found is kept.
-        StoreError: what is kept is damaged.
+        StoreError: what is kept is damaged, or another command is at work on the family.
     """
     if tier not in TIERS:
         raise unknown("tier", tier, TIERS)
@@ -63,6 +63,11 @@ def assess(
         raise InputError(f"seeds: {seeds} retrained families, expected one or more")
     if line.kind != "unlearned":
         raise InputError(f"ledger line {line.number}: is {line.kind!r}; only what an unlearning edited is evaluated")
+    with family.ledger.alone():  # references are trained, and what is found is written
+        return _assess(family, line, tier, backend, retrained, seeds, progress)
+
+
+def _assess(family: Family, line: Line, tier: str, backend: Backend, retrained: bool, seeds: int, progress: Progress) -> Found:
     facts, found = line.body["record"]["facts"], assessed(family, line)
     request = Request.from_json(facts["request"])
     edited = {m["name"]: m for m in facts["models"] if m["status"] in (COMMITTED, PENDING)}

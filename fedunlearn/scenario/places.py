@@ -2,13 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request, discover
-from fedunlearn.runtime import Backend, Family, InProcess, Reference, Split, Worker, gone_from
+from fedunlearn.methods import Method
+from fedunlearn.runtime import (
+    Backend,
+    Family,
+    InProcess,
+    Record,
+    Reference,
+    Split,
+    Worker,
+    gone_from,
+    resume,
+    unlearn,
+    waiting_plan,
+)
 from fedunlearn.scenario.afar import train_afar
 from fedunlearn.scenario.build import refuse_own
 from fedunlearn.scenario.files import of_family
@@ -129,6 +143,56 @@ def retrained(
     twin = reference(family, scenario, request, progress, retrain=retrain, before=before)
     here = workers_here(scenario, twin)
     return Reference.of(twin, found, Split(here, away, family.id), gone, holding=set(family.places) - set(here))
+
+
+def forget(
+    family: Family,
+    request: Request,
+    method: Method,
+    backend: Backend,
+    *,
+    reference: bool = True,
+    score_at_roots: bool = False,
+    progress: Progress = lambda _: None,
+    **how: Any,
+) -> Record:
+    """`unlearn` as the family's topology says: with its gate, beside the family retrained without the data.
+
+    Args:
+        family: the family.
+        request: what is to be forgotten.
+        method: does it.
+        backend: carries tasks, as `backend_of` gives it.
+        reference: retrain a family to compare with.
+        score_at_roots: as the gate's, also where the topology does not say so.
+        progress: told, in words, what is being done.
+        how: as `unlearn` takes it.
+    """
+    gate = of_family(family).gate.gate
+    gate = replace(gate, score_at_roots=gate.score_at_roots or score_at_roots)
+    twin = partial(_twin, family, request, backend, reference, progress)
+    return unlearn(family, request, method, backend, gate, retrained=twin, progress=progress, **how)
+
+
+def go_on(
+    family: Family, backend: Backend, *, reference: bool = True, quorum: float = 1.0, progress: Progress = lambda _: None
+) -> Record:
+    """`resume`, beside the family retrained without the data.
+
+    Args:
+        family: the family.
+        backend: carries tasks, as `backend_of` gives it.
+        reference: retrain a family to compare with.
+        quorum: as in `unlearn`.
+        progress: told, in words, what is being done.
+    """
+    plan = waiting_plan(family)
+    twin = partial(_twin, family, plan.request, backend, reference, progress) if plan else None
+    return resume(family, backend, retrained=twin, quorum=quorum, progress=progress)
+
+
+def _twin(family: Family, request: Request, backend: Backend, wanted: bool, progress: Progress) -> Reference:
+    return retrained(family, of_family(family), request, backend, progress) if wanted else Reference()
 
 
 @contextmanager

@@ -50,11 +50,12 @@ def check_store(store: Store, needed: Mapping[str, str]) -> Checked:
         found.files += 1
         if path.stem not in tabled:  # those that are named were read with the manifests
             found.orphans[path] = "a table that no version names"
+    here = set(store.versions())
     for path in _files(store.folder / "carried"):
         found.files += 1
         with noting(found):
             store.read_state(path.stem)
-        if path.stem not in store.versions():
+        if path.stem not in here:
             found.orphans[path] = "what training carried along with a version that is not here"
     for path in sorted((store.folder / "shadows").glob("*/*.safetensors")):
         found.files += 1

@@ -56,7 +56,9 @@ def sweep(store: Store, keep: Collection[str], drop: Drop = lambda _what, _class
     used = _used(store, kept)
     files = sorted(store.pack("x").parent.glob("*.safetensors"))
     unused = [path for path in files if path.stem not in used]
-    shared = {path: gone for path in files if path.stem in used and (gone := _tensors(path) - used[path.stem])}
+    shared = {
+        path: gone for path in files if path.stem in used and (gone := _tensors(path).difference(*used[path.stem].values()))
+    }
     banked = [path for path in Bank(store.folder).paths() if _goes(Bank(store.folder), path, keep, drop)]
     tables = _unnamed(store, kept)
     carried = [p for p in sorted((store.folder / "carried").glob("*.safetensors")) if p.stem not in keep]
@@ -68,25 +70,25 @@ def sweep(store: Store, keep: Collection[str], drop: Drop = lambda _what, _class
         for path in lost:
             erase(path)  # in this order: a manifest before the packs that it names
         for path in shared:
-            _rewrite(store, path, kept)
+            _rewrite(store, path, used)
         for path in _unnamed(store, kept):
             erase(path)
         store.look_again()
     return found
 
 
-def _used(store: Store, versions: Collection[str]) -> dict[str, set[str]]:
-    """Pack -> tensors that these versions read from it."""
-    used: dict[str, set[str]] = {}
+def _used(store: Store, versions: Collection[str]) -> dict[str, dict[str, set[str]]]:
+    """Pack -> version -> tensors that it reads from it."""
+    used: dict[str, dict[str, set[str]]] = {}
     for version in versions:
         for tensor, pack in store.manifest(version)["packs"].items():
-            used.setdefault(pack, set()).add(tensor)
+            used.setdefault(pack, {}).setdefault(version, set()).add(tensor)
     return used
 
 
-def _rewrite(store: Store, path: Path, kept: Collection[str]) -> None:
+def _rewrite(store: Store, path: Path, used: dict[str, dict[str, set[str]]]) -> None:
     """Move what is wanted of a pack to a new one, have every manifest name that one, then erase the old one."""
-    wanted = _used(store, kept)[path.stem]  # anew: what was left of another pack may have become this one
+    wanted = set[str]().union(*used[path.stem].values())  # with what was left of another pack, if that became this one
     if wanted == _tensors(path):
         return
     with safe_open(path, framework="pt") as held:
@@ -95,8 +97,9 @@ def _rewrite(store: Store, path: Path, kept: Collection[str]) -> None:
         if hash_of(tensor) != name:
             raise StoreError(f"{path}: content of tensor {name[:12]} is damaged; {_HELP}")
     new = store.write_pack(tensors)
-    for version in (v for v in kept if path.stem in store.manifest(v)["packs"].values()):
+    for version, tensors_of in used.pop(path.stem).items():
         store.replace_pack(version, path.stem, new)
+        used.setdefault(new, {}).setdefault(version, set()).update(tensors_of)
     erase(path)
 
 

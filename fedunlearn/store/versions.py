@@ -139,8 +139,11 @@ class Store:
         name = ""
         try:
             with _opened(path) as tensor_of:
+                given = set[str]()
                 for name, content in named:
-                    found[name] = tensor_of(content)
+                    tensor = tensor_of(content)
+                    found[name] = tensor.clone() if content in given else tensor  # what is equal is there once, yet two here
+                    given.add(content)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise StoreError(
                 f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name or named[0][0]!r}: "

@@ -77,7 +77,7 @@ def test_what_cannot_be_one_pass_says_what_can(run: Run, three: Path) -> None:
         (("unlearn", "bob", "bob"), "bob (class 4) and bob (class 4) have one name or ask for the same; leave one out"),
         (("unlearn", "bob", "evee"), "unknown request 'evee'; did you mean 'eve'"),
         (("unlearn", "bob", "eve", "--classes", "1"), "bob, eve: a named request stands alone; leave out --classes"),
-        (("unlearn", "bob", "--resume"), "--resume: stands alone"),
+        (("unlearn", "bob", "--resume"), "--resume with what to forget: stands alone"),
     ):
         status, text, said = run(words[0], three, *words[1:])
         assert (status, text, message in " ".join(said.split())) == (2, "", True), (words, said)

@@ -77,6 +77,11 @@ def test_damage_is_said_and_exits_with_1(run: Run, leaving: Path) -> None:
     assert pack.stem in "".join(text.split())
     status, text, _ = run("fsck", leaving, "--json")
     assert (status, bool(json.loads(text)["damage"])) == (1, True)
+    (leaving / "scenario.yaml").unlink()
+    assert run("fsck", leaving)[0] == 1
+    status, text, said = run("gc", leaving)  # it cannot know which places are here
+    assert (status, text) == (2, "")
+    assert "scenario.yaml" in said
 
 
 def test_a_ledger_is_held_against_what_was_noted_and_what_places_know(run: Run, leaving: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedunlearn.compare import as_csv, details, notes, overview, write
+from fedunlearn.compare import as_csv, details, notes, overview, rows_of, write
 from fedunlearn.compare.cells import cells_of, lost, share, summary_of
 from fedunlearn.compare.clock import Clock
 from fedunlearn.compare.origin import HERE, joined, origin
@@ -66,7 +66,9 @@ def test_cells_are_the_means_of_the_csv_weighted_by_rows(result: dict[str, Any])
             sum(round(r["forgotten_after"] * r["rows_forgotten"]) for r in of),
             sum(int(r["rows_forgotten"]) for r in of),
         )
-        assert (cell["left"]["low"], cell["left"]["high"]) == pytest.approx((proportion(hits, n).low, proportion(hits, n).high))
+        rows_say, seeds_say = proportion(hits, n), over_seeds([r["forgotten_after"] for r in of])
+        low, high = min(rows_say.low, seeds_say.low), max(rows_say.high, seeds_say.high)
+        assert (cell["left"]["low"], cell["left"]["high"]) == pytest.approx((max(0, low), min(1, high)))
     assert seen == 4 * 2 * 3  # methods, heirs with an output, classes of both requests
 
 
@@ -109,9 +111,35 @@ def test_heirs_that_are_tested_on_the_same_rows_do_not_make_it_surer() -> None:
     assert one == two
     assert one is not None
     assert one["n"] == 200
+    assert (one["low"], one["high"]) == pytest.approx((proportion(20, 200).low, proportion(20, 200).high))
     more = share([row(), row(seed=1), row(**{"class": "1"})], "forgotten_after")
     assert more is not None
     assert more["n"] == 600
+
+
+def test_seeds_that_differ_by_more_than_chance_among_rows_make_it_less_sure() -> None:
+    far, near = (
+        share([row(seed=i, forgotten_after=v) for i, v in enumerate(values)], "forgotten_after")
+        for values in ((1, 0, 0), (0.3, 0.3, 0.3))
+    )
+    assert far is not None
+    assert near is not None
+    assert (far["low"], far["high"]) == (0, 1)
+    assert (near["low"], near["high"]) == pytest.approx((proportion(180, 600).low, proportion(180, 600).high))
+
+
+def test_what_was_trained_on_it_is_told_from_what_inherits_it() -> None:
+    rows = [row(seed=i, heir=h, depth=d, forgotten_after=left, rule="calibrated at the roots" if d else "closest")
+            for i in range(2) for h, d, left in (("root", 0, 0.4), ("a", 1, 0.02), ("b", 2, 0.06))]  # fmt: skip
+    (line,) = summary_of(rows, GATE)
+    assert line["worst"]["name"] == "root, 0"
+    assert (line["within"], line["judged"]) == (1, 3)
+    assert line["inherited"]["worst"]["name"] == "b, 0"
+    assert (line["inherited"]["within"], line["inherited"]["judged"]) == (1, 2)
+    assert line["travelled"] == [4, 6]
+    (alone,) = summary_of([row(), row(seed=1)], GATE)
+    assert alone["inherited"] == {"judged": 0, "within": 0, "worst": None, "worst_lost": None}
+    assert alone["travelled"] is None
 
 
 def test_what_is_lost_has_an_interval_over_seeds_or_none() -> None:
@@ -139,6 +167,11 @@ def test_as_retrained_is_told_by_its_distance() -> None:
     assert line["counted"] == 0
     assert line["left"] is line["worst"] is None
     assert (line["gap"]["heir"], line["gap"]["value"]) == ("b", pytest.approx(0.2))
+    few = row(target="as_retrained", heir="c", rows_forgotten=6, retrained_forgotten=1.0, forgotten_after=0.0)
+    both = [few, *(r | {"rows_forgotten": 300} for r in rows)]
+    assert summary_of(both, GATE)[0]["gap"]["heir"] == "b"  # six rows are no worst of anything where there are more
+    seeds = [row(target="as_retrained", seed=i, retrained_forgotten=0.5, forgotten_after=v) for i, v in enumerate((0.3, 0.7))]
+    assert summary_of(seeds, GATE)[0]["gap"]["value"] == pytest.approx(0.2)  # and do not cancel
     assert again["method"] == "retrained"
     assert again["gap"]["value"] == 0
 
@@ -146,6 +179,7 @@ def test_as_retrained_is_told_by_its_distance() -> None:
 def test_markdown_csv_and_json_agree(result: dict[str, Any], tmp_path: Path) -> None:
     files = {f.name: f.read_text() for f in write(result, tmp_path)}
     assert json.loads(files["result.json"]) == json.loads(json.dumps(result))
+    assert rows_of(files["rows.csv"]) == result["rows"]
     rows = list(csv.DictReader(io.StringIO(files["rows.csv"])))
     for text, plain in zip(rows, result["rows"], strict=True):
         assert {k: v for k, v in text.items() if k != "strength"} == {

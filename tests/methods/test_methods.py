@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedunlearn.data import Rows
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.methods import Case, Evidence, FIUn, calibrate, make
 from fedunlearn.methods.base import Home
 from fedunlearn.methods.calibration import beside
@@ -166,6 +166,20 @@ def test_what_was_calibrated_at_the_roots_comes_first() -> None:
     assert chosen((0.9, 0.95), None, (0.05, 0.05)) == (2, 1)
     choice = calibrate(STRENGTHS, lambda s: CURVE[int(s["step"])], (None, 0.95), 0.0, sent={"step": 5.0})
     assert choice.strength["step"] == 2  # what was sent would cost too much here
+
+
+def test_a_strength_that_breaks_the_model_is_passed_over() -> None:
+    def score(s: Mapping[str, float]) -> tuple[float, float, float]:
+        if s["step"] >= 3:
+            raise ShapeError("NaN")
+        return CURVE[int(s["step"])]
+
+    for sent in (None, {"step": 5.0}):
+        choice = calibrate(STRENGTHS, score, (0.9, 0.95), 0.0, sent=sent)
+        assert choice.strength["step"] == 2
+        assert {s["step"] for s, *_ in choice.curve} == {1, 2}
+    with pytest.raises(ShapeError, match="NaN"):
+        calibrate([{"step": 3.0}, {"step": 4.0}], score, (0.9, 0.95), 0.0)
 
 
 def test_the_percentile_is_that_of_assd() -> None:

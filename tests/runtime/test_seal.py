@@ -36,6 +36,7 @@ from fedunlearn.store.files import with_hash
 from fedunlearn.store.hashing import hash_of
 from fedunlearn.tensors import Head
 from tests.conftest import LEAVE, NORTH, snapshot
+from tests.runtime.remains import raw
 from tests.runtime.test_offline import Offline
 
 LAST = FIUn(layers="last")
@@ -63,10 +64,6 @@ def forgotten(hospitals: Scenario, trained: Path, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def after(forgotten: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(forgotten, tmp_path / "after"))
-
-
-def raw(tensor: torch.Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def contents(folder: Path, versions: dict[str, str]) -> dict[str, bytes]:
@@ -119,8 +116,20 @@ def test_cached_references_go_when_they_were_trained_on_it(hospitals: Scenario, 
     without = {Path(reference(family, hospitals, LEAVE).folder)}
     folders = set((after / "reference").iterdir())
     assert without < folders  # the other left out class 0 of one hospital only
+    cut_off = after / "reference" / "0"
+    (cut_off / "homes").mkdir(parents=True)
+    damaged = Path(shutil.copytree(next(iter(without)), after / "reference" / "1"))
+    (damaged / "ledger.jsonl").write_text("{}\n")
+    pack = next((after / "homes" / "west" / "packs").iterdir())
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[:-1])
+    told = fsck(after)
+    assert len([t for t in told.damage if f"or delete {damaged}" in t]) == 1
+    assert [t for t in told.damage if str(pack) in t]  # one damaged thing hides no other
+    assert cut_off in told.orphans
+    pack.write_bytes(whole)
     seal(family, worked(hospitals, after))
-    assert set((after / "reference").iterdir()) == without
+    assert set((after / "reference").iterdir()) == without  # of what cannot be read nobody knows what it was trained on
 
 
 def test_gc_never_erases_what_a_rollback_brings_back(hospitals: Scenario, trained: Path, after: Path) -> None:

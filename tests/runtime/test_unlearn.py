@@ -164,6 +164,8 @@ def test_objections_hold_back_that_heir_alone_and_atomic_holds_back_all(
         assert {n for n in before if family.heads[n] == before[n]} == held
         for m in records[atomic].facts["models"]:
             assert m["version_after"] in family.store(m["home"]).versions()
+    with pytest.raises(InputError, match="atomic with a quorum of 0: all heirs or none needs every place online"):
+        unlearn(family, LEAVE, "fiun", backend_of(family), atomic=True, quorum=0)
     some = {o["model"] for o in records[False].facts["objections"]}
     assert len(some) > 0
     assert {o["model"] for o in records[True].facts["objections"]} == {"shared", "parallel", "eastern", "triage", "merged"}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from fedunlearn.errors import InputError, SiteError
 from fedunlearn.evaluation import costs
@@ -95,6 +96,22 @@ def test_what_some_homes_found_is_kept_when_another_refuses(tmp_path: Path) -> N
     backend.carried.clear()
     assert assess(family, line, "quick", backend).keys() == {"one", "two"}
     assert [t.place for tasks in backend.carried for t in tasks] == ["south"]
+
+
+def test_nobody_else_changes_the_family_meanwhile(tmp_path: Path) -> None:
+    """References are trained, and what is found is written."""
+    family, backend = unlearned(SINGLE, tmp_path / "family")
+    lock, held = FileLock(f"{family.ledger.path}.lock", is_singleton=True), list[bool]()
+
+    def watched(_: Task, answer: Answer) -> Answer:
+        held.append(lock.is_locked)
+        return answer
+
+    backend.alter = watched
+    assess(family, family.ledger.lines[-1], "quick", backend)
+    assert held
+    assert all(held)
+    assert not lock.is_locked
 
 
 def test_wrong_words_and_damaged_files_are_named(tmp_path: Path) -> None:

@@ -285,3 +285,10 @@ def test_a_damaged_wish_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(InputError, match="not a task that waits for its owner"):
         Consent(tmp_path).wishes()
+    task = Survey("north", ("main",))
+    with pytest.raises(SiteError, match="owner is asked first"):
+        Consent(tmp_path / "other").check(task, str)
+    (wish,) = Consent(tmp_path / "other").wishes()
+    Consent(tmp_path / "other").approve(wish.id)
+    (tmp_path / "other" / "a.json").write_text("{}")
+    Consent(tmp_path / "other").check(task, str)  # what is allowed does not depend on other files
