@@ -92,22 +92,23 @@ class Adoption:
         tests = {p: tuple(d.held_out["test"].counts()) for p, d in places.items() if "test" in d.held_out}
         lineage = Lineage(recording.models(self.name, HOME, size), tests)
         topology = as_yaml(scenario)
-        write_atomically(self.folder / TOPOLOGY, topology)
-        version = family.store(HOME).write(weights_of(net), head_of(net, classes))
-        hashed = family.write_lineage(lineage)
-        body = {
-            "scenario": scenario.name,
-            "seed": scenario.seed,
-            "heads": {self.name: version},
-            "models": len(lineage.models),
-            "lineage": hashed,
-            "topology": blake3(topology).hexdigest(),
-            "carried": {},
-            "without": [],
-            "shape": list(shape),
-            "rows_per_second": round(recording.trained / recording.seconds, 1),
-        }
-        family.ledger.append("trained", body)
+        with family.ledger.alone():
+            write_atomically(self.folder / TOPOLOGY, topology)
+            version = family.store(HOME).write(weights_of(net), head_of(net, classes))
+            hashed = family.write_lineage(lineage)
+            body = {
+                "scenario": scenario.name,
+                "seed": scenario.seed,
+                "heads": {self.name: version},
+                "models": len(lineage.models),
+                "lineage": hashed,
+                "topology": blake3(topology).hexdigest(),
+                "carried": {},
+                "without": [],
+                "shape": list(shape),
+                "rows_per_second": round(recording.trained / recording.seconds, 1),
+            }
+            family.ledger.append("trained", body)
         fresh = Family(self.folder)
         settle(fresh, InProcess(workers(scenario, fresh)))
         return fresh
