@@ -45,7 +45,7 @@ PAPER = Paper(
         "ZRF and membership inference on training rows": "not reproduced: no number is known to compare with",
     },
     "digits of 8x8 pixels, a small CNN, three seeds, no heirs. A sub-class is one digit of a pair; it and random rows are "
-    "tested on the very rows that are forgotten, beside the retrained model.",
+    "tested on the very rows that are forgotten, beside the retrained model; chosen strengths are chosen on them, too.",
 )
 CPU = [class_cell((*OURS, MASK)), sub_cell(OURS), random_cell(OURS)]
 TEST: list[Cell] = [class_cell((OURS[0], OURS[5], MASK), classes="0"), sub_cell(OURS[:1], digits=("3",))]
