@@ -7,7 +7,7 @@ from fedunlearn.cli.console import out
 from fedunlearn.cli.draw import closeness_table, lineage_tree, plan_table, record_table
 from fedunlearn.cli.state import due, waiting_for
 from fedunlearn.lineage import Plan, Request
-from fedunlearn.runtime import Family, Record, behind, owed, pending
+from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
 
 
 def say_plan(found: Plan, cost: dict[str, Any]) -> None:
@@ -82,7 +82,9 @@ def say_family(family: Family, whole: bool = False) -> None:
         out.print(f"open: {one['id']}: {one['what']}" + (f", due {one['due']}" if one["due"] else ""), markup=False)
     for model, why in waits.items():
         out.print(f"pending: {model}: {why}; then run fedunlearn unlearn {family.folder} --resume", markup=False)
-    if late := behind(family):
+    if words := cut(family):
+        out.print(words, markup=False)
+    elif late := behind(family):
         out.print(f"not yet at {', '.join(late)}: run fedunlearn settle", markup=False)
     if late := owed(family):
         out.print(f"sealed, but not yet erased at {', '.join(late)}: run fedunlearn settle", markup=False)

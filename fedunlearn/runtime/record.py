@@ -46,6 +46,7 @@ class Record:
             "method": self.facts["method"],
             "settings": self.facts["settings"],
             "accepted_untested": self.facts["accepted_untested"],
+            "guarded": self.facts.get("guarded", {}),
             "cost": dict(self.cost),
         }
 

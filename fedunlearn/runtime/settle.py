@@ -23,8 +23,10 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0) -> None:
 
     Raises:
         SiteError: a place failed; the ledger holds all the same, and settling again finishes.
-        StoreError: another command is at work.
+        StoreError: another command is at work, or the ledger was cut.
     """
+    if words := cut(family):
+        raise StoreError(words)
     heads, excluded = family.heads, exclusions(family)
     line = family.ledger.lines[-1]
     tasks = []

@@ -140,7 +140,7 @@ def keep_assessed(family: Family, line: Line, found: Any) -> Found:
 
 
 def line_of(family: Family, request: str | None = None) -> Line:
-    """The newest unlearning, or the newest of one case.
+    """The newest unlearning, or the newest of one case that is in force; one that was rolled back if none is.
 
     Raises:
         InputError: there is none.
@@ -151,7 +151,8 @@ def line_of(family: Family, request: str | None = None) -> Line:
     asked = [line for line in lines if request in (None, line.body["request"], *names_of(line))]
     if not asked:
         raise unknown("request", request, (name for line in lines for name in names_of(line)), where="--request")
-    return asked[-1]
+    standing = [line for line in asked if line.number not in family.ledger.undone] if request else asked
+    return (standing or asked)[-1]
 
 
 def _audit(scenario: Scenario, family: Family, facts: Mapping[str, Any], edited: Mapping[str, Any]) -> Audit | None:

@@ -77,6 +77,7 @@ class _Plain(yaml.SafeLoader):
     """A key that stands twice in a mapping would silently win over the first; here it is an error.
 
     A few lines of aliases can stand for more values than memory holds, and a number of some thousand digits takes for ever.
+    A date is text, as JSON has none.
     """
 
     def get_single_node(self) -> yaml.Node | None:
@@ -115,6 +116,12 @@ def _count(node: yaml.Node, counted: dict[int, int]) -> int:
             raise _wrong(f"stands for more than {MOST_VALUES} values once its aliases are written out", node)
     counted[id(node)] = total
     return total
+
+
+_Plain.yaml_implicit_resolvers = {
+    first: [(tag, found) for tag, found in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def _wrong(what: str, node: yaml.Node) -> yaml.MarkedYAMLError:

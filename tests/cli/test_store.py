@@ -92,6 +92,9 @@ def test_a_ledger_is_held_against_what_was_noted_and_what_places_know(run: Run, 
     whole = path.read_bytes()
     path.write_bytes(whole.splitlines(keepends=True)[0])
     assert run("log", leaving)[0] == 0
+    assert "lacks ledger lines that places have acknowledged" in " ".join(run("show", leaving)[1].split())
+    status, _, said = run("settle", leaving)
+    assert (status, "lacks ledger lines that places have acknowledged" in " ".join(said.split())) == (2, True)
     status, text, _ = run("log", leaving, "--verify")
     assert (status, "lacks ledger lines that places have acknowledged" in " ".join(text.split())) == (1, True)
     status, text, _ = run("log", leaving, "--expect", last)

@@ -34,6 +34,7 @@ def held(folder: Path) -> dict[str, object]:
     for path in [p for p in found if p.endswith("place.json")]:
         mirror = json.loads(found[path])  # type: ignore[arg-type]
         assert mirror.pop("line")
+        assert mirror.pop("hash")
         found[path] = mirror
     return found
 

@@ -11,8 +11,9 @@ from fedunlearn.errors import InputError, SiteError
 from fedunlearn.evaluation import costs
 from fedunlearn.runtime import Family, rollback, unlearn
 from fedunlearn.runtime.tasks import Answer, Evaluated, Failure, Task
-from fedunlearn.scenario import assess, assessed, train, workers
+from fedunlearn.scenario import assess, assessed, line_of, train, workers
 from fedunlearn.scenario.files import parse
+from fedunlearn.store.ledger import LOCK_SECONDS
 from tests.runtime.test_evaluating import SINGLE, ZERO
 from tests.scenario.elsewhere import Counting
 
@@ -101,7 +102,8 @@ def test_what_some_homes_found_is_kept_when_another_refuses(tmp_path: Path) -> N
 def test_nobody_else_changes_the_family_meanwhile(tmp_path: Path) -> None:
     """References are trained, and what is found is written."""
     family, backend = unlearned(SINGLE, tmp_path / "family")
-    lock, held = FileLock(f"{family.ledger.path}.lock", is_singleton=True), list[bool]()
+    lock = FileLock(f"{family.ledger.path}.lock", timeout=LOCK_SECONDS, is_singleton=True)  # the very one
+    held: list[bool] = []
 
     def watched(_: Task, answer: Answer) -> Answer:
         held.append(lock.is_locked)
@@ -112,6 +114,18 @@ def test_nobody_else_changes_the_family_meanwhile(tmp_path: Path) -> None:
     assert held
     assert all(held)
     assert not lock.is_locked
+
+
+def test_a_case_is_reported_by_its_line_in_force(tmp_path: Path) -> None:
+    family, backend = unlearned(SINGLE, tmp_path / "family")
+    first = family.ledger.lines[-1]
+    unlearn(family, ZERO, "fiun", backend)
+    second = family.ledger.lines[-1]
+    assert line_of(family, ZERO.id) == second != first
+    rollback(family, backend, lift_exclusion=False)
+    assert line_of(family, ZERO.id) == first
+    rollback(family, backend, lift_exclusion=True)
+    assert line_of(family, ZERO.id) == second  # none is: the newest tells
 
 
 def test_wrong_words_and_damaged_files_are_named(tmp_path: Path) -> None:

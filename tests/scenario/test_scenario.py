@@ -11,7 +11,7 @@ import yaml
 from fedunlearn.errors import FedUnlearnError, InputError, StoreError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Family, InProcess, Reference, unlearn
-from fedunlearn.scenario import find_topology, load, of_family, reference, train, workers
+from fedunlearn.scenario import find_topology, load, of_family, read_plain, reference, train, workers
 from fedunlearn.scenario.files import parse
 from tests.conftest import LEAVE, NORTH, ROOT, snapshot
 
@@ -338,3 +338,8 @@ def test_a_family_that_lost_a_file_says_which(folder: Path) -> None:
     (folder / "scenario.yaml").unlink()
     with pytest.raises(StoreError, match=r"scenario\.yaml: missing"):
         of_family(Family(folder))
+
+
+def test_a_date_needs_no_quotes(tmp_path: Path) -> None:
+    (tmp_path / "some.yaml").write_text("requests: {leave: {classes: ['0'], due: 2026-12-01}}\n")
+    assert read_plain(tmp_path / "some.yaml") == {"requests": {"leave": {"classes": ["0"], "due": "2026-12-01"}}}
