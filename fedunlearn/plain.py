@@ -48,9 +48,14 @@ def canonical(plain: Any) -> bytes:
     return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
 
 
+def digest(plain: Any) -> str:
+    """BLAKE3 of the canonical form of plain data, 64 hexadecimal digits."""
+    return blake3(canonical(plain)).hexdigest()
+
+
 def stamped(plain: Mapping[str, Any]) -> bytes:
     """JSON of a mapping and, as `hash`, the BLAKE3 of its canonical JSON; `unstamped` is the inverse."""
-    return json.dumps({**plain, "hash": blake3(canonical(plain)).hexdigest()}, indent=1).encode()
+    return json.dumps({**plain, "hash": digest(plain)}, indent=1).encode()
 
 
 def unstamped(raw: bytes) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-import torch
+from torch.library import Library
 
 from fedunlearn.errors import InputError
 
@@ -11,7 +11,7 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_library: list[torch.library.Library] = []  # a library lives as long as it is referred to
+_library: list[Library] = []  # a library lives as long as it is referred to
 
 
 def torchvision(what: str = "this") -> ModuleType:
@@ -34,7 +34,7 @@ def torchvision(what: str = "this") -> ModuleType:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    library = Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
         library.define(schema)  # type: ignore[no-untyped-call]
     _library.append(library)

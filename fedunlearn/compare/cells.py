@@ -60,11 +60,9 @@ def share(rows: Rows, what: str) -> Plain | None:
         return None
     tests = _by([r for r in rows if r[what] is not None], "seed", "request", "class").values()
     n = sum(max(r["rows_forgotten"] for r in of) for of in tests)
-    found, each = [proportion(round(value * n), n)], [pooled(of, what, "rows_forgotten") for of in _by(rows, "seed").values()]
-    known = [v for v in each if v is not None]
-    if len(known) > 1:
-        found.append(over_seeds(known))
-    low, high = (edge(value, *(getattr(e, side) for e in found)) for edge, side in ((min, "low"), (max, "high")))
+    each = [v for of in _by(rows, "seed").values() if (v := pooled(of, what, "rows_forgotten")) is not None]
+    found = [proportion(round(value * n), n), *([over_seeds(each)] if len(each) > 1 else [])]
+    low, high = min(value, *(e.low for e in found)), max(value, *(e.high for e in found))
     return {"value": value, "low": max(0.0, low), "high": min(1.0, high), "n": n}
 
 

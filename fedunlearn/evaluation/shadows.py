@@ -53,12 +53,7 @@ class Shadows:
         Raises:
             StoreError: its file is damaged.
         """
-        path = _file(self.folder, number)
-        try:
-            weights = tensors_in(behind_hash(path.read_bytes()))
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: not a readable shadow model ({error}); delete it, and it is trained again") from error
-        return load(self.make(0), weights).eval()
+        return load(self.make(0), read_shadow(_file(self.folder, number))).eval()
 
     def margins_of(self, targets: Rows) -> Tensor:
         """What each model says to any rows, in the pool or not: margins [K, T], nats."""
@@ -97,6 +92,18 @@ class Shadows:
                 net = unlearn(net, forget, keep).eval()
             found.append(margins(logits(net, targets), targets.y))
         return torch.stack(found), self.inside[:, index]
+
+
+def read_shadow(file: Path) -> dict[str, Tensor]:
+    """Weights of one model of a pool.
+
+    Raises:
+        StoreError: the file is damaged, or gone.
+    """
+    try:
+        return tensors_in(behind_hash(file.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file}: not a readable shadow model ({error}); delete it, and it is trained again") from error
 
 
 def train_shadows(

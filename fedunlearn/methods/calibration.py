@@ -69,7 +69,7 @@ def calibrate(
     if len(strengths) == 1:
         return Choice(strengths[0], "given", ())
     rest, blind = before[1] or 0.0, aim is None or before[0] is None
-    curve, broken = list[Point](), list[tuple[Strength, ShapeError]]()
+    curve, tried, broken = list[Point](), list[Strength](), list[ShapeError]()
 
     def off(point: Point) -> float:
         return abs((point[1] or 0.0) - (aim or 0.0))
@@ -85,10 +85,11 @@ def calibrate(
         return min(within or curve, key=lambda p: (off(p) + lost(p), p[3]))
 
     def take(strength: Strength) -> None:
+        tried.append(strength)
         try:
             curve.append((strength, *score(strength)))
         except ShapeError as error:
-            broken.append((strength, error))
+            broken.append(error)
 
     if sent is not None:
         take(sent)
@@ -100,10 +101,9 @@ def calibrate(
     for strength in (s for s in strengths if s != sent):
         take(strength)
     if not curve:
-        raise broken[-1][1]
-    while len(curve) + len(broken) < most:
-        tried, known = [s for s, *_ in curve], [*(s for s, *_ in curve), *(s for s, _ in broken)]
-        new = [s for s in finer(tried, best()[0]) if s not in known][: most - len(known)]
+        raise broken[-1]
+    while len(tried) < most:
+        new = [s for s in finer([s for s, *_ in curve], best()[0]) if s not in tried][: most - len(tried)]
         if not new:
             break
         for strength in new:

@@ -1,4 +1,4 @@
-"""The one path: discover, measure, merge, apply, judge, commit.
+"""The one path: discover, measure, merge, apply, judge, commit. Long so that it is read in one go.
 
 It sees names, importances, hashes and scores; and it carries, without looking at them, the weights of those models that
 have to be measured at another site than their home (global models, and models with data at several sites).

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Lineage
-from fedunlearn.plain import canonical, loads, shaped
+from fedunlearn.plain import digest, loads, shaped
 from fedunlearn.runtime.told import checked
 from fedunlearn.store import Ledger, Store, write_atomically
 
@@ -25,7 +25,7 @@ ID = "family.id"  # by which sites that are elsewhere tell families apart
 
 def hash_of(lineage: Lineage) -> str:
     """A hash of all that a lineage says."""
-    return blake3(canonical(lineage.to_json())).hexdigest()
+    return digest(lineage.to_json())
 
 
 class _Named(TypedDict):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedunlearn.data import MIRROR
+from fedunlearn.evaluation.shadows import read_shadow
 from fedunlearn.runtime.consent import Consent
 from fedunlearn.runtime.guard import KEY, key_of
 from fedunlearn.runtime.mirror import FAMILIES, Mirror, path
@@ -24,6 +25,10 @@ def check_place(store: Store, needed: Mapping[str, str], besides: tuple[str, ...
         besides: what else may lie there.
     """
     found = check_store(store, needed)
+    for file in sorted((store.folder / SHADOWS).glob("*/*.safetensors")):
+        found.files += 1
+        with noting(found):
+            read_shadow(file)
     if (store.folder / KEY).exists():
         found.files += 1
         with noting(found):

@@ -168,9 +168,10 @@ def forget(
         progress: told, in words, what is being done.
         how: as `unlearn` takes it.
     """
-    gate = of_family(family).gate.gate
+    scenario = of_family(family)
+    gate = scenario.gate.gate
     gate = replace(gate, score_at_roots=gate.score_at_roots or score_at_roots)
-    twin = partial(_twin, family, request, backend, reference, progress)
+    twin = partial(retrained, family, scenario, request, backend, progress) if reference else None
     return unlearn(family, request, method, backend, gate, retrained=twin, progress=progress, **how)
 
 
@@ -187,12 +188,8 @@ def go_on(
         progress: told, in words, what is being done.
     """
     plan = waiting_plan(family)
-    twin = partial(_twin, family, plan.request, backend, reference, progress) if plan else None
+    twin = partial(retrained, family, of_family(family), plan.request, backend, progress) if plan and reference else None
     return resume(family, backend, retrained=twin, quorum=quorum, progress=progress)
-
-
-def _twin(family: Family, request: Request, backend: Backend, wanted: bool, progress: Progress) -> Reference:
-    return retrained(family, of_family(family), request, backend, progress) if wanted else Reference()
 
 
 @contextmanager

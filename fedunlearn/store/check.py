@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedunlearn.errors import StoreError
 from fedunlearn.store.bank import Bank
-from fedunlearn.store.files import TEMPORARY, behind_hash, tensors_in
+from fedunlearn.store.files import TEMPORARY, tensors_in
 from fedunlearn.store.hashing import hash_of, pack_name
 from fedunlearn.store.versions import Store
 
@@ -57,12 +57,6 @@ def check_store(store: Store, needed: Mapping[str, str]) -> Checked:
             store.read_state(path.stem)
         if path.stem not in here:
             found.orphans[path] = "what training carried along with a version that is not here"
-    for path in sorted((store.folder / "shadows").glob("*/*.safetensors")):
-        found.files += 1
-        try:
-            behind_hash(path.read_bytes())
-        except (OSError, ValueError) as error:
-            found.damage.append(f"{path}: not a shadow model ({error}); delete it, and it is trained again")
     bank = Bank(store.folder)
     for path in bank.paths():
         found.files += 1

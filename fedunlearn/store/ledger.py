@@ -12,13 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NotRequired
 
-from blake3 import blake3
 from filelock import FileLock, Timeout
 from pydantic import NonNegativeInt
 from typing_extensions import TypedDict
 
 from fedunlearn.errors import InputError, StoreError
-from fedunlearn.plain import canonical, loads, shaped
+from fedunlearn.plain import canonical, digest, loads, shaped
 from fedunlearn.store.files import sync_folder, write_atomically
 from fedunlearn.store.signing import Signer
 
@@ -264,7 +263,7 @@ def _plain(line: Line) -> dict[str, Any]:
 
 
 def _hash(line: Line) -> str:
-    return blake3(canonical(_plain(line))).hexdigest()
+    return digest(_plain(line))
 
 
 def _encode(line: Line) -> bytes:

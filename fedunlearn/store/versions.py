@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
 from fedunlearn.errors import StoreError, unknown
-from fedunlearn.plain import canonical, loads, shaped
+from fedunlearn.plain import canonical, digest, loads, shaped
 from fedunlearn.store.files import behind_hash, replace_atomically, tensors_in, with_hash, write_atomically
 from fedunlearn.store.hashing import hashes_of, names_of, pack_name
 from fedunlearn.store.shapes import Manifest, Table
@@ -74,7 +74,7 @@ class Store:
         content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
         if net:
             content["net"] = net
-        version = blake3(canonical(content)).hexdigest()
+        version = digest(content)
         try:
             if self.manifest_path(version).exists():
                 self.read(version)
@@ -99,7 +99,7 @@ class Store:
         mine = apart.pop(own, {})
         tables = sorted(self._write_table({"pack": pack, "tensors": named}) for pack, named in apart.items())
         manifest = {**content, "tensors": mine, "pack": own, "tables": tables}
-        data = canonical({**manifest, "hash": blake3(canonical(manifest)).hexdigest()})
+        data = canonical({**manifest, "hash": digest(manifest)})
         write_atomically(self.manifest_path(version), data)
 
     def _write_table(self, table: Mapping[str, Any]) -> str:
@@ -179,11 +179,11 @@ class Store:
                     f"it (export), or train the family anew"
                 )
             shaped(plain, Manifest)
-            whole = blake3(canonical({k: v for k, v in plain.items() if k != "hash"})).hexdigest()
+            whole = digest({k: v for k, v in plain.items() if k != "hash"})
             parts = [{"pack": plain["pack"], "tensors": plain["tensors"]}, *map(self.table, plain["tables"])]
             tensors = {n: h for part in parts for n, h in part["tensors"].items()}
             content = {k: plain[k] for k in ("format", "head", "net") if k != "net" or k in plain} | {"tensors": tensors}
-            names = blake3(canonical(content)).hexdigest()
+            names = digest(content)
             packs = {h: part["pack"] for part in parts for h in part["tensors"].values()}
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: not a manifest of a version ({error}); restore it from a backup") from error

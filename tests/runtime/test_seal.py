@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.methods import FIUn
@@ -252,7 +253,7 @@ def test_a_flipped_bit_in_any_file_is_found(forgotten: Path, tmp_path: Path) -> 
     keep_evaluations(Family.open(folder))
     store = Family.open(folder).store("west")
     store.write_state(store.versions()[0], {"moment": torch.ones(3)})
-    write_atomically(store.folder / "shadows" / "pool" / "000.safetensors", with_hash(b"a model"))
+    write_atomically(store.folder / "shadows" / "pool" / "000.safetensors", with_hash(save({"w": torch.ones(3)})))
     assert not fsck(folder).damage
     chance = random.Random(7)
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
