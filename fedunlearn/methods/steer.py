@@ -18,6 +18,11 @@ arXiv 1503.05671): forward passes only, and no row of what is forgotten. Evidenc
 each is a constraint of its own. That they are inequalities makes two roots that say the same count once, and of two that
 agree on the way but not on how far, the farther.
 
+The step stands for the mean row of a class. Rows unlike it stay, more of them at heirs that have drifted; and nothing that is
+kept needs the class's own output. So that is lowered besides, by `drop` times as many logits as the decrease that was asked
+for (D is about the margin by which the class was recognised), which can cost the rest nothing. Alone that would be a soft logit
+mask, and a single number, the bias, would bring the class back; after the step it brings back little (`steer_ablation`).
+
 Two settings make the papers' localisation and this direction one family. `weigh` says what damage is: P may also be the inverse
 diagonal Fisher of the heir's own data (SSD's yardstick), or nothing at all. `share` selects before the step, as FIUn does: only
 the weights move whose evidence most exceeds the heir's own importance, M_i / F_i, M being the maximum over roots of g^2 (what
@@ -25,7 +30,7 @@ the papers' code measures, with all rows as one batch) and F the diagonal of P^-
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -37,7 +42,7 @@ from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want
 from fedunlearn.methods.calibration import least
 from fedunlearn.methods.logit_mask import no_output
 from fedunlearn.methods.masks import top
-from fedunlearn.tensors import Tensors, equal
+from fedunlearn.tensors import Head, Tensors, equal
 
 MARGIN = 1.3  # how much farther than what was enough at the root
 FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, MARGIN, 1.6, 2.0, 2.5, 3.2, 4.0)  # to choose from at an heir
@@ -47,6 +52,7 @@ LAST, DEEP = 0.01, 0.03  # ridge of a moment, over the mean of its diagonal: for
 ROWS = 1000  # of each shard that weigh an heir; in the prototype 100 were enough for ResNet-20
 LAST_FISHER, DEEP_FISHER = 1.0, 10.0  # the same for a diagonal Fisher, which is far less even
 WEIGHED = {"moment": Want("moment", rows=ROWS), "fisher": Want("squares", rows=ROWS), "none": None}
+DROP = 2.0  # logits that a class's own output is lowered by, over the decrease
 SOFT = 1e-6  # of the diagonal: how soft the constraints are
 TIGHT = 1e-12  # relative: what is taken for met
 
@@ -60,7 +66,8 @@ class Steer(Method):
             on the heir's calibration rows or there are none of the class, and otherwise chosen on them.
         layers: "last", "all", or the names of layers; where inputs' moments weigh, linear and convolutional ones among them.
         weigh: how damage is measured: "moment" of layers' inputs, diagonal "fisher", or "none" (the length of the step).
-        share: of the weights, which may move; above 0.
+        share: of the weights, which the step may move; above 0.
+        drop: by how many logits a forgotten class's own output is lowered besides, over the decrease; 0 for the step alone.
 
     Raises:
         InputError: a setting is out of range.
@@ -70,6 +77,7 @@ class Steer(Method):
     layers: str = "last"
     weigh: str = "moment"
     share: float = 1.0
+    drop: float = DROP
     name = "steer"
     evidence = Want("sum", "masked")
     own = WEIGHED["moment"]
@@ -81,6 +89,8 @@ class Steer(Method):
             raise InputError(f"steer: factor is {self.factor!r}, expected a number from 0 up, or 'auto'")
         if not (isinstance(self.share, int | float) and 0 < self.share <= 1):
             raise InputError(f"steer: share is {self.share!r}, expected a fraction above 0, up to 1")
+        if not (isinstance(self.drop, int | float) and 0 <= self.drop < float("inf")):
+            raise InputError(f"steer: drop is {self.drop!r}, expected a number from 0 up")
         if self.weigh not in WEIGHED:
             raise unknown("weigh", self.weigh, WEIGHED, where="steer")
         object.__setattr__(self, "own", WEIGHED[self.weigh])  # no setting of its own, so that it has no field
@@ -115,6 +125,7 @@ class Steer(Method):
         """D: the least first-order decrease after which at most `LEFT` of the rows are recognised; the gap, for samples.
 
         A row or two that no reasonable step reaches (wrong labels, say) do not decide: D is at most twice what leaves `NEARLY`.
+        It is of the step alone: where the class's own output is lowered as well, less would seem to be enough.
         It is 0 where the root does not know the class, or does no better on the samples than on others: nothing is to be moved.
         """
         if not case.classes:
@@ -122,16 +133,18 @@ class Steer(Method):
         if left(weights) <= LEFT:
             return 0.0
 
+        step = replace(self, drop=0.0)
+
         @cache
         def after(decrease: float) -> float:
             (one,) = case.evidence
             at = Evidence(one.means, one.rows, one.about, decrease)
-            return left(self.edit(weights, Case((at,), case.own, case.head, case.classes), {"factor": 1.0}))
+            return left(step.edit(weights, Case((at,), case.own, case.head, case.classes), {"factor": 1.0}))
 
         return min(least(after, LEFT), AT_MOST * least(after, NEARLY))
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
-        """Take the smallest change that reaches all decreases."""
+        """Take the smallest change that reaches all decreases, and lower the outputs of forgotten classes."""
         found, far = _reached(case), -strength["factor"] if case.classes else strength["factor"]  # the labels' loss is to rise
         rows = self._rows(weights, case, found)
         if self.share < 1:
@@ -146,6 +159,11 @@ class Steer(Method):
         for name, way in ways.items():
             step = torch.tensordot(weight_of, way, 1)
             edited[name] = (weights[name].double() + far * step).to(weights[name].dtype)
+        name = case.head.names[1]
+        asked = [e for e, reach in zip(found, gram.diagonal(), strict=True) if reach > 0 and name in rows and name in e.means]
+        if asked:
+            lower = _lower(asked, case.head)
+            edited[name] = (edited[name].double() - self.drop * strength["factor"] * lower).to(weights[name].dtype)
         return edited
 
     def _rows(self, weights: Tensors, case: Case, found: Sequence[Evidence]) -> dict[str, Tensor]:
@@ -250,6 +268,12 @@ def multipliers(gram: Tensor, far: Tensor) -> Tensor:
 def _reached(case: Case) -> list[Evidence]:
     """Evidence that shares anything with the heir; of that about a class, what is about one that it has an output for."""
     return [e for e in case.evidence if e.means and (not e.about or e.about in case.head.classes)]
+
+
+def _lower(found: Sequence[Evidence], head: Head) -> Tensor:
+    """Of each output [C], the largest decrease that is asked for its class; 0 for those that stay."""
+    asked = [max((e.enough or 0.0 for e in found if e.about == c), default=0.0) for c in head.classes]
+    return torch.tensor(asked, dtype=torch.float64)
 
 
 def _within(side: Tensor, row: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def test_every_decrease_is_reached_to_first_order_with_the_least_damage(seed: in
     evidence = (*case.evidence, draw.evidence("c"))
     own = Evidence({"head.weight": case.own.means["head.weight"]}, case.own.rows)
     case = Case(evidence, own, HEAD, ("b", "c"))
-    edited = Steer().edit(weights, case, {"factor": 1.0})
+    edited = Steer(drop=0).edit(weights, case, {"factor": 1.0})
 
     def flat(one: object) -> torch.Tensor:
         w, b = (one[n] for n in HEAD.names)  # type: ignore[index]
@@ -87,7 +87,7 @@ def test_with_one_class_it_is_the_closed_form() -> None:
     means = {n: torch.randn(t.shape, generator=generator).double() for n, t in weights.items()}
     h = torch.cat([torch.randn(9, 2, generator=generator).double(), torch.ones(9, 1)], 1)
     own = Evidence({"head.weight": h.T @ h / 9}, 9)
-    edited = Steer().edit(weights, Case((Evidence(means, 5, "b", 2.0),), own, HEAD, ("b",)), {"factor": 1.3})
+    edited = Steer(drop=0).edit(weights, Case((Evidence(means, 5, "b", 2.0),), own, HEAD, ("b",)), {"factor": 1.3})
     g = torch.cat([means["head.weight"], means["head.bias"][:, None]], 1)
     a = h.T @ h / 9
     pg = g @ torch.linalg.inv(a + 0.01 * torch.trace(a) / 3 * torch.eye(3))
@@ -98,7 +98,7 @@ def test_with_one_class_it_is_the_closed_form() -> None:
 
 @pytest.mark.parametrize("weigh", ["fisher", "none"])
 def test_with_another_yardstick_it_is_the_closed_form_of_that(weigh: str) -> None:
-    draw = Draw(make("steer", {"weigh": weigh, "layers": "all"}), 4)
+    draw = Draw(make("steer", {"weigh": weigh, "layers": "all", "drop": 0}), 4)
     weights, case = draw.heir()
     edited = draw.method.edit(weights, case, {"factor": 1.3})
     (one,), fisher = case.evidence, case.own.means
@@ -112,7 +112,7 @@ def test_with_another_yardstick_it_is_the_closed_form_of_that(weigh: str) -> Non
 @pytest.mark.parametrize("weigh", ["moment", "fisher", "none"])
 @pytest.mark.parametrize("seed", range(6))
 def test_a_share_moves_the_weights_with_the_most_evidence_and_still_goes_as_far(weigh: str, seed: int) -> None:
-    draw = Draw(make("steer", {"weigh": weigh, "share": 0.4}), seed)
+    draw = Draw(make("steer", {"weigh": weigh, "share": 0.4, "drop": 0}), seed)
     weights, case = draw.heir()
     weights = {n: t.double() for n, t in weights.items()}
     (one,) = case.evidence
@@ -179,6 +179,40 @@ def test_an_heir_that_never_saw_the_class_forgets_it_and_the_number_carries_over
     assert float(kept.float().mean()) >= 0.95
 
 
+@given(st.floats(0, 5), st.floats(0.1, 3), st.integers(0, 50))
+def test_a_forgotten_classs_own_output_is_lowered_besides_and_nothing_else(drop: float, factor: float, seed: int) -> None:
+    draw = Draw(Steer(), seed)
+    weights, case = draw.heir()
+    weights = {n: t.double() for n, t in weights.items()}
+    farther = replace(draw.evidence("b"), enough=9.0)  # of another root: the farther of two that agree on the class
+    case = replace(case, evidence=(*case.evidence, farther))
+    step, both = (Steer(drop=d).edit(weights, case, {"factor": factor}) for d in (0.0, drop))
+    lowered = step["head.bias"] - both["head.bias"]
+    reached = [e for e in case.evidence if any(bool(e.means[n].any()) for n in HEAD.names)]
+    most = max((e.enough or 0.0 for e in reached), default=0.0)
+    assert lowered.tolist() == pytest.approx([0.0, drop * factor * most, 0.0])
+    assert all(torch.equal(step[n], both[n]) for n in step if n != "head.bias")
+    below = replace(case, evidence=tuple(replace(e, means={"body.weight": e.means["body.weight"]}) for e in case.evidence))
+    edited = make("steer", {"layers": "body", "drop": drop}).edit(weights, below, {"factor": factor})
+    assert torch.equal(edited["head.bias"], weights["head.bias"])
+    rows = replace(case, classes=(), evidence=tuple(replace(e, about="") for e in case.evidence))
+    of_rows = [Steer(drop=d).edit(weights, rows, {"factor": factor})["head.bias"] for d in (0.0, drop)]
+    assert torch.equal(*of_rows)
+
+
+def test_how_far_is_enough_is_a_matter_of_the_step_alone() -> None:
+    draw = Draw(Steer(), 3)
+    weights, case = draw.heir()
+    asked = replace(case, evidence=(replace(case.evidence[0], enough=None),))
+
+    def left(edited: Mapping[str, torch.Tensor]) -> float:
+        return float(torch.dist(edited["head.weight"], weights["head.weight"]) < 1 and edited["head.bias"][1] > -1e3)
+
+    found = {Steer(drop=d).enough(weights, asked, left, None) for d in (0.0, 2.0, 1e9)}
+    assert len(found) == 1
+    assert (found.pop() or 0.0) > 0
+
+
 def test_what_is_enough_is_found_by_doubling_and_halving() -> None:
     tried: list[float] = []
 
@@ -210,6 +244,8 @@ def test_factors_out_of_range_are_refused(factor: object) -> None:
 def test_other_settings_out_of_range_are_refused() -> None:
     with pytest.raises(InputError, match="steer: share is 0, expected a fraction above 0, up to 1"):
         make("steer", {"share": 0})
+    with pytest.raises(InputError, match="steer: drop is -1, expected a number from 0 up"):
+        make("steer", {"drop": -1})
     with pytest.raises(InputError, match="steer: unknown weigh 'fischer'; did you mean 'fisher'"):
         make("steer", {"weigh": "fischer"})
 
@@ -243,5 +279,6 @@ def test_a_row_that_no_step_reaches_does_not_decide_how_far_all_heirs_go(last: f
 
     enough = Steer().enough(weights, case, left, None)
     assert enough is not None
-    moved = Steer().edit(weights, replace(case, evidence=(Evidence({"head.weight": g}, 1, "b", enough),)), {"factor": 1.0})
+    told = replace(case, evidence=(Evidence({"head.weight": g}, 1, "b", enough),))
+    moved = Steer(drop=0).edit(weights, told, {"factor": 1.0})
     assert 0.95 * min(last, 2) <= float(moved["head.weight"].norm()) <= at_most
