@@ -29,7 +29,7 @@ import numpy as np
 from common import ALL, RESULTS, Part, keep, splits, trained_on
 
 from fedunlearn.cli.console import progress
-from fedunlearn.compare import Choice, Subject, as_csv, choices_of, compare, overview, requests_of
+from fedunlearn.compare import Choice, Subject, as_csv, choices_of, compare, overview, requests_of, rows_of
 from fedunlearn.compare.cells import cells_of, summary_of
 from fedunlearn.compare.origin import joined
 from fedunlearn.errors import InputError
@@ -49,6 +49,9 @@ OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 COLOURED = {"batch": 64, "schedule": "cosine"}
 SETS = (("0", "1"), ("8", "9"), ("0", "1", "2", "3"), ("3", "5", "8", "9"))
 SHARES = (0.01, 0.1)
+
+CELL = ("topology", "seed", "request", "heir", "class", "method")
+FAMILY = ("forgotten_before", "retained_before", "retrained_forgotten", "retrained_retained")  # where they are known
 
 Subjects = Iterator[Subject]  # of one seed
 
@@ -206,7 +209,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="by default hospitals")
     parser.add_argument("--size", choices=("test", "cpu"), default="cpu", help="test: one class, one seed, steer and the mask")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", default="", help="names, with commas; the whole menu by default")
+    parser.add_argument("--methods", default="", help="names, with commas; others' results are kept")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--write", action="store_true", help="keep each study's result under results/")
     splits(parser)
@@ -218,7 +221,10 @@ def main() -> None:
             continue
         result = told(name, args.size, found)
         if args.write:
-            (RESULTS / f"compare_{name}.csv").write_text(as_csv(result))  # of which `tables.py` makes cells and summary again
+            sheet, plain = RESULTS / f"compare_{name}.csv", RESULTS / f"compare_{name}.json"
+            if args.methods and plain.exists():
+                result = beside(json.loads(plain.read_text()) | {"rows": rows_of(sheet.read_text())}, result)
+            sheet.write_text(as_csv(result))  # of which `tables.py` makes cells and summary again
             keep(f"compare_{name}", {k: v for k, v in result.items() if k not in ("rows", "cells", "summary")})
         print(json.dumps(result, indent=1) if args.json else overview(result).markdown())
 
@@ -253,6 +259,28 @@ def told(name: str, size: str, found: Sequence[tuple[Subject, dict[str, Any]]]) 
         "topologies": {t: list(of.values()) for t, of in asked.items()}, "limits": {n: vars(g) for n, g in limits.items()},
         "methods": first["methods"], "reference": name not in WITHOUT_RETRAINED, "tier": "", **joined(m for _, m in found),
         "summary": summary_of(rows, limits), "cells": cells_of(rows, limits), "rows": rows,
+    }  # fmt: skip
+
+
+def beside(earlier: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """A result of some methods, in place of their rows of an earlier one of more; every row says of which commit it is.
+
+    Raises:
+        InputError: the families are not the same, so that rows cannot be compared.
+    """
+    fresh = {tuple(row[k] for k in CELL): row for row in result["rows"]}
+    same = {cell[:-1]: row for cell, row in fresh.items()}
+    for row in earlier["rows"]:
+        now = same.get(tuple(row[k] for k in CELL[:-1]), row)
+        if other := [k for k in FAMILY if None not in (now[k], row[k]) and now[k] != row[k]]:
+            cell = ", ".join(f"{row[k]}" for k in CELL[:-1])
+            raise InputError(f"{cell}: {other[0]} was {row[other[0]]}, is {now[other[0]]}: another family; run all methods")
+    names = {m["label"]: m for m in result["methods"]}
+    old = {tuple(row[k] for k in CELL): row for row in earlier["rows"]}
+    return {
+        **earlier, **joined([earlier, result]), "methods": [names.get(m["label"], m) for m in earlier["methods"]],
+        "rows": [fresh.get(cell, row) for cell, row in old.items()] + [row for cell, row in fresh.items() if cell not in old],
+        "summary": result["summary"],
     }  # fmt: skip
 
 

@@ -349,6 +349,8 @@ def export(
         raise InputError(f"{file}: is a folder; name a file in it")
     if file.exists() and not force:
         raise InputError(f"{file}: exists already; choose another name, or --force")
+    if family.ledger.sealed and name not in held.versions():
+        raise InputError(f"{model} {name[:12]}: erased; versions from before a seal are gone for good (see fedunlearn log)")
     found = held.read(name)
     meta = {"fedunlearn_model": model, "fedunlearn_version": name, "classes": ",".join(found.head.classes)}
     write_atomically(file, save(found.weights, metadata=meta))

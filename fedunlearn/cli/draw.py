@@ -90,6 +90,7 @@ def plan_table(plan: Plan) -> Table:
     table = Table(title=f"plan: forget {escape(plan.request.words())}", title_justify="left")
     for column in ("model", "home", "target", "trained on it itself", "evidence from", "weighed by", "tested"):
         table.add_column(column)
+    roots = frozenset(plan.roots)
     for h in plan.heirs:
         tested = "-" if h.target == "not_expressible" else "yes" if h.tested else "[red]no[/red]"
         lines = [f"{p.model} @ {p.shard}" + (" (other net)" if p.model in h.foreign else "") for p in h.points[:MOST_POINTS]]
@@ -99,7 +100,7 @@ def plan_table(plan: Plan) -> Table:
             h.name,
             h.home,
             MARKS[h.target],
-            "yes" if h.holds_class else "no: inherits it",
+            "yes" if h.name in roots else "no: averages or inherits it" if h.holds_class else "no: inherits it",
             points or "[red]none[/red]",
             _few([s.site for s in h.own]),
             tested,

@@ -21,7 +21,8 @@ agree on the way but not on how far, the farther.
 The step stands for the mean row of a class. Rows unlike it stay, more of them at heirs that have drifted; and nothing that is
 kept needs the class's own output. So that is lowered besides, by `drop` times as many logits as the decrease that was asked
 for (D is about the margin by which the class was recognised), which can cost the rest nothing. Alone that would be a soft logit
-mask, and a single number, the bias, would bring the class back; after the step it brings back little (`steer_ablation`).
+mask, and a single number, the bias, would bring the class back. After the step it brings back little: hence the wide `MARGIN`
+(`simulations/steer_ablation.py`).
 
 Two settings make the papers' localisation and this direction one family. `weigh` says what damage is: P may also be the inverse
 diagonal Fisher of the heir's own data (SSD's yardstick), or nothing at all. `share` selects before the step, as FIUn does: only
@@ -44,15 +45,15 @@ from fedunlearn.methods.logit_mask import no_output
 from fedunlearn.methods.masks import top
 from fedunlearn.tensors import Head, Tensors, equal
 
-MARGIN = 1.3  # how much farther than what was enough at the root
-FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, MARGIN, 1.6, 2.0, 2.5, 3.2, 4.0)  # to choose from at an heir
+MARGIN = 2.0  # how much farther than what was enough at the root
+FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.6, MARGIN, 2.5, 3.2, 4.0)  # to choose from at an heir
 LEFT = 0.02  # accuracy on the class that is taken for forgotten at a root
 NEARLY, AT_MOST = 0.1, 2.0  # what few rows need beyond twice of what leaves so little is not asked of every heir
 LAST, DEEP = 0.01, 0.03  # ridge of a moment, over the mean of its diagonal: for the last layer alone, and for others
 ROWS = 1000  # of each shard that weigh an heir; in the prototype 100 were enough for ResNet-20
 LAST_FISHER, DEEP_FISHER = 1.0, 10.0  # the same for a diagonal Fisher, which is far less even
 WEIGHED = {"moment": Want("moment", rows=ROWS), "fisher": Want("squares", rows=ROWS), "none": None}
-DROP = 2.0  # logits that a class's own output is lowered by, over the decrease
+DROP = 1.0  # logits that a class's own output is lowered by, over the decrease
 SOFT = 1e-6  # of the diagonal: how soft the constraints are
 TIGHT = 1e-12  # relative: what is taken for met
 

@@ -1,7 +1,7 @@
 """Requests as cases: what was asked, by when, and how far it is. All of it follows from the ledger."""
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
 from fedunlearn.errors import InputError
@@ -10,7 +10,8 @@ from fedunlearn.runtime.family import Family
 from fedunlearn.store import Line
 
 PLANNED, APPLIED, PENDING, SEALED, REFUSED, UNDONE = "planned", "applied", "pending", "sealed", "refused", "rolled back"
-DONE = (APPLIED, SEALED)
+NOTHING = "held by no model"
+DONE = (APPLIED, SEALED, NOTHING)
 
 Held = tuple[Line, Collection[str]]  # a ledger line, and those of its heirs that a case reaches
 
@@ -22,9 +23,11 @@ class Standing:
     Args:
         request: the request.
         state: "planned": nobody has carried it out; "applied": every heir was committed; "pending": some heirs were held
-            back or wait; "refused": the gate held back all; "sealed": it cannot be rolled back any more; "rolled back".
+            back or wait; "refused": the gate held back all; "sealed": it cannot be rolled back any more; "rolled back";
+            "held by no model": none had been trained on it.
         left: models that still hold it.
         lines: numbers of its ledger lines.
+        reached: models that those of them that are in force were about.
         overdue: whether it is not done, and its date is past.
     """
 
@@ -32,11 +35,14 @@ class Standing:
     state: str
     left: tuple[str, ...] = ()
     lines: tuple[int, ...] = ()
+    reached: frozenset[str] = frozenset()
     overdue: bool = False
 
 
 def cases(family: Family, named: Iterable[Request] = (), today: date | None = None) -> tuple[Standing, ...]:
     """Every request, in order of the first time that it was carried out.
+
+    One that was tried several times is one case: under its first name, received when it first was, due as it was last said.
 
     Args:
         family: the family.
@@ -48,17 +54,24 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
     for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
         for request, reached in carried_out(line).items():
             by_what.setdefault(request.what, []).append((line, reached))
-            asked[request.what] = request
+            asked[request.what] = _filed(asked.get(request.what, request), request)
     for request in named:
         asked.setdefault(request.what, request)
-    now = today or date.today()
+    now, undone, sealed = today or date.today(), family.ledger.undone, family.ledger.sealed.keys()
     found = []
     for what, request in asked.items():
-        state, left = _state(family, by_what.get(what, []))
+        held = by_what.get(what, [])
+        in_force = [(line, set(models)) for line, models in held if line.number not in undone]
+        state, left = _state(in_force, sealed) if in_force else (UNDONE if held else PLANNED, set())
         late = request.due is not None and date.fromisoformat(request.due) < now and (state not in DONE or bool(left))
-        numbers = tuple(line.number for line, _ in by_what.get(what, []))
-        found.append(Standing(request, state, tuple(sorted(left)), numbers, late))
+        reached = frozenset(m for _, models in in_force for m in models)
+        found.append(Standing(request, state, tuple(sorted(left)), tuple(line.number for line, _ in held), reached, late))
     return tuple(found)
+
+
+def _filed(first: Request, again: Request) -> Request:
+    """One case, asked for again."""
+    return replace(first, received=first.received or again.received, due=again.due or first.due)
 
 
 def carried_out(line: Line) -> dict[Request, Collection[str]]:
@@ -81,25 +94,32 @@ def changed_by(*lines: Line) -> tuple[str, ...]:
 
 
 def check_cases(family: Family, plan: Plan) -> None:
-    """Refuse a name that was another request's; of what is merged, what touches nothing, is carried out, or waits for a place.
+    """Refuse a name that was another request's, and what is done; of what is merged, also what touches nothing, or waits.
 
     Raises:
         InputError: says which, and what to do.
     """
     standing = {x.request.what: x for x in cases(family)}
-    waits, named = waiting(family), {x.request.id: x for x in standing.values()}
+    waits, lines = waiting(family), [x for x in family.ledger.lines if x.kind == "unlearned"]
+    named = {r.id: (r, line.number) for line in lines for r in carried_out(line)}  # under every name that a case has had
     for one in plan.request.merges or (plan.request,):
-        if (other := named.get(one.id)) and other.request.what != one.what:
+        other, number = named.get(one.id, (one, 0))
+        if other.what != one.what:
             raise InputError(
-                f"request {one.id} ({one.words()}): ledger line {other.lines[-1]} is of another request of that name "
-                f"({other.request.words()}); give this one a name of its own"
+                f"request {one.id} ({one.words()}): ledger line {number} is of another request of that name ({other.words()}); "
+                f"give this one a name of its own"
             )
-    for one in plan.request.merges:
+    for one in plan.request.merges or (plan.request,):
         known, where = standing.get(one.what), f"request {one.id} ({one.words()})"
-        if not plan.of_case(one.id):
+        reached = plan.of_case(one.id) if plan.request.merges else tuple(h.name for h in plan.heirs)
+        if plan.request.merges and not reached:
             raise InputError(f"{where}: no kept model was trained on it; there is nothing to forget, leave it out")
-        if known and known.state in DONE and not known.left:
-            raise InputError(f"{where}: is {known.state} already (ledger line {known.lines[-1]}); leave it out")
+        if known and known.state in DONE and not known.left and reached and known.reached.issuperset(reached):
+            again = f"; to do it again, fedunlearn rollback {family.folder} first" if known.state == APPLIED else ""
+            what = "leave it out" if plan.request.merges else f"no model that holds it has come since{again}"
+            raise InputError(f"{where}: is {known.state} already (ledger line {known.lines[-1]}); {what}")
+        if not plan.request.merges:
+            continue
         if known and any(model in known.left and line.number in known.lines for model, line in waits.items()):
             raise InputError(
                 f"{where}: waits for a place to be online; run fedunlearn unlearn {family.folder} --resume first, or leave "
@@ -123,18 +143,15 @@ def models_of(line: Line) -> set[str]:
     return {one["name"] for one in line.body["record"]["facts"]["models"]}
 
 
-def _state(family: Family, lines: list[Held]) -> tuple[str, set[str]]:
-    undone, sealed = family.ledger.undone, family.ledger.sealed
-    if not lines:
-        return PLANNED, set()
-    held = [(line, set(reached)) for line, reached in lines if line.number not in undone]
+def _state(held: Sequence[tuple[Line, set[str]]], sealed: Collection[int]) -> tuple[str, set[str]]:
+    """How far a case is whose ledger lines in force are these, each with the models that the case reaches; and who holds it."""
     left: set[str] = set()
     for line, reached in held:
         body = line.body
         before = left if "resumes" in body else set()
         left = (before - set(body["heads"])) | reached & {*body["pending"], *body["untouched"], *body.get("waiting", ())}
-    if not held:
-        return UNDONE, set()
+    if not any(reached for _, reached in held):
+        return NOTHING, set()
     if any(line.number in sealed and reached & set(line.body["heads"]) for line, reached in held):
         return SEALED, left
     if left:

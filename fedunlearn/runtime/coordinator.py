@@ -78,7 +78,7 @@ def unlearn(
         progress: told, in words, what is being done.
 
     Returns:
-        The record, also in the ledger; a record without models when nobody holds what is asked for (no ledger line then).
+        The record, also in the ledger; one without models when nobody holds what is asked for.
 
     Raises:
         InputError: the request, the method or a setting is wrong; nothing was changed.
@@ -135,7 +135,11 @@ def carry_out(
         raise unknown("precision", doing.precision, PRECISIONS)
     roll = Roll(_needed(family.lineage, plan, method), doing.quorum)
     if not plan.heirs:
-        return Record(_facts(plan, doing, [], [], roll, {}), {"seconds": 0.0})
+        idle = {"seconds": 0.0, "measure_seconds": 0.0, "evaluation_seconds": {}, "rows_read": 0, "bytes_up": 0}
+        record = Record(_facts(plan, doing, [], [], roll, {}), idle)
+        _commit(family, doing, request, record)  # that nobody held it is an answer to the request, too
+        settle(family, backend, doing.quorum)
+        return record
     progress(f"measuring {request.words()} at {len(plan.points)} points, scoring {len(plan.heirs)} heirs")
     found = measure(family, plan, method, backend, roll, doing.then, doing.precision)
     measured = time.perf_counter()

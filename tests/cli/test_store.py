@@ -39,6 +39,12 @@ def test_a_case_from_the_request_to_the_seal(run: Run, leaving: Path) -> None:
     assert "sealed: leave" in run("show", leaving)[1]
     status, _, said = run("rollback", leaving)
     assert (status, "was sealed on" in " ".join(said.split())) == (2, True)
+    first = Family.open(leaving).ledger.lines[0].body["heads"]["eastern"]
+    status, _, said = run("export", leaving, "eastern", leaving / "old.safetensors", "--version", first[:12])
+    assert (status, "erased; versions from before a seal are gone" in " ".join(said.split())) == (2, True)
+    status, _, said = run("report", leaving, "--tier", "full", "--no-reference")
+    assert (status, "which are erased since it was sealed on" in " ".join(said.split())) == (2, True)
+    assert run("report", leaving)[0] == 0
     status, text, _ = run("fsck", leaving)
     assert (status, "0 damaged, 0 that nothing needs" in text) == (0, True)
     lines = json.loads(run("log", leaving, "--verify", "--json")[1])["lines"]

@@ -11,15 +11,15 @@ def test_steer_ablation(tmp_path: Path) -> None:
     rows = run("steer_ablation.py", tmp_path)["rows"]
     assert {r["name"] for r in rows} == {"shared", "parallel", "eastern", "merged"}
     settings = {r["setting"]: [s for s in rows if s["setting"] == r["setting"]] for r in rows}
-    assert set(settings) == {"factor 1.3", "factor 1.3, and the drop", "the drop alone", "rewrite"}
-    step, both, drop = (settings[s] for s in ("factor 1.3", "factor 1.3, and the drop", "the drop alone"))
+    assert set(settings) == {"factor 2.0", "factor 2.0, and the drop", "the drop alone", "rewrite"}
+    step, both, drop = (settings[s] for s in ("factor 2.0", "factor 2.0, and the drop", "the drop alone"))
     assert [r["raised"] for r in step] == pytest.approx([r["raised"] for r in both])  # a drop is what a raise takes back
     assert all(d["raised"] >= d["forgotten_before"] > b["raised"] for d, b in zip(drop, both, strict=True))
     assert all(b["forgotten_after"] <= s["forgotten_after"] for b, s in zip(both, step, strict=True))
     before = {r["name"]: r["forgotten_before"] for r in settings["rewrite"]}
     for of in settings.values():  # copies of one family
         assert {r["name"]: r["forgotten_before"] for r in of} == before
-        assert all(r["strength"] in ({"factor": 1.3}, {}) for r in of)
+        assert all(r["strength"] in ({"factor": 2.0}, {}) for r in of)
 
 
 @pytest.mark.slow

@@ -1,0 +1,73 @@
+"""A request is one case, however often it is tried, and what is done is not done again."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from fedunlearn.errors import InputError
+from fedunlearn.lineage import Request
+from fedunlearn.methods import make
+from fedunlearn.report import document, page
+from fedunlearn.runtime import Family, InProcess, cases, fsck, rollback, seal, unlearn
+from fedunlearn.runtime.cases import Standing
+from fedunlearn.scenario import Scenario, line_of, workers
+from tests.conftest import snapshot
+from tests.runtime.test_merged import FREE
+
+IDLE = make("steer", {"factor": 0})  # changes nothing, and is refused
+ASKED = Request(("3",), id="leave-3", received="2026-11-01", due="2026-12-01")
+
+
+@pytest.fixture
+def backend(hospitals: Scenario, family: Family) -> InProcess:
+    return InProcess(workers(hospitals, family))
+
+
+def the_one(folder: Path, today: date = date(2026, 11, 30)) -> Standing:
+    (found,) = cases(Family.open(folder), today=today)
+    return found
+
+
+def test_a_second_try_is_the_same_case_with_its_name_and_dates(family: Family, folder: Path, backend: InProcess) -> None:
+    unlearn(family, ASKED, IDLE, backend)
+    assert the_one(folder).state == "refused"
+    unlearn(Family.open(folder), Request(("3",)), IDLE, backend)
+    assert the_one(folder).request == ASKED
+    assert len(the_one(folder).lines) == 2
+    assert the_one(folder, date(2026, 12, 2)).overdue
+    unlearn(Family.open(folder), Request(("3",), id="again", received="2026-11-20", due="2027-01-15"), "fiun", backend, FREE)
+    found = the_one(folder, date(2026, 12, 2))
+    assert (found.request.id, found.request.received, found.request.due) == ("leave-3", "2026-11-01", "2027-01-15")
+    assert (found.state, found.overdue) == ("applied", False)
+    with pytest.raises(InputError, match=r"request again \(class 5\): ledger line 3 is of another request of that name"):
+        unlearn(Family.open(folder), Request(("5",), id="again"), "fiun", backend, FREE)
+
+
+def test_what_is_applied_is_not_edited_again_until_it_is_rolled_back(family: Family, folder: Path, backend: InProcess) -> None:
+    unlearn(family, ASKED, "fiun", backend, FREE)
+    before = snapshot(folder)
+    with pytest.raises(InputError, match=r"is applied already \(ledger line 1\); no model .*; to do it again, .* rollback"):
+        unlearn(Family.open(folder), Request(("3",), id="other"), "logit_mask", backend, FREE)
+    assert snapshot(folder) == before
+    rollback(Family.open(folder), backend, lift_exclusion=True)
+    assert unlearn(Family.open(folder), ASKED, "fiun", backend, FREE).accepted
+    seal(Family.open(folder), backend)
+    with pytest.raises(InputError, match=r"is sealed already \(ledger line 3\); no model that holds it has come since$"):
+        unlearn(Family.open(folder), ASKED, "fiun", backend, FREE)
+
+
+def test_that_nobody_held_it_is_an_answer_and_in_the_ledger(family: Family, folder: Path, backend: InProcess) -> None:
+    nobody = Request(("0",), sites=("west",), id="nobody", due="2026-11-01")
+    heads = dict(family.heads)
+    record = unlearn(family, nobody, "fiun", backend)
+    assert record.nothing
+    assert Family.open(folder).heads == heads
+    assert (the_one(folder).state, the_one(folder).overdue, the_one(folder).lines) == ("held by no model", False, (1,))
+    now = Family.open(folder)
+    assert "nobody" in page(document(now, line_of(now, "nobody"), {}))
+    assert not fsck(folder).damage
+    with pytest.raises(InputError, match="nothing to roll back"):
+        rollback(now, backend, lift_exclusion=True)
+    assert unlearn(Family.open(folder), nobody, "fiun", backend).nothing
+    assert the_one(folder).lines == (1, 2)
