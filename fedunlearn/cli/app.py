@@ -241,6 +241,8 @@ def unlearn(
     accept_untested: Annotated[str | None, typer.Option(help="commit what could not be tested, for this reason")] = None,
     score_at_roots: AtRoots = False,
     reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
+    case: Annotated[str, typer.Option(help="name of the case, where the scenario has none; else made of what is asked")] = "",
+    received: Annotated[str | None, typer.Option(help="date that it came in; by default today")] = None,
     due: Annotated[str | None, typer.Option(help="date by which it must be done")] = None,
     precision: Annotated[str, typer.Option(help="of evidence on its way: float64, float32 or bfloat16")] = "float64",
     quorum: Annotated[float, typer.Option(help="least share of the places that must be online; the others' heirs wait")] = 1.0,
@@ -258,12 +260,13 @@ def unlearn(
     quorum, named = 0.0 if skip_offline else quorum, bool(classes or samples or sites or since or requests)
     if resume:
         said = {"what to forget": named, "--method": method != "fiun", "--set": settings, "--atomic": atomic, "--due": due}
+        said |= {"--case": case, "--received": received}
         said |= {"--accept-untested": accept_untested, "--score-at-roots": score_at_roots, "--reason": reason}
         if wrong := [what for what, given in (said | {"--precision": precision != "float64"}).items() if given]:
             raise InputError(f"--resume with {', '.join(wrong)}: stands alone; what it goes on with is in the ledger")
     if flower.asked(backend, federation):
         request_ = {"classes": classes, "samples": samples, "sites": sites, "since": since, "due": due}
-        request_ |= {"request": ",".join(requests or ())}
+        request_ |= {"request": ",".join(requests or ()), "case": case, "received": received}
         how = {"method": method, "settings": _pairs(settings), "reference": not no_reference, "atomic": atomic}
         how |= {"accept_untested": accept_untested, "reason": reason, "quorum": quorum, "precision": precision}
         how |= {"score_at_roots": score_at_roots, "resume": resume}
@@ -274,7 +277,7 @@ def unlearn(
             record = go_on(family, carrier, reference=not no_reference, quorum=quorum, progress=say)
     else:
         family = _open(folder)
-        asked = _request(of_family(family), classes, samples, sites, since, requests or (), due)
+        asked = _request(of_family(family), classes, samples, sites, since, requests or (), due, received, case)
         chosen = make(method, _pairs(settings))
         with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
             record = forget(

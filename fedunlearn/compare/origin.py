@@ -37,7 +37,7 @@ def joined(origins: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _each(between: str, texts: Iterable[str]) -> str:
-    return between.join(dict.fromkeys(texts))
+    return between.join(dict.fromkeys(one for text in texts for one in text.split(between)))  # some are joined themselves
 
 
 def _version(name: str) -> str:

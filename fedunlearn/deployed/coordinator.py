@@ -134,7 +134,10 @@ def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, sa
     if order.resume:
         return _record(go_on(family, both, reference=order.reference, quorum=order.quorum, progress=say))
     named = tuple(name for each in order.request.split(",") if (name := each.strip()))
-    asked = request_of(scenario, order.classes, order.samples, order.sites, order.since or None, named, order.due or None)
+    asked = request_of(
+        scenario, order.classes, order.samples, order.sites, order.since or None, named, order.due or None,
+        order.received or None, order.case,
+    )  # fmt: skip
     record = forget(
         family,
         asked,

@@ -29,6 +29,8 @@ class Order:
             "seal", the id of one in force; empty for all. For "assess", the id of one that was carried out; empty for the
             newest.
         due: date by which it must be done.
+        received: date that it came in; empty for today.
+        case: name of the case, where the scenario has none for it.
         method: name of a method.
         settings: of the method, as JSON text: names and texts.
         reference: for "unlearn" and "assess": retrain the family at its sites without the data, to compare with.
@@ -57,6 +59,8 @@ class Order:
     since: str = ""
     request: str = ""
     due: str = ""
+    received: str = ""
+    case: str = ""
     method: str = "fiun"
     settings: str = "{}"
     reference: bool = False

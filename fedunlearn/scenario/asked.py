@@ -17,6 +17,8 @@ def request_of(
     since: str | None = None,
     named: Sequence[str] = (),
     due: str | None = None,
+    received: str | None = None,
+    case: str = "",
 ) -> Request:
     """A request, received today unless its scenario says otherwise.
 
@@ -28,24 +30,29 @@ def request_of(
         since: only what entered training from this model on.
         named: requests that the scenario names, several of them to be carried out in one pass; they stand alone.
         due: date by which it must be done.
+        received: date that it came in.
+        case: its name, where the scenario has none for it; by default derived from what is asked.
 
     Raises:
         InputError: the scenario names no such request, one is named and described too, or several cannot be merged.
     """
-    if named and (classes or samples or sites or since):
+    if named and (classes or samples or sites or since or case):
         raise InputError(
-            f"{', '.join(named)}: a named request stands alone; leave out --classes, --samples, --sites and --since"
+            f"{', '.join(named)}: a named request stands alone; leave out --classes, --samples, --sites, --since and --case"
         )
+    if case in scenario.requests:
+        raise InputError(f"--case {case}: is a request that the scenario names; ask for it by its name alone")
     found = []
     for name in named:
         if name not in scenario.requests:
             raise unknown("request", name, scenario.requests)
         one = scenario.requests[name].request(name)
-        found.append(replace(one, due=due or one.due, received=one.received or date.today().isoformat()))
+        found.append(replace(one, due=due or one.due, received=received or one.received or date.today().isoformat()))
     if found:
         return found[0] if len(found) == 1 else Request(merges=tuple(found))
 
     def listed(text: str) -> tuple[str, ...]:
         return tuple(v.strip() for v in text.split(",") if v.strip())
 
-    return Request(listed(classes), listed(samples), listed(sites), since, received=date.today().isoformat(), due=due)
+    received = received or date.today().isoformat()
+    return Request(listed(classes), listed(samples), listed(sites), since, id=case, received=received, due=due)

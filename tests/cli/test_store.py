@@ -1,6 +1,7 @@
 """Keeping, proving and erasing, as it is typed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,23 @@ def test_what_is_not_done_in_time_is_overdue(run: Run, folder: Path) -> None:
     (one,) = json.loads(run("show", folder, "--requests", "--json")[1])["requests"]
     assert (one["state"] in ("refused", "pending"), one["overdue"]) == (True, True)
     assert "OVERDUE" in run("show", folder, "--requests")[1]
+
+
+def test_a_case_that_no_scenario_names_has_a_name_and_dates(run: Run, folder: Path) -> None:
+    words = ("--no-reference", "--case", "erasure-7", "--received", "2001-01-03", "--due", "2001-01-31")
+    assert run("unlearn", folder, "--classes", "0", *words)[0] == 0
+    (one,) = (x for x in json.loads(run("show", folder, "--requests", "--json")[1])["requests"] if x["lines"])
+    assert (one["id"], one["received"], one["due"], one["state"]) == ("erasure-7", "2001-01-03", "2001-01-31", "applied")
+    assert run("report", folder, "--request", "erasure-7")[0] == 0
+    for wrong, says in (
+        (("leave", "--case", "x"), "leave: a named request stands alone; leave out .* --case"),
+        (("--classes", "1", "--case", "leave"), "--case leave: is a request that the scenario names"),
+        (("--classes", "1", "--received", "soon"), "received 'soon': expected a date like"),
+        (("--resume", "--case", "x"), "--resume with --case: stands alone"),
+    ):
+        status, _, said = run("unlearn", folder, *wrong)
+        assert status == 2
+        assert re.search(says, " ".join(said.split()))
 
 
 def test_gc_says_first_and_erases_then(run: Run, leaving: Path) -> None:
