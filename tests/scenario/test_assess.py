@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from fedunlearn.errors import InputError, SiteError
 from fedunlearn.evaluation import costs
+from fedunlearn.methods import make
 from fedunlearn.runtime import Family, rollback, unlearn
 from fedunlearn.runtime.tasks import Answer, Evaluated, Failure, Task
 from fedunlearn.scenario import assess, assessed, line_of, train, workers
@@ -119,13 +120,15 @@ def test_nobody_else_changes_the_family_meanwhile(tmp_path: Path) -> None:
 def test_a_case_is_reported_by_its_line_in_force(tmp_path: Path) -> None:
     family, backend = unlearned(SINGLE, tmp_path / "family")
     first = family.ledger.lines[-1]
-    unlearn(family, ZERO, "fiun", backend)
-    second = family.ledger.lines[-1]
-    assert line_of(family, ZERO.id) == second != first
-    rollback(family, backend, lift_exclusion=False)
-    assert line_of(family, ZERO.id) == first
     rollback(family, backend, lift_exclusion=True)
-    assert line_of(family, ZERO.id) == second  # none is: the newest tells
+    assert line_of(family, ZERO.id) == first  # none is: the newest tells
+    unlearn(family, ZERO, make("steer", {"factor": 0}), backend)
+    refused = family.ledger.lines[-1]
+    unlearn(family, ZERO, "logit_mask", backend)
+    applied = family.ledger.lines[-1]
+    assert line_of(family, ZERO.id) == applied
+    rollback(family, backend, lift_exclusion=False)
+    assert line_of(family, ZERO.id) == refused
 
 
 def test_wrong_words_and_damaged_files_are_named(tmp_path: Path) -> None:
