@@ -45,8 +45,9 @@ from fedunlearn.methods.logit_mask import no_output
 from fedunlearn.methods.masks import top
 from fedunlearn.tensors import Head, Tensors, equal
 
-MARGIN = 2.0  # how much farther than what was enough at the root
-FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.6, MARGIN, 2.5, 3.2, 4.0)  # to choose from at an heir
+MARGIN = 2.0  # how much farther than what was enough at the root, for the last layer alone
+DEEP_MARGIN = 1.3  # the same for others: there the step is no longer small, and four classes at once would cost points
+FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, DEEP_MARGIN, 1.6, MARGIN, 2.5, 3.2, 4.0)
 LEFT = 0.02  # accuracy on the class that is taken for forgotten at a root
 NEARLY, AT_MOST = 0.1, 2.0  # what few rows need beyond twice of what leaves so little is not asked of every heir
 LAST, DEEP = 0.01, 0.03  # ridge of a moment, over the mean of its diagonal: for the last layer alone, and for others
@@ -63,8 +64,9 @@ class Steer(Method):
     """Directions from the roots, the smallest change that follows them at every heir.
 
     Args:
-        factor: the decrease to reach, over what was enough at the root; "auto" is `MARGIN` where it keeps to the gate's limits
-            on the heir's calibration rows or there are none of the class, and otherwise chosen on them.
+        factor: the decrease to reach, over what was enough at the root; "auto" is `MARGIN` (`DEEP_MARGIN` for other layers)
+            where it keeps to the gate's limits on the heir's calibration rows or there are none of the class, and otherwise
+            one of `FACTORS`, chosen on them.
         layers: "last", "all", or the names of layers; where inputs' moments weigh, linear and convolutional ones among them.
         weigh: how damage is measured: "moment" of layers' inputs, diagonal "fisher", or "none" (the length of the step).
         share: of the weights, which the step may move; above 0.
@@ -120,7 +122,8 @@ class Steer(Method):
 
     def sent(self, case: Case) -> Strength | None:
         """What was enough at the root; for classes, which are to vanish, with a margin."""
-        return {"factor": float(self.factor) if self.factor != "auto" else MARGIN if case.classes else 1.0}
+        margin = MARGIN if self.layers == "last" else DEEP_MARGIN
+        return {"factor": float(self.factor) if self.factor != "auto" else margin if case.classes else 1.0}
 
     def enough(self, weights: Tensors, case: Case, left: Callable[[Tensors], float], gap: float | None) -> float | None:
         """D: the least first-order decrease after which at most `LEFT` of the rows are recognised; the gap, for samples.
