@@ -15,6 +15,7 @@ from fedunlearn.importance import measure
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import METHODS, FIUn, Steer, make
 from fedunlearn.methods.calibration import KEPT, MOST
+from fedunlearn.methods.steer import MARGIN
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, Record, unlearn
 from fedunlearn.runtime.merging import merge
@@ -95,7 +96,7 @@ def test_steer_forgets_where_no_row_of_the_class_is(request_: Request, family: F
     for name in HEIRS:
         m = by_name(record)[name]
         assert m["rule"] == "calibrated at the roots; no row tells what is left here"
-        assert m["strength"] == {"factor": 1.3}
+        assert m["strength"] == {"factor": MARGIN}
         assert m["forgotten_before"] >= 0.6  # type: ignore[operator]
         assert m["forgotten_after"] <= 0.02  # type: ignore[operator]
         assert m["retained_before"] - m["retained_after"] <= 0.01  # type: ignore[operator]

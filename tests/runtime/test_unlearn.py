@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedunlearn.data import MIRROR
 from fedunlearn.errors import ExcludedError, InputError, SiteError
 from fedunlearn.evaluation import Gate
 from fedunlearn.importance import Importance, measure, pool
@@ -184,14 +185,18 @@ def test_an_heir_that_shares_nothing_of_the_edited_layers_is_left_untouched_and_
     assert by_name(record)["eastern"]["status"] == "committed"
 
 
-def test_a_known_class_that_nobody_holds_changes_nothing(family: Family, backend_of: BackendOf) -> None:
+def test_a_known_class_that_nobody_holds_changes_no_model(family: Family, backend_of: BackendOf) -> None:
     lineage = family.lineage
     head = (*lineage["shared"].head, "none")
     shared = replace(lineage["shared"], head=head)
     family.write_lineage(replace(lineage, models=tuple(shared if m.name == "shared" else m for m in lineage.models)))
-    opened, before = Family.open(family.folder), snapshot(family.folder)
+    opened, before = Family.open(family.folder), snapshot(family.folder / "homes")
+    heads = dict(opened.heads)
     assert unlearn(opened, Request(classes=("none",)), "fiun", backend_of(opened)).nothing
-    assert snapshot(family.folder) == before
+    assert Family.open(family.folder).heads == heads
+    after = snapshot(family.folder / "homes")
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert {Path(name).name for name in changed} == {MIRROR}
 
 
 def test_samples_are_measured_where_they_lie_and_untested_where_they_do_not(family: Family, backend_of: BackendOf) -> None:
