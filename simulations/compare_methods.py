@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="by default hospitals")
     parser.add_argument("--size", choices=("test", "cpu"), default="cpu", help="test: one class, one seed, steer and the mask")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", default="", help="names, with commas; others' results are kept")
+    parser.add_argument("--methods", default="", help="names, with commas, others' results are kept; the whole menu by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--write", action="store_true", help="keep each study's result under results/")
     splits(parser)

@@ -82,8 +82,8 @@ def one(seed: int, forget: tuple[str, ...], choices: dict[str, Method]) -> list[
         train(scenario, Path(folder) / "trained")
         for choice, method in choices.items():
             family = Family.open(Path(shutil.copytree(Path(folder) / "trained", Path(folder) / "copy")))
-            record = unlearn(family, Request(classes=forget), method, InProcess(workers(scenario, family)), scenario.gate.gate)
             places = workers(scenario, family)
+            record = unlearn(family, Request(classes=forget), method, InProcess(places), scenario.gate.gate)
             for m in record.facts["models"]:
                 said = {"seed": seed, "classes": ", ".join(forget), "setting": choice}
                 rows.append(

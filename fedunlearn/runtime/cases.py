@@ -1,7 +1,7 @@
 """Requests as cases: what was asked, by when, and how far it is. All of it follows from the ledger."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from fedunlearn.errors import InputError
@@ -29,6 +29,7 @@ class Standing:
         lines: numbers of its ledger lines.
         reached: models that those of them that are in force were about.
         overdue: whether it is not done, and its date is past.
+        names: every name that it has had -> the last of its ledger lines under that name.
     """
 
     request: Request
@@ -37,6 +38,7 @@ class Standing:
     lines: tuple[int, ...] = ()
     reached: frozenset[str] = frozenset()
     overdue: bool = False
+    names: Mapping[str, int] = field(default_factory=dict)
 
 
 def cases(family: Family, named: Iterable[Request] = (), today: date | None = None) -> tuple[Standing, ...]:
@@ -51,10 +53,12 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
     """
     by_what: dict[tuple[object, ...], list[Held]] = {}
     asked: dict[tuple[object, ...], Request] = {}
+    names: dict[tuple[object, ...], dict[str, int]] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
         for request, reached in carried_out(line).items():
             by_what.setdefault(request.what, []).append((line, reached))
             asked[request.what] = _filed(asked.get(request.what, request), request)
+            names.setdefault(request.what, {})[request.id] = line.number
     for request in named:
         asked.setdefault(request.what, request)
     now, undone, sealed = today or date.today(), family.ledger.undone, family.ledger.sealed.keys()
@@ -65,7 +69,8 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
         state, left = _state(in_force, sealed) if in_force else (UNDONE if held else PLANNED, set())
         late = request.due is not None and date.fromisoformat(request.due) < now and (state not in DONE or bool(left))
         reached = frozenset(m for _, models in in_force for m in models)
-        found.append(Standing(request, state, tuple(sorted(left)), tuple(line.number for line, _ in held), reached, late))
+        lines = tuple(line.number for line, _ in held)
+        found.append(Standing(request, state, tuple(sorted(left)), lines, reached, late, names.get(what, {})))
     return tuple(found)
 
 
@@ -100,14 +105,12 @@ def check_cases(family: Family, plan: Plan) -> None:
         InputError: says which, and what to do.
     """
     standing = {x.request.what: x for x in cases(family)}
-    waits, lines = waiting(family), [x for x in family.ledger.lines if x.kind == "unlearned"]
-    named = {r.id: (r, line.number) for line in lines for r in carried_out(line)}  # under every name that a case has had
+    waits, named = waiting(family), {name: x for x in standing.values() for name in x.names}
     for one in plan.request.merges or (plan.request,):
-        other, number = named.get(one.id, (one, 0))
-        if other.what != one.what:
+        if (other := named.get(one.id)) and other.request.what != one.what:
             raise InputError(
-                f"request {one.id} ({one.words()}): ledger line {number} is of another request of that name ({other.words()}); "
-                f"give this one a name of its own"
+                f"request {one.id} ({one.words()}): ledger line {other.names[one.id]} is of another request of that name "
+                f"({other.request.words()}); give this one a name of its own"
             )
     for one in plan.request.merges or (plan.request,):
         known, where = standing.get(one.what), f"request {one.id} ({one.words()})"

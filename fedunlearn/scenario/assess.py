@@ -76,13 +76,14 @@ def _assess(family: Family, line: Line, tier: str, backend: Backend, retrained: 
     todo = {
         t: [h for h in heirs if _retrained_in(found.get(h.name, {}).get(t)) < least] for t in TIERS[: TIERS.index(tier) + 1]
     }
-    scenario, sealed = of_family(family), family.ledger.sealed.get(line.number)
-    if any(todo.values()) and sealed is not None:
-        raise InputError(
-            f"{tier} of request {line.body['request']}: it compares with the versions from before, which are erased since it "
-            f"was sealed on {sealed.time[:10]} (ledger line {sealed.number}); take it before a seal. What was taken is reported"
-        )
+    scenario = of_family(family)
     if any(todo.values()):
+        if (sealed := family.ledger.sealed.get(line.number)) is not None:
+            raise InputError(
+                f"{tier} of request {line.body['request']}: it compares with the versions from before, which are erased since "
+                f"it was sealed on {sealed.time[:10]} (ledger line {sealed.number}); take it before a seal. What was taken is "
+                f"reported"
+            )
         seeded = [scenario.model_copy(update={"seed": scenario.seed + i}) for i in range(least)]
         references = [retrain(family, one, request, backend, progress, before=line.number) for one in seeded]
         gone = gone_from(family, line.number)
