@@ -39,7 +39,7 @@ class Rows:
             raise InputError(
                 f"data: labels run from {int(self.y.min())} to {int(self.y.max())}, but there are {len(self.classes)} classes"
             )
-        if self.x.is_floating_point() and not bool(torch.isfinite(self.x).all()):
+        if self.x.is_floating_point() and not _finite(self.x):
             raise InputError("data: some inputs are NaN or infinite")
 
     @classmethod
@@ -62,8 +62,10 @@ class Rows:
         return named[self.y].nonzero()[:, 0]
 
     def take(self, rows: Sequence[int] | Tensor) -> "Rows":
-        """These rows, in this order."""
+        """These rows, in this order; the same rows themselves where that is all of them as they stand."""
         index = torch.as_tensor(rows, dtype=torch.int64)
+        if torch.equal(index, torch.arange(len(self))):
+            return self
         return Rows(self.x[index], self.y[index], tuple(map(self.keys.__getitem__, index.tolist())), self.classes)
 
     def of(self, classes: Collection[str]) -> "Rows":
@@ -92,6 +94,11 @@ class Rows:
         return Rows(here.x, output[here.y], here.keys, tuple(head))
 
 
+def _finite(x: Tensor) -> bool:
+    """Whether no element is NaN or infinite: their sum says so in one pass, unless it overflows."""
+    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
+
+
 def joined(parts: Sequence[Rows]) -> Rows:
     """Several sets of rows of the same classes, one after another.
 
@@ -102,5 +109,7 @@ def joined(parts: Sequence[Rows]) -> Rows:
         raise InputError("data: nothing to join")
     if len({p.classes for p in parts}) > 1:
         raise InputError(f"data: sets of different classes cannot be joined: {sorted({p.classes for p in parts})}")
+    if len(parts) == 1:
+        return parts[0]
     keys = tuple(k for p in parts for k in p.keys)
     return Rows(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]), keys, parts[0].classes)

@@ -1,11 +1,13 @@
 """Loaders of the image sets that the topologies beside this file use: an example of a user's own loader.
 
 They read the folder that `--data` or FEDUNLEARN_DATA names, through the `load_shared.py` that lies in it. Coloured images come
-out as [N, 3, 32, 32], normalised with the usual means and deviations, grey ones as [N, 28, 28] between 0 and 1.
+out as [N, 3, 32, 32], normalised with the usual means and deviations, grey ones as [N, 28, 28] between 0 and 1. Each is read
+once a process: a comparison opens its data for every method.
 """
 
 import importlib.util
 import os
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -14,18 +16,21 @@ import numpy as np
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+@cache
 def cifar10(part: str) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """CIFAR-10: 20,000 images to train on, or the 10,000 to test on."""
     images, labels, classes = _loader().load("cifar10", part)
     return _coloured(images), labels, list(classes), _keys(part, len(labels))
 
 
+@cache
 def cifar100(part: str) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """CIFAR-100: 50,000 images to train on, or the 10,000 to test on."""
     images, labels, classes = _loader().load("cifar100", part)
     return _coloured(images), labels, list(classes), _keys(part, len(labels))
 
 
+@cache
 def cifar100_coarse(part: str) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """CIFAR-100 in its 20 classes; keys begin with the fine one: rocket-17 is an image of a rocket."""
     images, labels, classes = _loader().load("cifar100", part, coarse=True)
@@ -33,6 +38,7 @@ def cifar100_coarse(part: str) -> tuple[np.ndarray, np.ndarray, list[str], list[
     return _coloured(images), labels, list(classes), [f"{kinds[k]}-{i}" for i, k in enumerate(fine)]
 
 
+@cache
 def mnist(part: str) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Handwritten digits, 28x28: 5,000, to be held out of.
 

@@ -23,6 +23,14 @@ def rows(labels: list[int]) -> Rows:
 labels = st.lists(st.integers(0, 2), max_size=60)
 
 
+def test_inputs_whose_sum_overflows_are_finite_all_the_same() -> None:
+    huge = torch.full((4, 1), torch.finfo(torch.float32).max)
+    assert len(Rows(huge, torch.zeros(4, dtype=torch.int64), tuple("abcd"), CLASSES)) == 4
+    huge[3] = float("inf")
+    with pytest.raises(InputError, match="inputs are NaN or infinite"):
+        Rows(huge, torch.zeros(4, dtype=torch.int64), tuple("abcd"), CLASSES)
+
+
 @given(labels, st.floats(0, 0.5), st.floats(0, 0.5), st.integers(0, 9))
 def test_train_calibration_and_test_are_apart_and_complete(of: list[int], a: float, b: float, seed: int) -> None:
     parts = held_out(rows(of), a, b, seed)
