@@ -9,7 +9,8 @@ mlp, cnn      a federation of two sites, an increment, a federation of it, an in
 questions     text: three of six kinds of questions, a small recurrent net
 letters       a table: eight of 26 letters
 subclasses    CIFAR-100 in its 20 classes: one of the five kinds of things that make a class, a small CNN
-cifar10       a ResNet-20 and the same four heirs: cars, cats, and a set of four
+cifar10       a ResNet-20 and the same four heirs: cars, and cats
+cifar10_four  the same with a set of four classes
 published     the same heirs of a published ResNet-20, which was trained on images that are not here: each class, without the
               retrained family
 
@@ -26,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ALL, RESULTS, Part, keep, splits, trained_on
+from common import ALL, Part, splits, trained_on
+from kept import beside, summed, write
 
 from fedunlearn.cli.console import progress
-from fedunlearn.compare import Choice, Subject, as_csv, choices_of, compare, overview, requests_of, rows_of
-from fedunlearn.compare.cells import cells_of, summary_of
+from fedunlearn.compare import Choice, Subject, choices_of, compare, overview, requests_of
 from fedunlearn.compare.origin import joined
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request
@@ -50,8 +51,6 @@ COLOURED = {"batch": 64, "schedule": "cosine"}
 SETS = (("0", "1"), ("8", "9"), ("0", "1", "2", "3"), ("3", "5", "8", "9"))
 SHARES = (0.01, 0.1)
 
-CELL = ("topology", "seed", "request", "heir", "class", "method")
-FAMILY = ("forgotten_before", "retained_before", "retrained_forgotten", "retrained_retained")  # where they are known
 
 Subjects = Iterator[Subject]  # of one seed
 
@@ -114,12 +113,16 @@ def subclasses(seed: int) -> Subjects:
         yield Subject(scenario, (Request(samples=found, id=kind),))
 
 
-def cifar10(seed: int) -> Subjects:
-    """Classes and a set, on coloured images."""
-    del seed
+def cifar10(*asked: Sequence[str]) -> Callable[[int], Subjects]:
+    """Classes, or sets of them, on coloured images."""
     root = {"born": "federated", "clients": ["north", "south"], "rounds": 6, "epochs": 3, "lr": 0.1, **COLOURED}
-    for classes in (("automobile",), ("cat",), ("airplane", "automobile", "bird", "cat")):
-        yield _coloured(f"cifar10-{'-'.join(classes)}", root, classes)
+
+    def subjects(seed: int) -> Subjects:
+        del seed
+        for classes in asked:
+            yield _coloured("cifar10" if len(classes) == 1 else "cifar10-sets", root, classes)
+
+    return subjects
 
 
 def published(seed: int) -> Subjects:
@@ -127,7 +130,7 @@ def published(seed: int) -> Subjects:
     del seed
     root = {"file": str(_data_folder() / "models/resnet20-cifar10.safetensors"), "site": "north", "head": list(OBJECTS)}
     for c in OBJECTS:
-        yield _coloured(f"published-{c}", root, (c,))
+        yield _coloured("published", root, (c,))
 
 
 STUDIES = {
@@ -137,7 +140,8 @@ STUDIES = {
     "questions": questions,
     "letters": letters,
     "subclasses": subclasses,
-    "cifar10": cifar10,
+    "cifar10": cifar10(("automobile",), ("cat",)),
+    "cifar10_four": cifar10(("airplane", "automobile", "bird", "cat")),
     "published": published,
 }
 WITHOUT_RETRAINED = {"published"}
@@ -208,7 +212,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="by default hospitals")
     parser.add_argument("--size", choices=("test", "cpu"), default="cpu", help="test: one class, one seed, steer and the mask")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="not the seeds below it, whose results are kept")
     parser.add_argument("--methods", default="", help="names, with commas, others' results are kept; the whole menu by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--write", action="store_true", help="keep each study's result under results/")
@@ -216,16 +221,12 @@ def main() -> None:
     args = parser.parse_args()
     names, methods = args.studies or ["hospitals"], "steer,logit_mask" if args.size == "test" else args.methods
     for name in names:
-        found = study(name, args.size, methods, range(args.seeds if args.size == "cpu" else 1), args.part)
+        found = study(name, args.size, methods, range(args.first, args.seeds if args.size == "cpu" else 1), args.part)
         if args.part != ALL:
             continue
         result = told(name, args.size, found)
         if args.write:
-            sheet, plain = RESULTS / f"compare_{name}.csv", RESULTS / f"compare_{name}.json"
-            if args.methods and plain.exists():
-                result = beside(json.loads(plain.read_text()) | {"rows": rows_of(sheet.read_text())}, result)
-            sheet.write_text(as_csv(result))  # of which `tables.py` makes cells and summary again
-            keep(f"compare_{name}", {k: v for k, v in result.items() if k not in ("rows", "cells", "summary")})
+            write(f"compare_{name}", beside(f"compare_{name}", result) if args.methods or args.first else result)
         print(json.dumps(result, indent=1) if args.json else overview(result).markdown())
 
 
@@ -254,34 +255,12 @@ def told(name: str, size: str, found: Sequence[tuple[Subject, dict[str, Any]]]) 
     for topology, requests in (pair for _, made in found for pair in made["topologies"].items()):
         asked.setdefault(topology, {}).update({r["id"]: r | {"samples": len(r["samples"])} for r in requests})
     first, seeds = found[0][1], dict.fromkeys(seed for _, made in found for seed in made["seeds"])
-    return {
+    return summed({
         "what": __doc__, "size": size, "seeds": list(seeds),
         "topologies": {t: list(of.values()) for t, of in asked.items()}, "limits": {n: vars(g) for n, g in limits.items()},
         "methods": first["methods"], "reference": name not in WITHOUT_RETRAINED, "tier": "", **joined(m for _, m in found),
-        "summary": summary_of(rows, limits), "cells": cells_of(rows, limits), "rows": rows,
-    }  # fmt: skip
-
-
-def beside(earlier: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    """A result of some methods, in place of their rows of an earlier one of more; every row says of which commit it is.
-
-    Raises:
-        InputError: the families are not the same, so that rows cannot be compared.
-    """
-    fresh = {tuple(row[k] for k in CELL): row for row in result["rows"]}
-    same = {cell[:-1]: row for cell, row in fresh.items()}
-    for row in earlier["rows"]:
-        now = same.get(tuple(row[k] for k in CELL[:-1]), row)
-        if other := [k for k in FAMILY if None not in (now[k], row[k]) and now[k] != row[k]]:
-            cell = ", ".join(f"{row[k]}" for k in CELL[:-1])
-            raise InputError(f"{cell}: {other[0]} was {row[other[0]]}, is {now[other[0]]}: another family; run all methods")
-    names = {m["label"]: m for m in result["methods"]}
-    old = {tuple(row[k] for k in CELL): row for row in earlier["rows"]}
-    return {
-        **earlier, **joined([earlier, result]), "methods": [names.get(m["label"], m) for m in earlier["methods"]],
-        "rows": [fresh.get(cell, row) for cell, row in old.items()] + [row for cell, row in fresh.items() if cell not in old],
-        "summary": result["summary"],
-    }  # fmt: skip
+        "rows": rows,
+    })  # fmt: skip
 
 
 if __name__ == "__main__":

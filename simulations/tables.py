@@ -20,6 +20,7 @@ from evidence_leaks import table as leaks
 from figures import draw
 from hospitals_classes import table as hospitals
 from inherited import table as inherited_table
+from kept import read
 from open_questions_answers import ANSWERS, answer
 from poisoned_evidence import table as poisoned
 from prose import filled
@@ -27,9 +28,8 @@ from reproduction import table as reproduced
 from scale import table as scale
 from steer_ablation import table as ablation
 
-from fedunlearn.compare import notes, overview, percent, pooled, rows_of
-from fedunlearn.compare.cells import RETRAINED, summary_of
-from fedunlearn.evaluation import Gate
+from fedunlearn.compare import notes, overview, percent, pooled
+from fedunlearn.compare.cells import RETRAINED
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
@@ -140,15 +140,6 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "bench_store": ("bench_store_cpu", lambda result: stored(result) + where(result)),
     "inherited": ("inherited_*", inherited),
 }
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A result; the rows of a comparison lie beside it as CSV, and its summary is made of them."""
-    result: dict[str, Any] = json.loads(path.read_text())
-    if (sheet := path.with_suffix(".csv")).exists():
-        rows, limits = rows_of(sheet.read_text()), {name: Gate(**of) for name, of in result["limits"].items()}
-        result |= {"rows": rows, "summary": summary_of(rows, limits)}
-    return result
 
 
 def main() -> None:

@@ -67,7 +67,10 @@ def share(rows: Rows, what: str) -> Plain | None:
 
 
 def lost(rows: Rows, what: str) -> Plain | None:
-    """Accuracy lost on the rest, with Student's interval over seeds (None for a single one); None where nothing was tested."""
+    """Accuracy lost on the rest, with Student's interval over seeds (None for a single one); None where nothing was tested.
+
+    Of two seeds the interval is wide; it ends where accuracy does.
+    """
 
     def of(some: Rows) -> float | None:
         both = [r for r in some if r["retained_before"] is not None and r[what] is not None]
@@ -78,7 +81,8 @@ def lost(rows: Rows, what: str) -> Plain | None:
     if value is None:
         return None
     half = (e := over_seeds(each)).high - e.value if len(each) > 1 else None
-    return {"value": value, "low": None if half is None else value - half, "high": None if half is None else value + half}
+    ends = (None, None) if half is None else (max(-1.0, value - half), min(1.0, value + half))
+    return {"value": value, "low": ends[0], "high": ends[1]}
 
 
 def _cell(rows: Rows, gate: Gate) -> Plain:
