@@ -52,8 +52,10 @@ def say_record(record: Record) -> None:
     verdict = "every heir was accepted" if record.accepted else "not every heir was accepted; their old versions stay in force"
     out.print(f"{verdict}; {record.cost['seconds']} s, {record.cost['bytes_up'] / 1e6:.2f} MB of evidence", markup=False)
     if not record.accepted:
-        other = "" if record.facts["method"] == "steer" else "; `--method steer` often forgets where another method does not"
-        out.print(f"what was tried is kept: look at it with fedunlearn report{other}", markup=False)
+        tested = any(m["status"] == "pending" and m["forgotten_after"] is not None for m in record.facts["models"])
+        other = "; `--method steer` often forgets at less cost where another method does not"
+        hint = other if tested and record.facts["method"] != "steer" else ""
+        out.print(f"what was tried is kept: look at it with fedunlearn report{hint}", markup=False)
 
 
 def say_family(family: Family, whole: bool = False) -> None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fedunlearn.cli import say
 from fedunlearn.cli.draw import closeness_table
-from fedunlearn.runtime import Family
+from fedunlearn.runtime import Family, Record
 from tests.cli.conftest import Run
 from tests.conftest import ROOT, snapshot
 
@@ -69,9 +70,26 @@ def test_what_the_gate_holds_back_exits_with_1(run: Run, folder: Path) -> None:
     status, text, _ = run("unlearn", folder, "--classes", "0", "--set", "alpha=50", "--set", "lam=1")
     assert status == 1
     assert "held back: shared: " in text
+    assert "--method steer" in text
     status, text, _ = run("show", folder)
     assert "pending: candidate" in text
     assert "open: " in text
+
+
+@pytest.mark.parametrize(("left", "method", "named"), [(0.4, "fiun", True), (None, "fiun", False), (0.4, "steer", False)])
+def test_another_method_is_named_where_one_failed_not_where_rows_are_missing(
+    left: float | None, method: str, named: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for table in ("record_table", "closeness_table"):
+        monkeypatch.setattr(say, table, lambda _: None)
+    facts = {
+        "models": [{"status": "pending", "forgotten_after": left}],
+        "objections": [{"model": "a", "text": "b"}],
+        "guarded": {},
+        "method": method,
+    }
+    say.say_record(Record(facts, {"seconds": 1.0, "bytes_up": 0}))
+    assert ("--method steer" in capsys.readouterr().out) == named
 
 
 def test_show_plan_rollback_and_export(run: Run, folder: Path, tmp_path: Path) -> None:
