@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("fedunlearn", "torch", "numpy", "scikit-learn")
+MADE = (":!/simulations/results", ":!/simulations/figures")  # by what is measured; a change there changes nothing of it
 UNKNOWN = "unknown"
 HERE = Path(__file__).parents[1]
 
@@ -50,7 +51,7 @@ def _version(name: str) -> str:
 def _commit() -> str:
     if shutil.which("git") is None or _git("ls-files", "--error-unmatch", "__init__.py") is None:
         return UNKNOWN  # installed: a repository around it is somebody else's
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/simulations/results")  # made, not making
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *MADE)
     return f"{_git('rev-parse', '--short', 'HEAD')}" + "-dirty" * bool(changed)
 
 
