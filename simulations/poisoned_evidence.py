@@ -1,10 +1,10 @@
-"""What does one site in five that poisons its evidence do to FIUn, and which merges bear it?
+"""What does one site in five that poisons its evidence do to FIUn and to `steer`, and which merges bear it?
 
 Digits; seven sites, five of which hold the class and two lack it. Two heirs of all five: `global` is one federated model of
 theirs, so that the paper's way pools the sites before it merges anything; `joined` is the average of five models, one of each
 site, trained on without the class, so that it merges their evidence. `child` inherits from `global`. Site a lies about what is
-to be forgotten; what refuses such evidence is put aside after it has been asked, as if the lie had passed. Test rows, seeds
-pooled.
+to be forgotten, and to `steer` about how far to go; what refuses such evidence is put aside after it has been asked, as if the
+lie had passed. Test rows, seeds pooled.
 """
 
 import shutil
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
 from fedunlearn.importance import Importance
 from fedunlearn.lineage import Request
-from fedunlearn.methods import FIUn
+from fedunlearn.methods import FIUn, Method, Steer
 from fedunlearn.runtime import Family, InProcess, rounds, unlearn
 from fedunlearn.runtime.tasks import Answer, Measure, Measured, Task
 from fedunlearn.scenario import Scenario, train, workers
@@ -34,33 +35,52 @@ FORGET, ANOTHER = "0", "1"
 HOLDERS, OTHERS = tuple("abcde"), tuple("fg")
 LIAR, TIMES = HOLDERS[0], 1000.0
 NEAR = 2.0  # points: a merge bears a poison that makes it no worse than that
-MERGES = ("max", "median", "trimmed", "clipped")
+ROBUST = ("median", "trimmed", "clipped")
+CHOICES: dict[str, tuple[type[FIUn] | type[Steer], tuple[str, ...]]] = {
+    "fiun": (FIUn, ("max", *ROBUST)),
+    "steer": (Steer, ("apart", *ROBUST)),
+}
 HEIRS = ("global", "child", "joined")
 KEPT = ("name", "forgotten_before", "forgotten_after", "retained_before", "retained_after", "rows_forgotten", "rows_retained",
         "strength", "status")  # fmt: skip
-Poison = Callable[[Importance], Importance]
+Poison = Callable[[Measured], Measured]
 
 
 def changed(how: Callable[[torch.Tensor], torch.Tensor]) -> Poison:
-    """The same change to every tensor of an importance."""
-    return lambda of: Importance({s: {n: how(t) for n, t in ts.items()} for s, ts in of.sums.items()}, of.count)
+    """The same change to every tensor of the evidence."""
+
+    def poison(told: Measured) -> Measured:
+        sums = {s: {n: how(t) for n, t in ts.items()} for s, ts in told.importance.sums.items()}
+        return replace(told, importance=Importance(sums, told.importance.count))
+
+    return poison
 
 
 def noise(tensor: torch.Tensor) -> torch.Tensor:
-    """As large on average as what it stands for, and as wide as it is large: Exp(1)."""
+    """As large as what it stands for: Exp(1) times its mean for squares, which are not negative, normal for gradients."""
     generator = torch.Generator().manual_seed(tensor.numel())
+    if bool((tensor < 0).any()):
+        return torch.randn(tensor.shape, dtype=tensor.dtype, generator=generator) * tensor.square().mean().sqrt()
     return -torch.rand(tensor.shape, dtype=tensor.dtype, generator=generator).clamp(min=1e-12).log() * tensor.mean()
 
 
+def farther(told: Measured) -> Measured:
+    """What was enough at the root, many times over."""
+    return replace(told, enough=None if told.enough is None else told.enough * TIMES)
+
+
 POISONS: dict[str, Poison] = {
-    "none": changed(lambda t: t),
+    "none": lambda told: told,
     f"x {TIMES:.0f}": changed(lambda t: t * TIMES),
     "zeros": changed(torch.zeros_like),
+    "the opposite": changed(torch.neg),
     "noise": changed(noise),
     f"noise x {TIMES:.0f}": changed(lambda t: noise(t) * TIMES),
-    "another class": changed(lambda t: t),
+    "another class": lambda told: told,
     f"another class x {TIMES:.0f}": changed(lambda t: t * TIMES),
+    f"{TIMES:.0f} times as far": farther,
 }
+NOT_FIUN = ("the opposite", f"{TIMES:.0f} times as far")  # squares have no sign, and do not say how far
 
 
 class Poisoned(InProcess):
@@ -79,7 +99,7 @@ class Poisoned(InProcess):
                 replace(t, selection=about) if lie and isinstance(t, Measure) else t for t, lie in zip(tasks, lies, strict=True)
             ]
         return [
-            replace(a, importance=POISONS[self.poison](a.importance)) if lie and isinstance(a, Measured) else a
+            POISONS[self.poison](a) if lie and isinstance(a, Measured) else a
             for a, lie in zip(super().carry(tasks), lies, strict=True)
         ]
 
@@ -112,30 +132,31 @@ def unguarded() -> Iterator[None]:
         rounds.checked, rounds.within = guards
 
 
-def one(seed: int, poisons: Sequence[str], merges: Sequence[str]) -> list[dict[str, Any]]:
-    """One family; every poison and merge on a copy."""
+def one(seed: int, poisons: Sequence[str], merges: int) -> list[dict[str, Any]]:
+    """One family; every poison and so many merges of each method on a copy."""
     scenario, rows = parse(plain(seed), "poisoned"), []
     with tempfile.TemporaryDirectory() as folder:
         train(scenario, Path(folder) / "trained")
-        for poison in poisons:
-            for merging in merges:
+        for poison, (name, (make, known)) in product(poisons, CHOICES.items()):
+            for merging in () if name == "fiun" and poison in NOT_FIUN else known[:merges]:
                 family = Family.open(Path(shutil.copytree(Path(folder) / "trained", Path(folder) / "copy")))
-                method, backend = FIUn(layers="last", merging=merging), Poisoned(scenario, family, poison)
-                refused = ""
+                method: Method = make(layers="last", merging=merging)
+                backend, refused = Poisoned(scenario, family, poison), ""
                 try:
                     record = unlearn(family, Request(classes=(FORGET,)), method, backend)
                 except SiteError as error:
                     refused = str(error)
                     with unguarded():
                         record = unlearn(family, Request(classes=(FORGET,)), method, backend)
-                about = {"seed": seed, "poison": poison, "merging": merging, "refused": refused}
+                about = {"seed": seed, "method": name, "poison": poison, "merging": merging, "refused": refused}
                 rows += [about | {k: m[k] for k in KEPT} for m in record.facts["models"] if m["name"] in HEIRS]
                 shutil.rmtree(family.folder)
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], method: str) -> str:
     """A line a heir and poison: for each merge what is left (%), what is lost on the rest (points), how many were accepted."""
+    rows = [r for r in rows if r["method"] == method]
     merges = list(dict.fromkeys(r["merging"] for r in rows))
     lines = [
         f"| heir | poison | refused | {' | '.join(f'{m}: left, lost' for m in merges)} |",
@@ -168,14 +189,14 @@ def _numbers(rows: list[dict[str, Any]]) -> tuple[float, float]:
 def main() -> None:
     args = arguments(__doc__)
     whole = args.size == "cpu"
-    seeds, merges = ((0, 1, 2), MERGES) if whole else ((0,), ("max", "median"))
+    seeds, merges = ((0, 1, 2), 4) if whole else ((0,), 2)
     poisons = list(POISONS) if whole else ["none", "another class"]
     start, rows = origin(), []
     for seed in seeds:
         print(f"seed {seed}", file=sys.stderr)
         rows += one(seed, poisons, merges)
     result = {"what": __doc__, "size": args.size, **start, "rows": rows}
-    finish(args, "poisoned_evidence", result, lambda: table(rows))
+    finish(args, "poisoned_evidence", result, lambda: "\n\n".join(table(rows, method) for method in CHOICES))
 
 
 if __name__ == "__main__":

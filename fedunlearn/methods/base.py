@@ -128,6 +128,10 @@ class Method(ABC):
         """Whether `merge` is over sites, one vote each, instead of over models on which sites are pooled."""
         return False
 
+    def vote(self, evidence: Sequence[Evidence]) -> Sequence[Evidence]:
+        """One site's vote: its evidence on several models as one, of each class where they are apart."""
+        return evidence
+
     def wants(self, classes: Sequence[str]) -> Want | None:
         """What is measured of what is forgotten, for a request about these classes (none: about samples or whole sites)."""
         return self.evidence

@@ -60,6 +60,10 @@ class FIUn(Dampening):
         """A robust merge is over sites."""
         return self.merging in VOTES
 
+    def vote(self, evidence: Sequence[Evidence]) -> Sequence[Evidence]:
+        """The maximum over a site's models."""
+        return merged(evidence)
+
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """Merging-FIM."""
         return MERGES[self.merging](evidence)

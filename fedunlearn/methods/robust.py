@@ -6,11 +6,14 @@ matter at few of them count less than in the pooled mean or the maximum.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from fedunlearn.methods.base import Evidence
+
+Number = TypeVar("Number", float, Tensor)
 
 CUT = 5  # the trimmed mean leaves out one in so many at each end, and at least one
 
@@ -35,10 +38,10 @@ def trimmed(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
 
 
 def clipped(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-    """The mean, each site's tensor first scaled down to at most the median site's sum (as norms in Sun et al., 1911.07963)."""
+    """The mean, each site's tensor first scaled down to at most the median site's size (as norms in Sun et al., 1911.07963)."""
 
     def mean(votes: Tensor) -> Tensor:
-        sizes = votes.reshape(len(votes), -1).sum(1)
+        sizes = votes.reshape(len(votes), -1).abs().sum(1)
         share = (_middle(sizes) / sizes).nan_to_num(1.0).clamp(max=1.0)  # 0 / 0: nothing to clip
         return (votes * share.reshape(-1, *[1] * (votes.dim() - 1))).mean(0)
 
@@ -55,7 +58,30 @@ VOTES = {"median": median, "trimmed": trimmed, "clipped": clipped}
 
 
 def _voted(evidence: Sequence[Evidence], of: Callable[[Tensor], Tensor]) -> tuple[Evidence, ...]:
-    """Name by name, over those that have it."""
+    """Of each class where they are apart, name by name, over those that have it; and so what was enough at the roots."""
+    found = []
+    for about in dict.fromkeys(e.about for e in evidence):
+        votes = [e for e in evidence if e.about == about]
+        names = dict.fromkeys(n for e in votes for n in e.means)
+        means = {n: of(torch.stack([e.means[n] for e in votes if n in e.means])) for n in names}
+        told = [e.enough for e in votes if e.enough is not None]
+        enough = of(torch.tensor(told, dtype=torch.float64)).item() if told else None
+        found.append(Evidence(means, sum(e.rows for e in votes), about, enough))
+    return tuple(found)
+
+
+def averaged(evidence: Sequence[Evidence]) -> Evidence:
+    """The mean, by rows, of what a site says of one class on several models: its one vote where squares are not meant."""
     names = dict.fromkeys(n for e in evidence for n in e.means)
-    means = {n: of(torch.stack([e.means[n] for e in evidence if n in e.means])) for n in names}
-    return (Evidence(means, sum(e.rows for e in evidence)),)
+    means = {n: _weighted([(e.means[n], e.rows) for e in evidence if n in e.means]) for n in names}
+    told = [(e.enough, e.rows) for e in evidence if e.enough is not None]
+    return Evidence(means, sum(e.rows for e in evidence), evidence[0].about, _weighted(told) if told else None)
+
+
+def _weighted(of: Sequence[tuple[Number, int]]) -> Number:
+    """The mean of numbers, or of tensors, that stand for so many rows each."""
+    total = sum(rows for _, rows in of)
+    found, *rest = (value * (rows / total) for value, rows in of)
+    for one in rest:
+        found = found + one
+    return found

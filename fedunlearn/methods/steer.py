@@ -16,7 +16,8 @@ which is delta = -P G' l, with l >= 0 and G P G' l >= D, tight where l > 0 (equa
 P is the inverse second moment of each layer's inputs on the heir's own data (the input side of K-FAC, Martens and Grosse 2015,
 arXiv 1503.05671): forward passes only, and no row of what is forgotten. Evidence of several roots and classes is kept apart:
 each is a constraint of its own. That they are inequalities makes two roots that say the same count once, and of two that
-agree on the way but not on how far, the farther.
+agree on the way but not on how far, the farther. Where sites may lie, `merging` lets them vote instead, class by class, on the
+way and on how far.
 
 The step stands for the mean row of a class. Rows unlike it stay, more of them at heirs that have drifted; and nothing that is
 kept needs the class's own output. So that is lowered besides, by `drop` times as many logits as the decrease that was asked
@@ -43,6 +44,8 @@ from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want
 from fedunlearn.methods.calibration import least
 from fedunlearn.methods.logit_mask import no_output
 from fedunlearn.methods.masks import top
+from fedunlearn.methods.multipliers import multipliers
+from fedunlearn.methods.robust import VOTES, averaged
 from fedunlearn.tensors import Head, Tensors, equal
 
 MARGIN = 2.0  # how much farther than what was enough at the root, for the last layer alone
@@ -55,8 +58,6 @@ ROWS = 1000  # of each shard that weigh an heir; in the prototype 100 were enoug
 LAST_FISHER, DEEP_FISHER = 1.0, 10.0  # the same for a diagonal Fisher, which is far less even
 WEIGHED = {"moment": Want("moment", rows=ROWS), "fisher": Want("squares", rows=ROWS), "none": None}
 DROP = 1.0  # logits that a class's own output is lowered by, over the decrease
-SOFT = 1e-6  # of the diagonal: how soft the constraints are
-TIGHT = 1e-12  # relative: what is taken for met
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Steer(Method):
         weigh: how damage is measured: "moment" of layers' inputs, diagonal "fisher", or "none" (the length of the step).
         share: of the weights, which the step may move; above 0.
         drop: by how many logits a forgotten class's own output is lowered besides, over the decrease; 0 for the step alone.
+        merging: "apart", or over sites "median", "trimmed" or "clipped", which bear a minority of them that cheats (see
+            `methods/robust.py`).
 
     Raises:
         InputError: a setting is out of range.
@@ -81,6 +84,7 @@ class Steer(Method):
     weigh: str = "moment"
     share: float = 1.0
     drop: float = DROP
+    merging: str = "apart"
     name = "steer"
     evidence = Want("sum", "masked")
     own = WEIGHED["moment"]
@@ -96,15 +100,26 @@ class Steer(Method):
             raise InputError(f"steer: drop is {self.drop!r}, expected a number from 0 up")
         if self.weigh not in WEIGHED:
             raise unknown("weigh", self.weigh, WEIGHED, where="steer")
+        if self.merging not in MERGES:
+            raise unknown("merging", self.merging, MERGES, where="steer")
         object.__setattr__(self, "own", WEIGHED[self.weigh])  # no setting of its own, so that it has no field
 
     def wants(self, classes: Sequence[str]) -> Want:
         """Which way: towards the masked outputs for classes; for samples, away from their labels."""
         return Want("sum", "masked") if classes else Want("sum")
 
+    @property
+    def votes(self) -> bool:
+        """A robust merge is over sites."""
+        return self.merging in VOTES
+
+    def vote(self, evidence: Sequence[Evidence]) -> Sequence[Evidence]:
+        """Of each class the mean over a site's models, by their rows."""
+        return [averaged([e for e in evidence if e.about == about]) for about in dict.fromkeys(e.about for e in evidence)]
+
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """Kept apart."""
-        return kept_apart(evidence)
+        """Kept apart, or as the sites vote."""
+        return MERGES[self.merging](evidence)
 
     def misses(self, case: Case) -> str | None:
         """An heir without an output for any of the classes, one that shares nothing, or roots that cannot say how far."""
@@ -236,37 +251,7 @@ def kept_apart(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
     return tuple(kept)
 
 
-def multipliers(gram: Tensor, far: Tensor) -> Tensor:
-    """The l >= 0 that minimises l' M l / 2 - d' l, by active sets (Lawson and Hanson 1974, "Solving Least Squares Problems").
-
-    They are the multipliers of: the smallest change whose decrease along every constraint i is d_i or more. M's diagonal is
-    raised by `SOFT`, so that constraints that contradict each other give a compromise instead of an endless step.
-
-    Args:
-        gram: M [K, K], positive semidefinite; constraints with a diagonal of 0 cannot be met and are left out.
-        far: d [K], 0 or more.
-    """
-    scale = gram.diagonal().sqrt()
-    able = scale > 0
-    scale = torch.where(able, scale, 1.0)
-    m, d = gram / scale / scale[:, None] + SOFT * torch.eye(len(far), dtype=gram.dtype), torch.where(able, far / scale, 0.0)
-    found, held = torch.zeros_like(d), torch.zeros(len(d), dtype=torch.bool)
-    for _ in range(3 * len(d)):
-        short = torch.where(held, -torch.inf, d - m @ found)
-        if not len(d) or float(short.max()) <= TIGHT * float(d.max()):
-            break
-        held[int(short.argmax())] = True
-        while True:
-            best = torch.zeros_like(d)
-            best[held] = torch.linalg.solve(m[held][:, held], d[held])
-            below = held & (best <= 0)
-            if not bool(below.any()):
-                break
-            share = (found / (found - best))[below].min()  # as far as all stay at 0 or above
-            found = (found + share * (best - found)).clamp(min=0)
-            held &= ~(below & (found <= TIGHT * found.max()))
-        found = best
-    return found / scale
+MERGES = {"apart": kept_apart, **VOTES}
 
 
 def _reached(case: Case) -> list[Evidence]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from fedunlearn.lineage import Heir, Lineage, Plan, Point
 from fedunlearn.methods import Case, Evidence, Method
-from fedunlearn.methods.dampening import merged
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.rounds import Round1
 from fedunlearn.runtime.tasks import Scored
@@ -15,7 +14,7 @@ def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1)
     """The evidence of one heir in its own coordinates: one model's pools, different models' merge, its ancestors' only.
 
     A pooled mean has no sites left to outvote one another. Where a method lets sites vote, each site's own evidence is
-    therefore merged first (pooled on one model, by maximum over several), and the method's merge is over sites.
+    therefore merged first (pooled on one model, as the method's `vote` over several), and the method's merge is over sites.
     """
     mine = found.scored[heir.name]
     by_vote: dict[str, list[Point]] = {}
@@ -23,7 +22,7 @@ def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1)
     for point in sorted(measured, key=lambda p: (p.model, p.shard, p.classes)):
         by_vote.setdefault(point.site if method.votes else "", []).append(point)
     votes = [_aligned(points, family.lineage, heir, plan, method, found) for points in by_vote.values()]
-    aligned = [e for vote in votes for e in (merged(vote) if method.votes else vote)]
+    aligned = [e for vote in votes for e in (method.vote(vote) if method.votes else vote)]
     return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, plan.request.classes)
 
 

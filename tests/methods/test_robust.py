@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fedunlearn.methods import Evidence, FIUn
+from fedunlearn.methods import Evidence, FIUn, Steer
 from fedunlearn.methods.robust import VOTES
 
 sites = arrays("float64", (3, 4), elements=st.floats(0, 1e3)).map(torch.from_numpy)
@@ -52,3 +52,32 @@ def test_what_only_some_sites_have_is_voted_on_by_those() -> None:
     b, c = (Evidence({"w": torch.tensor([x])}, 1) for x in (3.0, 8.0))
     (found,) = FIUn(merging="median").merge([a, b, c])
     assert {n: t.tolist() for n, t in found.means.items()} == {"w": [3.0], "v": [5.0]}
+
+
+signed = arrays("float64", (3, 4), elements=st.floats(-1e3, 1e3)).map(torch.from_numpy)
+lie_of_any_sign = arrays("float64", 4, elements=st.floats(-1e12, 1e12)).map(torch.from_numpy)
+
+
+@given(honest=signed, lie=lie_of_any_sign, far=st.floats(0, 1e12))
+def test_a_lying_site_is_bounded_in_the_way_and_in_how_far_of_each_class(
+    honest: torch.Tensor, lie: torch.Tensor, far: float
+) -> None:
+    told = [Evidence({"w": v}, 5, "b", d) for v, d in zip(honest, (1.0, 2.0, 3.0), strict=True)]
+    other = Evidence({"w": torch.ones(4, dtype=torch.float64)}, 5, "c", None)
+    for how in ("median", "trimmed"):
+        of_b, of_c = Steer(merging=how).merge([*told, Evidence({"w": lie}, 5, "b", far), other])
+        assert (of_b.about, of_b.rows, of_c.about, of_c.enough) == ("b", 20, "c", None)
+        assert 1.0 <= (of_b.enough or 0.0) <= 3.0
+        w = of_b.means["w"]
+        assert bool(((w >= honest.min(0).values - 1e-9) & (w <= honest.max(0).values + 1e-9)).all())
+    clipped, _ = Steer(merging="clipped").merge([*told, Evidence({"w": lie}, 5, "b", far), other])
+    assert float(clipped.means["w"].abs().sum()) <= float(honest.abs().sum(1).max()) * (1 + 1e-9) + 1e-9
+    assert (clipped.enough or 0.0) <= 3.0
+
+
+def test_a_site_has_one_vote_for_each_class_however_many_models_it_measured() -> None:
+    a, b = (Evidence({"w": torch.full((2,), x)}, rows, "b", d) for x, rows, d in ((1.0, 10, 1.0), (4.0, 20, 4.0)))
+    c = Evidence({"w": torch.ones(2)}, 5, "c", None)
+    of_b, of_c = Steer(merging="median").vote([a, c, b])
+    assert (of_b.about, of_b.rows, of_b.enough, of_b.means["w"].tolist()) == ("b", 30, 3.0, [3.0, 3.0])
+    assert (of_c.about, of_c.rows, of_c.enough) == ("c", 5, None)

@@ -14,7 +14,8 @@ from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Evidence, Steer, make
 from fedunlearn.methods.calibration import least
 from fedunlearn.methods.laws import HEAD, Draw
-from fedunlearn.methods.steer import LAST, SOFT, multipliers
+from fedunlearn.methods.multipliers import SOFT, multipliers
+from fedunlearn.methods.steer import LAST
 from fedunlearn.tensors import Head
 
 GRAMS = st.integers(1, 5).flatmap(

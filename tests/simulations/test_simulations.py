@@ -127,7 +127,8 @@ def test_bench_store(tmp_path: Path) -> None:
 
 
 def test_poisoned_evidence(tmp_path: Path) -> None:
-    found = {(r["poison"], r["merging"], r["name"]): r for r in run("poisoned_evidence.py", tmp_path)["rows"]}
+    every = {(r["method"], r["poison"], r["merging"], r["name"]): r for r in run("poisoned_evidence.py", tmp_path)["rows"]}
+    found = {key[1:]: row for key, row in every.items() if key[0] == "fiun"}
     heirs = ("global", "child", "joined")
     assert set(found) == {(p, m, h) for p in ("none", "another class") for m in ("max", "median") for h in heirs}
     for (poison, _, _), row in found.items():
@@ -135,6 +136,8 @@ def test_poisoned_evidence(tmp_path: Path) -> None:
         assert ("a/main: its evidence is not of 0" in row["refused"]) == (poison == "another class")
     lies = {h: (found["none", "max", h]["strength"], found["another class", "max", h]["strength"]) for h in heirs}
     assert any(honest != lie for honest, lie in lies.values())  # what was refused was then taken: the table is about that
+    told = {merging: every["steer", "another class", merging, "joined"] for merging in ("apart", "median")}
+    assert told["apart"]["retained_after"] < told["median"]["retained_after"]  # the models' constraints, one of them a lie
 
 
 def test_evidence_leaks(tmp_path: Path) -> None:
