@@ -27,7 +27,9 @@ def test_every_method_obeys(name: str, law: Law) -> None:
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize(
-    "settings", [{"weigh": "fisher", "share": 0.3}, {"weigh": "none"}, {"layers": "all", "share": 0.3}], ids=str
+    "settings",
+    [{"weigh": "fisher", "share": 0.3}, {"weigh": "none"}, {"layers": "all", "share": 0.3}, {"merging": "median"}],
+    ids=str,
 )
 def test_steer_obeys_with_other_settings(settings: dict[str, Any], law: Law) -> None:
     law(make("steer", settings))
