@@ -1,0 +1,142 @@
+"""Commands for a deployment: what they submit, and that they print what they print in one process."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fedunlearn.deployed import Deployment, Order
+from fedunlearn.errors import FedUnlearnError, SiteError
+from fedunlearn.runtime import Family, InProcess, Split
+from fedunlearn.scenario import assess, assessed, keep_assessed, open_site, workers_here
+from tests.cli.conftest import Run
+from tests.cli.conftest import run as run
+from tests.conftest import snapshot
+from tests.deployed.conftest import TOPOLOGY, World, plain, site_files
+from tests.scenario.elsewhere import elsewhere
+
+
+@pytest.fixture
+def submitted(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """What commands submit is done in this process."""
+
+    def carry_out(self: Deployment, order: Order, say: Any = None) -> dict[str, Any]:
+        assert self.federation == "fed"
+        told = world.done(**{**vars(order), "join": 0.0})
+        if "error" in told:
+            raise FedUnlearnError(told["error"])
+        return told
+
+    monkeypatch.setattr(Deployment, "carry_out", carry_out)
+    return world
+
+
+@pytest.mark.parametrize("tier", ["quick", pytest.param("full", marks=pytest.mark.slow)])
+def test_an_edit_is_evaluated_at_the_sites_and_reported_at_home(run: Run, submitted: World, tmp_path: Path, tier: str) -> None:
+    folder, how = tmp_path / "runs" / "ours", ("--backend", "flower")
+    scenario = elsewhere({"one": {"born": "incremental", "site": "north", "batch": 8}})
+    submitted.done(action="train", topology=plain(scenario))
+    submitted.done(action="unlearn", classes="0", method="logit_mask")
+    family, before = Family.open(submitted.families / "ours"), snapshot(submitted.families)
+    here = InProcess({s: open_site(f) for s, f in submitted.files.items()})
+    with_sites = Split(workers_here(scenario, family), here, family.id)
+    by_hand = assess(family, family.ledger.lines[-1], tier, with_sites, retrained=False)
+    (kept,) = set(snapshot(submitted.families)) - set(before)
+    (submitted.families / kept).unlink()
+
+    ask = ("report", folder, "--tier", tier, "--no-reference", *how, "--federation", "fed", "--json")
+    status, out, _ = run(*ask)
+    assert status == 0
+    told = json.loads(out)["report"]["evaluations"]
+    assert {n: set(of) for n, of in told.items()} == {"one": {"quick", tier}}
+    found = assessed(Family.open(folder), Family.open(folder).ledger.lines[-1])
+    assert [timeless(of) for of in found.values()] == [timeless(of) for of in json.loads(json.dumps(by_hand)).values()]
+    assert (submitted.families / kept).is_file()
+    assert not [f for f in snapshot(folder) if f.endswith(".safetensors")]
+    assert Path(json.loads(out)["file"]).parent == folder / "reports"
+
+    assert json.loads(run(*ask)[1])["report"]["evaluations"] == told  # seconds too: nothing was taken again
+    assert json.loads(run("report", folder, "--json")[1])["report"]["evaluations"] == told
+    with pytest.raises(SiteError, match="no evaluation of one, tier"):
+        keep_assessed(Family.open(folder), family.ledger.lines[-1], {"one": {tier: {**told["one"][tier], "metrics": {}}}})
+    with pytest.raises(SiteError, match="no evaluation of ledger line 1"):
+        keep_assessed(Family.open(folder), family.ledger.lines[-1], {"two": told["one"]})
+    status, _, err = run("report", folder, *how)
+    assert (status, "--backend flower: goes with --tier" in " ".join(err.split())) == (2, True)
+    status, _, err = run("report", folder, "--tier", "full")
+    assert (status, "use `--backend flower`, which asks them" in " ".join(err.split())) == (2, True)
+    status, _, err = run(*ask[:-1], "--request", "leave")
+    assert (status, "--request: unknown request 'leave'" in " ".join(err.split())) == (1, True)
+
+
+def timeless(tiers: dict[str, Any]) -> dict[str, Any]:
+    return {tier: {k: v for k, v in of.items() if k != "seconds"} for tier, of in tiers.items()}
+
+
+def test_candidates_are_scored_at_the_roots_where_an_order_says_so(run: Run, submitted: World, tmp_path: Path) -> None:
+    folder, how = tmp_path / "runs" / "ours", ("--backend", "flower", "--federation", "fed")
+    models = {"one": {"born": "incremental", "site": "north"}, "two": {"born": "incremental", "from": ["one"], "site": "east"}}
+    submitted.done(action="train", topology=plain(elsewhere(models)))
+    for more in ((), ("--score-at-roots",)):
+        ask = ("unlearn", folder, "--classes", "0", "--method", "logit_mask", "--no-reference", *more, *how, "--json")
+        assert run(*ask)[0] == (0 if more else 1)
+        facts = Family.open(folder).ledger.lines[-1].body["record"]["facts"]
+        assert facts["gate"]["score_at_roots"] == bool(more)
+        assert {m["name"]: bool(m["scored_at"]["forgotten"]) for m in facts["models"]}["two"] == bool(more)
+
+
+def test_commands_submit_and_print_what_they_print_in_one_process(run: Run, submitted: World, tmp_path: Path) -> None:
+    topology, folder = tmp_path / "t.yaml", tmp_path / "runs" / "ours"
+    topology.write_text(yaml.safe_dump(json.loads(TOPOLOGY)))
+    assert run("train", topology, "--out", folder, "--backend", "flower", "--federation", "fed", "--json")[0] == 0
+    code, out, _ = run("bank", folder, "--backend", "flower", "--json")
+    assert code == 0
+    assert json.loads(out)["rows_read"] > 0
+    code, out, _ = run("unlearn", folder, "--classes", "0", "--no-reference", "--backend", "flower", "--json")
+    assert json.loads(out)["request"]["classes"] == ["0"]
+    assert code == (0 if json.loads(out)["accepted"] else 1)
+    assert run("unlearn", folder, "--classes", "0", "--backend", "flower", "--method", "fium")[0] == 1
+    (tmp_path / "more.yaml").write_text("models: {later: {born: incremental, from: [eastern], site: north, epochs: 1}}")
+    code, out, _ = run("extend", folder, tmp_path / "more.yaml", "--backend", "flower", "--json")
+    assert code == 0
+    assert "later" in {m["name"] for m in json.loads(out)["models"]}
+    code, out, _ = run("rollback", folder, "--keep-exclusion", "--backend", "flower", "--json")
+    assert (code, json.loads(out)["line"], json.loads(out)["lifted"]) == (0, 3, False)
+    code, out, _ = run("settle", folder, "--backend", "flower", "--json")
+    assert (code, json.loads(out)["line"]) == (0, 3)
+    shown = json.loads(run("show", folder, "--json")[1])
+    assert shown == json.loads(run("show", folder, "--backend", "flower", "--json")[1])
+    assert (len(shown["ledger"]), shown["behind"]) == (4, [])
+    assert run("plan", folder, "--classes", "1")[0] == 0
+    elsewhere_ = tmp_path / "again" / "ours"  # another operator, who knows the family's name
+    assert shown == json.loads(run("show", elsewhere_, "--backend", "flower", "--federation", "fed", "--json")[1])
+
+
+def test_commands_that_lack_a_federation_say_how_to_name_one(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("unlearn", tmp_path / "x", "--classes", "0", "--backend", "flower")
+    assert (code, "does not say in which Flower federation its family lives" in " ".join(err.split())) == (2, True)
+    code, _, err = run("train", "hospitals", "--federation", "fed")
+    assert (code, "--federation fed: goes with --backend flower, not with 'in-process'" in " ".join(err.split())) == (2, True)
+    code, _, err = run("train", "hospitals", "--backend", "flower", "--federation", "fed", "--out", tmp_path / "y")
+    assert (code, "each site opens its own: say `data: {sites: own}`" in " ".join(err.split())) == (2, True)
+
+
+def test_sites_of_this_machine_are_asked_by_their_files(run: Run, tmp_path: Path) -> None:
+    site_files(tmp_path / "sites")
+    plain = json.loads(TOPOLOGY)
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump({**plain, "data": {"sites": "own"}}))
+    how = ("--sites-in", tmp_path / "sites")
+    assert run("train", tmp_path / "t.yaml", "--out", tmp_path / "f", "--seed", "3", "--bank", *how)[0] == 0
+    (tmp_path / "more.yaml").write_text("models: {later: {born: incremental, from: [eastern], site: north, epochs: 1}}")
+    assert run("extend", tmp_path / "f", tmp_path / "more.yaml", *how)[0] == 0
+    assert json.loads(run("bank", tmp_path / "f", *how, "--json")[1])["rows_read"] > 0  # of the new model
+    assert json.loads(run("bank", tmp_path / "f", *how, "--json")[1])["rows_read"] == 0
+    _, out, _ = run("unlearn", tmp_path / "f", "--classes", "0", *how, "--json")
+    assert json.loads(out)["models"]
+    assert json.loads(out)["cost"]["rows_read"] == 0
+    assert run("rollback", tmp_path / "f", "--lift-exclusion", *how)[0] == 0
+    assert run("settle", tmp_path / "f", *how)[0] == 0
+    assert run("show", tmp_path / "f")[0] == 0
+    assert run("unlearn", tmp_path / "f", "--classes", "0")[0] == 2
