@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.importance import by_class, fits, measure, pool, sensitivity
-from tests.importance.test_layers import Flat, batch, head_of, ready
+from tests.importance.exact import Flat, batch, head_of, ready
 
 NET = nn.Sequential(
     nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4, bias=False), nn.Linear(4, 3)

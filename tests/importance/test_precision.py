@@ -1,0 +1,79 @@
+"""Fewer bits, less memory and a GPU change what is measured no more than they must."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedunlearn.importance import Importance, measure, pool
+from fedunlearn.importance.reference import loop
+from fedunlearn.vision import torchvision
+from tests.importance.exact import OUTPUTS, Odd, batch, head_of, ready
+
+MAKE: list[Callable[[], nn.Module]] = [
+    lambda: nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, OUTPUTS)),
+    lambda: torchvision().models.resnet18(weights=None, num_classes=OUTPUTS),
+]
+
+
+@pytest.mark.parametrize("make", MAKE)
+def test_float32_is_no_worse_than_twice_the_float32_loop(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    net = ready(make())
+    channels = 4 if isinstance(net, nn.Sequential) else 3
+    x, y = batch(6, channels, 8 if channels == 4 else 32, 8 if channels == 4 else 32)
+    exact = loop(net, x, y).sums["squares"]
+    net.float()
+
+    def worst(found: Importance) -> float:
+        return max(float((found.sums["squares"][n] - t).norm() / t.norm()) for n, t in exact.items())
+
+    assert worst(measure(net, x.float(), y, head=head_of(net))) <= 2 * worst(loop(net, x.float(), y)) + 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_close_and_summed_in_float(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 16), nn.ReLU(), nn.Linear(16, OUTPUTS)
+    ).eval()
+    x, y = batch(16, 4, 8, 8)
+    exact = measure(net, x.float(), y, head=head_of(net)).sums["squares"]
+    half = measure(net, x.float(), y, head=head_of(net), autocast=dtype).sums["squares"]
+    for name, truth in exact.items():
+        assert half[name].dtype == torch.float64
+        error = float((half[name] - truth).norm() / truth.norm())
+        assert 0 < error < 0.15, (name, error)
+
+
+def test_the_memory_bound_splits_samples_and_changes_nothing() -> None:
+    net = ready(Odd("tied"))
+    x, y = batch(7, 6)
+    whole = measure(net, x, y, head=head_of(net))
+    parts = pool([measure(net, x[:3], y[:3], head=head_of(net), max_bytes=1), measure(net, x[3:], y[3:], head=head_of(net))])
+    assert all(torch.allclose(parts.sums["squares"][n], t, rtol=1e-10) for n, t in whole.sums["squares"].items())
+
+
+def test_gradients_stop_at_the_first_layer_that_is_asked_for() -> None:
+    below: list[Tensor] = []
+
+    class Watch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            below.append(x)
+            return x
+
+    net = ready(nn.Sequential(nn.Linear(5, 6), Watch(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, OUTPUTS)))
+    measure(net, *batch(4, 5), head=head_of(net), layers="2")
+    assert below
+    assert not any(t.requires_grad for t in below)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_on_a_gpu_the_sums_are_those_of_the_cpu() -> None:
+    net = ready(torchvision().models.resnet18(weights=None, num_classes=OUTPUTS))
+    x, y = batch(4, 3, 32, 32)
+    here = measure(net, x, y, head=head_of(net)).sums["squares"]
+    there = measure(net.cuda(), x.cuda(), y.cuda(), head=head_of(net)).sums["squares"]
+    assert all(float((there[n] - t).norm()) <= 1e-9 * float(t.norm()) for n, t in here.items())
