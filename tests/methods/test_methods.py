@@ -1,7 +1,6 @@
-"""What each method's own equations say, and how strengths are chosen."""
+"""What each method's own equations say, and what is refused of names and settings."""
 
 import math
-from collections.abc import Mapping
 from copy import deepcopy
 
 import numpy as np
@@ -12,10 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedunlearn.data import Rows
-from fedunlearn.errors import InputError, ShapeError
-from fedunlearn.methods import Case, Evidence, FIUn, calibrate, make
+from fedunlearn.errors import InputError
+from fedunlearn.methods import Case, Evidence, FIUn, make
 from fedunlearn.methods.base import Home
-from fedunlearn.methods.calibration import beside
 from fedunlearn.methods.damp import _apart
 from fedunlearn.methods.dampening import dampen, thresholds
 from fedunlearn.methods.masks import top, units, zeroed
@@ -107,110 +105,11 @@ def test_settings_may_come_as_text() -> None:
     assert make("fiun", {"layers": "1"}) == FIUn(layers="1")
 
 
-CURVE = {
-    1: (0.9, 0.95, 0.1),
-    2: (0.5, 0.95, 0.2),
-    3: (0.04, 0.92, 0.3),
-    4: (0.0, 0.88, 0.4),
-    5: (0.0, 0.6, 0.5),
-    6: (0.9, 0.95, 0.15),
-}
-STRENGTHS = [{"step": float(s)} for s in reversed(CURVE)]
-
-
-def step(
-    aim: float | None, before: tuple[float | None, float | None] = (0.9, 0.95), limits: tuple[float, float] = (1.0, 1.0)
-) -> float:
-    choice = calibrate(STRENGTHS, lambda s: CURVE[int(s["step"])], before, aim, limits)
-    assert len(choice.curve) == len(CURVE)
-    return choice.strength["step"]
-
-
-def test_calibration_takes_what_forgets_at_the_least_cost_and_of_equals_the_smaller_edit() -> None:
-    assert step(0.0) in (3, 4)
-    assert step(0.5) == 2
-    assert step(0.9) == 1
-
-
-def test_calibration_prefers_what_the_gate_would_let_pass() -> None:
-    better = {1: (0.04, 0.91, 0.1), 2: (0.0, 0.88, 0.2)}
-    strengths = [{"step": 1.0}, {"step": 2.0}]
-
-    def chosen(limits: tuple[float, float]) -> float:
-        return calibrate(strengths, lambda s: better[int(s["step"])], (0.9, 0.95), 0.0, limits).strength["step"]
-
-    assert chosen((1.0, 1.0)) == 2
-    assert chosen((0.05, 0.05)) == 1
-
-
-def test_without_rows_of_the_class_it_bounds_the_damage_and_takes_the_largest_edit_within() -> None:
-    assert step(None) == 2
-    assert step(0.0, (None, 0.95)) == 2
-
-
-def test_a_single_strength_is_taken_as_given() -> None:
-    choice = calibrate([{"alpha": 2.0}], lambda _: pytest.fail("not to be scored"), (0.9, 0.9), 0.0)
-    assert choice.rule == "given"
-
-
-def test_what_was_calibrated_at_the_roots_comes_first() -> None:
-    sent = {"step": 2.0}
-
-    def chosen(before: tuple[float | None, float | None], aim: float | None, limits: tuple[float, float]) -> tuple[float, int]:
-        choice = calibrate(STRENGTHS, lambda s: CURVE[int(s["step"])], before, aim, limits, sent=sent)
-        return choice.strength["step"], len(choice.curve)
-
-    assert chosen((0.9, 0.95), 0.5, (0.05, 0.05)) == (2, 1)  # within the limits here: nothing else is tried
-    assert chosen((0.9, 0.95), 0.0, (0.05, 0.05)) == (3, len(CURVE))  # it is not: chosen as if there were none
-    assert chosen((None, 0.95), 0.0, (0.05, 0.05)) == (2, 1)  # nobody can see it here
-    assert chosen((0.9, 0.95), None, (0.05, 0.05)) == (2, 1)
-    choice = calibrate(STRENGTHS, lambda s: CURVE[int(s["step"])], (None, 0.95), 0.0, sent={"step": 5.0})
-    assert choice.strength["step"] == 2  # what was sent would cost too much here
-
-
-def test_a_strength_that_breaks_the_model_is_passed_over() -> None:
-    def score(s: Mapping[str, float]) -> tuple[float, float, float]:
-        if s["step"] >= 3:
-            raise ShapeError("NaN")
-        return CURVE[int(s["step"])]
-
-    for sent in (None, {"step": 5.0}):
-        choice = calibrate(STRENGTHS, score, (0.9, 0.95), 0.0, sent=sent)
-        assert choice.strength["step"] == 2
-        assert {s["step"] for s, *_ in choice.curve} == {1, 2}
-    with pytest.raises(ShapeError, match="NaN"):
-        calibrate([{"step": 3.0}, {"step": 4.0}], score, (0.9, 0.95), 0.0)
-
-
 def test_the_percentile_is_that_of_assd() -> None:
     m = torch.arange(1.0, 1002.0, dtype=torch.float64)
     case = Case((Evidence({"w": m}, 50),), Evidence({"w": torch.ones_like(m)}, 500), HEAD, ("b",))
     (strength,) = make("fiun", {"alpha": "percentile", "lam": 1}).strengths(case, 20)
     assert strength["alpha"] == pytest.approx(float(np.percentile(m.numpy(), 100 - math.log(1 + 100 * 50 / 500))), abs=1.0)
-
-
-def test_the_rest_of_the_budget_goes_beside_the_best() -> None:
-    """A peak between two strengths that are far apart is found, and the budget is kept."""
-
-    def score(strength: Mapping[str, float]) -> tuple[float, float, float]:
-        far = abs(math.log(strength["alpha"] / 37))
-        return min(1.0, far / 4), 0.9, 1 / strength["alpha"]
-
-    coarse = [{"alpha": 10.0**k, "lam": lam} for lam in (1.0, 0.1) for k in range(5)]
-    method = make("fiun")
-    choice = calibrate(coarse, score, (1.0, 0.9), 0.0, finer=method.finer, most=20)
-    assert choice.strength["alpha"] == pytest.approx(37, rel=0.1)
-    assert len(choice.curve) <= 20
-    assert calibrate(coarse, score, (1.0, 0.9), 0.0, most=20).strength["alpha"] == 100.0
-
-
-@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8, unique=True), st.data())
-def test_finer_strengths_lie_between_the_best_and_its_neighbours(tried: list[float], data: st.DataObject) -> None:
-    best = data.draw(st.sampled_from(tried))
-    for value in beside(tried, best):
-        low, high = sorted((value, best))
-        assert not any(low < v < high for v in tried)
-        assert min(tried) < value < max(tried)
 
 
 def test_projected_outputs_do_not_see_the_class_and_a_collapsed_net_keeps_the_others() -> None:
