@@ -1,7 +1,6 @@
 """The one path on a real family: what is committed, what is held back, and that nothing else moves."""
 
 import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,37 +8,19 @@ import pytest
 import torch
 
 from fedunlearn.data import MIRROR
-from fedunlearn.errors import ExcludedError, InputError, SiteError
+from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
-from fedunlearn.importance import Importance, measure, pool
+from fedunlearn.importance import measure, pool
 from fedunlearn.lineage import Request, discover
-from fedunlearn.methods import Case, Evidence, FIUn, Method
-from fedunlearn.methods.base import Strength
+from fedunlearn.methods import FIUn
 from fedunlearn.nets import load
-from fedunlearn.runtime import Family, InProcess, Record, Reference, rollback, settle, unlearn
+from fedunlearn.runtime import Family, Record, rollback, unlearn
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
-from fedunlearn.runtime.tasks import Answer, Applied, Measured, Scored, Task
-from fedunlearn.scenario import Scenario, open_site_data, reference, workers
-from fedunlearn.tensors import Tensors, equal
-from fedunlearn.training import Portion, Recipe, incremental
+from fedunlearn.scenario import Scenario, reference
 from tests.conftest import LEAVE, NORTH, snapshot
-
-BackendOf = Callable[[Family], InProcess]
-
-
-def retrained(family: Family, scenario: Scenario, request: Request) -> Reference:
-    twin = reference(family, scenario, request)
-    return Reference.of(twin, discover(family.lineage, request), InProcess(workers(scenario, twin)))
-
-
-def by_name(record: Record) -> dict[str, dict[str, object]]:
-    return {m["name"]: m for m in record.facts["models"]}
-
-
-@pytest.fixture
-def done(family: Family, hospitals: Scenario, backend_of: BackendOf) -> Record:
-    return unlearn(family, LEAVE, "fiun", backend_of(family), retrained=retrained(family, hospitals, LEAVE))
+from tests.runtime.forgetting import BackendOf, by_name, retrained, site_training
+from tests.runtime.forgetting import done as done
 
 
 def test_every_heir_forgets_those_that_only_inherit_included(done: Record, family: Family) -> None:
@@ -55,55 +36,6 @@ def test_every_heir_forgets_those_that_only_inherit_included(done: Record, famil
         assert m["retrained_forgotten"] <= 0.05
         assert m["mask_retained"] is not None
     assert family.heads == {m["name"]: m["version_after"] for m in done.facts["models"]}
-
-
-def test_old_versions_stay_and_rollback_brings_them_back_byte_for_byte(
-    trained: Path, done: Record, family: Family, backend_of: BackendOf
-) -> None:
-    old = Family.open(trained)
-    assert family.heads != old.heads
-    rollback(family, backend_of(family), lift_exclusion=False)
-    assert Family.open(family.folder).heads == old.heads
-    for model, version in old.heads.items():
-        home = family.lineage[model].home
-        assert equal(family.store(home).read(version).weights, old.store(home).read(version).weights)
-    before, after = snapshot(trained / "homes"), snapshot(family.folder / "homes")
-    assert all(after[name] == data for name, data in before.items() if "packs" in name or "versions" in name)
-    with pytest.raises(InputError, match="nothing to roll back"):
-        rollback(family, backend_of(family), lift_exclusion=False)
-
-
-def test_rollback_refuses_a_damaged_version_and_changes_nothing(done: Record, family: Family, backend_of: BackendOf) -> None:
-    for path in (family.folder / "homes" / "server" / "packs").iterdir():
-        path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
-    before = snapshot(family.folder)
-    with pytest.raises(InputError, match=r"server: .*restore it from a backup"):
-        rollback(family, backend_of(family), lift_exclusion=True)
-    assert snapshot(family.folder) == before
-
-
-def site_training(scenario: Scenario, family: Family, site: str) -> set[str]:
-    return set(open_site_data(scenario, family.folder / "homes")[site].training("main").labels)
-
-
-def test_a_committed_request_excludes_its_data_until_a_rollback_lifts_it(
-    done: Record, family: Family, hospitals: Scenario, backend_of: BackendOf
-) -> None:
-    assert all("0" not in site_training(hospitals, family, s) for s in ("north", "south"))
-    held = open_site_data(hospitals, family.folder / "homes")["north"]
-    stubborn = Portion("north", "main", held.all("main"), held.exclusions)
-    backend = backend_of(family)
-    net, weights = backend.workers["north"].make_net(10, ""), family.store("server").read(family.heads["shared"]).weights
-    recipe = Recipe("again", "north", ("shared",), held.all("main").classes, 1, 0.1, 32, 0)
-    with pytest.raises(ExcludedError, match=f"training on .* excluded rows .* request {LEAVE.id}"):
-        incremental(recipe, lambda: net, weights, [stubborn])
-    rollback(family, backend, lift_exclusion=True)
-    assert "0" in site_training(hospitals, family, "north")
-
-
-def test_a_rollback_may_keep_the_exclusion(done: Record, family: Family, hospitals: Scenario, backend_of: BackendOf) -> None:
-    rollback(family, backend_of(family), lift_exclusion=False)
-    assert "0" not in site_training(hospitals, family, "north")
 
 
 def test_the_same_request_gives_the_same_facts_hashes_included(
@@ -216,151 +148,6 @@ def test_samples_are_measured_where_they_lie_and_untested_where_they_do_not(fami
     assert key in worker.data.all("main").keys
 
 
-def test_a_sample_that_its_site_does_not_hold_is_refused(family: Family, backend_of: BackendOf) -> None:
-    before = snapshot(family.folder)
-    with pytest.raises(InputError, match="unknown sample 'east/main/99999'"):
-        unlearn(family, Request(samples=("east/main/99999",)), "fiun", backend_of(family))
-    assert snapshot(family.folder) == before
-
-
-class Broken(InProcess):
-    """Answers what a test says instead of the truth."""
-
-    def __init__(self, backend: InProcess, lie: Callable[[Task, Answer], Answer]) -> None:
-        super().__init__(backend.workers)
-        self.lie = lie
-
-    def carry(self, tasks: Sequence[Task]) -> list[Answer]:
-        return [self.lie(t, a) for t, a in zip(tasks, super().carry(tasks), strict=True)]
-
-
-def other_version(task: Task, answer: Answer) -> Answer:
-    return replace(answer, version="f" * 64) if isinstance(answer, Measured) and task.place == "north" else answer
-
-
-def other_shape(task: Task, answer: Answer) -> Answer:
-    if not isinstance(answer, Measured) or task.place != "north":
-        return answer
-    sums = {s: {n: t[:1] for n, t in ts.items()} for s, ts in answer.importance.sums.items()}
-    return replace(answer, importance=Importance(sums, answer.importance.count))
-
-
-def nothing_measured(task: Task, answer: Answer) -> Answer:
-    return replace(answer, importance=replace(answer.importance, count=0)) if isinstance(answer, Measured) else answer
-
-
-def other_kind(task: Task, answer: Answer) -> Answer:
-    return Measured("", Importance({}, 0), 0) if isinstance(answer, Scored) else answer
-
-
-def other_base(task: Task, answer: Answer) -> Answer:
-    return replace(answer, base="e" * 64) if isinstance(answer, Applied) else answer
-
-
-@pytest.mark.parametrize(
-    ("lie", "message"),
-    [
-        (other_version, "north/main: answered for version ffffffffffff, asked was"),
-        (other_shape, "north/main: sent importances of .* with shapes that are not the model's"),
-        (nothing_measured, "no row of what is to be forgotten is left in .*; it cannot be measured any more"),
-        (other_kind, "nothing was changed; .* did not answer with Scored"),
-        (other_base, "edited version eeeeeeeeeeee of shared"),
-    ],
-)
-def test_answers_are_untrusted(
-    family: Family, backend_of: BackendOf, lie: Callable[[Task, Answer], Answer], message: str
-) -> None:
-    heads, lines = dict(family.heads), len(family.ledger.lines)
-    with pytest.raises(SiteError, match=message):
-        unlearn(family, LEAVE, "fiun", Broken(backend_of(family), lie))
-    assert Family.open(family.folder).heads == heads
-    assert len(Family.open(family.folder).ledger.lines) == lines
-
-
-def test_one_error_names_every_site_that_failed_and_nothing_moves(family: Family, backend_of: BackendOf) -> None:
-    backend = backend_of(family)
-    for site in ("north", "south"):
-        worker = backend.workers[site]
-        poisoned = replace(worker.data.shards["main"], x=worker.data.shards["main"].x.clone())
-        poisoned.x[:] = 3e38  # finite, but no sum of two of them is
-        backend.workers[site] = replace(worker, data=replace(worker.data, shards={"main": poisoned}))
-    before = snapshot(family.folder)
-    with pytest.raises(SiteError, match=r"nothing was changed; 2 of \d places failed: north, south: .*NaN or infinite"):
-        unlearn(family, LEAVE, "fiun", backend)
-    assert snapshot(family.folder) == before
-
-
-class Greedy(Method):
-    name = "greedy"
-    needs = frozenset({"forget data at the heir"})
-
-    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        return ()
-
-    def misses(self, case: Case) -> str | None:
-        return None
-
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        return [{}]
-
-    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
-        return dict(weights)
-
-
-def test_a_backend_that_cannot_grant_a_need_refuses(family: Family, backend_of: BackendOf) -> None:
-    with pytest.raises(InputError, match="method greedy needs forget data at the heir, which no deployment grants"):
-        unlearn(family, LEAVE, Greedy(), backend_of(family))
-
-
-def test_layers_that_nobody_has_are_refused(family: Family, backend_of: BackendOf) -> None:
-    with pytest.raises(InputError, match="unknown layer or parameter 'heed'; did you mean 'head'"):
-        unlearn(family, LEAVE, FIUn(layers="heed"), backend_of(family))
-
-
-def test_a_crash_after_the_ledger_line_is_finished_by_settling(
-    family: Family, hospitals: Scenario, backend_of: BackendOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def crash(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("fedunlearn.runtime.coordinator.settle", crash)
-    with pytest.raises(KeyboardInterrupt):
-        unlearn(family, LEAVE, "fiun", backend_of(family))
-    again = Family.open(family.folder)
-    assert again.ledger.lines[-1].kind == "unlearned"
-    assert "0" in site_training(hospitals, again, "north")
-    settle(again, backend_of(again))
-    assert "0" not in site_training(hospitals, again, "north")
-    settled = snapshot(family.folder)
-    settle(again, backend_of(again))
-    assert snapshot(family.folder) == settled
-
-
-def test_a_place_that_cannot_settle_is_named_and_the_commit_stands(family: Family, backend_of: BackendOf) -> None:
-    backend = backend_of(family)
-    del backend.workers["west"]
-    before = snapshot(family.folder)
-    with pytest.raises(SiteError, match=r"nothing was changed; 1 of \d places failed: west: unknown place 'west'"):
-        unlearn(family, LEAVE, "fiun", backend)
-    assert snapshot(family.folder) == before
-    with pytest.raises(
-        SiteError, match=r"committed \(ledger line 0\), but not yet everywhere; run `fedunlearn settle`; .*west"
-    ):
-        settle(family, backend)
-
-
-def test_a_rollback_lifts_only_the_exclusion_of_what_it_undoes(
-    family: Family, hospitals: Scenario, backend_of: BackendOf
-) -> None:
-    for request in (LEAVE, Request(classes=("1",)), LEAVE):
-        unlearn(family, request, "logit_mask", backend_of(family))
-    assert not {"0", "1"} & site_training(hospitals, family, "north")
-    rollback(family, backend_of(family), lift_exclusion=True)  # the second time class 0 was asked for: the first stands
-    assert not {"0", "1"} & site_training(hospitals, family, "north")
-    rollback(family, backend_of(family), lift_exclusion=True)
-    assert {"0", "1"} & site_training(hospitals, family, "north") == {"1"}
-
-
 def test_what_was_forgotten_before_is_no_part_of_the_rest(
     done: Record, family: Family, hospitals: Scenario, backend_of: BackendOf
 ) -> None:
@@ -371,18 +158,6 @@ def test_what_was_forgotten_before_is_no_part_of_the_rest(
     assert float(str(rows["parallel"]["retained_before"])) > 0.9
     twin = reference(family, hospitals, request)
     assert not {"0", "8"} & {c for m in twin.lineage.models for s in m.data for c in s.rows}
-
-
-def test_a_version_that_cannot_be_read_is_never_committed(family: Family, backend_of: BackendOf) -> None:
-    unlearn(family, LEAVE, "fiun", backend_of(family))
-    rollback(family, backend_of(family), lift_exclusion=True)
-    for home in ("server", "east", "west"):
-        for path in sorted((family.folder / "homes" / home / "packs").iterdir(), key=lambda p: p.stat().st_mtime_ns)[-1:]:
-            path.write_bytes(path.read_bytes()[:50])
-    again = Family.open(family.folder)
-    record = unlearn(again, LEAVE, "fiun", backend_of(again))
-    for m in record.facts["models"]:
-        again.store(str(m["home"])).read(str(m["version_after"]))
 
 
 def test_all_classes_and_a_site_that_is_excluded_for_good_are_answered(family: Family, backend_of: BackendOf) -> None:
@@ -432,36 +207,6 @@ def test_the_own_importance_of_a_global_model_is_pooled_over_its_clients(family:
         parts.append(measure(net, rows.x, rows.y, head=version.head))
     expected = pool(parts).mean()
     assert all(torch.allclose(found.own["shared"].means[n], t, rtol=1e-6) for n, t in expected.items())
-
-
-def inflated(task: Task, answer: Answer) -> Answer:
-    if not isinstance(answer, Measured):
-        return answer
-    return replace(answer, importance=replace(answer.importance, count=answer.importance.count * 9))
-
-
-def test_a_site_cannot_count_rows_that_nobody_trained_on(family: Family, backend_of: BackendOf) -> None:
-    with pytest.raises(SiteError, match=r"sent a sum over \d+ rows; models were trained on \d+ there"):
-        unlearn(family, LEAVE, "fiun", Broken(backend_of(family), inflated))
-
-
-def test_a_lost_or_damaged_mirror_is_seen_and_written_anew(
-    done: Record, family: Family, hospitals: Scenario, backend_of: BackendOf
-) -> None:
-    (family.folder / "homes" / "north" / "place.json").write_text("{")
-    with pytest.raises(InputError, match="not a mirror of the ledger"):
-        site_training(hospitals, family, "north")
-    settle(family, backend_of(family))
-    assert "0" not in site_training(hospitals, family, "north")
-
-
-def test_wrong_input_is_found_before_a_reference_is_trained(family: Family, backend_of: BackendOf) -> None:
-    def never() -> Reference:
-        pytest.fail("the reference was asked for")
-
-    for request, method in ((LEAVE, FIUn(layers="heed")), (Request(samples=("east/main/x",)), FIUn())):
-        with pytest.raises(InputError):
-            unlearn(family, request, method, backend_of(family), retrained=never)
 
 
 @pytest.mark.parametrize(("precision", "share"), [("float32", 2), ("bfloat16", 4)])

@@ -1,0 +1,30 @@
+"""The family of `hospitals` after it forgot a class, the retrained one beside it, and what is left to train on."""
+
+from collections.abc import Callable
+
+import pytest
+
+from fedunlearn.lineage import Request, discover
+from fedunlearn.runtime import Family, InProcess, Record, Reference, unlearn
+from fedunlearn.scenario import Scenario, open_site_data, reference, workers
+from tests.conftest import LEAVE
+
+BackendOf = Callable[[Family], InProcess]
+
+
+def retrained(family: Family, scenario: Scenario, request: Request) -> Reference:
+    twin = reference(family, scenario, request)
+    return Reference.of(twin, discover(family.lineage, request), InProcess(workers(scenario, twin)))
+
+
+def by_name(record: Record) -> dict[str, dict[str, object]]:
+    return {m["name"]: m for m in record.facts["models"]}
+
+
+@pytest.fixture
+def done(family: Family, hospitals: Scenario, backend_of: BackendOf) -> Record:
+    return unlearn(family, LEAVE, "fiun", backend_of(family), retrained=retrained(family, hospitals, LEAVE))
+
+
+def site_training(scenario: Scenario, family: Family, site: str) -> set[str]:
+    return set(open_site_data(scenario, family.folder / "homes")[site].training("main").labels)

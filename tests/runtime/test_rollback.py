@@ -1,0 +1,126 @@
+"""Old versions come back as they were, an exclusion holds until it is lifted, and what was cut off is settled."""
+
+from pathlib import Path
+
+import pytest
+
+from fedunlearn.errors import ExcludedError, InputError, SiteError
+from fedunlearn.lineage import Request
+from fedunlearn.runtime import Family, Record, rollback, settle, unlearn
+from fedunlearn.scenario import Scenario, open_site_data
+from fedunlearn.tensors import equal
+from fedunlearn.training import Portion, Recipe, incremental
+from tests.conftest import LEAVE, snapshot
+from tests.runtime.forgetting import BackendOf, site_training
+from tests.runtime.forgetting import done as done
+
+
+def test_old_versions_stay_and_rollback_brings_them_back_byte_for_byte(
+    trained: Path, done: Record, family: Family, backend_of: BackendOf
+) -> None:
+    old = Family.open(trained)
+    assert family.heads != old.heads
+    rollback(family, backend_of(family), lift_exclusion=False)
+    assert Family.open(family.folder).heads == old.heads
+    for model, version in old.heads.items():
+        home = family.lineage[model].home
+        assert equal(family.store(home).read(version).weights, old.store(home).read(version).weights)
+    before, after = snapshot(trained / "homes"), snapshot(family.folder / "homes")
+    assert all(after[name] == data for name, data in before.items() if "packs" in name or "versions" in name)
+    with pytest.raises(InputError, match="nothing to roll back"):
+        rollback(family, backend_of(family), lift_exclusion=False)
+
+
+def test_rollback_refuses_a_damaged_version_and_changes_nothing(done: Record, family: Family, backend_of: BackendOf) -> None:
+    for path in (family.folder / "homes" / "server" / "packs").iterdir():
+        path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
+    before = snapshot(family.folder)
+    with pytest.raises(InputError, match=r"server: .*restore it from a backup"):
+        rollback(family, backend_of(family), lift_exclusion=True)
+    assert snapshot(family.folder) == before
+
+
+def test_a_committed_request_excludes_its_data_until_a_rollback_lifts_it(
+    done: Record, family: Family, hospitals: Scenario, backend_of: BackendOf
+) -> None:
+    assert all("0" not in site_training(hospitals, family, s) for s in ("north", "south"))
+    held = open_site_data(hospitals, family.folder / "homes")["north"]
+    stubborn = Portion("north", "main", held.all("main"), held.exclusions)
+    backend = backend_of(family)
+    net, weights = backend.workers["north"].make_net(10, ""), family.store("server").read(family.heads["shared"]).weights
+    recipe = Recipe("again", "north", ("shared",), held.all("main").classes, 1, 0.1, 32, 0)
+    with pytest.raises(ExcludedError, match=f"training on .* excluded rows .* request {LEAVE.id}"):
+        incremental(recipe, lambda: net, weights, [stubborn])
+    rollback(family, backend, lift_exclusion=True)
+    assert "0" in site_training(hospitals, family, "north")
+
+
+def test_a_rollback_may_keep_the_exclusion(done: Record, family: Family, hospitals: Scenario, backend_of: BackendOf) -> None:
+    rollback(family, backend_of(family), lift_exclusion=False)
+    assert "0" not in site_training(hospitals, family, "north")
+
+
+def test_a_crash_after_the_ledger_line_is_finished_by_settling(
+    family: Family, hospitals: Scenario, backend_of: BackendOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedunlearn.runtime.coordinator.settle", crash)
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(family, LEAVE, "fiun", backend_of(family))
+    again = Family.open(family.folder)
+    assert again.ledger.lines[-1].kind == "unlearned"
+    assert "0" in site_training(hospitals, again, "north")
+    settle(again, backend_of(again))
+    assert "0" not in site_training(hospitals, again, "north")
+    settled = snapshot(family.folder)
+    settle(again, backend_of(again))
+    assert snapshot(family.folder) == settled
+
+
+def test_a_place_that_cannot_settle_is_named_and_the_commit_stands(family: Family, backend_of: BackendOf) -> None:
+    backend = backend_of(family)
+    del backend.workers["west"]
+    before = snapshot(family.folder)
+    with pytest.raises(SiteError, match=r"nothing was changed; 1 of \d places failed: west: unknown place 'west'"):
+        unlearn(family, LEAVE, "fiun", backend)
+    assert snapshot(family.folder) == before
+    with pytest.raises(
+        SiteError, match=r"committed \(ledger line 0\), but not yet everywhere; run `fedunlearn settle`; .*west"
+    ):
+        settle(family, backend)
+
+
+def test_a_rollback_lifts_only_the_exclusion_of_what_it_undoes(
+    family: Family, hospitals: Scenario, backend_of: BackendOf
+) -> None:
+    for request in (LEAVE, Request(classes=("1",)), LEAVE):
+        unlearn(family, request, "logit_mask", backend_of(family))
+    assert not {"0", "1"} & site_training(hospitals, family, "north")
+    rollback(family, backend_of(family), lift_exclusion=True)  # the second time class 0 was asked for: the first stands
+    assert not {"0", "1"} & site_training(hospitals, family, "north")
+    rollback(family, backend_of(family), lift_exclusion=True)
+    assert {"0", "1"} & site_training(hospitals, family, "north") == {"1"}
+
+
+def test_a_version_that_cannot_be_read_is_never_committed(family: Family, backend_of: BackendOf) -> None:
+    unlearn(family, LEAVE, "fiun", backend_of(family))
+    rollback(family, backend_of(family), lift_exclusion=True)
+    for home in ("server", "east", "west"):
+        for path in sorted((family.folder / "homes" / home / "packs").iterdir(), key=lambda p: p.stat().st_mtime_ns)[-1:]:
+            path.write_bytes(path.read_bytes()[:50])
+    again = Family.open(family.folder)
+    record = unlearn(again, LEAVE, "fiun", backend_of(again))
+    for m in record.facts["models"]:
+        again.store(str(m["home"])).read(str(m["version_after"]))
+
+
+def test_a_lost_or_damaged_mirror_is_seen_and_written_anew(
+    done: Record, family: Family, hospitals: Scenario, backend_of: BackendOf
+) -> None:
+    (family.folder / "homes" / "north" / "place.json").write_text("{")
+    with pytest.raises(InputError, match="not a mirror of the ledger"):
+        site_training(hospitals, family, "north")
+    settle(family, backend_of(family))
+    assert "0" not in site_training(hospitals, family, "north")
