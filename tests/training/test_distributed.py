@@ -1,125 +1,30 @@
-"""Ranks are processes: together they take the steps of one process, and what goes wrong in one is said and ends all."""
+"""Ranks are processes: together they take the steps of one process."""
 
-import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedunlearn.data import Exclusions, Rows, Selection
-from fedunlearn.errors import ExcludedError, InputError, ShapeError, TrainingError
+from fedunlearn.data import Exclusions, Rows
 from fedunlearn.nets import build, weights_of
 from fedunlearn.tensors import Tensors, equal
-from fedunlearn.training import Born, Portion, Recipe, distributed, incremental, seed_of
+from fedunlearn.training import Portion, Recipe, distributed, incremental, seed_of
 from fedunlearn.training.fit import MOMENTUM
 from fedunlearn.training.rank import digest
-
-CLASSES = ("a", "b", "c")
-born_by = sys.modules["fedunlearn.training.distributed"]
-
-
-def portion(site: str, rows: int, excluded: Exclusions | None = None, width: int = 4) -> Portion:
-    generator = torch.Generator().manual_seed(sum(site.encode()))
-    x = torch.randn(rows, width, generator=generator, dtype=torch.float64)
-    keys = tuple(f"{site}{i}" for i in range(rows))
-    return Portion(site, "main", Rows(x, torch.arange(rows) % 3, keys, CLASSES), excluded or Exclusions({}))
-
-
-def make(seed: int = 0) -> nn.Module:
-    return build({"name": "mlp", "hidden": 8}, (4,), 3, seed).double()
+from tests.training.ranks import CLASSES, Plain, born_by, close, make, portion, ranks, recipe, train
+from tests.training.ranks import _no_process_is_left as _no_process_is_left
 
 
 def image_net() -> nn.Module:
     return build({"name": "cnn", "channels": 4}, (3, 8, 8), 3)
 
 
-def recipe(**changes: Any) -> Recipe:
-    plain = {"name": "m", "home": "h", "parents": (), "head": CLASSES, "epochs": 3, "lr": 0.05, "batch": 8, "seed": 1}
-    return Recipe(**{**plain, **changes})
-
-
-def ranks(*rows: int) -> dict[str, list[Portion]]:
-    return {f"r{i}": [portion(f"r{i}", n)] for i, n in enumerate(rows)}
-
-
-def train(net: Callable[[], nn.Module] = make, held: dict[str, list[Portion]] | None = None, **changes: Any) -> Born:
-    return distributed(recipe(**changes), net, weights_of(net()), held or ranks(6, 6))
-
-
-def close(a: Tensors, b: Tensors) -> bool:
-    return a.keys() == b.keys() and all(torch.allclose(a[n], b[n], rtol=0, atol=1e-10) for n in a)
-
-
-@pytest.fixture(autouse=True)
-def _no_process_is_left() -> Iterator[None]:
-    yield
-    assert not multiprocessing.active_children()
-
-
-# Nets that misbehave: at the top level, as the processes import them from here.
-
-
-class Plain(nn.Module):
-    """Two layers, and what a test does to them before every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Linear(4, 5, dtype=torch.float64)
-        self.head = nn.Linear(5, 3, dtype=torch.float64)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            self.step()
-        return self.head(torch.relu(self.body(x)))  # type: ignore[no-any-return]
-
-    def step(self) -> None: ...
-
-
-class Dies(Plain):
-    def step(self) -> None:
-        if torch.distributed.get_rank() == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Stops(Plain):
-    def step(self) -> None:
-        if torch.distributed.get_rank() == 1:
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-
-class Raises(Plain):
-    def step(self) -> None:
-        if torch.distributed.get_rank() == 1:
-            raise ValueError("no such thing")
-
-
-class Drifts(Plain):
-    """Changes its own parameters when training ends, at one rank."""
-
-    def train(self, mode: bool = True) -> "Drifts":
-        if self.training and not mode and torch.distributed.is_initialized() and torch.distributed.get_rank() == 2:
-            self.body.weight.data += 1e-9
-        super().train(mode)
-        return self
-
-
-class Differs(Plain):
-    """Comes out of its pickle with weights of its process."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.body.bias.data += os.getpid()
+# Nets at the top level, as the processes import them from here.
 
 
 class Spare(Plain):
@@ -128,11 +33,6 @@ class Spare(Plain):
     def __init__(self) -> None:
         super().__init__()
         self.unused = nn.Linear(2, 2, dtype=torch.float64)
-
-
-class Unmakeable(Plain):
-    def __setstate__(self, state: dict[str, Any]) -> NoReturn:
-        raise RuntimeError("not here")
 
 
 class Normed(Plain):
@@ -225,79 +125,6 @@ def test_ranks_compute_in_bf16_too() -> None:
     assert {t.dtype for t in half.values()} == {torch.float32}
     assert not equal(half, full)
     assert all(torch.allclose(half[n], full[n], atol=0.02) for n in half)
-
-
-# What goes wrong
-
-
-def test_a_killed_rank_is_named_and_ends_the_others() -> None:
-    message = (
-        r"training 'm': rank 'r1' died with exit code -9 \(SIGKILL\); the other ranks were ended and nothing was kept; see"
-    )
-    with pytest.raises(TrainingError, match=message):
-        train(Dies, ranks(6, 6, 6))
-
-
-def test_a_rank_that_falls_silent_ends_all_after_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(born_by, "PATIENCE", timedelta(seconds=3))
-    monkeypatch.setattr(born_by, "GRACE", 0.5)
-    began = time.monotonic()
-    with pytest.raises(TrainingError, match=r"(no word from rank 'r1'|no sign of life from .*rank 'r1').* nothing was kept"):
-        train(Stops)
-    assert time.monotonic() - began < 20
-
-
-def test_what_a_rank_raises_is_said_with_its_name() -> None:
-    with pytest.raises(
-        TrainingError, match=r"training 'm': rank 'r1' raised ValueError: no such thing.*nothing was kept; mend"
-    ):
-        train(Raises)
-
-
-def test_divergence_keeps_its_kind() -> None:
-    with pytest.raises(ShapeError, match=r"training 'm' diverged to NaN or infinity; lower lr \(it is 1e\+300"):
-        train(lr=1e300)
-
-
-def test_ranks_that_end_with_other_weights_than_the_first_are_refused() -> None:
-    with pytest.raises(TrainingError, match=r"ranks 'r2' disagree with rank 'r0' on the trained weights, expected equal ones"):
-        train(Drifts, ranks(4, 4, 4))
-
-
-def test_ranks_that_start_from_other_weights_are_refused() -> None:
-    with pytest.raises(TrainingError, match=r"ranks 'r1' disagree with rank 'r0' on the start weights.* depend on its process"):
-        train(Differs)
-
-
-def test_ranks_with_rows_of_another_kind_are_refused() -> None:
-    rows = portion("r1", 4).rows
-    other = {"r1": [Portion("r1", "main", Rows(rows.x, rows.y, rows.keys, ("a", "b", "d")), Exclusions({}))]}
-    with pytest.raises(
-        InputError, match=r"training 'm': rank 'r1' has classes .*'d'.*, rank 'r0' has .*'c'.*; expected the same"
-    ):
-        train(held=ranks(6) | other)
-    with pytest.raises(InputError, match=r"rank 'r1' has inputs of shape \(5,\), rank 'r0' has \(4,\)"):
-        train(held=ranks(6) | {"r1": [portion("r1", 4, width=5)]})
-    single = {"r1": [Portion("r1", "main", Rows(rows.x.float(), rows.y, rows.keys, CLASSES), Exclusions({}))]}
-    with pytest.raises(InputError, match=r"rank 'r1' has inputs of type torch.float32, rank 'r0' has torch.float64"):
-        train(held=ranks(6) | single)
-
-
-def test_a_net_that_cannot_be_sent_is_refused() -> None:
-    class Local(Plain):
-        pass
-
-    with pytest.raises(InputError, match=r"a net of class Local cannot be sent .* defined at the top level of a module"):
-        train(Local)
-    with pytest.raises(InputError, match=r"cannot be made again in the process of a rank \(RuntimeError: not here\)"):
-        train(Unmakeable)
-
-
-def test_excluded_rows_are_refused_before_a_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(born_by, "_started", None)
-    excluded = Exclusions({"r-7": Selection(samples=("main/r12",))})
-    with pytest.raises(ExcludedError, match=r"training on 1 excluded rows of shard 'main' .*'r12'.* request r-7"):
-        train(held=ranks(6) | {"r1": [portion("r1", 5, excluded)]})
 
 
 # How it is started
