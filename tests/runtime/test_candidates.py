@@ -20,9 +20,9 @@ from fedunlearn.runtime.consent import Asking, Consent
 from fedunlearn.runtime.tasks import Answer, Fetch, Score, Scored, Task
 from fedunlearn.scenario import Scenario, retrained, train, workers
 from tests.conftest import LEAVE, NORTH
+from tests.runtime.grids import over_grid
 from tests.runtime.test_equality import outcome
 from tests.runtime.test_evaluating import Nothing
-from tests.runtime.test_flower_backend import over_grid
 from tests.scenario.elsewhere import MODELS, Counting, at_hand
 
 AT_ROOTS = Gate(score_at_roots=True, retained_drop_at_most=1)

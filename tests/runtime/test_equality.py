@@ -18,7 +18,7 @@ from fedunlearn.methods import METHODS, FIUn, Method, make
 from fedunlearn.runtime import Backend, Family, InProcess, unlearn
 from fedunlearn.scenario import find_topology, load, train, workers
 from tests.conftest import ROOT, snapshot
-from tests.runtime.test_flower_backend import over_grid
+from tests.runtime.grids import over_grid
 
 TOPOLOGIES = sorted(path.stem for path in (ROOT / "topologies").glob("*.yaml"))
 MENU: dict[str, Method | str] = {name: name for name in METHODS} | {"fiun-last": FIUn(layers="last")}

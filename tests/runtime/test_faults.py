@@ -19,7 +19,7 @@ from fedunlearn.runtime.tasks import Answer, Task
 from fedunlearn.scenario import Scenario, workers
 from fedunlearn.training.flower import LocalGrid
 from tests.conftest import LEAVE
-from tests.runtime.test_flower_backend import app_of, nodes
+from tests.runtime.grids import app_of, nodes
 from tests.runtime.unreliable import law
 
 LAST = FIUn(layers="last")

@@ -2,42 +2,28 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 
 from fedunlearn.errors import SiteError
 from fedunlearn.methods import FIUn
 from fedunlearn.runtime import Family, Worker, rollback, unlearn
-from fedunlearn.runtime.codec import CodecError, Packed, pack
+from fedunlearn.runtime.codec import Packed, pack
 from fedunlearn.runtime.flower import Flower, add_handlers, client_app
-from fedunlearn.runtime.flower.records import ARRAYS, CONFIG, from_records, to_records, volume
+from fedunlearn.runtime.flower.records import CONFIG, from_records, to_records
 from fedunlearn.runtime.tasks import Commit, Committed, Failure, Fetch, Fetched, Survey, Surveyed, Task
 from fedunlearn.scenario import Scenario, workers
-from fedunlearn.tensors import Head, equal
+from fedunlearn.tensors import equal
 from fedunlearn.training.flower import LocalGrid
 from tests.conftest import LEAVE, snapshot
+from tests.runtime.grids import Altered, app_of, content_of, nodes, over_grid
 
 
 class Mine(FIUn):
     """A method of the user's own."""
-
-
-def app_of(held: dict[str, Worker], allowed: tuple[str, ...] = ()) -> ClientApp:
-    return client_app(lambda context: held[str(context.node_config["site"])], allowed)
-
-
-def nodes(places: Iterable[str]) -> dict[int, dict[str, str]]:
-    return {100 + i: {"site": place} for i, place in enumerate(sorted(places))}
-
-
-def over_grid(scenario: Scenario, family: Family, allowed: tuple[str, ...] = ()) -> Flower:
-    held = workers(scenario, family)
-    return Flower(LocalGrid(app_of(held, allowed), nodes(held)), deadline=30, join=0)
 
 
 def test_rollback_goes_over_the_grid(trained: Path, family: Family, hospitals: Scenario) -> None:
@@ -46,38 +32,6 @@ def test_rollback_goes_over_the_grid(trained: Path, family: Family, hospitals: S
     assert family.heads != Family.open(trained).heads
     rollback(family, backend, lift_exclusion=True)
     assert Family.open(family.folder).heads == Family.open(trained).heads
-
-
-class Altered(LocalGrid):
-    """Does something to the replies to tasks of one site, or to what becomes of them."""
-
-    def __init__(
-        self, held: dict[str, Worker], alter: Callable[[Message, Message], list[Message]], site: str = "north"
-    ) -> None:
-        super().__init__(app_of(held), nodes(held))
-        self.alter, self.site, self.asked = alter, site, 0
-        self.held_back: list[Message] = []
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        sent = []
-        for message in messages:
-            names = list(super().push_messages([message]))
-            sent += names
-            site = self.contexts[message.metadata.dst_node_id].node_config["site"]
-            if site == self.site and message.metadata.message_type == "query.fedunlearn":
-                self.asked += 1
-                self.held_back += [r for n in names for r in self.alter(message, self._replies.pop(n))]
-        return sent
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        given, self.held_back = self.held_back, []
-        return [*given, *super().pull_messages(message_ids)]
-
-
-def content_of(reply: Message, **config: Any) -> Message:
-    changed = RecordDict({CONFIG: ConfigRecord({**reply.content[CONFIG], **config}), ARRAYS: reply.content[ARRAYS]})
-    reply.content = changed
-    return reply
 
 
 def lost(message: Message, _: Message) -> list[Message]:
@@ -282,57 +236,3 @@ def test_a_grid_that_fails_is_a_failure_of_every_place(asked: list[Task], family
     answers = Flower(grid, {"north": 100, "server": 101}, deadline=5).carry(asked)
     assert {a.text for a in answers if isinstance(a, Failure)} == {"the grid failed: ConnectionError: no SuperLink"}
     assert len(answers) == 3
-
-
-def test_what_several_tasks_have_in_common_is_sent_once() -> None:
-    weights = torch.rand(100, 100)
-    one = pack(Fetched({"w": weights}, Head("w", ("a",))))
-    other = pack(Fetched({"w": torch.rand(100, 100)}, Head("w", ("a",))))
-    content = to_records("b", [one, other, one])
-    assert len(content[ARRAYS]) == 2
-    assert volume(content) < 2 * 40_000 + 1_000
-    for sent, back in zip([one, other, one], from_records(content)[1], strict=True):
-        assert (back.kind, back.plain) == (sent.kind, sent.plain)
-        assert all(torch.equal(back.tensors[n], t) for n, t in sent.tensors.items())
-
-
-@pytest.mark.parametrize("same", ["2/0:float32=9/0:float32", "0/0:float32=1/0:float32", "7/0:float32=0/0:float32", "x"])
-def test_what_is_said_to_be_another_tensor_must_be_one(same: str) -> None:
-    made = [pack(Fetched({"w": torch.rand(3)}, Head("w", ("a",)))) for _ in range(2)]
-    content = to_records("b", made)
-    content[CONFIG]["same"] = [same]
-    with pytest.raises(CodecError, match=r"is said to be another|belongs to none of 2 messages"):
-        from_records(content)
-
-
-@pytest.mark.parametrize(
-    ("array", "says"),
-    [
-        (Array("float32", (3,), "fedunlearn.raw", b"12345678"), r"8 bytes do not make float32 of shape \(3,\)"),
-        (Array("float32", (-1,), "fedunlearn.raw", b""), "0 bytes do not make"),
-        (Array("object", (1,), "fedunlearn.raw", b"12345678"), "got 'fedunlearn.raw' of 'object', expected 'fedunlearn.raw'"),
-        (Array(torch.ones(2).numpy()), "got 'numpy.ndarray' of 'float32', expected 'fedunlearn.raw'"),
-        (Array("bool", (1,), "fedunlearn.raw", b"\x02"), "neither true nor false"),
-        (Array("float32", (0, 2**62, 2**62), "fedunlearn.raw", b""), "empty, of an absurd shape"),
-    ],
-)
-def test_arrays_are_read_as_bytes_and_nothing_else(array: Array, says: str) -> None:
-    content = to_records("b", [Packed("fetched", "{}", {})])
-    content[ARRAYS] = ArrayRecord({"0/0:float32": array})
-    with pytest.raises(CodecError, match=says):
-        from_records(content)
-
-
-def test_records_bring_every_kind_of_tensor_back() -> None:
-    made = {
-        "0:bfloat16": torch.tensor([1.5, float("nan")]).bfloat16(),
-        "1:bool": torch.tensor(True),
-        "2:int64": torch.empty(0, 3, dtype=torch.int64),
-        "3:float64": torch.rand(2, 3, dtype=torch.float64),
-    }
-    batch, (packed,) = from_records(to_records("b", [Packed("fetched", "{}", made)]))
-    assert (batch, packed.kind, packed.plain, list(packed.tensors)) == ("b", "fetched", "{}", list(made))
-    for name, tensor in made.items():
-        found = packed.tensors[name]
-        assert (found.dtype, found.shape) == (tensor.dtype, tensor.shape)
-        assert torch.equal(found.reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8))

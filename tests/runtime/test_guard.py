@@ -25,8 +25,8 @@ from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.sources import Sending
 from fedunlearn.tensors import equal
 from tests.conftest import LEAVE, snapshot
+from tests.runtime.grids import over_grid
 from tests.runtime.test_cheats import HEAD, honest
-from tests.runtime.test_flower_backend import over_grid
 from tests.scenario.test_site import PLAIN
 
 ZERO = Selection(("0",))

@@ -21,8 +21,8 @@ from fedunlearn.runtime.cases import changed_by
 from fedunlearn.scenario import Scenario, line_of, workers
 from tests.conftest import snapshot
 from tests.report.conftest import CLASSES, data, invented
+from tests.runtime.grids import over_grid
 from tests.runtime.test_equality import outcome
-from tests.runtime.test_flower_backend import over_grid
 from tests.runtime.test_offline import Offline
 
 LEAVING = tuple(

@@ -20,7 +20,7 @@ from fedunlearn.runtime.tasks import Commit, Committed, Deposit, Failure, Fetch,
 from fedunlearn.scenario import Scenario, workers
 from fedunlearn.training.flower import LocalGrid
 from tests.conftest import LEAVE, snapshot
-from tests.runtime.test_flower_backend import Altered, app_of, content_of, nodes, over_grid
+from tests.runtime.grids import Altered, app_of, content_of, nodes, over_grid
 
 LAST = FIUn(layers="last")
 
