@@ -6,38 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from fedunlearn.errors import InputError, StoreError
+from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, discover
-from fedunlearn.methods import LogitMask
-from fedunlearn.nets import build, weights_of
-from fedunlearn.runtime import Family, InProcess, rollback, unlearn
 from fedunlearn.runtime.tasks import Measure
-from fedunlearn.scenario import extend, of_family, reference, train, workers
-from fedunlearn.scenario.files import parse
+from fedunlearn.scenario import extend, of_family, train, workers
 from fedunlearn.scenario.train import BACKENDS
 from fedunlearn.tensors import equal
-from tests.conftest import snapshot
-
-FOUR = ["0", "1", "2", "3"]
-
-
-def scenario(models: dict[str, Any], **more: Any) -> Any:
-    data = {"set": "digits", "calibration": 0.2, "held_out": 0.2, **more.pop("data", {})}
-    return parse({"name": "family", "data": data, "net": {"name": "mlp", "hidden": 16}, "models": models, **more}, "here")
-
-
-def weights(family: Family, name: str) -> dict[str, torch.Tensor]:
-    return family.store(family.lineage[name].home).read(family.heads[name]).weights
-
-
-def forget(family: Family, *classes: str) -> None:
-    """Commit an unlearning of classes, whatever the method leaves."""
-    plain = of_family(family)
-    backend = InProcess(workers(plain, family))
-    record = unlearn(family, Request(classes=classes), LogitMask(), backend, plain.gate.gate)
-    assert record.accepted
+from tests.scenario.digits import FOUR, forget, known, scenario, weights
 
 
 def test_a_head_grows_by_name_and_old_rows_stay(tmp_path: Path) -> None:
@@ -94,15 +70,6 @@ def chain(**second: Any) -> Any:
             | second,
         }
     )
-
-
-def known(family: Family, name: str, classes: list[str]) -> float:
-    worker = workers(of_family(family), family)["a"]
-    found = family.store(family.lineage[name].home).read(family.heads[name])
-    net = worker.make_net(len(found.head.classes), found.net)
-    net.load_state_dict(found.weights)
-    rows = worker.data.held_out["test"].of(classes).for_head(found.head.classes)
-    return float((net.eval()(rows.x).argmax(1) == rows.y).float().mean())
 
 
 def test_without_replay_a_chain_forgets_by_itself_and_with_it_it_does_not(tmp_path: Path) -> None:
@@ -163,72 +130,6 @@ def test_what_is_resumed_matters(tmp_path: Path) -> None:
     assert fresh.heads["two"] != family.heads["two"]
 
 
-def test_training_on_after_an_unlearning_does_not_teach_it_again(tmp_path: Path) -> None:
-    """A round, an increment with replay and one with an anchor, after class 0 was forgotten: none is trained on a row of it."""
-    first = {"born": "incremental", "site": "a", "epochs": 6}
-    family = train(scenario({"first": first}), tmp_path / "f")
-    forget(family, "0")
-    start = family.heads["first"]
-    more = {
-        "round": {"born": "federated", "from": ["first"], "clients": ["a"], "rounds": 2},
-        "again": {"born": "incremental", "from": ["first"], "site": "a", "classes": FOUR[1:], "replay": 30},
-        "held": {"born": "incremental", "from": ["first"], "site": "a", "ewc": 10},
-        "ranks": {"born": "distributed", "from": ["first"], "ranks": ["a"]},
-    }
-    family = extend(family, {"models": more}, "more.yaml")
-    for name in more:
-        assert known(family, name, ["0"]) == 0, name
-        assert known(family, name, FOUR[1:]) > 0.8, name
-    assert {m.started["first"] for m in family.lineage.models if "first" in m.parents} == {start}
-    trained = [s.rows for m in family.lineage.models if m.name != "first" for s in m.data]
-    assert not any("0" in rows for rows in trained)
-    assert family.ledger.lines[-1].kind == "trained"
-
-
-def test_after_a_rollback_that_lifts_the_exclusion_it_may_be_taught_again(tmp_path: Path) -> None:
-    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 6}}), tmp_path / "f")
-    before = family.heads["first"]
-    forget(family, "0")
-    rollback(family, InProcess(workers(of_family(family), family)), lift_exclusion=True)
-    family = extend(family, {"models": {"next": {"born": "incremental", "from": ["first"], "site": "a"}}}, "more.yaml")
-    assert family.lineage["next"].started == {"first": before}
-    assert known(family, "next", ["0"]) > 0.8
-
-
-def test_an_extension_that_is_wrong_or_cut_off_leaves_the_family_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 1}}), tmp_path / "f")
-    before = snapshot(family.folder)
-    for more, message in (
-        ({"models": {"first": {"born": "incremental", "site": "a"}}}, "models.first: the family has one already"),
-        (
-            {"models": {"new": {"born": "incremental", "from": ["frist"], "site": "a"}}},
-            "unknown parent 'frist'; did you mean 'first'",
-        ),
-        (
-            {"models": {"new": {"born": "incremental", "from": ["first"], "site": "z"}}},
-            "site 'z': all rows of digits are dealt",
-        ),
-        ({"data": {}}, "more.yaml: data: an extension names models, nets and requests"),
-        ({"models": {}}, "more.yaml: names no new model"),
-        ([], "more.yaml: expected a mapping with models, found list"),
-    ):
-        with pytest.raises(InputError, match=message):
-            extend(family, more, "more.yaml")  # type: ignore[arg-type]
-        assert snapshot(family.folder) == before
-    monkeypatch.setattr("fedunlearn.store.ledger.Ledger.append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        extend(family, {"models": {"new": {"born": "incremental", "from": ["first"], "site": "a"}}}, "more.yaml")
-    monkeypatch.undo()
-    again = Family.open(family.folder)
-    assert [m.name for m in again.lineage.models] == ["first"]
-    assert list(of_family(again).models) == ["first"]
-    assert discover(again.lineage, Request(classes=("0",))).heirs
-    more = {"models": {"new": {"born": "incremental", "from": ["first"], "site": "a", "epochs": 1}}}
-    assert set(extend(again, more, "more.yaml").heads) == {"first", "new"}
-
-
 def test_two_sets_in_one_family(tmp_path: Path) -> None:
     """A transfer onto another data set: classes of both stand in one list, and every head is tested on its own."""
     rng = np.random.default_rng(0)
@@ -261,79 +162,6 @@ def test_two_sets_in_one_family(tmp_path: Path) -> None:
     assert not plan.untested
     with pytest.raises(InputError, match="sets main and shades both name a class '0'"):
         train(plain.model_copy(update={"more": {"shades": plain.data}}), tmp_path / "clash")
-
-
-@pytest.fixture
-def checkpoints(tmp_path: Path) -> Path:
-    """A base in safetensors and a fine-tuned copy as a state_dict, with a chain that trained them."""
-    family = train(
-        scenario(
-            {
-                "base": {"born": "incremental", "site": "a", "epochs": 6},
-                "tuned": {"born": "incremental", "from": "base", "site": "b"},
-            },
-            data={"without": {"b": ["0"]}},
-        ),
-        tmp_path / "origin",
-    )
-    save_file(weights(family, "base"), tmp_path / "base.safetensors")
-    torch.save({f"module.{k}": v for k, v in weights(family, "tuned").items()}, tmp_path / "tuned.pt")
-    return tmp_path
-
-
-def zoo(folder: Path, **changes: Any) -> Any:
-    digits = [str(i) for i in range(10)]
-    models = {
-        "base": {"file": "base.safetensors", "site": "a", "head": digits},
-        "tuned": {"file": "tuned.pt", "base_model": "somebody/base", "site": "b", "head": digits},
-    }
-    models["tuned"] |= changes
-    return scenario(models, data={"without": {"b": ["0"]}}, folder=str(folder))
-
-
-def test_checkpoints_of_others_are_a_family(checkpoints: Path) -> None:
-    family = train(zoo(checkpoints), checkpoints / "zoo")
-    origin = Family.open(checkpoints / "origin")
-    assert family.heads == origin.heads  # equal weights have equal names
-    assert family.lineage["tuned"].parents == ("base",)
-    assert "0" not in family.lineage["tuned"].data[0].rows
-    plan = discover(family.lineage, Request(classes=("0",)))
-    assert [(h.name, h.holds_class) for h in plan.heirs] == [("base", True), ("tuned", False)]
-    record = unlearn(family, Request(classes=("0",)), "fiun", InProcess(workers(of_family(family), family)))
-    assert {m["name"]: m["status"] for m in record.facts["models"]} == {"base": "committed", "tuned": "committed"}
-    with pytest.raises(InputError, match=r"base, tuned: imported; without its recipe it cannot be retrained"):
-        reference(family, of_family(family), Request(classes=("1",)))
-
-
-def test_another_architecture_in_the_lineage_is_said_by_the_plan(checkpoints: Path) -> None:
-    plain = zoo(checkpoints)
-    other = {"name": "mlp", "hidden": 24}
-    distilled = {"file": "other.safetensors", "from": ["tuned"], "site": "b", "head": list("0123456789"), "net": "wide"}
-    save_file(weights_of(build(other, (8, 8), 10, 0)), checkpoints / "other.safetensors")
-    models = plain.model_dump(by_alias=True, mode="json")["models"] | {"wide": {"born": "imported", **distilled}}
-    family = train(
-        scenario(models, data={"without": {"b": ["0"]}}, folder=str(checkpoints), nets={"wide": other}), checkpoints / "zoo"
-    )
-    (heir,) = (h for h in discover(family.lineage, Request(classes=("0",))).heirs if h.name == "wide")
-    assert heir.foreign == ("base",)
-    assert family.store("b").read(family.heads["wide"]).net == "wide"
-    record = unlearn(family, Request(classes=("0",)), "fiun", InProcess(workers(of_family(family), family)))
-    (row,) = (m for m in record.facts["models"] if m["name"] == "wide")
-    assert set(row["not_shared"]) == {n for n in weights(family, "wide") if n != "head.bias"}  # evidence flows for the rest
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"file": "absent.pt"}, "absent.pt"),
-        ({"head": ["0", "1"]}, r"models\.tuned: .*tuned.pt does not fit its net and head of 2 outputs"),
-        ({"head": []}, r"models\.tuned\.head: .*at least 1"),
-    ],
-)
-def test_checkpoints_that_do_not_fit_are_refused(checkpoints: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises((InputError, StoreError), match=message):
-        train(zoo(checkpoints, **changes), checkpoints / "zoo")
-    assert not (checkpoints / "zoo" / "ledger.jsonl").exists()
 
 
 WIDTHS = """

@@ -1,0 +1,78 @@
+"""A family that grows is not taught again what it forgot; an extension that is wrong or cut off changes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from fedunlearn.errors import InputError
+from fedunlearn.lineage import Request, discover
+from fedunlearn.runtime import Family, InProcess, rollback
+from fedunlearn.scenario import extend, of_family, train, workers
+from tests.conftest import snapshot
+from tests.scenario.digits import FOUR, forget, known, scenario
+
+
+def test_training_on_after_an_unlearning_does_not_teach_it_again(tmp_path: Path) -> None:
+    """A round, an increment with replay and one with an anchor, after class 0 was forgotten: none is trained on a row of it."""
+    first = {"born": "incremental", "site": "a", "epochs": 6}
+    family = train(scenario({"first": first}), tmp_path / "f")
+    forget(family, "0")
+    start = family.heads["first"]
+    more = {
+        "round": {"born": "federated", "from": ["first"], "clients": ["a"], "rounds": 2},
+        "again": {"born": "incremental", "from": ["first"], "site": "a", "classes": FOUR[1:], "replay": 30},
+        "held": {"born": "incremental", "from": ["first"], "site": "a", "ewc": 10},
+        "ranks": {"born": "distributed", "from": ["first"], "ranks": ["a"]},
+    }
+    family = extend(family, {"models": more}, "more.yaml")
+    for name in more:
+        assert known(family, name, ["0"]) == 0, name
+        assert known(family, name, FOUR[1:]) > 0.8, name
+    assert {m.started["first"] for m in family.lineage.models if "first" in m.parents} == {start}
+    trained = [s.rows for m in family.lineage.models if m.name != "first" for s in m.data]
+    assert not any("0" in rows for rows in trained)
+    assert family.ledger.lines[-1].kind == "trained"
+
+
+def test_after_a_rollback_that_lifts_the_exclusion_it_may_be_taught_again(tmp_path: Path) -> None:
+    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 6}}), tmp_path / "f")
+    before = family.heads["first"]
+    forget(family, "0")
+    rollback(family, InProcess(workers(of_family(family), family)), lift_exclusion=True)
+    family = extend(family, {"models": {"next": {"born": "incremental", "from": ["first"], "site": "a"}}}, "more.yaml")
+    assert family.lineage["next"].started == {"first": before}
+    assert known(family, "next", ["0"]) > 0.8
+
+
+def test_an_extension_that_is_wrong_or_cut_off_leaves_the_family_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 1}}), tmp_path / "f")
+    before = snapshot(family.folder)
+    for more, message in (
+        ({"models": {"first": {"born": "incremental", "site": "a"}}}, "models.first: the family has one already"),
+        (
+            {"models": {"new": {"born": "incremental", "from": ["frist"], "site": "a"}}},
+            "unknown parent 'frist'; did you mean 'first'",
+        ),
+        (
+            {"models": {"new": {"born": "incremental", "from": ["first"], "site": "z"}}},
+            "site 'z': all rows of digits are dealt",
+        ),
+        ({"data": {}}, "more.yaml: data: an extension names models, nets and requests"),
+        ({"models": {}}, "more.yaml: names no new model"),
+        ([], "more.yaml: expected a mapping with models, found list"),
+    ):
+        with pytest.raises(InputError, match=message):
+            extend(family, more, "more.yaml")  # type: ignore[arg-type]
+        assert snapshot(family.folder) == before
+    monkeypatch.setattr("fedunlearn.store.ledger.Ledger.append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        extend(family, {"models": {"new": {"born": "incremental", "from": ["first"], "site": "a"}}}, "more.yaml")
+    monkeypatch.undo()
+    again = Family.open(family.folder)
+    assert [m.name for m in again.lineage.models] == ["first"]
+    assert list(of_family(again).models) == ["first"]
+    assert discover(again.lineage, Request(classes=("0",))).heirs
+    more = {"models": {"new": {"born": "incremental", "from": ["first"], "site": "a", "epochs": 1}}}
+    assert set(extend(again, more, "more.yaml").heads) == {"first", "new"}
