@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from fedunlearn.data import Exclusions, Rows, open_rows
 from fedunlearn.data.rows import joined
+from fedunlearn.evaluation.material import Material
 from fedunlearn.evaluation.shadows import Shadows, train_shadows
 from fedunlearn.methods import Case, LogitMask
 from fedunlearn.nets import build, head_of, load, weights_of
@@ -112,3 +113,7 @@ def shadows(by_sample: Known, tmp_path_factory: pytest.TempPathFactory) -> Shado
 
 def everything(known: Known) -> Rows:
     return joined([known.forgotten, known.retained, known.calibration, known.test])
+
+
+def material(known: Known, classes: tuple[str, ...] = (FORGOTTEN,)) -> Material:
+    return Material(classes, known.forgotten, known.retained, known.calibration, known.test)
