@@ -14,6 +14,8 @@ how many workers were at a task, on average over the wall time: that they do run
 Ray listens on every interface; run this where there is none but loopback:
 
     unshare --map-root-user --net sh -c "ip link set lo up && python simulations/bench_runtime.py"
+
+Long because what Ray's workers are sent must stand in the script itself.
 """
 
 import json
