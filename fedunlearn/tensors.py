@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -23,6 +24,14 @@ class Head:
     def names(self) -> tuple[str, str]:
         """Names of its parameters; a head without bias simply lacks the second."""
         return f"{self.layer}.weight", f"{self.layer}.bias"
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite.
+
+    By the sum, which is many times as fast; a sum of finite numbers may be infinite, then each is looked at.
+    """
+    return not tensor.is_floating_point() or isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
 
 
 def rounded(tensors: Tensors, precision: str) -> dict[str, Tensor]:

@@ -212,16 +212,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="by default hospitals")
     parser.add_argument("--size", choices=("test", "cpu"), default="cpu", help="test: one class, one seed, steer and the mask")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument("--first", type=int, default=0, help="not the seeds below it, whose results are kept")
     parser.add_argument("--methods", default="", help="names, with commas, others' results are kept; the whole menu by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--write", action="store_true", help="keep each study's result under results/")
     splits(parser)
     args = parser.parse_args()
+    ends = args.seeds if args.size == "cpu" else 1
+    if not 0 <= args.first < ends:
+        parser.error(f"--first is {args.first}, expected a seed from 0 up, below {ends}: raise --seeds, or leave it out")
     names, methods = args.studies or ["hospitals"], "steer,logit_mask" if args.size == "test" else args.methods
     for name in names:
-        found = study(name, args.size, methods, range(args.first, args.seeds if args.size == "cpu" else 1), args.part)
+        found = study(name, args.size, methods, range(args.first, ends), args.part)
         if args.part != ALL:
             continue
         result = told(name, args.size, found)

@@ -132,8 +132,8 @@ def unguarded() -> Iterator[None]:
         rounds.checked, rounds.within = guards
 
 
-def one(seed: int, poisons: Sequence[str], merges: int) -> list[dict[str, Any]]:
-    """One family; every poison and so many merges of each method on a copy."""
+def one(seed: int, poisons: Sequence[str], merges: int | None) -> list[dict[str, Any]]:
+    """One family; every poison and so many merges of each method (None: all) on a copy."""
     scenario, rows = parse(plain(seed), "poisoned"), []
     with tempfile.TemporaryDirectory() as folder:
         train(scenario, Path(folder) / "trained")
@@ -189,7 +189,7 @@ def _numbers(rows: list[dict[str, Any]]) -> tuple[float, float]:
 def main() -> None:
     args = arguments(__doc__)
     whole = args.size == "cpu"
-    seeds, merges = ((0, 1, 2), 4) if whole else ((0,), 2)
+    seeds, merges = ((0, 1, 2), None) if whole else ((0,), 2)
     poisons = list(POISONS) if whole else ["none", "another class"]
     start, rows = origin(), []
     for seed in seeds:

@@ -9,8 +9,8 @@ from torch import Tensor
 from fedunlearn.errors import InputError
 from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Evidence
-from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Strength, Unguided, Want
-from fedunlearn.methods.dampening import Dampening, dampen, merged
+from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Strength, Unguided, Want, merged
+from fedunlearn.methods.dampening import Dampening, dampen
 from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.methods.masks import ByRatio, names_of
 from fedunlearn.nets import load

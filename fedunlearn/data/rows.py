@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedunlearn.errors import InputError
+from fedunlearn.tensors import finite
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Rows:
             raise InputError(
                 f"data: labels run from {int(self.y.min())} to {int(self.y.max())}, but there are {len(self.classes)} classes"
             )
-        if self.x.is_floating_point() and not _finite(self.x):
+        if not finite(self.x):
             raise InputError("data: some inputs are NaN or infinite")
 
     @classmethod
@@ -64,7 +65,7 @@ class Rows:
     def take(self, rows: Sequence[int] | Tensor) -> "Rows":
         """These rows, in this order; the same rows themselves where that is all of them as they stand."""
         index = torch.as_tensor(rows, dtype=torch.int64)
-        if torch.equal(index, torch.arange(len(self))):
+        if len(index) == len(self) and torch.equal(index, torch.arange(len(self))):
             return self
         return Rows(self.x[index], self.y[index], tuple(map(self.keys.__getitem__, index.tolist())), self.classes)
 
@@ -92,11 +93,6 @@ class Rows:
         index = {c: i for i, c in enumerate(head)}
         output = torch.tensor([index.get(c, -1) for c in self.classes], dtype=torch.int64)
         return Rows(here.x, output[here.y], here.keys, tuple(head))
-
-
-def _finite(x: Tensor) -> bool:
-    """Whether no element is NaN or infinite: their sum says so in one pass, unless it overflows."""
-    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

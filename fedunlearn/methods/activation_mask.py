@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedunlearn.methods.base import Case, Evidence, Strength, Want
-from fedunlearn.methods.dampening import merged
+from fedunlearn.methods.base import Case, Evidence, Strength, Want, merged
 from fedunlearn.methods.masks import ByRatio, names_of, top, zeroed
 from fedunlearn.tensors import Tensors
 

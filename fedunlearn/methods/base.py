@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
+from fedunlearn.importance import merge
 from fedunlearn.tensors import Head, Tensors
 
 Strength = Mapping[str, float]  # settings of an edit, by name
@@ -97,6 +98,11 @@ class Case:
         return self.evidence[0].means if self.evidence else {}
 
 
+def merged(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """The elementwise maximum, as one; it speaks for as many rows as the one that speaks for most."""
+    return (Evidence(merge([e.means for e in evidence]), max(e.rows for e in evidence)),)
+
+
 class Method(ABC):
     """A way to forget. Its fields are its settings.
 
@@ -129,8 +135,8 @@ class Method(ABC):
         return False
 
     def vote(self, evidence: Sequence[Evidence]) -> Sequence[Evidence]:
-        """One site's vote: its evidence on several models as one, of each class where they are apart."""
-        return evidence
+        """One site's vote: its evidence on several models as one; of each class, where a method keeps them apart."""
+        return merged(evidence)
 
     def wants(self, classes: Sequence[str]) -> Want | None:
         """What is measured of what is forgotten, for a request about these classes (none: about samples or whole sites)."""

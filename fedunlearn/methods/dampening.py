@@ -13,8 +13,7 @@ from typing import Literal
 import torch
 
 from fedunlearn.errors import InputError
-from fedunlearn.importance import merge
-from fedunlearn.methods.base import Case, Evidence, Method, Strength
+from fedunlearn.methods.base import Case, Evidence, Method, Strength, merged
 from fedunlearn.methods.calibration import beside
 from fedunlearn.tensors import Tensors
 
@@ -71,11 +70,6 @@ class Dampening(Method, ABC):
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
         """Dampen (SSD, equations 3 and 4)."""
         return dampen(weights, case.merged, case.own.means, strength["alpha"], strength["lam"])
-
-
-def merged(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-    """The elementwise maximum, as one; it speaks for as many rows as the one that speaks for most."""
-    return (Evidence(merge([e.means for e in evidence]), max(e.rows for e in evidence)),)
 
 
 def dampen(weights: Tensors, evidence: Tensors, own: Tensors, alpha: float, lam: float) -> dict[str, torch.Tensor]:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedunlearn.errors import InputError
-from fedunlearn.methods.base import RETAINED_AT_HEIRS, Case, Evidence, Strength, Want
-from fedunlearn.methods.dampening import merged
+from fedunlearn.methods.base import RETAINED_AT_HEIRS, Case, Evidence, Strength, Want, merged
 from fedunlearn.methods.masks import ByRatio, names_of, top, units, zeroed
 from fedunlearn.methods.tuning import labels, tuned
 from fedunlearn.tensors import Tensors

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from fedunlearn.errors import unknown
-from fedunlearn.methods.base import Evidence
-from fedunlearn.methods.dampening import Dampening, merged
+from fedunlearn.methods.base import Evidence, merged
+from fedunlearn.methods.dampening import Dampening
 from fedunlearn.methods.robust import VOTES
 
 
@@ -59,10 +59,6 @@ class FIUn(Dampening):
     def votes(self) -> bool:
         """A robust merge is over sites."""
         return self.merging in VOTES
-
-    def vote(self, evidence: Sequence[Evidence]) -> Sequence[Evidence]:
-        """The maximum over a site's models."""
-        return merged(evidence)
 
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """Merging-FIM."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fedunlearn.errors import InputError, ShapeError
-from fedunlearn.tensors import Tensors
+from fedunlearn.tensors import Tensors, finite
 
 NESTED = ("state_dict", "model_state_dict", "model")  # where trainers put the weights beside other things
 WRAPPED = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             raise InputError(f"{what}: {name!r} is a {tensor.layout} tensor of {tensor.dtype}, expected a dense one; {REMEDY}")
         if (room := room - tensor.nbytes) < 0:
             raise InputError(f"{what}: {name!r} claims {tensor.nbytes} bytes, more than the file has room for; {REMEDY}")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not finite(tensor):
             raise InputError(f"{what}: {name!r} has entries that are NaN or infinite")
     weights = {name: tensor.detach().contiguous() for name, tensor in held.items()}
     for prefix in WRAPPED:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from fedunlearn.errors import TrainingError, unknown
-from fedunlearn.tensors import Tensors, same
+from fedunlearn.tensors import Tensors, finite, same
 
 Step = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
@@ -122,7 +122,7 @@ def usable(weights: Tensors | None, model: str, number: int, strategy: str) -> T
     if not weights:
         raise TrainingError(f"{where} nothing, expected the weights of the next round; nothing of this training was kept")
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not finite(tensor):
             raise TrainingError(
                 f"{where} NaN or infinity in {name!r}; nothing of this training was kept: lower lr, then train again"
             )
