@@ -136,7 +136,9 @@ def train(
 @app.command()
 def extend(
     folder: Folder,
-    models: Annotated[Path, typer.Argument(help="a YAML file that names further models; their parents may be the family's")],
+    models: Annotated[
+        Path, typer.Argument(help="a YAML file: further models (parents may be the family's), requests, other limits")
+    ],
     backend: Trainer = "in-process",
     federation: Federation = None,
     address: Address = None,
@@ -145,7 +147,7 @@ def extend(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Train further models onto a family, from the versions that are current now."""
+    """Train further models onto a family, from the versions that are current now; add requests, change limits."""
     family, more = _open(folder), read_plain(models)
     scenario = of_family(family)
     if federation is not None or (scenario.own and backend == "flower"):

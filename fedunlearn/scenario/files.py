@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from blake3 import blake3
 from pydantic import BaseModel, ValidationError
 
 from fedunlearn.errors import InputError, StoreError, unknown
@@ -175,11 +176,16 @@ def of_family(family: Family) -> Scenario:
     """The scenario that a family was trained from.
 
     Raises:
-        StoreError: it has none.
+        StoreError: it has none, or not the one that its ledger recorded: limits and requests are the ledger's to tell.
     """
-    path = family.topology
+    path, told = family.topology, family.trained("topology")
     if not path.exists():
         raise StoreError(f"{path}: missing; without it nobody here knows the family's data and net")
+    if told is not None and blake3(path.read_bytes()).hexdigest() != told:
+        raise StoreError(
+            f"{path}: is not what the ledger recorded; it was changed or damaged: restore it from a backup "
+            f"(fedunlearn extend changes a family's limits and adds requests and models)"
+        )
     scenario, known = load(path), family.lineage.by_name
     models = {name: spec for name, spec in scenario.models.items() if name in known}  # an extension may have been cut off
     return scenario.model_copy(update={"models": models})

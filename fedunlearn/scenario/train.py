@@ -70,8 +70,8 @@ def extend(
 
     Args:
         family: the family; its scenario grows by the new models.
-        more: `models` (and, where new ones are needed, `nets` and `requests`) as in a topology; parents may be the
-            family's.
+        more: `models` as in a topology, parents may be the family's; `nets`, `requests`, and limits under `gate`, which
+            take the place of the family's. Without a model nothing is trained, and the rest counts from then on.
         where: the file, to say in errors.
         backend: who runs federations.
         progress: told, in words, what is being done.
@@ -102,7 +102,7 @@ def extend(
 
 
 def grown(old: Scenario, more: Mapping[str, Any], where: str) -> tuple[Scenario, tuple[str, ...]]:
-    """A scenario with further models, and which those are, parents first.
+    """A scenario with further models, requests or other limits, and which models are new, parents first.
 
     Args:
         old: the family's scenario.
@@ -110,22 +110,23 @@ def grown(old: Scenario, more: Mapping[str, Any], where: str) -> tuple[Scenario,
         where: the file, to say in errors.
 
     Raises:
-        InputError: something else than models, nets and requests is added, is there already, or is wrong.
+        InputError: something else is added than models, nets, requests and a gate, is there already, or is wrong.
     """
     if not isinstance(more, Mapping) or not all(isinstance(v, Mapping | None) for v in more.values()):
         raise InputError(f"{where}: expected a mapping with models, found {type(more).__name__}")
     plain = old.model_dump(by_alias=True, mode="json")
-    for key in more:
+    gate = more.get("gate") or {}
+    for key in more.keys() - {"gate"}:
         if key not in ("models", "nets", "requests"):
-            raise InputError(f"{where}: {key}: an extension names models, nets and requests; the rest is the family's")
+            raise InputError(f"{where}: {key}: an extension names models, nets, requests and gate; the rest is the family's")
         there = sorted(set(more[key] or {}) & set(plain[key]))
         if there:
             raise InputError(f"{where}: {key}.{there[0]}: the family has one already; choose another name")
         plain[key] = {**plain[key], **(more[key] or {})}
-    scenario = parse(plain, where)
+    scenario = parse(plain | {"gate": {**plain["gate"], **gate}}, where)
     order = tuple(n for n in ordered(scenario.parents) if n not in old.models)
-    if not order:
-        raise InputError(f"{where}: names no new model")
+    if scenario == old:
+        raise InputError(f"{where}: adds nothing: it names no new model, no new request, and no other limits than the family's")
     return scenario, order
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request, discover
-from fedunlearn.runtime import Family, InProcess, rollback
+from fedunlearn.runtime import Family, InProcess, fsck, rollback
 from fedunlearn.scenario import extend, of_family, train, workers
 from tests.conftest import snapshot
 from tests.scenario.digits import FOUR, forget, known, scenario
@@ -59,8 +59,9 @@ def test_an_extension_that_is_wrong_or_cut_off_leaves_the_family_as_it_was(
             {"models": {"new": {"born": "incremental", "from": ["first"], "site": "z"}}},
             "site 'z': all rows of digits are dealt",
         ),
-        ({"data": {}}, "more.yaml: data: an extension names models, nets and requests"),
-        ({"models": {}}, "more.yaml: names no new model"),
+        ({"data": {}}, "more.yaml: data: an extension names models, nets, requests and gate"),
+        ({"models": {}, "gate": {}}, "more.yaml: adds nothing"),
+        ({"gate": {"forgotten_at_most": 2}}, "forgotten_at_most"),
         ([], "more.yaml: expected a mapping with models, found list"),
     ):
         with pytest.raises(InputError, match=message):
@@ -76,3 +77,26 @@ def test_an_extension_that_is_wrong_or_cut_off_leaves_the_family_as_it_was(
     assert discover(again.lineage, Request(classes=("0",))).heirs
     more = {"models": {"new": {"born": "incremental", "from": ["first"], "site": "a", "epochs": 1}}}
     assert set(extend(again, more, "more.yaml").heads) == {"first", "new"}
+
+
+def test_limits_and_requests_change_by_an_extension_which_the_ledger_records(tmp_path: Path) -> None:
+    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 1}}), tmp_path / "f")
+    before = of_family(family)
+    more = {"gate": {"forgotten_at_most": 0.02}, "requests": {"leave": {"classes": ["0"]}}}
+    again = extend(family, more, "more.yaml")
+    was, now = before.gate, of_family(again).gate
+    assert now == was.model_copy(update={"forgotten_at_most": 0.02}) != was
+    assert list(of_family(again).requests) == ["leave"]
+    assert again.heads == family.heads
+    assert len(again.ledger.lines) == 2
+    assert not fsck(again.folder).damage
+
+
+@pytest.mark.parametrize("change", [("forgotten_at_most", "retained_drop_at_most"), ("0.05", "0.95")])
+def test_a_scenario_that_the_ledger_does_not_know_is_not_obeyed(tmp_path: Path, change: tuple[str, str]) -> None:
+    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 1}}), tmp_path / "f")
+    plain = family.topology.read_text()
+    assert change[0] in plain
+    family.topology.write_text(plain.replace(change[0], change[1], 1))
+    with pytest.raises(StoreError, match=r"scenario.yaml: is not what the ledger recorded.*fedunlearn extend"):
+        of_family(Family.open(family.folder))
