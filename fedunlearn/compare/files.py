@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,14 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 
 
 def write(result: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
-    """Write `rows.csv`, `table.md` and `result.json` into a folder; those of an earlier comparison are replaced."""
+    """Write `rows.csv`, `table.md` and `result.json` into a folder; others that lie there are moved to `earlier-1`, `-2` and so on."""
     texts = {"table.md": as_markdown(result), "rows.csv": as_csv(result), "result.json": json.dumps(result, indent=1) + "\n"}
-    for name, text in texts.items():
-        write_atomically(folder / name, text.encode())
-    return tuple(folder / name for name in texts)
+    files = {folder / name: text.encode() for name, text in texts.items()}
+    if there := [file for file, text in files.items() if file.exists() and file.read_bytes() != text]:
+        aside = next(to for n in count(1) if not (to := folder / f"earlier-{n}").exists())
+        aside.mkdir()
+        for file in there:
+            file.rename(aside / file.name)
+    for file, text in files.items():
+        write_atomically(file, text)
+    return tuple(files)

@@ -249,3 +249,14 @@ def test_the_command(run: Run, topology: Path, work: Path, result: dict[str, Any
     assert status == 2
     assert "expected method.key=value" in said
     assert not (tmp_path / "none").exists()
+
+
+def test_results_of_another_comparison_are_moved_aside_not_replaced(result: dict[str, Any], tmp_path: Path) -> None:
+    first = {f.name: f.read_text() for f in write(result, tmp_path)}
+    write(result, tmp_path)
+    assert not list(tmp_path.glob("earlier-*"))
+    for more in (1, 2):
+        write(result | {"seeds": [more]}, tmp_path)
+    assert (tmp_path / "earlier-1" / "result.json").read_text() == first["result.json"]
+    assert json.loads((tmp_path / "earlier-2" / "result.json").read_text())["seeds"] == [1]
+    assert json.loads((tmp_path / "result.json").read_text())["seeds"] == [2]
