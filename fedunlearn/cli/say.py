@@ -6,8 +6,9 @@ from typing import Any
 from fedunlearn.cli.console import out
 from fedunlearn.cli.draw import closeness_table, lineage_tree, plan_table, record_table
 from fedunlearn.cli.state import due, waiting_for
-from fedunlearn.lineage import Plan, Request
+from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request
 from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
+from fedunlearn.runtime.record import PENDING, UNTOUCHED
 
 
 def say_plan(found: Plan, cost: dict[str, Any]) -> None:
@@ -52,10 +53,17 @@ def say_record(record: Record) -> None:
     verdict = "every heir was accepted" if record.accepted else "not every heir was accepted; their old versions stay in force"
     out.print(f"{verdict}; {record.cost['seconds']} s, {record.cost['bytes_up'] / 1e6:.2f} MB of evidence", markup=False)
     if not record.accepted:
-        tested = any(m["status"] == "pending" and m["forgotten_after"] is not None for m in record.facts["models"])
-        other = "; `--method steer` often forgets at less cost where another method does not"
-        hint = other if tested and record.facts["method"] != "steer" else ""
-        out.print(f"what was tried is kept: look at it with fedunlearn report{hint}", markup=False)
+        out.print(f"what was tried is kept: look at it with fedunlearn report{_hint(record)}", markup=False)
+
+
+def _hint(record: Record) -> str:
+    """Which method may do what this one did not."""
+    models, method = record.facts["models"], record.facts["method"]
+    if method != "steer" and any(m["status"] == PENDING and m["forgotten_after"] is not None for m in models):
+        return "; `--method steer` often forgets at less cost where another method does not"
+    if any(m["status"] == UNTOUCHED and m["target"] == NOT_EXPRESSIBLE for m in models):
+        return "; `--method fiun` edits layers before the output, too, so also models that have no output for the class"
+    return ""
 
 
 def say_family(family: Family, whole: bool = False) -> None:

@@ -147,6 +147,16 @@ def test_nothing_to_forget_is_an_answer(run: Run, tmp_path: Path) -> None:
     assert "not yet at" not in run("show", tmp_path / "family")[1]
 
 
+def test_a_model_without_an_output_is_told_what_edits_it(run: Run, tmp_path: Path) -> None:
+    """A method of the last layer leaves it untouched and says so; the one it names then finishes the request."""
+    run("train", "transfers", "--out", tmp_path / "family")
+    status, text, _ = run("unlearn", tmp_path / "family", "leave", "--method", "logit_mask")
+    assert status == 1
+    assert "--method fiun" in " ".join(text.split())
+    assert run("unlearn", tmp_path / "family", "leave", "--method", "fiun")[0] == 0
+    assert "leave  applied" in run("show", tmp_path / "family", "--requests")[1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
