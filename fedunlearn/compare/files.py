@@ -60,7 +60,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 
 
 def write(result: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
-    """Write `rows.csv`, `table.md` and `result.json` into a folder; others that lie there are moved to `earlier-1` and so on."""
+    """Write `rows.csv`, `table.md`, `result.json` into a folder; others that lie there are moved to `earlier-1` and so on."""
     texts = {"table.md": as_markdown(result), "rows.csv": as_csv(result), "result.json": json.dumps(result, indent=1) + "\n"}
     files = {folder / name: text.encode() for name, text in texts.items()}
     if there := [file for file, text in files.items() if file.exists() and file.read_bytes() != text]:
