@@ -33,7 +33,7 @@ from fedunlearn.scenario.files import parse
 
 FORGET, ANOTHER = "0", "1"
 HOLDERS, OTHERS = tuple("abcde"), tuple("fg")
-LIAR, TIMES = HOLDERS[0], 1000.0
+LIAR, TIMES, FARTHEST = HOLDERS[0], 1000.0, "as far as is believed"
 NEAR = 2.0  # points: a merge bears a poison that makes it no worse than that
 ROBUST = ("median", "trimmed", "clipped")
 CHOICES: dict[str, tuple[type[FIUn] | type[Steer], tuple[str, ...]]] = {
@@ -64,9 +64,9 @@ def noise(tensor: torch.Tensor) -> torch.Tensor:
     return -torch.rand(tensor.shape, dtype=tensor.dtype, generator=generator).clamp(min=1e-12).log() * tensor.mean()
 
 
-def farther(told: Measured) -> Measured:
-    """What was enough at the root, many times over."""
-    return replace(told, enough=None if told.enough is None else told.enough * TIMES)
+def farthest(told: Measured) -> Measured:
+    """As much as is believed to have been enough at the root."""
+    return replace(told, enough=None if told.enough is None else Steer.farthest)
 
 
 POISONS: dict[str, Poison] = {
@@ -78,9 +78,9 @@ POISONS: dict[str, Poison] = {
     f"noise x {TIMES:.0f}": changed(lambda t: noise(t) * TIMES),
     "another class": lambda told: told,
     f"another class x {TIMES:.0f}": changed(lambda t: t * TIMES),
-    f"{TIMES:.0f} times as far": farther,
+    FARTHEST: farthest,
 }
-NOT_FIUN = ("the opposite", f"{TIMES:.0f} times as far")  # squares have no sign, and do not say how far
+NOT_FIUN = ("the opposite", FARTHEST)  # squares have no sign, and do not say how far
 
 
 class Poisoned(InProcess):

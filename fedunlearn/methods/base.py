@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 
 from torch import Tensor, nn
 
@@ -112,6 +112,7 @@ class Method(ABC):
         own: what is measured of each heir on its own data; None for nothing.
         layers: which parameters are measured and edited: "all", "last", or names.
         apart: evidence is measured class by class where a request names classes, and carries what `enough` says.
+        farthest: the most that `enough` says where a request names classes; a site that says more is refused.
         retained: heirs are weighed on their own data without what is forgotten.
         per_heir: evidence is measured on each heir itself instead of on its roots (at the same sites).
     """
@@ -121,6 +122,7 @@ class Method(ABC):
     own: Want | None = Want("squares")
     layers: str = "all"
     apart: bool = False
+    farthest: float = inf
     retained: bool = False
     per_heir: bool = False
 

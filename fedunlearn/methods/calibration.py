@@ -9,6 +9,7 @@ from fedunlearn.methods.base import Strength
 MOST = 20  # forward passes over the calibration rows that choosing a strength may take
 KEPT = 40  # strengths that may be tried where one pass serves all: edits of the last layer, on kept inputs of it
 FIRST, DOUBLINGS, HALVINGS = 0.5, 12, 5  # a number is searched from 0.5 to 1024, in at most 17 tries, to 3 %
+FARTHEST = FIRST * 2 ** (DOUBLINGS - 1)  # what such a search returns at the most
 CLOSE = 1.05  # strengths whose ratio is below that are not told apart
 SPARE = 0.01  # what an edit may cost on the rest where nothing can tell how much it forgot
 
@@ -129,7 +130,7 @@ def least(left: Callable[[float], float], aim: float) -> float:
         aim: what may be left.
 
     Returns:
-        `FIRST` at the least; where nothing up to `FIRST * 2 ** (DOUBLINGS - 1)` is enough, the one that left the least.
+        `FIRST` at the least; where nothing up to `FARTHEST` is enough, the one that left the least.
     """
     tried: dict[float, float] = {}
     for k in range(DOUBLINGS):

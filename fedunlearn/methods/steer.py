@@ -41,7 +41,7 @@ from torch import Tensor
 
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want
-from fedunlearn.methods.calibration import least
+from fedunlearn.methods.calibration import FARTHEST, least
 from fedunlearn.methods.logit_mask import no_output
 from fedunlearn.methods.masks import top
 from fedunlearn.methods.multipliers import multipliers
@@ -89,6 +89,7 @@ class Steer(Method):
     evidence = Want("sum", "masked")
     own = WEIGHED["moment"]
     apart = True
+    farthest = FARTHEST
     retained = True
 
     def __post_init__(self) -> None:

@@ -10,12 +10,14 @@ outputs z, p = softmax(z) and a row of class c, the loss -log p_c has the gradie
 - Share: squares are not negative, so a sum over rows to be forgotten is at most that over all rows, F_forget <= F_all / share.
   It is compared over all parameters together: under another order of rounding a rectifier's gate may open, which moves
   single entries at will, but hardly their sum.
+- Farthest: what was enough at a root is looked for up to a number that the method names.
 
 They presume what `Head` says, that row i is the output of class i. All-zero squares break none of it, and a model sure of
 every row has them: they are no offence, but they can edit nothing, which `Round1.silent` tells.
 """
 
 from collections.abc import Collection
+from math import inf
 
 from fedunlearn.errors import ShapeError, SiteError
 from fedunlearn.importance import Importance, fits
@@ -33,7 +35,7 @@ BOUNDED = frozenset({"labels", "own", "sampled", "masked"})  # losses whose grad
 
 def checked(
     answer: Measured, version: str, scored: Scored, layers: str, want: Want | None, where: str, most: int,
-    classes: Collection[str] = (),
+    classes: Collection[str] = (), farthest: float = inf,
 ) -> Importance:  # fmt: skip
     """A site's answer, which is untrusted.
 
@@ -46,6 +48,7 @@ def checked(
         where: `site/shard`.
         most: rows that the lineage knows there.
         classes: of the rows, where it was asked for some.
+        farthest: the most that an honest search for what is enough comes to.
 
     Raises:
         SiteError: version, names, shapes, counts, signs, scale or class are not those of an honest answer.
@@ -65,8 +68,9 @@ def checked(
         raise SiteError(f"{where}: {error}") from error
     if answer.read < 0 or importance.count > most:
         raise SiteError(f"{where}: sent a sum over {importance.count} rows; models were trained on {most} there")
-    if answer.enough is not None and not 0 <= answer.enough < float("inf"):
-        raise SiteError(f"{where}: says that {answer.enough} is enough, expected a number from 0 up")
+    if answer.enough is not None and not (0 <= answer.enough <= farthest and answer.enough < inf):
+        up = f" to {farthest:g}" if farthest < inf else ""
+        raise SiteError(f"{where}: says that {answer.enough} is enough, expected a number from 0 up{up}")
     clip = 1.0 if answer.clip is None and not answer.noise else answer.clip
     if clip is None or not (0 < clip < float("inf") and 0 <= answer.noise < float("inf")):
         raise SiteError(f"{where}: says that it clips at {answer.clip}, with noise {answer.noise}; expected finite numbers")

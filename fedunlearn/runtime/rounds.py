@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
@@ -143,11 +144,14 @@ def measure(
     weighing = [task(h.name, current[h.name], s, None, classes, method.own) for h, s, classes in owned if method.own]
     answers = roll.ask(backend, [*evidence, *weighing], Measured)
     points, enough = {}, {}
+    farthest = method.farthest if plan.request.classes else inf
     for point, answer in zip(usable, answers[: len(evidence)], strict=True):
         if answer is None:
             continue
         version, most, about = measured_on[point.model], rows_of(lineage, point), point.classes
-        points[point] = checked(answer, version, sources[point.model], method.layers, wanted, point.shard, most, about)
+        points[point] = checked(
+            answer, version, sources[point.model], method.layers, wanted, point.shard, most, about, farthest
+        )
         if not answer.importance.count:
             raise SiteError(
                 f"{point.site}: no row of what is to be forgotten is left in {point.shard}; it cannot be "

@@ -12,7 +12,7 @@ from torch.nn import functional
 from fedunlearn.errors import InputError
 from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Evidence, Steer, make
-from fedunlearn.methods.calibration import least
+from fedunlearn.methods.calibration import FARTHEST, least
 from fedunlearn.methods.laws import HEAD, Draw
 from fedunlearn.methods.multipliers import SOFT, multipliers
 from fedunlearn.methods.steer import LAST
@@ -224,7 +224,7 @@ def test_what_is_enough_is_found_by_doubling_and_halving() -> None:
     assert 37.0 <= least(left, 0.02) <= 37.0 * 1.035
     assert len(tried) <= 20
     assert least(lambda _: 0.0, 0.02) == 0.5
-    assert least(lambda number: 1 / number, 0.0) == 1024
+    assert least(lambda number: 1 / number, 0.0) == FARTHEST
 
 
 def test_requests_that_it_cannot_serve_are_told_apart() -> None:

@@ -213,16 +213,16 @@ def test_evidence_of_each_heir_itself_is_measured_on_it(name: str, family: Famil
     assert {p.model for p in round1(family, plan, make(name), backend, Roll(family.places)).points} == roots
 
 
-def endless(task: Task, answer: Answer) -> Answer:
-    return replace(answer, enough=float("inf")) if isinstance(answer, Measured) and answer.enough is not None else answer
-
-
-def test_a_number_that_is_none_is_refused(family: Family, backend_of: BackendOf) -> None:
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), -1.0, 1.01 * Steer.farthest])
+def test_a_number_that_no_search_could_have_found_is_refused(family: Family, backend_of: BackendOf, number: float) -> None:
     class Lying(InProcess):
         def carry(self, tasks: Sequence[Task]) -> list[Answer]:
-            return [endless(t, a) for t, a in zip(tasks, super().carry(tasks), strict=True)]
+            return [
+                replace(a, enough=number) if isinstance(a, Measured) and a.enough is not None else a
+                for a in super().carry(tasks)
+            ]
 
-    with pytest.raises(SiteError, match="says that inf is enough, expected a number from 0 up"):
+    with pytest.raises(SiteError, match=rf"says that {number} is enough, expected a number from 0 up to {Steer.farthest:g}"):
         unlearn(family, LEAVE, "steer", Lying(backend_of(family).workers))
 
 
