@@ -24,7 +24,7 @@ from fedunlearn.store.files import behind_hash, tensors_in, with_hash, write_ato
 from fedunlearn.training import Portion, Recipe, fit, seed_of
 
 Make = Callable[[int], nn.Module]  # a freshly initialised net, from a seed
-Unlearn = Callable[[nn.Module, Rows, Rows], nn.Module]  # net, rows it forgets, rows it keeps -> the edited net
+Unlearn = Callable[[nn.Module, Rows, Rows, Rows], nn.Module]  # net, rows it forgets, keeps, and never saw -> the edited net
 NOT_CONTENT = ("name", "home", "parents", "device")  # of a recipe: they change no weight
 
 
@@ -88,8 +88,8 @@ class Shadows:
             if unlearn is not None:
                 progress(f"shadow {k + 1} of {len(self)}: unlearning")
                 inside = self.inside[k]
-                forget, keep = (self.rows.take((inside & part).nonzero()[:, 0]) for part in (aimed, ~aimed))
-                net = unlearn(net, forget, keep).eval()
+                parts = (inside & aimed, inside & ~aimed, ~inside & ~aimed)
+                net = unlearn(net, *(self.rows.take(part.nonzero()[:, 0]) for part in parts)).eval()
             found.append(margins(logits(net, targets), targets.y))
         return torch.stack(found), self.inside[:, index]
 

@@ -12,6 +12,7 @@ from torch import nn
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Effort, Material, accuracy
+from fedunlearn.evaluation.accuracy import mean_loss
 from fedunlearn.evaluation.shadows import Unlearn, train_shadows
 from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Method, make
@@ -60,7 +61,7 @@ def forgetting(method: Method, strength: Strength, head: Head, classes: Collecti
     """
     named = tuple(c for c in classes if c in head.classes)
 
-    def unlearn(net: nn.Module, forget: Rows, keep: Rows) -> nn.Module:
+    def unlearn(net: nn.Module, forget: Rows, keep: Rows, held: Rows) -> nn.Module:
         weights, want = weights_of(net), method.wants(named)
         own = _mean(net, keep, head, method, method.own, named) if method.own else Evidence()
         found = []
@@ -70,7 +71,9 @@ def forgetting(method: Method, strength: Strength, head: Head, classes: Collecti
                 continue
             one = replace(_mean(net, some, head, method, want, named), about=about)
             case = Case((one,), own, head, named)
-            found.append(replace(one, enough=method.enough(weights, case, partial(_left, net, some), None)))
+            others, these = mean_loss(net, held.of(some.counts())), mean_loss(net, some)
+            gap = None if others is None or these is None else others - these
+            found.append(replace(one, enough=method.enough(weights, case, partial(_left, net, some), gap)))
         home = Home(deepcopy(net), forget, keep)
         case = Case(method.merge(found) if found else (), own, head, named, home)
         if (why := method.misses(case)) is not None:

@@ -11,12 +11,11 @@ from functools import cache, partial
 import torch
 from blake3 import blake3
 from torch import nn
-from torch.nn import functional
 
 from fedunlearn.data import Exclusions, Rows, Selection, SiteData
 from fedunlearn.data.rows import joined
 from fedunlearn.evaluation import Scores, score
-from fedunlearn.evaluation.accuracy import BATCH
+from fedunlearn.evaluation.accuracy import mean_loss
 from fedunlearn.importance import Importance, by_class, measure, pool
 from fedunlearn.methods import Case, Method, calibrate, make
 from fedunlearn.methods.base import Evidence, Strength
@@ -163,7 +162,8 @@ class Worker:
         held = self.data.held_out.get("calibration", Rows.empty(head.classes)).for_head(head.classes)
         like = held.of(rows.counts())  # calibration rows of the classes that were measured
         asked = like if task.masked and len(like) else rows
-        gap = None if not len(like) else _loss(net, like, self.device) - _loss(net, rows, self.device)
+        others, these = mean_loss(net, like), mean_loss(net, rows)
+        gap = None if others is None or these is None else others - these
         own = Evidence()
         if method.own is not None:
             whole = self.data.all(task.shard).for_head(head.classes).counts()  # to measure, what is excluded by now included
@@ -289,13 +289,6 @@ def _rounded(of: Importance, task: Measure) -> Importance:
 
 def _evidence(of: Importance, statistic: str, about: str = "") -> Evidence:
     return Evidence(of.mean(statistic), of.count, about)
-
-
-def _loss(net: nn.Module, rows: Rows, device: str) -> float:
-    """Mean cross-entropy of the rows' labels."""
-    with torch.inference_mode():
-        parts = [net(rows.x[i : i + BATCH].to(device)).cpu() for i in range(0, len(rows), BATCH)]
-    return float(functional.cross_entropy(torch.cat(parts).double(), rows.y))
 
 
 def _distance(before: Tensors, after: Tensors) -> float:

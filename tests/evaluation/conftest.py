@@ -55,7 +55,7 @@ def mask(net: nn.Module, head: Head, classes: tuple[str, ...]) -> nn.Module:
     return load(deepcopy(net), LogitMask().edit(weights_of(net), Case({}, {}, head, classes), {})).eval()
 
 
-def spoil(net: nn.Module, rows: Rows, keep: Rows | None = None) -> nn.Module:
+def spoil(net: nn.Module, rows: Rows, keep: Rows | None = None, held: Rows | None = None) -> nn.Module:
     """Taught that rows are of other classes until none is right; without rows to keep, the rest goes, too."""
     worse = deepcopy(net)
     optimiser = torch.optim.SGD(worse.parameters(), lr=0.1)

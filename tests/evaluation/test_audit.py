@@ -52,7 +52,7 @@ def audited(known: Known, shadows: Shadows, folder: Path, after: torch.nn.Module
 
 def test_the_audit_compares_with_models_that_never_saw_it(by_sample: Known, shadows: Shadows, tmp_path: Path) -> None:
     """Doing nothing is told from retraining; a retrained model from another is not."""
-    nothing = audited(by_sample, shadows, tmp_path, by_sample.before, lambda net, forget, keep: net)
+    nothing = audited(by_sample, shadows, tmp_path, by_sample.before, lambda net, forget, keep, held: net)
     assert nothing["ulira_from_retrained"]["after"]["auc"]["low"] > 0.9
     for control in ("retrained", "retrained_2", "retrained_3"):
         auc = nothing["ulira_from_retrained"][control]["auc"]
@@ -65,7 +65,9 @@ def test_the_audit_compares_with_models_that_never_saw_it(by_sample: Known, shad
 def test_the_audit_acquits_retraining_and_convicts_forgetting_too_much(
     by_sample: Known, shadows: Shadows, tmp_path: Path
 ) -> None:
-    again = audited(by_sample, shadows, tmp_path, by_sample.retrained[1], lambda net, forget, keep: learn(keep, len(forget)))
+    again = audited(
+        by_sample, shadows, tmp_path, by_sample.retrained[1], lambda net, forget, keep, held: learn(keep, len(forget))
+    )
     assert again["ulira_from_retrained"]["after"]["auc"]["low"] < 0.5 < again["ulira_from_retrained"]["after"]["auc"]["high"]
     over = audited(by_sample, shadows, tmp_path, by_sample.ruined, spoil)
     assert over["ulira_from_retrained"]["after"]["auc"]["low"] > 0.6

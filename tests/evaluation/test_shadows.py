@@ -65,16 +65,17 @@ def test_each_model_forgets_the_targets_it_was_trained_on_and_no_other(by_sample
     pool = train_shadows(tmp_path, rows, make, SHORT, 4)
     targets = rows.take([3, 1, 7])
 
-    def unlearn(net: torch.nn.Module, forget: Rows, keep: Rows) -> torch.nn.Module:
-        asked.append((set(forget.keys), set(keep.keys)))
+    def unlearn(net: torch.nn.Module, forget: Rows, keep: Rows, held: Rows) -> torch.nn.Module:
+        asked.append((set(forget.keys), set(keep.keys), set(held.keys)))
         return net
 
     margins, inside = pool.margins(targets, unlearn)
     assert margins.shape == inside.shape == (4, 3)
-    for k, (forget, keep) in enumerate(asked):
+    for k, (forget, keep, held) in enumerate(asked):
         trained = {key for key, there in zip(rows.keys, pool.inside[k].tolist(), strict=True) if there}
         assert forget == trained & set(targets.keys)
         assert keep == trained - set(targets.keys)
+        assert held == set(rows.keys) - trained - set(targets.keys)
         assert [key in trained for key in targets.keys] == inside[k].tolist()
 
 

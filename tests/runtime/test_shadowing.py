@@ -8,6 +8,7 @@ from torch import nn
 
 from fedunlearn.data import Exclusions, Rows, open_rows
 from fedunlearn.evaluation import accuracy
+from fedunlearn.evaluation.accuracy import mean_loss
 from fedunlearn.methods import make
 from fedunlearn.methods.base import Strength
 from fedunlearn.nets import build, head_of, weights_of
@@ -38,10 +39,22 @@ def test_a_shadow_forgets(method: str, strength: Strength, known: tuple[nn.Modul
     train, test = rows.take(range(1200)), rows.take(range(1200, len(rows)))
     settings: dict[str, Any] = {"layers": "last"} if method == "fiun" else {}
     unlearn = forgetting(make(method, settings), strength, head, ("0",))
-    edited = unlearn(net, train.of(["0"]), train.without(["0"])).eval()
+    edited = unlearn(net, train.of(["0"]), train.without(["0"]), test).eval()
     assert equal(weights_of(net), before)
     assert (accuracy(net, test.of(["0"])) or 0) > 0.9
     assert (accuracy(edited, test.without(["0"])) or 0) > (accuracy(net, test.without(["0"])) or 0) - 0.1
     if method != "fine_tune":
         assert (accuracy(edited, test.of(["0"])) or 0) < 0.2
     assert not any(torch.isnan(t).any() for t in weights_of(edited).values())
+
+
+def test_a_shadow_is_steered_off_samples_as_far_as_rows_it_never_saw_say(known: tuple[nn.Module, Rows]) -> None:
+    net, rows = known
+    head, train = head_of(net, rows.classes), rows.take(range(1200))
+    forget, keep, held = train.take(range(60)), train.take(range(60, 1200)), rows.take(range(1200, len(rows)))
+    learnt, other = mean_loss(net, forget) or 0.0, mean_loss(net, held.of(forget.counts())) or 0.0
+    edited = forgetting(make("steer"), {"factor": 1.0}, head, ())(net, forget, keep, held).eval()
+    assert learnt < other
+    assert learnt < (mean_loss(edited, forget) or 0.0) < 2 * other
+    same = forgetting(make("steer"), {"factor": 1.0}, head, ())(net, forget, keep, forget).eval()
+    assert equal(weights_of(same), weights_of(net))  # no worse on rows that it never saw: nothing is to be moved
