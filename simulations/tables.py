@@ -25,11 +25,13 @@ from open_questions_answers import ANSWERS, answer
 from poisoned_evidence import table as poisoned
 from prose import filled
 from reproduction import table as reproduced
+from rows_and_sites import table as rows_and_sites
 from scale import table as scale
 from steer_ablation import table as ablation
 
 from fedunlearn.compare import notes, overview, percent, pooled
 from fedunlearn.compare.cells import RETRAINED
+from fedunlearn.compare.origin import joined
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
@@ -92,8 +94,7 @@ def summary(result: dict[str, Any]) -> str:
 
 def inherited(*results: dict[str, Any]) -> str:
     """All families, one table."""
-    commits = sorted({r["commit"] for r in results})
-    return inherited_table([row for r in results for row in r["rows"]]) + where({**results[0], "commit": ", ".join(commits)})
+    return inherited_table([row for r in results for row in r["rows"]]) + where(joined(results))
 
 
 def compared(result: dict[str, Any]) -> str:
@@ -126,6 +127,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "depth_probe": ("depth_probe", lambda result: depth(result["rows"]) + where(result)),
     "poisoned_evidence": ("poisoned_evidence", lambda result: poisoned(result["rows"], "fiun") + where(result)),
     "poisoned_steer": ("poisoned_evidence", lambda result: poisoned(result["rows"], "steer") + where(result)),
+    "rows_and_sites": ("rows_and_sites", lambda result: rows_and_sites(result["rows"]) + where(result)),
     "evidence_leaks": ("evidence_leaks", lambda result: leaks(result["rows"]) + where(result)),
     "compare_hospitals": ("compare_hospitals", compared),
     "compare_brief": ("compare_hospitals", brief),

@@ -140,6 +140,15 @@ def test_poisoned_evidence(tmp_path: Path) -> None:
     assert told["apart"]["retained_after"] < told["median"]["retained_after"]  # the models' constraints, one of them a lie
 
 
+def test_rows_and_sites(tmp_path: Path) -> None:
+    """Every measure is there, U-LiRA by shadow models that were steered, and five retrained models each time."""
+    rows = {r["measure"]: r for r in run("rows_and_sites.py", tmp_path)["rows"]}
+    assert set(rows) == {"forgotten", "test", "U-LiRA", "own game"}
+    for row in rows.values():
+        assert len(row["retrained"]) == 5
+        assert all(0 <= v <= 1 for v in (row["after"], *row["retrained"]))
+
+
 def test_evidence_leaks(tmp_path: Path) -> None:
     """What must come out whoever is busy: one row's exact evidence is that row's, and noise hides most of that."""
     rows = run("evidence_leaks.py", tmp_path)["rows"]
