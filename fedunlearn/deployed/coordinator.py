@@ -79,7 +79,7 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
     if order.action == "train":
         scenario = _scenario(order, families)
         wait(scenario)
-        family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), progress=say)
+        family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), by=order.by, progress=say)
         return _answer(family, {})
     family = Family.open(folder)
     family.ledger.by = order.by

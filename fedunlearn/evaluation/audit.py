@@ -19,7 +19,7 @@ def per_example(trial: Trial) -> dict[str, Any]:
     unlearned = trial.effort.unlearn is not None
     found: dict[str, Any] = {}
     for net in trial.nets.named:
-        ours, theirs = (_margins(trial, net, part) for part in ("forgotten_training", "others"))
+        ours, theirs = (_margins(trial, net, part) for part in ("forgotten_training", "peers"))
         scores = ulira(torch.cat([ours, theirs]), *trial.shadowed(unlearned and net != "before"))
         found[net] = verdict(scores[: len(ours)], scores[len(ours) :], 0.0, trial.effort.seed).to_json()
     return {"attack": "U-LiRA" if unlearned else "LiRA (shadow models not unlearned: weaker)", **_pool(trial), **found}

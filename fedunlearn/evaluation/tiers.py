@@ -39,7 +39,7 @@ TIERS = ("quick", "full", "audit")
 
 PASSES = "one forward pass over at most `most` rows of each set"
 EDITS = "all shadow models: edited once, two forward passes"
-AGAINST = ("shadows", "unlearn", "innocents", "members", "others")
+AGAINST = ("shadows", "unlearn", "innocents", "members", "peers")
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("quick", PASSES, ("compared",), quick.accuracies),
     "accuracy_by_class": Metric("quick", "shares the pass", ("held_out",), quick.accuracies_by_class),
@@ -58,7 +58,7 @@ METRICS: dict[str, Metric] = {
     "relearn_shots": Metric("full", "at most `steps` training steps", ("forgotten", "shown"), full.relearn_shots),
     "population_membership": Metric("full", PASSES, ("members", "others"), full.population_membership),
     "backdoor": Metric("full", "two forward passes over test rows", ("trigger", "held_out"), full.backdoor),
-    "ulira": Metric("audit", EDITS, ("shadows", "members", "others"), audit.per_example),
+    "ulira": Metric("audit", EDITS, ("shadows", "members", "peers"), audit.per_example),
     "ulira_from_retrained": Metric(
         "audit", "shares the edits; a forward pass of all innocents", (*AGAINST, "retrained"), audit.from_retrained
     ),
@@ -107,6 +107,7 @@ NEEDS: dict[str, Callable[[Trial], str | None]] = {  # None, or why it is not th
     "retained": lambda t: _rows(t, "retained", "training row that stays"),
     "members": lambda t: _rows(t, "forgotten_training", "training row of what is forgotten"),
     "others": lambda t: _rows(t, "others", "held-out row of a class that forgotten rows have"),
+    "peers": lambda t: _rows(t, "peers", "held-out row of a class that forgotten rows have"),
     "trigger": lambda t: None if t.material.trigger else "nothing that is known of was planted",
     "innocents": lambda t: None if t.effort.innocents is not None else "no pool of models that never saw it was given",
     "unlearn": lambda t: None if t.effort.unlearn is not None else "no way to unlearn the shadow models was given",

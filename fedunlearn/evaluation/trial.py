@@ -16,6 +16,8 @@ from fedunlearn.evaluation.relearn import Tuning
 from fedunlearn.evaluation.shadows import Shadows, Unlearn
 from fedunlearn.tensors import Head
 
+FEWEST = 32  # peers of a few samples
+
 
 @dataclass(frozen=True)
 class Nets:
@@ -77,6 +79,8 @@ class Effort:
 class Trial:
     """An heir's nets and rows, of which there are at most `most` in each of `parts`; what a net says to them is asked once.
 
+    Besides those of `Material.parts` there are "peers": held-out rows that stand beside the forgotten ones under U-LiRA.
+
     Args:
         nets: the heir.
         material: the rows.
@@ -96,7 +100,8 @@ class Trial:
         if training:
             raise InputError(f"evaluation: {', '.join(training)} in training mode, where outputs are others; call eval() first")
         self.nets, self.material, self.effort, self.progress = nets, material, effort, progress
-        self.parts = {name: at_most(rows, effort.most, effort.seed) for name, rows in material.parts.items()}
+        parts = {**material.parts, "peers": _peers(material, effort.seed)}
+        self.parts = {name: at_most(rows, effort.most, effort.seed) for name, rows in parts.items()}
         self._logits: dict[tuple[str, str], Tensor] = {}
         self._features: dict[tuple[str, str], Rows] = {}
         self._margins: dict[bool, tuple[Tensor, Tensor]] = {}
@@ -124,17 +129,29 @@ class Trial:
         return self._features[net, split]
 
     def shadowed(self, unlearned: bool) -> tuple[Tensor, Tensor]:
-        """Margins [K, N] of the shadow models on forgotten training rows and then the others, and who was trained on what.
+        """Margins [K, N] of the shadow models on forgotten training rows and then their peers, and who was trained on what.
 
         Args:
             unlearned: after each was made to forget those of the rows that it was trained on, by the method under test.
         """
         assert self.effort.shadows is not None
         if unlearned not in self._margins:
-            targets = joined([self.parts["forgotten_training"], self.parts["others"]])
+            targets = joined([self.parts["forgotten_training"], self.parts["peers"]])
             unlearn = self.effort.unlearn if unlearned else None
             self._margins[unlearned] = self.effort.shadows.margins(targets, unlearn, self.progress)
         return self._margins[unlearned]
+
+
+def _peers(material: Material, seed: int) -> Rows:
+    """Held-out rows that shadow models forget with the forgotten ones, as they would be forgotten with them.
+
+    Of a class that is all of them. Of samples as many as there are samples, or what is forgotten would be most of what a shadow
+    model knows; and of a whole site test rows alone, as each shadow model must keep something.
+    """
+    if material.classes:
+        return material.parts["others"]
+    pool = material.parts["others"] if len(material.retained) else material.test.of(material.forgotten.counts())
+    return at_most(pool, max(FEWEST, len(material.forgotten)), seed)
 
 
 def at_most(rows: Rows, number: int, seed: int) -> Rows:

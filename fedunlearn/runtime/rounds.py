@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from operator import itemgetter
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
@@ -143,11 +144,28 @@ def measure(
     owned = [(h, shard, c) for h, shard, c in owned if carried(h.name, current[h.name], shard.split("/", 1)[0])]
     weighing = [task(h.name, current[h.name], s, None, classes, method.own) for h, s, classes in owned if method.own]
     answers = roll.ask(backend, [*evidence, *weighing], Measured)
-    points, enough = {}, {}
+    told = [(p, a) for p, a in zip(usable, answers[: len(evidence)], strict=True) if a is not None]
+    weighed = [(*of, a) for of, a in zip(owned, answers[len(evidence) :], strict=True) if a is not None]
+    points = _points(plan, lineage, method, measured_on, sources, told)
+    parts = _parts(plan, family, method, points, measured_on, scored, weighed)
+    at_home = [h.name for h in plan.heirs if method.own and h.name in scored and h.name not in away]
+    bare = {n for n in at_home if not scored[n].own_rows} | {n for n in away if not parts.get(n)}
+    means = {n: _means(pool(held), method.own) for n, held in parts.items() if held}
+    read = sum(a.read for a in answers if a is not None)
+    enough = {point: answer.enough for point, answer in told if answer.enough is not None}
+    said = [(point.site, answer) for point, answer in told] + [(shard.split("/", 1)[0], a) for _, shard, _, a in weighed]
+    guarded = {site: {"clip": a.clip, "noise": a.noise} for site, a in sorted(said, key=itemgetter(0)) if a.clip}
+    return Round1(sources | scored, points, means, frozenset(bare), read, enough, by_heir, precision, guarded)
+
+
+def _points(
+    plan: Plan, lineage: Lineage, method: Method, measured_on: Mapping[str, str], sources: Mapping[str, Scored],
+    told: Iterable[tuple[Point, Measured]],
+) -> dict[Point, Importance]:  # fmt: skip
+    """What sites said of what is to be forgotten, checked."""
+    points, wanted = {}, method.wants(plan.request.classes)
     farthest = method.farthest if plan.request.classes else inf
-    for point, answer in zip(usable, answers[: len(evidence)], strict=True):
-        if answer is None:
-            continue
+    for point, answer in told:
         version, most, about = measured_on[point.model], rows_of(lineage, point), point.classes
         points[point] = checked(
             answer, version, sources[point.model], method.layers, wanted, point.shard, most, about, farthest
@@ -158,33 +176,29 @@ def measure(
                 f"measured any more. Unlearn with a method that needs no evidence (logit_mask), or retrain "
                 f"from before it entered ({', '.join(plan.roots[:3])})"
             )
-        if answer.enough is not None:
-            enough[point] = answer.enough
+    return points
+
+
+def _parts(
+    plan: Plan, family: Family, method: Method, points: Mapping[Point, Importance], measured_on: Mapping[str, str],
+    scored: Mapping[str, Scored], weighed: Iterable[tuple[Heir, str, tuple[str, ...], Measured]],
+) -> dict[str, list[Importance]]:  # fmt: skip
+    """What sites said of heirs on those heirs' own data, checked, also against what they said of what is to be forgotten."""
     parts: dict[str, list[Importance]] = {}
-    excluded = exclusions(family)
-    for (heir, shard, classes), answer in zip(owned, answers[len(evidence) :], strict=True):
-        if answer is None:
-            continue
+    current, excluded = family.heads, exclusions(family)
+    alike = method.own == method.wants(plan.request.classes) == Want("squares")
+    for heir, shard, classes, answer in weighed:
         most = sum(n for s in heir.own if s.key == shard for c, n in s.rows.items() if c in classes)
         held = parts.setdefault(heir.name, [])
         if answer.importance.count:  # a site may have no row left that it may use
             version = current[heir.name]
             own = checked(answer, version, scored[heir.name], method.layers, method.own, shard, most)
-            if own.count == most and shard.split("/", 1)[0] not in excluded:  # else what is forgotten may not be among it
+            whole = own.count == most and shard.split("/", 1)[0] not in excluded  # else what is forgotten may not be among it
+            if alike and whole and not answer.noise:  # a part has noise of its own
                 for point in (p for p in points if _is_part(p, heir, shard, classes) and measured_on[p.model] == version):
-                    if method.own == wanted == Want("squares") and not answer.noise:  # the part has noise of its own
-                        within(points[point], own, shard)
+                    within(points[point], own, shard)
             held.append(own)
-    at_home = [h.name for h in plan.heirs if method.own and h.name in scored and h.name not in away]
-    bare = {n for n in at_home if not scored[n].own_rows} | {n for n in away if not parts.get(n)}
-    means = {n: _means(pool(held), method.own) for n, held in parts.items() if held}
-    read = sum(a.read for a in answers if a is not None)
-    said = {p.site: a for p, a in zip(usable, answers[: len(evidence)], strict=True) if a is not None and a.clip}
-    said |= {
-        s.split("/", 1)[0]: a for (_, s, _), a in zip(owned, answers[len(evidence) :], strict=True) if a is not None and a.clip
-    }
-    guarded = {site: {"clip": a.clip, "noise": a.noise} for site, a in sorted(said.items()) if a.clip}
-    return Round1(sources | scored, points, means, frozenset(bare), read, enough, by_heir, precision, guarded)
+    return parts
 
 
 def points_of(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple[Point, ...]:

@@ -62,6 +62,8 @@ def forgetting(method: Method, strength: Strength, head: Head, classes: Collecti
     named = tuple(c for c in classes if c in head.classes)
 
     def unlearn(net: nn.Module, forget: Rows, keep: Rows, held: Rows) -> nn.Module:
+        if not len(keep):
+            raise InputError(f"{method.name}: a shadow model would have no row left to keep, none but those to be forgotten")
         weights, want = weights_of(net), method.wants(named)
         own = _mean(net, keep, head, method, method.own, named) if method.own else Evidence()
         found = []

@@ -73,7 +73,7 @@ class Adoption:
             recording: what was trained.
 
         Raises:
-            InputError: sites tell other rows than their loaders give, or no round gave a model.
+            InputError: sites tell other rows than their loaders give, no round gave a model, or the folder holds a family.
             ShapeError: the net is not the one that was trained.
         """
         classes, family = recording.classes, Family(self.folder)
@@ -93,6 +93,8 @@ class Adoption:
         lineage = Lineage(recording.models(self.name, HOME, size), tests)
         topology = as_yaml(scenario)
         with family.ledger.alone():
+            if family.ledger.lines:
+                raise InputError(f"{self.folder}: holds a family since; choose another folder, and train again")
             write_atomically(self.folder / TOPOLOGY, topology)
             version = family.store(HOME).write(weights_of(net), head_of(net, classes))
             hashed = family.write_lineage(lineage)

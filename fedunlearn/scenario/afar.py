@@ -17,7 +17,7 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, TrainingError
 from fedunlearn.lineage import Model, Request, Shard, ordered
 from fedunlearn.nets import head_of, weights_of
-from fedunlearn.runtime import Backend, Family, Split, Worker, settle
+from fedunlearn.runtime import Backend, Family, Split, Worker, behind, settle
 from fedunlearn.runtime.backend import ask
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
 from fedunlearn.scenario.answers import agreed, sound, usable, usable_weights
@@ -44,6 +44,7 @@ def train_afar(
     here: Mapping[str, Worker],
     *,
     without: Sequence[Request] = (),
+    by: str = "",
     progress: Progress = lambda _: None,
 ) -> Family:
     """Train every model of a scenario whose data says `sites: own`, each where its rows are.
@@ -57,6 +58,7 @@ def train_afar(
         here: places that live with the coordinator (see `workers_here`); every federation's home is one of them.
         without: train as if this data had never been there: a retrained reference. Its versions lie beside the family's at
             the sites, which go on following the family's own ledger.
+        by: who does it, for the ledger; by default as for every command.
         progress: told, in words, what is being done.
 
     Returns:
@@ -67,10 +69,10 @@ def train_afar(
         TrainingError: a site failed, refused or answered something else; names it. No family is there then.
         SiteError: the family is trained, but some place does not hold its ledger line yet.
     """
-    free(folder)
-    afar = _afar(scenario, folder, backend, here, without, progress)
-    bring_up(afar, ordered(scenario.parents), Brood(), progress)
-    return afar.family
+    family = free(folder)
+    family.ledger.by = by
+    bring_up(_afar(scenario, family, backend, here, without, progress), ordered(scenario.parents), Brood(), progress)
+    return family
 
 
 def extend_afar(
@@ -94,7 +96,10 @@ def extend_afar(
         SiteError: the models are trained, but some place does not hold the ledger line yet.
     """
     scenario, order = grown(of_family(family), more, where)
-    afar = _afar(scenario, family.folder, backend, workers_here(scenario, family), (), progress)
+    here = workers_here(scenario, family)
+    if behind(family):  # what is excluded, places say
+        settle(family, Split(here, backend, family.id))
+    afar = _afar(scenario, family, backend, here, (), progress)
     lineage, syllabus = family.lineage, afar.syllabus
     brood = Brood(list(lineage.models))
     for model in lineage.models:
@@ -109,7 +114,7 @@ def extend_afar(
 
 def _afar(
     scenario: Scenario,
-    folder: Path,
+    family: Family,
     backend: Backend,
     here: Mapping[str, Worker],
     without: Sequence[Request],
@@ -117,7 +122,7 @@ def _afar(
 ) -> "Afar":
     """What trains at the sites, once they have said what they could train on."""
     _refuse(scenario, here)
-    both = Split(here, backend, Family(folder).id or token_hex(16))
+    both = Split(here, backend, family.id or token_hex(16))
     progress("asking the sites what they could train on")
     told = _survey(scenario, without, both)
     surveys = {place: survey for (place, left), survey in told.items() if not left}
@@ -128,7 +133,7 @@ def _afar(
     syllabus = Syllabus(scenario, classes, maker(scenario, shape), tuple(without))
     for net in dict.fromkeys(map(scenario.net_of, scenario.models)):
         syllabus.make(len(known), net, 0)  # whatever cannot be made is said before anything is trained
-    return Afar(Family(folder), syllabus, surveys, told, both, here)
+    return Afar(family, syllabus, surveys, told, both, here)
 
 
 @dataclass(frozen=True)

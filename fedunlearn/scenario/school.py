@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import nn
 
@@ -41,17 +40,17 @@ class School(Teacher):
 
     @classmethod
     def of(
-        cls, scenario: Scenario, folder: Path, without: tuple[Request, ...] = (), federate: Federate = federated
+        cls, scenario: Scenario, family: Family, without: tuple[Request, ...] = (), federate: Federate = federated
     ) -> "School":
-        """Open every place's rows.
+        """Open every place's rows. Whatever is done to the family between its reading and its training stops the latter.
 
         Raises:
             InputError: data cannot be opened, or a net cannot be made.
         """
-        opened = open_data(scenario, folder / "homes")
+        opened = open_data(scenario, family.folder / "homes")
         syllabus = Syllabus(scenario, opened.classes, net_maker(scenario, opened.places), without)
         surveys = {place: survey(Survey(place, tuple(d.shards)), d) for place, d in opened.places.items()}
-        return cls(Family(folder), syllabus, surveys, opened.places, federate)
+        return cls(family, syllabus, surveys, opened.places, federate)
 
     def store(self, place: str) -> Store:
         """Every place's store is in the family's folder."""

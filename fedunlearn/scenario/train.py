@@ -10,11 +10,12 @@ from blake3 import blake3
 
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, ordered
-from fedunlearn.runtime import Family, in_force
+from fedunlearn.runtime import Family, InProcess, behind, in_force, settle
 from fedunlearn.scenario.build import check_samples, open_site_data
 from fedunlearn.scenario.files import of_family, parse
 from fedunlearn.scenario.schema import Imported, Scenario
 from fedunlearn.scenario.school import Federate, School
+from fedunlearn.scenario.staffing import workers
 from fedunlearn.scenario.syllabus import Given
 from fedunlearn.scenario.upbringing import Brood, Progress, as_yaml, bring_up, free
 from fedunlearn.training import federated
@@ -47,11 +48,10 @@ def train(
         InputError: the folder holds a family already, or the scenario cannot be trained; nothing is written then.
         TrainingError: a client or a rank died, or a strategy gave nothing; no family is there then.
     """
-    free(folder)
+    family = free(folder)
     requests = (without,) if isinstance(without, Request) else tuple(without)
-    school = School.of(scenario, folder, requests, _federate(backend))
-    bring_up(school, ordered(scenario.parents), Brood(), progress)
-    return school.family
+    bring_up(School.of(scenario, family, requests, _federate(backend)), ordered(scenario.parents), Brood(), progress)
+    return family
 
 
 def extend(
@@ -90,7 +90,9 @@ def extend(
         if new:
             known = ", ".join(old.sites_of(name)) or "none"
             raise InputError(f"{where}: site {new[0]!r}: all rows of {spec.set} are dealt; sites that hold some: {known}")
-    school = School.of(scenario, family.folder, (), _federate(backend))
+    if behind(family):  # what is excluded, places say
+        settle(family, InProcess(workers(old, family)))
+    school = School.of(scenario, family, (), _federate(backend))
     lineage = family.lineage
     brood = Brood(list(lineage.models))
     for name in {p for n in order for p in scenario.models[n].source if p in lineage.by_name}:

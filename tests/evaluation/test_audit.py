@@ -1,15 +1,19 @@
 """The audit tells doing nothing from retraining and convicts forgetting too much; retraining it acquits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from fedunlearn.data import Rows
+from fedunlearn.data.rows import joined
+from fedunlearn.evaluation import Material
 from fedunlearn.evaluation.shadows import Shadows, Unlearn, train_shadows
 from fedunlearn.evaluation.tiers import evaluate
-from fedunlearn.evaluation.trial import Effort, Nets
+from fedunlearn.evaluation.trial import Effort, Nets, Trial
 from tests.evaluation.conftest import RECIPE, Known, learn, make, material, spoil
 
 
@@ -72,3 +76,16 @@ def test_the_audit_acquits_retraining_and_convicts_forgetting_too_much(
     over = audited(by_sample, shadows, tmp_path, by_sample.ruined, spoil)
     assert over["ulira_from_retrained"]["after"]["auc"]["low"] > 0.6
     assert over["klom"]["edited"]["p50"] > again["klom"]["edited"]["p50"]
+
+
+def test_shadows_forget_as_many_others_as_samples_and_keep_something(by_sample: Known, by_class: Known) -> None:
+    """Of a class all others; of samples as many; where nothing else was trained on, calibration rows are kept."""
+
+    def peers(known: Known, rows: Material) -> Rows:
+        return Trial(Nets(known.head, known.before, known.before), rows, Effort(), lambda _: None).parts["peers"]
+
+    whole, some = material(by_class, ("0",)), material(by_sample, ())
+    assert peers(by_class, whole).keys == whole.parts["others"].keys
+    assert len(peers(by_sample, some)) == len(some.forgotten) < len(some.parts["others"])
+    site = replace(some, forgotten=joined([some.forgotten, some.retained]), retained=some.retained.take([]))
+    assert set(peers(by_sample, site).keys) <= set(site.test.keys)
