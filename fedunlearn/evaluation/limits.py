@@ -17,12 +17,6 @@ from fedunlearn.evaluation.tiers import METRICS, TIERS
 SIDES = {"at_most": "at most", "at_least": "at least"}
 NUMBERS = ("value", "mean")  # what an estimate and a noise floor stand for
 OUTPUT_NEEDED = {"forgotten", "members", "others", "peers", "shown"}  # needs of metrics about an output for what is forgotten
-    "forgotten",
-    "members",
-    "others",
-    "peers",
-    "shown",
-}  # needs of metrics that are about an output for what is forgotten
 
 ON_DEMAND = "audit"  # the tier that no request waits for
 HOW = (
