@@ -13,11 +13,11 @@ from fedunlearn.data import MIRROR
 from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.family import ERASED, NOTE
+from fedunlearn.runtime.family import ERASED, NEXT, NOTE, TOPOLOGY
 from fedunlearn.store import write_atomically
 
 POINTER = "deployed.json"
-PLAIN = ("scenario.yaml", "lineage.json")
+PLAIN = (TOPOLOGY, "lineage.json")
 LEDGER = "ledger.jsonl"
 
 
@@ -27,7 +27,7 @@ def plain_files(family: Family) -> dict[str, str]:
     mirrors = [f"homes/{p}/{MIRROR}" for p in family.places if (homes / p / MIRROR).is_file()]
     noted = [name for name in (NOTE, ERASED) if (family.folder / name).is_file()]
     plain = {name: (family.folder / name).read_text() for name in ("lineage.json", LEDGER, *noted, *mirrors)}
-    return {"scenario.yaml": family.topology.read_text(), **plain}
+    return {TOPOLOGY: family.topology.read_text(), **plain}
 
 
 class _Pointer(TypedDict):
@@ -88,9 +88,11 @@ class Copy:
         self.folder.mkdir(parents=True, exist_ok=True)
         pointer = {"federation": self.federation, "family": self.family}
         write_atomically(self.folder / POINTER, json.dumps(pointer, indent=1).encode())
-        for name in (n for n in files if n != LEDGER):
+        for name in (n for n in files if n not in (LEDGER, TOPOLOGY)):
             write_atomically(self.folder / name, files[name].encode())
-        write_atomically(self.folder / LEDGER, files[LEDGER].encode())  # last: before it, nobody believes the others
+        write_atomically(self.folder / NEXT, files[TOPOLOGY].encode())
+        write_atomically(self.folder / LEDGER, files[LEDGER].encode())  # from here on the others count
+        (self.folder / NEXT).replace(self.folder / TOPOLOGY)
         return Family.open(self.folder)
 
     def _check(self, files: Mapping[str, Any]) -> None:

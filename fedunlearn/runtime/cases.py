@@ -106,6 +106,19 @@ def check_cases(family: Family, plan: Plan) -> None:
     """
     standing = {x.request.what: x for x in cases(family)}
     waits, named = waiting(family), {name: x for x in standing.values() for name in x.names}
+    for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
+        passed = Request.from_json(line.body["record"]["facts"]["request"])
+        for one in {plan.request, *plan.request.merges}:
+            if passed.merges and one.id == passed.id and one.what != passed.what:
+                raise InputError(
+                    f"request {one.id} ({one.words()}): ledger line {line.number} carried out several under that name "
+                    f"({passed.words()}); give this one a name of its own"
+                )
+    if plan.request.merges and (other := named.get(plan.request.id)):
+        raise InputError(
+            f"request {plan.request.id} ({plan.request.words()}): ledger line {other.names[plan.request.id]} is of one request "
+            f"of that name ({other.request.words()}); give what is merged a name of its own"
+        )
     for one in plan.request.merges or (plan.request,):
         if (other := named.get(one.id)) and other.request.what != one.what:
             raise InputError(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,10 @@ class Family:
             counts = [x.body["models"] for x in self.ledger.lines if "models" in x.body]
             if counts and counts[-1] > len(plain["models"]):
                 raise ValueError(f"{len(plain['models'])} models, the ledger knows {counts[-1]}")
-            return Lineage.from_json({**plain, "models": plain["models"][: counts[-1] if counts else None]})
+            found = Lineage.from_json({**plain, "models": plain["models"][: counts[-1] if counts else None]})
+            if len(found.models) < len(plain["models"]):  # an extension was cut off; its places may be new
+                found = replace(found, tests={p: t for p, t in found.tests.items() if p in _places(found)})
+            return found
         except (OSError, ValueError, InputError) as error:
             raise StoreError(f"{path}: not a lineage ({error}); restore it from a backup") from error
 
@@ -106,8 +109,7 @@ class Family:
     @property
     def places(self) -> tuple[str, ...]:
         """Every place: homes of kept models, and sites."""
-        homes = {m.home for m in self.lineage.models if m.kept}
-        return tuple(sorted(homes | set(self.lineage.sites)))
+        return tuple(sorted(_places(self.lineage)))
 
     def store(self, place: str) -> Store:
         """The store of one place, on this machine."""
@@ -158,3 +160,7 @@ class Family:
     def trained(self, what: str) -> Any:
         """What the newest line about training says; None where it says nothing of that."""
         return next((x.body[what] for x in reversed(self.ledger.lines) if x.kind == "trained" and what in x.body), None)
+
+
+def _places(lineage: Lineage) -> set[str]:
+    return {m.home for m in lineage.models if m.kept} | set(lineage.sites)

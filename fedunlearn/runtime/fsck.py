@@ -19,7 +19,7 @@ from fedunlearn.store import Checked, Ledger
 
 LEDGER = "ledger.jsonl"
 MADE = (FOLDER, "reports", "reference")  # beside the family, and can be made again
-KNOWN = (TOPOLOGY, "lineage.json", LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, "deployed.json", "homes", *MADE)
+KNOWN = (TOPOLOGY, NEXT, "lineage.json", LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, "deployed.json", "homes", *MADE)
 
 
 def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:

@@ -188,12 +188,14 @@ def _parts(
     current, excluded = family.heads, exclusions(family)
     alike = method.own == method.wants(plan.request.classes) == Want("squares")
     for heir, shard, classes, answer in weighed:
-        most = sum(n for s in heir.own if s.key == shard for c, n in s.rows.items() if c in classes)
+        seen = family.lineage.rows.get(shard, {})  # by any model: an heir may have been trained while some were excluded
+        most = sum(seen.get(c, 0) for c in classes)
+        saw = sum(n for s in heir.own if s.key == shard for c, n in s.rows.items() if c in classes)
         held = parts.setdefault(heir.name, [])
         if answer.importance.count:  # a site may have no row left that it may use
             version = current[heir.name]
             own = checked(answer, version, scored[heir.name], method.layers, method.own, shard, most)
-            whole = own.count == most and shard.split("/", 1)[0] not in excluded  # else what is forgotten may not be among it
+            whole = own.count == saw and shard.split("/", 1)[0] not in excluded  # else what is forgotten may not be among it
             if alike and whole and not answer.noise:  # a part has noise of its own
                 for point in (p for p in points if _is_part(p, heir, shard, classes) and measured_on[p.model] == version):
                     within(points[point], own, shard)

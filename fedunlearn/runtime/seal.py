@@ -11,7 +11,7 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, StoreError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, check
-from fedunlearn.runtime.cases import changed_by, waiting
+from fedunlearn.runtime.cases import cases, changed_by, waiting
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.settle import alone, settle
@@ -73,14 +73,14 @@ def seal(family: Family, backend: Backend, request: str | None = None, *, reason
     with alone(family):
         lines = sealable(family, request)
         numbers = [line.number for line in lines]
-        left = {m for line in lines for m in (*line.body["pending"], *line.body["untouched"])}
-        done = {m for line in lines for m in line.body["heads"]}
+        requests = changed_by(*lines)
+        left = {m for case in cases(family) if not case.names.keys().isdisjoint(requests) for m in case.left}
         staying = {v for held in needed(family, sealing=numbers).values() for v in held}
         body = {
             "seals": numbers,
-            "requests": list(changed_by(*lines)),
-            "left": sorted(left - done),
-            "erases": sorted(_named(family) - staying),
+            "requests": list(requests),
+            "left": sorted(left),
+            "erases": sorted(_held(family) - staying),
             "reason": reason,
         }
         line = family.ledger.append("sealed", body)
@@ -190,6 +190,14 @@ def _request(line: Line) -> Request:
     return Request.from_json(line.body["record"]["facts"]["request"])
 
 
-def _named(family: Family) -> set[str]:
-    """Every version that the ledger names."""
-    return {v for x in family.ledger.lines for k in ("heads", "pending") for v in x.body.get(k, {}).values()}
+def _held(family: Family) -> set[str]:
+    """Every version that the ledger names, but for those that a sealing has erased since."""
+    found = set[str]()
+    for line in family.ledger.lines:
+        found = found - set(line.body.get("erases", ())) | _versions(line)
+    return found
+
+
+def _versions(line: Line) -> set[str]:
+    """Those that a ledger line makes current or holds back."""
+    return {v for k in ("heads", "pending") for v in line.body.get(k, {}).values()}

@@ -97,12 +97,18 @@ def cut(family: Family) -> str:
 def exclusions(family: Family, upto: int | None = None) -> dict[str, dict[str, Selection]]:
     """Per site and request, what is excluded from training: by every unlearning whose exclusion no rollback has lifted.
 
+    A rollback that lifts the exclusion of a request lifts those, too, that earlier rollbacks of that request had left.
+
     Args:
         family: the family.
         upto: as of before this ledger line.
     """
     lines = family.ledger.lines[:upto]
-    lifted = {line.body["undoes"] for line in lines if line.kind == "rolled back" and line.body["lifted"]}
+    undone, lifted = set[int](), set[int]()
+    for line in (x for x in lines if x.kind == "rolled back"):
+        undone.add(line.body["undoes"])
+        if line.body["lifted"]:
+            lifted |= {n for n in undone if family.ledger.lines[n].body["request"] == line.body["request"]}
     found: dict[str, dict[str, Selection]] = {}
     for line in (x for x in lines if x.kind == "unlearned" and x.number not in lifted):
         for site, selection in line.body["exclusions"].items():

@@ -182,6 +182,10 @@ def of_family(family: Family) -> Scenario:
     if not path.exists():
         raise StoreError(f"{path}: missing; without it nobody here knows the family's data and net")
     if told is not None and blake3(path.read_bytes()).hexdigest() != told:
+        if len(Family(family.folder).ledger.lines) > len(family.ledger.lines):
+            raise StoreError(
+                f"{family.folder}: another command wrote to it meanwhile; look at what it did (fedunlearn show), then try again"
+            )
         raise StoreError(
             f"{path}: is not what the ledger recorded; it was changed or damaged: restore it from a backup "
             f"(fedunlearn extend changes a family's limits and adds requests and models)"

@@ -71,3 +71,13 @@ def test_that_nobody_held_it_is_an_answer_and_in_the_ledger(family: Family, fold
         rollback(now, backend, lift_exclusion=True)
     assert unlearn(Family.open(folder), nobody, "fiun", backend).nothing
     assert the_one(folder).lines == (1, 2)
+
+
+def test_a_name_is_of_one_request_whether_it_was_merged_or_not(family: Family, folder: Path, backend: InProcess) -> None:
+    """Exclusions go by the name of what was carried out: another request of that name would take their place."""
+    one, two, other = (Request((c,), id=f"leave-{c}") for c in "125")
+    unlearn(family, Request(merges=(one, two), id="case"), "logit_mask", backend, FREE)
+    with pytest.raises(InputError, match=r"request case \(class 5\): ledger line 1 carried out several under that name"):
+        unlearn(Family.open(folder), Request(("5",), id="case"), "logit_mask", backend, FREE)
+    with pytest.raises(InputError, match=r"request leave-1 \(class 5, 6\): ledger line 1 is of one request of that name"):
+        unlearn(Family.open(folder), Request(merges=(other, Request(("6",))), id="leave-1"), "logit_mask", backend, FREE)

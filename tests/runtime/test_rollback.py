@@ -6,8 +6,8 @@ import pytest
 
 from fedunlearn.errors import ExcludedError, InputError, SiteError
 from fedunlearn.lineage import Request
-from fedunlearn.runtime import Family, Record, rollback, settle, unlearn
-from fedunlearn.scenario import Scenario, open_site_data
+from fedunlearn.runtime import Family, InProcess, Record, rollback, settle, unlearn
+from fedunlearn.scenario import Scenario, extend, of_family, open_site_data, workers
 from fedunlearn.tensors import equal
 from fedunlearn.training import Portion, Recipe, incremental
 from tests.conftest import LEAVE, snapshot
@@ -102,6 +102,34 @@ def test_a_rollback_lifts_only_the_exclusion_of_what_it_undoes(
     assert not {"0", "1"} & site_training(hospitals, family, "north")
     rollback(family, backend_of(family), lift_exclusion=True)
     assert {"0", "1"} & site_training(hospitals, family, "north") == {"1"}
+
+
+def test_a_lift_lifts_what_earlier_rollbacks_of_the_request_left(
+    family: Family, hospitals: Scenario, backend_of: BackendOf
+) -> None:
+    for lifted in (False, True):
+        unlearn(family, LEAVE, "logit_mask", backend_of(family))
+        rollback(family, backend_of(family), lift_exclusion=lifted)
+        assert ("0" in site_training(hospitals, family, "north")) == lifted
+
+
+def test_rows_that_an_heir_was_not_trained_on_are_no_lie_once_they_may_be_used_again(
+    family: Family, hospitals: Scenario, backend_of: BackendOf
+) -> None:
+    """A model born while three rows were excluded is weighed on all of its sites' rows, which other models have seen."""
+    rows = open_site_data(hospitals, family.folder / "homes")["north"].all("main").keys[:3]
+    unlearn(
+        family,
+        Request(samples=tuple(f"north/main/{key}" for key in rows)),
+        "fiun",
+        backend_of(family),
+        accept_untested="a test",
+    )
+    more = {"born": "federated", "from": ["shared"], "clients": ["north", "south"], "epochs": 1, "home": "server"}
+    family = extend(family, {"models": {"more": more}}, "more.yaml")
+    rollback(family, InProcess(workers(of_family(family), family)), lift_exclusion=True)
+    record = unlearn(family, LEAVE, "fiun", InProcess(workers(of_family(family), family)))
+    assert "more" in {m["name"] for m in record.facts["models"]}
 
 
 def test_a_version_that_cannot_be_read_is_never_committed(family: Family, backend_of: BackendOf) -> None:

@@ -1,13 +1,16 @@
 """A family that grows is not taught again what it forgot; an extension that is wrong or cut off changes nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Family, InProcess, fsck, rollback
+from fedunlearn.runtime.family import NEXT
 from fedunlearn.scenario import extend, of_family, train, workers
+from fedunlearn.scenario.school import School
 from tests.conftest import snapshot
 from tests.scenario.digits import FOUR, forget, known, scenario
 
@@ -100,3 +103,69 @@ def test_a_scenario_that_the_ledger_does_not_know_is_not_obeyed(tmp_path: Path, 
     family.topology.write_text(plain.replace(change[0], change[1], 1))
     with pytest.raises(StoreError, match=r"scenario.yaml: is not what the ledger recorded.*fedunlearn extend"):
         of_family(Family.open(family.folder))
+
+
+MORE = {"models": {"next": {"born": "incremental", "from": ["first"], "site": "a"}}}
+
+
+def test_what_a_crash_has_not_yet_excluded_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between its ledger line and what tells the sites of it, an unlearning holds for whatever is trained next."""
+    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 6}}), tmp_path / "f")
+    monkeypatch.setattr("fedunlearn.runtime.coordinator.settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        forget(family, "0")
+    monkeypatch.undo()
+    family = extend(Family.open(family.folder), MORE, "more.yaml")
+    assert not any("0" in shard.rows for shard in family.lineage["next"].data)
+    assert known(family, "next", ["0"]) == 0
+
+
+@pytest.mark.parametrize("what", ["unlearned", "extended"])
+def test_what_somebody_else_does_between_reading_and_training_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 1}}), tmp_path / "f")
+    real, other = School.of, {"models": {"other": MORE["models"]["next"]}}
+
+    def late(*args: Any) -> School:
+        monkeypatch.undo()
+        mine = Family.open(family.folder)
+        forget(mine, "0") if what == "unlearned" else extend(mine, other, "other.yaml")
+        return real(*args)
+
+    monkeypatch.setattr(School, "of", staticmethod(late))
+    with pytest.raises(StoreError, match="another command wrote to it meanwhile"):
+        extend(family, MORE, "more.yaml")
+    again = Family.open(family.folder)
+    assert set(again.heads) == ({"first"} if what == "unlearned" else {"first", "other"})
+    assert not fsck(again.folder).damage
+    assert set(extend(again, MORE, "more.yaml").heads) == {*again.heads, "next"}
+
+
+def test_a_cut_off_extension_is_no_damage_before_and_after_its_ledger_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 1}}), tmp_path / "f")
+    elsewhere = {"models": {"next": {**MORE["models"]["next"], "home": "edge"}}}
+    with monkeypatch.context() as before:
+        before.setattr("fedunlearn.store.ledger.Ledger.append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            extend(family, elsewhere, "more.yaml")
+    assert not fsck(family.folder).damage
+    real = Path.replace
+
+    def cut(path: Path, to: Path) -> Path:
+        if path.name == NEXT:
+            raise KeyboardInterrupt
+        return real(path, to)
+
+    with monkeypatch.context() as after:
+        after.setattr(Path, "replace", cut)
+        with pytest.raises(KeyboardInterrupt):
+            extend(Family.open(family.folder), elsewhere, "more.yaml")
+    again = Family.open(family.folder)
+    assert again.topology.name == NEXT
+    assert "next" in of_family(again).models
+    found = fsck(family.folder)
+    assert not found.damage
+    assert again.topology not in found.orphans
