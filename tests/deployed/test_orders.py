@@ -64,10 +64,11 @@ def test_sites_bank_their_own_and_are_not_read_again(world: World) -> None:
 
 
 def test_a_family_grows_at_its_sites(world: World) -> None:
-    world.done(action="train", topology=TOPOLOGY)
+    world.done(action="train", topology=TOPOLOGY, by="alice")
     more = {"models": {"later": {"born": "incremental", "from": ["eastern"], "site": "north", "epochs": 1}}}
-    told = world.done(action="extend", topology=json.dumps(more))
-    assert [line["kind"] for line in map(json.loads, told["family"]["ledger.jsonl"].splitlines())] == ["trained", "trained"]
+    told = world.done(action="extend", topology=json.dumps(more), by="bob")
+    lines = [json.loads(line) for line in told["family"]["ledger.jsonl"].splitlines()]
+    assert [(line["kind"], line["by"]) for line in lines] == [("trained", "alice"), ("trained", "bob")]
     assert "later" in Family.open(world.families / "ours").heads
     assert not (world.families / "ours" / "homes" / "north").exists()
     again = world.done(action="extend", topology=json.dumps(more))
