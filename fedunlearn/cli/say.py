@@ -1,5 +1,6 @@
 """What is printed for people."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,9 +19,10 @@ def say_plan(found: Plan, cost: dict[str, Any]) -> None:
         return
     out.print()
     out.print(plan_table(found))
+    seconds = "" if cost["seconds"] is None else f", about {cost['seconds']} s of measuring"
     out.print(
         f"{len(found.affected)} models affected, {len(found.heirs)} of them kept; {cost['rows']} rows to read, "
-        f"{cost['bytes'] / 1e6:.1f} MB of evidence to send, about {cost['seconds']} s of measuring",
+        f"{cost['bytes'] / 1e6:.1f} MB of evidence to send{seconds}",
         markup=False,
     )
     for one in found.request.merges:
@@ -59,11 +61,18 @@ def say_record(record: Record) -> None:
 def _hint(record: Record) -> str:
     """Which method may do what this one did not."""
     models, method = record.facts["models"], record.facts["method"]
+    if any(o["text"].startswith("not tested: no row") for o in record.facts["objections"]):
+        return "; `--score-at-roots` has sites that hold the data score it, `--accept-untested REASON` does without"
     if method != "steer" and any(m["status"] == PENDING and m["forgotten_after"] is not None for m in models):
         return "; `--method steer` often forgets at less cost where another method does not"
     if any(m["status"] == UNTOUCHED and m["target"] == NOT_EXPRESSIBLE for m in models):
-        return "; `--method fiun` edits layers before the output, too, so also models that have no output for the class"
+        return "; `--method fiun` (on all layers, as it does by itself) also edits models that have no output for the class"
     return ""
+
+
+def _limits(body: Mapping[str, Any]) -> str:
+    """The gate's, as an extension left them."""
+    return ", ".join(f"{name} {value}" for name, value in body.get("gate", {}).items() if value)
 
 
 def say_family(family: Family, whole: bool = False) -> None:
@@ -78,7 +87,7 @@ def say_family(family: Family, whole: bool = False) -> None:
         when = datetime.fromisoformat(line.time).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
         body = line.body
         what = {
-            "trained": f"{len(body.get('heads', {}))} models",
+            "trained": f"{len(body['heads'])} models" if body.get("heads") else f"no model; limits: {_limits(body)}",
             "unlearned": f"{body.get('request')}: {len(body.get('heads', {}))} committed, "
             f"{len(body.get('pending', {}))} pending, {len(body.get('untouched', []))} untouched"
             + (f", {len(body['waiting'])} waiting" if "waiting" in body else ""),

@@ -119,7 +119,9 @@ def _relearning(title: str) -> Any:
     reading = "Steeper than the retrained model's is memory that was left."
 
     def draw(of: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        series = {net: found["curve"] for net, found in of.items()}
+        series = {net: found["curve"] for net, found in of.items() if "curve" in found}
+        if not series:  # what the gate saw is kept in the record without it
+            return
         yield curves(title, reading, "training steps", "accuracy on what is forgotten", series)
 
     return draw

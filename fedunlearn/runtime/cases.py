@@ -160,12 +160,16 @@ def models_of(line: Line) -> set[str]:
 
 
 def _state(held: Sequence[tuple[Line, set[str]]], sealed: Collection[int]) -> tuple[str, set[str]]:
-    """How far a case is whose ledger lines in force are these, each with the models that the case reaches; and who holds it."""
-    left: set[str] = set()
+    """How far a case is whose ledger lines in force are these, each with the models that the case reaches; and who holds it.
+
+    A model that one of them changed holds it no more, whatever a later try with another method could not do to it.
+    """
+    left, done = set[str](), set[str]()
     for line, reached in held:
         body = line.body
         before = left if "resumes" in body else set()
-        left = (before - set(body["heads"])) | reached & {*body["pending"], *body["untouched"], *body.get("waiting", ())}
+        done |= reached & set(body["heads"])
+        left = (before | reached & {*body["pending"], *body["untouched"], *body.get("waiting", ())}) - done
     if not any(reached for _, reached in held):
         return NOTHING, set()
     if any(line.number in sealed and reached & set(line.body["heads"]) for line, reached in held):

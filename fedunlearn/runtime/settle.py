@@ -103,18 +103,29 @@ def exclusions(family: Family, upto: int | None = None) -> dict[str, dict[str, S
         family: the family.
         upto: as of before this ledger line.
     """
+    found: dict[str, dict[str, Selection]] = {}
+    for line in _excluding(family, upto):
+        for site, selection in line.body["exclusions"].items():
+            chosen = Selection(tuple(selection["classes"]), tuple(selection["samples"]))
+            found.setdefault(site, {})[line.body["request"]] = chosen
+    return found
+
+
+def excluded(family: Family, before: int | None = None) -> tuple[Request, ...]:
+    """Requests whose data may not be trained on, in force or rolled back, in order of time; as of before that ledger line."""
+    lines = [line for line in _excluding(family, before) if line.body["exclusions"]]
+    return tuple(dict.fromkeys(Request.from_json(line.body["record"]["facts"]["request"]) for line in lines))
+
+
+def _excluding(family: Family, upto: int | None) -> list[Line]:
+    """Unlearnings whose exclusion no rollback has lifted."""
     lines = family.ledger.lines[:upto]
     undone, lifted = set[int](), set[int]()
     for line in (x for x in lines if x.kind == "rolled back"):
         undone.add(line.body["undoes"])
         if line.body["lifted"]:
-            lifted |= {n for n in undone if family.ledger.lines[n].body["request"] == line.body["request"]}
-    found: dict[str, dict[str, Selection]] = {}
-    for line in (x for x in lines if x.kind == "unlearned" and x.number not in lifted):
-        for site, selection in line.body["exclusions"].items():
-            chosen = Selection(tuple(selection["classes"]), tuple(selection["samples"]))
-            found.setdefault(site, {})[line.body["request"]] = chosen
-    return found
+            lifted |= {n for n in undone if lines[n].body["request"] == line.body["request"]}
+    return [x for x in lines if x.kind == "unlearned" and x.number not in lifted]
 
 
 def in_force(family: Family, before: int | None = None) -> tuple[Request, ...]:

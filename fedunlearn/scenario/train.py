@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, ordered
-from fedunlearn.runtime import Family, InProcess, behind, in_force, settle
+from fedunlearn.runtime import Family, InProcess, behind, excluded, settle
 from fedunlearn.scenario.build import check_samples, open_site_data
 from fedunlearn.scenario.files import of_family, parse
 from fedunlearn.scenario.schema import Imported, Scenario
@@ -151,7 +151,7 @@ def reference(
     retrain: Callable[..., Family] = train,
     before: int | None = None,
 ) -> Family:
-    """The family as it would be without the data of a request and of those in force: retrained once, kept beside it.
+    """The family as it would be without the data of a request and all that is excluded: retrained once, kept beside it.
 
     Args:
         family: the family.
@@ -159,7 +159,7 @@ def reference(
         request: what is left out.
         progress: told, in words, what is being done.
         retrain: called as `train` is, with scenario, folder, `without` and `progress`; `train_afar` where sites are elsewhere.
-        before: a ledger line's number; "in force" is as of just before it. By default, now.
+        before: a ledger line's number; excluded is what was just before it. By default, now.
 
     Raises:
         InputError: the request names something that is not there; nothing is trained then.
@@ -170,7 +170,7 @@ def reference(
         raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
     if request.samples and not scenario.own:
         check_samples(open_site_data(scenario, family.folder / "homes"), request)
-    requests = tuple(dict.fromkeys((*in_force(family, before), request)))
+    requests = tuple({r.what: r for r in (*excluded(family, before), request)}.values())  # asked twice, it is left out once
     asked = sorted(json.dumps([r.classes, r.samples, r.sites, r.since]) for r in requests)
     folder = family.folder / "reference" / blake3(as_yaml(scenario) + json.dumps(asked).encode()).hexdigest(16)
     kept = Family(folder)

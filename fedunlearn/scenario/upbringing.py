@@ -133,6 +133,7 @@ def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pr
         "models": len(brood.models),
         "lineage": lineage,
         "topology": blake3(as_yaml(scenario)).hexdigest(),
+        "gate": scenario.gate.model_dump(mode="json"),
         "carried": carried,
         "without": [r.to_json() for r in syllabus.without],
         "shape": next((list(s.shape) for s in teacher.surveys.values() if s.shape), []),

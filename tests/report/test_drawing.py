@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fedunlearn.lineage import Lineage
 from fedunlearn.report.drawing import HEIGHT, MOST, WIDTH, drawing
+from fedunlearn.report.plots import plots
 from tests.lineage.families import lineages
 from tests.report.conftest import many
 
@@ -49,3 +50,11 @@ def test_a_big_family_is_few_boxes_and_its_beginning_stays_by_itself() -> None:
     first = [b["models"] for b in drawn["boxes"] if b["x"] == min(x["x"] for x in drawn["boxes"])]
     assert ["shared"] in first
     assert any(drawn["boxes"][a]["models"] == ["shared"] for a, _ in drawn["lines"])
+
+
+def test_what_a_gate_saw_is_drawn_without_the_curves_that_the_record_leaves_out() -> None:
+    estimate = {"value": 0.5, "low": 0.4, "high": 0.6}
+    relearnt = {"relearn_retained": {"after": {"best": 0.5}}, "probe": {"after": {"recovery": estimate}}}
+    whole = {"relearn_retained": {"after": {"best": 0.5, "curve": [[0, 0.1], [10, 0.5]]}}}
+    assert [p["kind"] for p in plots({"full": {"metrics": relearnt}})] == ["shares"]
+    assert [p["kind"] for p in plots({"full": {"metrics": whole}})] == ["curves"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedunlearn.errors import InputError
+from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import make
 from fedunlearn.report import document, page
@@ -81,3 +82,14 @@ def test_a_name_is_of_one_request_whether_it_was_merged_or_not(family: Family, f
         unlearn(Family.open(folder), Request(("5",), id="case"), "logit_mask", backend, FREE)
     with pytest.raises(InputError, match=r"request leave-1 \(class 5, 6\): ledger line 1 is of one request of that name"):
         unlearn(Family.open(folder), Request(merges=(other, Request(("6",))), id="leave-1"), "logit_mask", backend, FREE)
+
+
+def test_a_later_try_does_not_take_back_what_an_earlier_one_did(family: Family, folder: Path, backend: InProcess) -> None:
+    """What one method has committed is not left because another leaves it alone."""
+    unlearn(family, ASKED, "fiun", backend, Gate(forgotten_at_most=0.0, retained_drop_at_most=1))
+    (first,) = cases(Family.open(folder))
+    assert first.left
+    unlearn(Family.open(folder), ASKED, IDLE, backend)
+    (again,) = cases(Family.open(folder))
+    assert set(again.left) <= set(first.left)
+    assert again.state == first.state

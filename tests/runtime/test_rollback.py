@@ -7,7 +7,7 @@ import pytest
 from fedunlearn.errors import ExcludedError, InputError, SiteError
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family, InProcess, Record, rollback, settle, unlearn
-from fedunlearn.scenario import Scenario, extend, of_family, open_site_data, workers
+from fedunlearn.scenario import Scenario, extend, of_family, open_site_data, reference, workers
 from fedunlearn.tensors import equal
 from fedunlearn.training import Portion, Recipe, incremental
 from tests.conftest import LEAVE, snapshot
@@ -152,3 +152,13 @@ def test_a_lost_or_damaged_mirror_is_seen_and_written_anew(
         site_training(hospitals, family, "north")
     settle(family, backend_of(family))
     assert "0" not in site_training(hospitals, family, "north")
+
+
+def test_a_reference_is_trained_on_nothing_that_is_excluded(family: Family, hospitals: Scenario, backend_of: BackendOf) -> None:
+    """Rolled back with its exclusion kept, a request's data is no more trained on by a reference than by anybody else."""
+    unlearn(family, LEAVE, "logit_mask", backend_of(family))
+    rollback(family, backend_of(family), lift_exclusion=False)
+    twin = reference(family, hospitals, Request(classes=("1",)))
+    assert not {"0", "1"} & {c for model in twin.lineage.models for shard in model.data for c in shard.rows}
+    later = Request(classes=("1",), id="again", received="2026-11-20")
+    assert reference(family, hospitals, later).folder == twin.folder  # whatever it is called, and whenever it came

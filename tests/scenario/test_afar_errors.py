@@ -161,7 +161,7 @@ def test_only_families_of_sites_with_rows_of_their_own_are_trained_afar(tmp_path
 
 def test_commands_of_one_process_refuse_a_family_whose_sites_are_elsewhere(tmp_path: Path) -> None:
     scenario = elsewhere({"few": MODELS["few"]})
-    says = "elsewhere: its data says `sites: own`, so its sites are elsewhere .*; use `--backend flower`"
+    says = "elsewhere: its data says `sites: own`, so its sites are elsewhere .*; name the folder .*--sites-in"
     with pytest.raises(InputError, match=says):
         train(scenario, tmp_path / "family")
     assert not (tmp_path / "family").exists()

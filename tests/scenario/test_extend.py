@@ -93,6 +93,7 @@ def test_limits_and_requests_change_by_an_extension_which_the_ledger_records(tmp
     assert again.heads == family.heads
     assert len(again.ledger.lines) == 2
     assert not fsck(again.folder).damage
+    assert [x.body["gate"]["forgotten_at_most"] for x in again.ledger.lines] == [was.forgotten_at_most, 0.02]
 
 
 @pytest.mark.parametrize("change", [("forgotten_at_most", "retained_drop_at_most"), ("0.05", "0.95")])
