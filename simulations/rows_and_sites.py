@@ -1,6 +1,6 @@
 """Rows, or all that a site gave: can an edited model be told from one that was retrained without them?
 
-A table of letters; two sites train one federated model by heart, and 1 % of one's rows, 10 % of them, or all are to be
+A table of letters; two sites train one federated model, and 1 % of one's rows, 10 % of them, or all are to be
 forgotten. Each method's model stands beside five retrained ones of different seeds, on the accuracy on what is forgotten and
 on test rows, and under U-LiRA, whose shadow models forget by the same method: on rows that are forgotten against rows that
 nobody trained on (0.5: they cannot be told apart), and in its own game, a model that forgot them against those that never saw
