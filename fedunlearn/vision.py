@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from torch.library import Library
+from torch import library
 
 from fedunlearn.errors import InputError
 
@@ -11,7 +11,7 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_library: list[Library] = []  # a library lives as long as it is referred to
+_defined: list[library.Library] = []  # a library lives as long as it is referred to
 
 
 def torchvision(what: str = "this") -> ModuleType:
@@ -34,8 +34,8 @@ def torchvision(what: str = "this") -> ModuleType:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-    library = Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    ours = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
-        library.define(schema)  # type: ignore[no-untyped-call]
-    _library.append(library)
+        ours.define(schema)  # type: ignore[no-untyped-call]
+    _defined.append(ours)
     return importlib.import_module("torchvision")

@@ -116,10 +116,10 @@ def close(value: float, to: Sequence[float]) -> bool:
     return abs(value - mean(to)) <= CLOSE * stdev(to)
 
 
-def by_chance(rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    """How many retrained models are close to their others, of how many."""
-    each = [close(v, [w for j, w in enumerate(r["retrained"]) if j != i]) for r in rows for i, v in enumerate(r["retrained"])]
-    return sum(each), len(each)
+def by_chance(rows: Sequence[dict[str, Any]]) -> list[bool]:
+    """Of every retrained model, whether it is close to its others; methods may share them."""
+    sets = dict.fromkeys(tuple(r["retrained"]) for r in rows)
+    return [close(v, [*again[:i], *again[i + 1 :]]) for again in sets for i, v in enumerate(again)]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -131,16 +131,23 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         of = [r for r in rows if r["request"] == request]
         for method in dict.fromkeys(r["method"] for r in of):
             own = [r for r in of if r["method"] == method]
-            parts = [[r for r in own if r.get("measure") == n and "failed" not in r] for n in names]
+            parts = _parts(own)
             failed = "; ".join(sorted({r["failed"] for r in own if "failed" in r}))
             told = [_told(part) for part in parts]
-            near = [f"{sum(close(r['after'], r['retrained']) for r in p)} of {len(p)}" if p else "-" for p in parts]
+            near = [_share([close(r["after"], r["retrained"]) for r in part]) for part in parts]
             lines.append(f"| {' | '.join([request, method, *told, *near, failed])} |")
-        best = [[r for r in of if r.get("measure") == n and "failed" not in r] for n in names]
-        once = [list({tuple(r["retrained"]): r for r in part}.values()) for part in best]  # methods share the retrained models
-        near = ["{} of {}".format(*by_chance(part)) if part else "-" for part in once]
+        near = [_share(by_chance(part)) for part in _parts(of)]
         lines.append(f"| {' | '.join([request, 'retrained', *['-'] * len(names), *near, ''])} |")
     return "\n".join(lines)
+
+
+def _parts(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Of each measure, the rows in which it was taken."""
+    return [[r for r in rows if r.get("measure") == name and "failed" not in r] for name in MEASURES]
+
+
+def _share(each: Sequence[bool]) -> str:
+    return f"{sum(each)} of {len(each)}" if each else "-"
 
 
 def _told(rows: Sequence[dict[str, Any]]) -> str:

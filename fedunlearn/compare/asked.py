@@ -11,8 +11,7 @@ from blake3 import blake3
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.methods import METHODS, Method, make
-from fedunlearn.methods.menu import settings_of
-from fedunlearn.runtime.rounds import menu_name
+from fedunlearn.methods.menu import menu_name, settings_of
 from fedunlearn.scenario import Scenario
 
 MASK = "logit_mask"  # the floor under every accuracy: in every comparison that is asked for by name

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import ShapeError
@@ -58,21 +57,6 @@ def accuracy(net: nn.Module, rows: Rows) -> float | None:
                 raise ShapeError("the model's outputs are NaN or infinite; it cannot be scored")
             right += int((out.argmax(1).cpu() == rows.y[i : i + BATCH]).sum())
     return right / len(rows)
-
-
-def mean_loss(net: nn.Module, rows: Rows) -> float | None:
-    """Mean cross-entropy of the rows' labels, in nats; None where there is no row.
-
-    Args:
-        net: in eval mode.
-        rows: labelled by the net's outputs.
-    """
-    if not len(rows):
-        return None
-    device = next(iter(net.parameters())).device
-    with torch.inference_mode():
-        parts = [net(rows.x[i : i + BATCH].to(device)).cpu() for i in range(0, len(rows), BATCH)]
-    return float(functional.cross_entropy(torch.cat(parts).double(), rows.y))
 
 
 def score(net: nn.Module, forgotten: Rows, retained: Rows, classes: Collection[str] = ()) -> Scores:

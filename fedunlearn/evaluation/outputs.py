@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError, ShapeError
@@ -28,6 +29,30 @@ def logits(net: nn.Module, rows: Rows) -> Tensor:
     if not bool(torch.isfinite(out).all()):
         raise ShapeError("the model's outputs are NaN or infinite; it cannot be scored")
     return out
+
+
+def mean_loss(net: nn.Module, rows: Rows) -> float | None:
+    """Mean cross-entropy of the rows' labels, in nats; None where there is no row.
+
+    Args:
+        net: in eval mode.
+        rows: labelled by the net's outputs.
+
+    Raises:
+        ShapeError: an output is NaN or infinite.
+    """
+    return float(functional.cross_entropy(logits(net, rows), rows.y)) if len(rows) else None
+
+
+def loss_gap(net: nn.Module, others: Rows, these: Rows) -> float | None:
+    """How much larger a net's mean loss is on others than on these, in nats; None where there is no row of either.
+
+    Raises:
+        ShapeError: an output is NaN or infinite.
+    """
+    if (there := mean_loss(net, others)) is None or (here := mean_loss(net, these)) is None:
+        return None
+    return there - here
 
 
 def margins(out: Tensor, y: Tensor) -> Tensor:

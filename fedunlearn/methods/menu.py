@@ -68,6 +68,12 @@ def make(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     return method
 
 
+def menu_name(method: Method) -> str:
+    """What `make` makes a method of again: its name in the menu, or "their.module:Class"."""
+    kind = type(method)
+    return method.name if METHODS.get(method.name) is kind else f"{kind.__module__}:{kind.__qualname__}"
+
+
 def settings_of(method: Method) -> dict[str, Any]:
     """A method's settings as plain data; `make(name, settings)` is the inverse."""
     return {f.name: getattr(method, f.name) for f in fields(method)} if is_dataclass(method) else {}

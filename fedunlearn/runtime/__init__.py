@@ -32,7 +32,6 @@ from fedunlearn.runtime.settle import alone as alone
 from fedunlearn.runtime.settle import behind as behind
 from fedunlearn.runtime.settle import cut as cut
 from fedunlearn.runtime.settle import excluded as excluded
-from fedunlearn.runtime.settle import in_force as in_force
 from fedunlearn.runtime.settle import rollback as rollback
 from fedunlearn.runtime.settle import settle as settle
 from fedunlearn.runtime.worker import Worker as Worker

@@ -3,10 +3,13 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from itertools import product
+from typing import Any
 
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Plan, Request
 from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
 
 PLANNED, APPLIED, PENDING, SEALED, REFUSED, UNDONE = "planned", "applied", "pending", "sealed", "refused", "rolled back"
@@ -82,14 +85,18 @@ def _filed(first: Request, again: Request) -> Request:
 def carried_out(line: Line) -> dict[Request, Collection[str]]:
     """The requests that an "unlearned" line carries out, those that one merges each by itself -> its heirs that they reach."""
     facts = line.body["record"]["facts"]
-    request, every = Request.from_json(facts["request"]), [one["name"] for one in facts["models"]]
+    request, every = request_of(line), [one["name"] for one in facts["models"]]
     return {one: facts["plan"]["cases"][one.id]["heirs"] for one in request.merges} or {request: every}
 
 
 def names_of(line: Line) -> tuple[str, ...]:
     """Names of the cases that an "unlearned" line carries out."""
-    merged = line.body["record"]["facts"]["request"].get("merges")
-    return tuple(one["id"] for one in merged) if merged else (line.body["request"],)
+    return tuple(one["id"] for one in _merges(line)) or (line.body["request"],)
+
+
+def _merges(line: Line) -> Sequence[Mapping[str, Any]]:
+    """The requests that an "unlearned" line carries out together; none where it carries out one."""
+    return line.body["record"]["facts"]["request"].get("merges") or ()
 
 
 def changed_by(*lines: Line) -> tuple[str, ...]:
@@ -106,14 +113,13 @@ def check_cases(family: Family, plan: Plan) -> None:
     """
     standing = {x.request.what: x for x in cases(family)}
     waits, named = waiting(family), {name: x for x in standing.values() for name in x.names}
-    for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
-        passed = Request.from_json(line.body["record"]["facts"]["request"])
-        for one in {plan.request, *plan.request.merges}:
-            if passed.merges and one.id == passed.id and one.what != passed.what:
-                raise InputError(
-                    f"request {one.id} ({one.words()}): ledger line {line.number} carried out several under that name "
-                    f"({passed.words()}); give this one a name of its own"
-                )
+    passes = [line for line in family.ledger.lines if line.kind == "unlearned" and _merges(line)]
+    for one, line in product((plan.request, *plan.request.merges), passes):
+        if line.body["request"] == one.id and (passed := request_of(line)).what != one.what:
+            raise InputError(
+                f"request {one.id} ({one.words()}): ledger line {line.number} carried out several under that name "
+                f"({passed.words()}); give this one a name of its own"
+            )
     if plan.request.merges and (other := named.get(plan.request.id)):
         raise InputError(
             f"request {plan.request.id} ({plan.request.words()}): ledger line {other.names[plan.request.id]} is of one request "

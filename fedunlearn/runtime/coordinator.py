@@ -23,7 +23,7 @@ from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
-from fedunlearn.methods.menu import settings_of
+from fedunlearn.methods.menu import menu_name, settings_of
 from fedunlearn.runtime.backend import Backend, traffic_since
 from fedunlearn.runtime.candidates import Tested, score_candidates
 from fedunlearn.runtime.cases import check_cases
@@ -33,7 +33,7 @@ from fedunlearn.runtime.merging import merge
 from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Record, row
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
-from fedunlearn.runtime.rounds import Round1, edit, measure, menu_name, points_of
+from fedunlearn.runtime.rounds import Round1, edit, measure, points_of
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Applied
 from fedunlearn.tensors import PRECISIONS

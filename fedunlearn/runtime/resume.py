@@ -6,7 +6,7 @@ import networkx as nx
 
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
-from fedunlearn.lineage import Lineage, Plan, Request, discover
+from fedunlearn.lineage import Lineage, Plan, discover
 from fedunlearn.methods import make
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.cases import models_of, waiting
@@ -14,6 +14,7 @@ from fedunlearn.runtime.coordinator import Doing, Progress, Retrained, carry_out
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import Record
 from fedunlearn.runtime.settle import alone
+from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
 
 
@@ -26,7 +27,7 @@ def waiting_plan(family: Family) -> Plan | None:
     if not found:
         return None
     line = min(found.values(), key=lambda x: x.number)
-    request = Request.from_json(line.body["record"]["facts"]["request"])
+    request = request_of(line)
     plan = discover(family.lineage, request)
     left = {model for model, at in found.items() if at.number == line.number}
     seen = {m for x in _chain(family, line) for m in models_of(x)}

@@ -1,4 +1,7 @@
-"""The two rounds before the gate: measure and score, then edit what `merging` made of it. Answers are checked before use."""
+"""The two rounds before the gate: measure and score, then edit what `merging` made of it. Answers are checked before use.
+
+Long so that what a place is asked stands beside how its answer is checked.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,9 +13,9 @@ from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import Gate
 from fedunlearn.importance import Importance, pool
 from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Model, Plan, Point
-from fedunlearn.methods import METHODS, Case, Evidence, Method
+from fedunlearn.methods import Case, Evidence, Method
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
-from fedunlearn.methods.menu import settings_of
+from fedunlearn.methods.menu import menu_name, settings_of
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.plausible import checked, is_zero, rows_of, within
@@ -302,9 +305,3 @@ def _retained(heir: Heir, plan: Plan) -> tuple[Lot, ...]:
     """What the heir was trained on; the worker takes out what is forgotten."""
     asked = ((s, tuple(c for c in s.rows if not plan.request.classes or c not in plan.request.touches(s))) for s in heir.own)
     return tuple(Lot(s.site, s.name, Selection(classes)) for s, classes in asked if classes)
-
-
-def menu_name(method: Method) -> str:
-    """What `make` makes a method of again: its name in the menu, or "their.module:Class"."""
-    kind = type(method)
-    return method.name if METHODS.get(method.name) is kind else f"{kind.__module__}:{kind.__qualname__}"

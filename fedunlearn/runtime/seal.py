@@ -16,6 +16,7 @@ from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Seal, Sealed
+from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line, Swept, sweep
 
 
@@ -174,7 +175,7 @@ def _folders(family: Family) -> list[Path]:
 def _without_sealed(family: Family, twin: Family) -> bool:
     """Whether a reference was trained without the data of every sealed request."""
     left_out = [Request.from_json(r).what for r in twin.ledger.lines[0].body["without"]]
-    return all(_request(family.ledger.lines[n]).what in left_out for n in family.ledger.sealed)
+    return all(request_of(family.ledger.lines[n]).what in left_out for n in family.ledger.sealed)
 
 
 def _forgotten(family: Family) -> dict[str, dict[str, Selection]]:
@@ -184,10 +185,6 @@ def _forgotten(family: Family) -> dict[str, dict[str, Selection]]:
             selection = Selection(tuple(chosen["classes"]), tuple(chosen["samples"]))
             found.setdefault(site, {})[line.body["request"]] = selection
     return found
-
-
-def _request(line: Line) -> Request:
-    return Request.from_json(line.body["record"]["facts"]["request"])
 
 
 def _held(family: Family) -> set[str]:

@@ -10,6 +10,7 @@ from fedunlearn.runtime.backend import Backend, ask, check
 from fedunlearn.runtime.family import NOTE, Family
 from fedunlearn.runtime.mirror import Mirror
 from fedunlearn.runtime.tasks import Commit, Committed, Failure, Question, Score, Scored
+from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
 
 
@@ -114,7 +115,7 @@ def exclusions(family: Family, upto: int | None = None) -> dict[str, dict[str, S
 def excluded(family: Family, before: int | None = None) -> tuple[Request, ...]:
     """Requests whose data may not be trained on, in force or rolled back, in order of time; as of before that ledger line."""
     lines = [line for line in _excluding(family, before) if line.body["exclusions"]]
-    return tuple(dict.fromkeys(Request.from_json(line.body["record"]["facts"]["request"]) for line in lines))
+    return tuple(dict.fromkeys(map(request_of, lines)))
 
 
 def _excluding(family: Family, upto: int | None) -> list[Line]:
@@ -133,7 +134,7 @@ def in_force(family: Family, before: int | None = None) -> tuple[Request, ...]:
     so_far = family.ledger.lines[:before]
     undone = {x.body["undoes"] for x in so_far if x.kind == "rolled back"}
     lines = [x for x in so_far if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
-    return tuple(dict.fromkeys(Request.from_json(x.body["record"]["facts"]["request"]) for x in lines))
+    return tuple(dict.fromkeys(map(request_of, lines)))
 
 
 def rollback(family: Family, backend: Backend, *, lift_exclusion: bool, reason: str | None = None) -> Line:

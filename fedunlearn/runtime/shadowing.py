@@ -12,7 +12,7 @@ from torch import nn
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Effort, Material, accuracy
-from fedunlearn.evaluation.accuracy import mean_loss
+from fedunlearn.evaluation.outputs import loss_gap
 from fedunlearn.evaluation.shadows import Unlearn, train_shadows
 from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Method, make
@@ -73,8 +73,7 @@ def forgetting(method: Method, strength: Strength, head: Head, classes: Collecti
                 continue
             one = replace(_mean(net, some, head, method, want, named), about=about)
             case = Case((one,), own, head, named)
-            others, these = mean_loss(net, held.of(some.counts())), mean_loss(net, some)
-            gap = None if others is None or these is None else others - these
+            gap = loss_gap(net, held.of(some.counts()), some)
             found.append(replace(one, enough=method.enough(weights, case, partial(_left, net, some), gap)))
         home = Home(deepcopy(net), forget, keep)
         case = Case(method.merge(found) if found else (), own, head, named, home)

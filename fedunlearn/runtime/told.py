@@ -159,3 +159,8 @@ def _check(line: Line, heads: dict[str, str], ledger: Ledger) -> None:
             raise ValueError(f"{strange[0][:80]!r} is no root of its plan")
         if strange := sorted({*body["heads"], *body["pending"], *body["untouched"], *body.get("waiting", ())} - named):
             raise ValueError(f"{strange[0][:80]!r} is not among the models of its record")
+
+
+def request_of(line: Line) -> Request:
+    """What an "unlearned" line was asked."""
+    return Request.from_json(line.body["record"]["facts"]["request"])

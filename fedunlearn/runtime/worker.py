@@ -15,7 +15,7 @@ from torch import nn
 from fedunlearn.data import Exclusions, Rows, Selection, SiteData
 from fedunlearn.data.rows import joined
 from fedunlearn.evaluation import Scores, score
-from fedunlearn.evaluation.accuracy import mean_loss
+from fedunlearn.evaluation.outputs import loss_gap
 from fedunlearn.importance import Importance, by_class, measure, pool
 from fedunlearn.methods import Case, Method, calibrate, make
 from fedunlearn.methods.base import Evidence, Strength
@@ -162,8 +162,7 @@ class Worker:
         held = self.data.held_out.get("calibration", Rows.empty(head.classes)).for_head(head.classes)
         like = held.of(rows.counts())  # calibration rows of the classes that were measured
         asked = like if task.masked and len(like) else rows
-        others, these = mean_loss(net, like), mean_loss(net, rows)
-        gap = None if others is None or these is None else others - these
+        gap = loss_gap(net, like, rows)
         own = Evidence()
         if method.own is not None:
             whole = self.data.all(task.shard).for_head(head.classes).counts()  # to measure, what is excluded by now included

@@ -1,5 +1,6 @@
 """A request is one case, however often it is tried, and what is done is not done again."""
 
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fedunlearn.methods import make
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, InProcess, cases, fsck, rollback, seal, unlearn
 from fedunlearn.runtime.cases import Standing
-from fedunlearn.scenario import Scenario, line_of, workers
+from fedunlearn.scenario import Scenario, extend, line_of, of_family, workers
 from tests.conftest import snapshot
 from tests.runtime.test_merged import FREE
 
@@ -93,3 +94,25 @@ def test_a_later_try_does_not_take_back_what_an_earlier_one_did(family: Family, 
     (again,) = cases(Family.open(folder))
     assert set(again.left) <= set(first.left)
     assert again.state == first.state
+
+
+def test_a_seal_says_what_it_erases_once_and_what_is_left_of_each_request(trained: Path, tmp_path: Path) -> None:
+    """A model that the first request could not edit holds it still, whatever a later request did to that model."""
+    family = Family.open(Path(shutil.copytree(trained, tmp_path / "family")))
+    models = {"triage-2": {"born": "transfer", "from": ["shared"], "site": "west", "head": ["1", "2", "3"], "epochs": 1}}
+    family = extend(family, {"models": models}, "more.yaml")
+    plain = of_family(family)
+    erased: list[str] = []
+    for number, forget in enumerate(("0", "1")):
+        backend = InProcess(workers(plain, family))
+        request = Request(classes=(forget,), id=f"leave-{forget}")
+        record = unlearn(family, request, "logit_mask", backend, accept_untested="whatever is left, for the test")
+        statuses = {m["name"]: m["status"] for m in record.facts["models"]}
+        assert statuses["triage-2"] == ("committed" if number else "untouched")
+    for request_id in ("leave-0", "leave-1"):
+        left = seal(Family.open(family.folder), backend, request_id).body["left"]
+        assert ("triage-2" in left) == (request_id == "leave-0")
+    for line in (x for x in Family.open(family.folder).ledger.lines if x.kind == "sealed"):
+        assert not set(line.body["erases"]) & set(erased)
+        erased += line.body["erases"]
+    assert erased

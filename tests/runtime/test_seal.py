@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save
 
 from fedunlearn.errors import InputError, SiteError, StoreError
-from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn
 from fedunlearn.runtime import (
     Family,
@@ -29,7 +28,7 @@ from fedunlearn.runtime import (
 )
 from fedunlearn.runtime.consent import Asking, Consent
 from fedunlearn.runtime.tasks import Apply, Commit, Measure, Seal, Sealed
-from fedunlearn.scenario import Scenario, assessed, extend, of_family, reference, workers
+from fedunlearn.scenario import Scenario, assessed, reference, workers
 from fedunlearn.scenario.assess import _keep
 from fedunlearn.store import Bank, Store, write_atomically
 from fedunlearn.store.files import with_hash
@@ -107,28 +106,6 @@ def test_what_only_erased_versions_hold_is_in_no_file_after_a_seal(hospitals: Sc
     with pytest.raises(InputError, match=f"unknown request in force 'leave'; did you mean '{LEAVE.id[:2]}|known: {LEAVE.id}"):
         seal(again, worked(hospitals, after), "leave")
     assert [c.state for c in cases(again)] == ["sealed"]
-
-
-def test_a_seal_says_what_it_erases_once_and_what_is_left_of_each_request(trained: Path, tmp_path: Path) -> None:
-    """A model that the first request could not edit holds it still, whatever a later request did to that model."""
-    family = Family.open(Path(shutil.copytree(trained, tmp_path / "family")))
-    models = {"triage-2": {"born": "transfer", "from": ["shared"], "site": "west", "head": ["1", "2", "3"], "epochs": 1}}
-    family = extend(family, {"models": models}, "more.yaml")
-    plain = of_family(family)
-    erased: list[str] = []
-    for number, forget in enumerate(("0", "1")):
-        backend = InProcess(workers(plain, family))
-        request = Request(classes=(forget,), id=f"leave-{forget}")
-        record = unlearn(family, request, "logit_mask", backend, accept_untested=ANYTHING)
-        statuses = {m["name"]: m["status"] for m in record.facts["models"]}
-        assert statuses["triage-2"] == ("committed" if number else "untouched")
-    for request_id in ("leave-0", "leave-1"):
-        left = seal(Family.open(family.folder), backend, request_id).body["left"]
-        assert ("triage-2" in left) == (request_id == "leave-0")
-    for line in (x for x in Family.open(family.folder).ledger.lines if x.kind == "sealed"):
-        assert not set(line.body["erases"]) & set(erased)
-        erased += line.body["erases"]
-    assert erased
 
 
 def test_cached_references_go_when_they_were_trained_on_it(hospitals: Scenario, after: Path) -> None:

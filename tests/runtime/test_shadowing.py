@@ -8,7 +8,7 @@ from torch import nn
 
 from fedunlearn.data import Exclusions, Rows, open_rows
 from fedunlearn.evaluation import accuracy
-from fedunlearn.evaluation.accuracy import mean_loss
+from fedunlearn.evaluation.outputs import mean_loss
 from fedunlearn.methods import make
 from fedunlearn.methods.base import Strength
 from fedunlearn.nets import build, head_of, weights_of
