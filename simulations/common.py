@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from fedunlearn.compare import origin as origin
 from fedunlearn.scenario import Scenario
 from fedunlearn.scenario.build import open_site_data
@@ -14,6 +16,7 @@ from fedunlearn.scenario.build import open_site_data
 RESULTS = Path(__file__).parent / "results"
 SHARD = "main"  # what a site's rows of a topology's set are called
 Job = TypeVar("Job")
+torch.backends.cudnn.deterministic = True  # so that a method that is run later meets the very family of its seed, on a GPU too
 
 
 @dataclass(frozen=True)
