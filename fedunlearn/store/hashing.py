@@ -10,7 +10,7 @@ from blake3 import blake3
 from fedunlearn.errors import ShapeError
 from fedunlearn.tensors import Tensors, finite
 
-THREADS = min(4, os.cpu_count() or 1)
+THREADS = min(8, os.cpu_count() or 1)
 BIG = 1 << 18  # bytes of a tensor that is worth a thread
 
 
@@ -34,9 +34,12 @@ def hashes_of(tensors: Iterable[torch.Tensor]) -> list[str]:
 
 
 def _each(work: Callable[[torch.Tensor], str], tensors: Iterable[torch.Tensor]) -> list[str]:
-    """Done for all, big ones a few at a time: while one is hashed, Python's lock is free. Small ones are not worth it."""
+    """Done for all, big ones a few at a time: while one is hashed, Python's lock is free. Small ones are not worth it.
+
+    The largest come first: one that came last would be waited for by idle threads.
+    """
     every = list(tensors)
-    big = [i for i, tensor in enumerate(every) if tensor.nbytes >= BIG]
+    big = sorted((i for i, tensor in enumerate(every) if tensor.nbytes >= BIG), key=lambda i: -every[i].nbytes)
     if len(big) < 2:
         return [work(tensor) for tensor in every]
     with ThreadPoolExecutor(THREADS) as pool:
