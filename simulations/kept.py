@@ -49,7 +49,7 @@ def beside(name: str, result: Result) -> Result:
     earlier = read(path)
     old, fresh = ({tuple(row[k] for k in CELL): row for row in of["rows"]} for of in (earlier, result))
     same = {cell[:-1]: row for cell, row in fresh.items()}
-    for cell, row in old.items():
+    for cell, row in ((c, r) for c, r in old.items() if c not in fresh):
         now = same.get(cell[:-1], row)
         if other := [k for k in FAMILY if None not in (now[k], row[k]) and now[k] != row[k]]:
             where = ", ".join(map(str, cell[:-1]))

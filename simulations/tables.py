@@ -140,7 +140,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "bench_runtime": ("bench_runtime_cpu", lambda result: runtime(result) + where(result)),
     "bench_apply": ("bench_apply_cpu", lambda result: apply(result) + where(result)),
     "scale": ("scale_cpu", lambda result: scale(result) + where(result)),
-    "bench_store": ("bench_store_cpu", lambda result: stored(result) + where(result)),
+    **{f"bench_store_{n}": (f"bench_store_cpu_{n}_cores", lambda result: stored(result) + where(result)) for n in (2, 16)},
     "inherited": ("inherited_*", inherited),
 }
 
