@@ -5,7 +5,8 @@ taken for the smaller head.
 `write`: throughput of `Store.write`, which hashes each tensor, over that of `save_file` with the same policy (temporary file,
 fsync, rename, fsync of the folder). `read`: of `Store.read`, which checks each hash, over that of `load_file` with every page
 touched, both warm. In turn, in one process; the store hashes on up to eight threads, as it always does. Medians of the ratios,
-and ratios of the fastest of each (`..._best`), which other work on the machine disturbs least. A result is kept for each number of cores.
+and ratios of the fastest of each (`..._best`), which other work on the machine disturbs least. A result is kept for each
+number of cores.
 """
 
 import argparse
