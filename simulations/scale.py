@@ -1,12 +1,14 @@
 """How do plans, memory, throughput, store, ledger and reports grow with the number of models?
 
 Families of small nets with trained weights: a federation of ten sites, then increments of one or two parents among the fifty
-models before, each at a site. Classes 0 to 4 are each held at five of the sites, so that a request for one reaches every model,
-and models differ in where they have it from. Requests for one class after another overlap in all heirs; each goes the whole way
-(measure, calibrate and edit with `steer`, quick metrics, gate, ledger, homes) in one process, on one thread. Every size has a
-process of its own. Numbers are of one request, the mean of all; "grows as" is the exponent between one size and the next: 1
-where ten times the models need ten times as much. Seconds are the processor's, which other work on the host disturbs least;
-waiting for the disk is not in them. `peak_mb` is what a process took beyond what it had before its family.
+models before, each at a site. A request for one class reaches every model. What tells of it, its sources, is the root alone in
+one kind of family (`root`: increments are at ten sites that lack classes 0 to 4), and every other model in the other (`half`:
+classes 0 to 4 are each held at five of the ten sites where all are trained). Requests for one class after another overlap in
+all heirs; each goes the whole way (measure, calibrate and edit with `steer`, quick metrics, gate, ledger, homes) in one
+process, on one thread. Every size has a process of its own. Numbers are of one request, the mean of all; "grows as" is the
+exponent between one size and the next: 1 where ten times the models need ten times as much. Seconds are the processor's,
+which other work on the host disturbs least; waiting for the disk is not in them. `peak_mb` is what a process took beyond what
+it had before its family.
 
 Plans alone, of a million models: `bench_plan.py`.
 
@@ -42,8 +44,13 @@ from fedunlearn.runtime.tasks import Answer, Apply, Task
 from fedunlearn.scenario import train, workers
 from fedunlearn.scenario.files import parse
 
-SIZES = {"test": ((5, 10), 1), "cpu": ((100, 1000), 3)}  # how many models, requests
+ROOT, HALF = "root", "half"
+SIZES = {  # kinds of families, how many models, requests
+    "test": ({ROOT: (5, 10), HALF: (5, 10)}, 1),
+    "cpu": ({ROOT: (100, 1000, 10_000), HALF: (100, 1000)}, 3),
+}
 SITES = [f"site-{i}" for i in range(10)]
+BARE = [f"bare-{i}" for i in range(10)]
 RECENT = 50
 NETS: dict[str, tuple[dict[str, Any], tuple[int, ...], int]] = {  # the net, one input, rows
     "mlp": ({"name": "mlp"}, (8, 8), 200),
@@ -81,31 +88,33 @@ class Clocked(InProcess):
         return answers
 
 
-def topology(models: int) -> dict[str, Any]:
+def topology(sources: str, models: int) -> dict[str, Any]:
     """The family, as in a YAML."""
-    draw = random.Random(0)
+    draw, sites = random.Random(0), BARE if sources == ROOT else SITES
     born: dict[str, Any] = {
         "m0": {"born": "federated", "clients": SITES, "rounds": 4, "epochs": 5, "lr": 0.2, "home": "server"}
     }
     for i in range(1, models):
         parents = sorted({draw.randrange(max(0, i - RECENT), i) for _ in range(2)})
-        site = SITES[i % len(SITES)]
+        site = sites[i % len(sites)]
         born[f"m{i}"] = {"born": "incremental", "from": [f"m{p}" for p in parents], "site": site, "epochs": 1}
-    without = {site: [c for c in range(5) if (i + c) % 2] for i, site in enumerate(SITES)}
+    used = {site for model in born.values() for site in (*model.get("clients", ()), model.get("site"))}
+    lacking = {site: [c for c in range(5) if sources == ROOT or (i + c) % 2] for i, site in enumerate(sites)}
+    without = {site: classes for site, classes in lacking.items() if site in used}
     data = {"set": "digits", "shards": "iid", "seed": 0, "without": without}
     return {"name": "scale", "seed": 0, "data": data, "net": {"name": "mlp", "hidden": 32}, "models": born}
 
 
-def family(models: int, requests: int) -> dict[str, Any]:
-    """One size, from the topology to the last report."""
+def family(sources: str, models: int, requests: int) -> dict[str, Any]:
+    """One kind and size, from the topology to the last report."""
     torch.set_num_threads(1)
     before, runs = _peak(), list[dict[str, float]]()
 
     def say(text: str) -> None:
-        print(f"  {models:,} models: {text}", file=sys.stderr, flush=True)
+        print(f"  {sources}, {models:,} models: {text}", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        scenario, began = parse(topology(models), "scale"), time.process_time()
+        scenario, began = parse(topology(sources, models), "scale"), time.process_time()
         made = train(scenario, Path(folder) / "family")
         trained = {"train_s": time.process_time() - began, "trained_bytes": _bytes(made.folder / "homes")}
         say(f"trained, {trained['train_s']:.0f} s")
@@ -113,7 +122,7 @@ def family(models: int, requests: int) -> dict[str, Any]:
         for number in range(requests):
             runs.append(one(made, Request(classes=(str(number),)), backend, say))
     means = {what: sum(run[what] for run in runs) / requests for what in runs[0]}
-    return {"models": models, "requests": requests, **trained, **means, "peak_mb": _peak() - before}
+    return {"sources": sources, "models": models, "requests": requests, **trained, **means, "peak_mb": _peak() - before}
 
 
 def one(made: Any, request: Request, backend: Clocked, say: Callable[[str], None]) -> dict[str, float]:
@@ -201,8 +210,15 @@ def apart(work: Callable[..., dict[str, Any]], *asked: Any) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """A line for each quantity, a column for each size; then what running heirs at once gains."""
-    rows, head = result["rows"], ["a request"]
+    """For each kind of family a line for each quantity, a column for each size; then what running heirs at once gains."""
+    kinds = dict.fromkeys(row["sources"] for row in result["rows"])
+    tables = [_grown([row for row in result["rows"] if row["sources"] == kind]) for kind in kinds]
+    said = "; ".join(f"{t['net']} ({t['heirs']} heirs, {t['rows']} rows) {t['ratio']:.2f}" for t in result["together"])
+    return "\n\n".join([*tables, f"Heirs at once, times as fast: {said}."])
+
+
+def _grown(rows: Sequence[dict[str, Any]]) -> str:
+    head = [f"a request ({rows[0]['sources']})"]
     for i, row in enumerate(rows):
         head += [f"{row['models']:,} models"] + ["grows as"] * (i > 0)
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -211,12 +227,8 @@ def table(result: dict[str, Any]) -> str:
         for i, row in enumerate(rows):
             cells += [form.format(row[what])] + [f"{_exponent(rows[i - 1], row, what):.2f}"] * (i > 0)
         lines.append(f"| {' | '.join(cells)} |")
-    said = "; ".join(f"{t['net']} ({t['heirs']} heirs, {t['rows']} rows) {t['ratio']:.2f}" for t in result["together"])
     loads = " and ".join(f"{load:.1f}" for load in rows[-1]["load"])
-    return (
-        "\n".join(lines)
-        + f"\n\nHeirs at once, times as fast: {said}. Load of the host before and after the last size: {loads}."
-    )
+    return "\n".join(lines) + f"\n\nLoad of the host before and after the last size: {loads}."
 
 
 def _exponent(small: dict[str, Any], large: dict[str, Any], what: str) -> float:
@@ -227,9 +239,9 @@ def _exponent(small: dict[str, Any], large: dict[str, Any], what: str) -> float:
 
 def main() -> None:
     args = arguments(__doc__)
-    (sizes, requests), (nets, heirs, runs) = SIZES[args.size], TOGETHER[args.size]
+    (kinds, requests), (nets, heirs, runs) = SIZES[args.size], TOGETHER[args.size]
     beside = [apart(together, net, heirs, runs) for net in nets]
-    rows = [apart(family, models, requests) for models in sizes]
+    rows = [apart(family, kind, models, requests) for kind, sizes in kinds.items() for models in sizes]
     result = {"what": __doc__, "size": args.size, "seed": 0, **origin("networkx"), "rows": rows, "together": beside}
     finish(args, f"scale_{args.size}", result, lambda: table(result))
 

@@ -21,12 +21,14 @@ def test_bench_apply(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_scale(tmp_path: Path) -> None:
     found = run("scale.py", tmp_path)
-    small, large = found["rows"]
-    assert (small["models"], large["models"]) == (5, 10)
-    for row in (small, large):
+    assert [(row["sources"], row["models"]) for row in found["rows"]] == [("root", 5), ("root", 10), ("half", 5), ("half", 10)]
+    for row in found["rows"]:
         assert row["heirs"] == row["models"] == row["committed"]  # a request reaches every model, and all forget
         assert 0 < row["away_s"] < row["seconds"]
         assert min(row["store_bytes"], row["report_bytes"], row["peak_mb"], row["plan_s"]) > 0
-    assert large["ledger_bytes"] > small["ledger_bytes"] > 0
+    for small, large in (found["rows"][:2], found["rows"][2:]):
+        assert large["ledger_bytes"] > small["ledger_bytes"] > 0
+    assert found["rows"][0]["points"] == found["rows"][1]["points"]  # those of the root, however many heirs it has
+    assert found["rows"][2]["points"] < found["rows"][3]["points"]
     assert found["together"][0]["ratio"] > 0
     assert run("scale.py", tmp_path)["rows"] == found["rows"]  # it goes on where it was; nobody measures the same times twice
