@@ -219,8 +219,7 @@ def plan(
     asked = _request(scenario, classes, samples, sites, since, requests or ())
     found = discover(family.lineage, asked)
     check_cases(family, found)
-    if asked.samples and not scenario.own:
-        check_samples(open_site_data(scenario, family.folder / "homes"), asked)
+    check_samples(scenario, family.folder / "homes", asked)
     price = cost(family, found)
     if as_json:
         print_json({**found.to_json(), "cost": price})

@@ -7,21 +7,24 @@ from typing import Any
 
 from fedunlearn.cli.console import progress
 from fedunlearn.deployed import Copy, Deployment, Order
-from fedunlearn.errors import InputError, SiteError
+from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.runtime import Family, Record
 from fedunlearn.scenario import Scenario, keep_assessed
 from fedunlearn.store import Line
 from fedunlearn.store.ledger import somebody
 
 Say = Callable[[str], None]
+BACKENDS = ("in-process", "ray", "flower")
 
 
 def asked(backend: str, federation: str | None) -> bool:
     """Whether a command goes to a Flower deployment.
 
     Raises:
-        InputError: one is named, and the command would not go there.
+        InputError: one is named, and the command would not go there; or no such backend.
     """
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS, where="--backend")
     if federation is not None and backend != "flower":
         raise InputError(f"--federation {federation}: goes with --backend flower, not with {backend!r}")
     return backend == "flower"

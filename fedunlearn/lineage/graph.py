@@ -45,7 +45,7 @@ class Lineage:
         for model in self.models:
             for parent in model.parents:
                 if parent not in order:
-                    raise unknown("parent", parent, order, where=f"model {model.name!r}")
+                    raise unknown("parent", parent, order.keys() - {model.name}, where=f"model {model.name!r}")
                 if order[parent] > order[model.name]:
                     late = late or (model.name, parent)
         if late:
@@ -193,7 +193,7 @@ def ordered(parents: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     for child, named in parents.items():
         for parent in named:
             if parent not in parents:
-                raise unknown("parent", parent, parents, where=f"model {child!r}")
+                raise unknown("parent", parent, parents.keys() - {child}, where=f"model {child!r}")
             graph.add_edge(parent, child)
     _refuse_cycle(graph)
     place = {name: i for i, name in enumerate(parents)}

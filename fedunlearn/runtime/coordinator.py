@@ -126,6 +126,7 @@ def carry_out(
     """The path itself, for the heirs of a plan; arguments, result and errors are those of `unlearn`."""
     started, carried = time.perf_counter(), dict(backend.traffic)
     method, request = doing.method, plan.request
+    family.ledger.signer()  # refuses where a key is missing: now, not when all is measured
     if not method.needs <= backend.grants:
         raise InputError(
             f"method {method.name} needs {', '.join(sorted(method.needs - backend.grants))}, which no deployment grants; it is "

@@ -53,15 +53,14 @@ class Family:
         """
         family = cls(Path(folder))
         if not family.ledger.lines:
-            begun = family.folder.is_dir() and any(family.folder.iterdir())
-            raise InputError(
-                f"{folder}: "
-                + (
-                    "its training was cut off; run `fedunlearn train` again"
-                    if begun
-                    else "no family here; make one with `fedunlearn train topologies/<name>.yaml`"
+            inside = sorted(p.parent.name for p in family.folder.glob("*/ledger.jsonl"))
+            if inside:
+                raise InputError(
+                    f"{folder}: holds families, {', '.join(inside[:5])}; name one, for example {folder}/{inside[0]}"
                 )
-            )
+            if family.folder.is_dir() and any(family.folder.iterdir()):
+                raise InputError(f"{folder}: its training was cut off; run `fedunlearn train` again")
+            raise InputError(f"{folder}: no family here; make one with `fedunlearn train topologies/<name>.yaml`")
         _ = family.lineage
         return family
 

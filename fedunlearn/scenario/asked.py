@@ -34,7 +34,8 @@ def request_of(
         case: its name, where the scenario has none for it; by default derived from what is asked.
 
     Raises:
-        InputError: the scenario names no such request, one is named and described too, or several cannot be merged.
+        InputError: the scenario names no such request, one is named and described too, several cannot be merged, or one is due
+            before it came in.
     """
     if named and (classes or samples or sites or since or case):
         raise InputError(
@@ -48,11 +49,16 @@ def request_of(
             raise unknown("request", name, scenario.requests)
         one = scenario.requests[name].request(name)
         found.append(replace(one, due=due or one.due, received=received or one.received or date.today().isoformat()))
-    if found:
-        return found[0] if len(found) == 1 else Request(merges=tuple(found))
 
     def listed(text: str) -> tuple[str, ...]:
         return tuple(v.strip() for v in text.split(",") if v.strip())
 
-    received = received or date.today().isoformat()
-    return Request(listed(classes), listed(samples), listed(sites), since, id=case, received=received, due=due)
+    if not found:
+        received = received or date.today().isoformat()
+        found = [Request(listed(classes), listed(samples), listed(sites), since, id=case, received=received, due=due)]
+    for one in found:
+        if one.due and one.received and one.due < one.received:
+            raise InputError(
+                f"request {one.id}: due {one.due}, before it was received ({one.received}); correct --due or --received"
+            )
+    return found[0] if len(found) == 1 else Request(merges=tuple(found))

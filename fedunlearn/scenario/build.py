@@ -269,12 +269,20 @@ def net_spec(
     return spec
 
 
-def check_samples(data: Mapping[str, SiteData], request: Request) -> None:
-    """Refuse samples that their sites do not hold.
+def check_samples(scenario: Scenario, homes: Path, request: Request) -> None:
+    """Refuse samples that their sites do not hold, as far as that can be seen from here: not where sites open their own.
+
+    Args:
+        scenario: says what sites hold.
+        homes: the family's, where exclusions are.
+        request: names samples, or does not.
 
     Raises:
         InputError: says the nearest sample.
     """
+    if scenario.own or not request.samples:
+        return
+    data = open_site_data(scenario, homes)
     for shard_, keys in request.shards.items():
         site, name = shard_.split("/", 1)
         data[site].selected(name, Selection(samples=tuple(f"{name}/{k}" for k in keys)))

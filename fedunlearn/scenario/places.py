@@ -24,7 +24,7 @@ from fedunlearn.runtime import (
     waiting_plan,
 )
 from fedunlearn.scenario.afar import train_afar
-from fedunlearn.scenario.build import refuse_own
+from fedunlearn.scenario.build import check_samples, refuse_own
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.schema import Scenario
@@ -171,6 +171,8 @@ def forget(
     scenario = of_family(family)
     gate = scenario.gate.gate
     gate = replace(gate, score_at_roots=gate.score_at_roots or score_at_roots)
+    request.check(family.lineage)
+    check_samples(scenario, family.folder / "homes", request)
     twin = partial(retrained, family, scenario, request, backend, progress) if reference else None
     return unlearn(family, request, method, backend, gate, retrained=twin, progress=progress, **how)
 

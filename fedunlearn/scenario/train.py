@@ -11,7 +11,7 @@ from blake3 import blake3
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, ordered
 from fedunlearn.runtime import Family, InProcess, behind, excluded, settle
-from fedunlearn.scenario.build import check_samples, open_site_data
+from fedunlearn.scenario.build import check_samples
 from fedunlearn.scenario.files import of_family, parse
 from fedunlearn.scenario.schema import Imported, Scenario
 from fedunlearn.scenario.school import Federate, School
@@ -168,8 +168,7 @@ def reference(
     imported = [n for n, m in scenario.models.items() if isinstance(m, Imported)]
     if imported:
         raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
-    if request.samples and not scenario.own:
-        check_samples(open_site_data(scenario, family.folder / "homes"), request)
+    check_samples(scenario, family.folder / "homes", request)
     requests = tuple({r.what: r for r in (*excluded(family, before), request)}.values())  # asked twice, it is left out once
     asked = sorted(json.dumps([r.classes, r.samples, r.sites, r.since]) for r in requests)
     folder = family.folder / "reference" / blake3(as_yaml(scenario) + json.dumps(asked).encode()).hexdigest(16)

@@ -17,6 +17,7 @@ def model(name: str, *parents: str, born: str = "incremental", kept: bool = True
     [
         ((model("a"), model("a")), "more than one model is named 'a'"),
         ((model("alpha"), model("b", "alpa")), "model 'b': unknown parent 'alpa'; did you mean 'alpha'"),
+        ((model("alpha-1", "alpha"), model("other")), "unknown parent 'alpha'; known: other"),  # not itself, which is no parent
         ((model("a", "c"), model("b", "a"), model("c", "b")), "inherit in a cycle: .*a.* -> .*b.* -> .*c"),
         ((model("b", "a"), model("a")), "'b' is listed before its parent 'a'"),
     ],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from fedunlearn.methods import Case, Evidence, FIUn, Method
 from fedunlearn.methods.base import Strength
 from fedunlearn.runtime import Family, InProcess, Reference, unlearn
 from fedunlearn.runtime.tasks import Answer, Applied, Measured, Scored, Task
+from fedunlearn.scenario import forget
+from fedunlearn.store.signing import KEY
 from fedunlearn.tensors import Tensors
 from tests.conftest import LEAVE, snapshot
 from tests.runtime.forgetting import BackendOf
@@ -23,6 +26,24 @@ def test_a_sample_that_its_site_does_not_hold_is_refused(family: Family, backend
     with pytest.raises(InputError, match="unknown sample 'east/main/99999'"):
         unlearn(family, Request(samples=("east/main/99999",)), "fiun", backend_of(family))
     assert snapshot(family.folder) == before
+
+
+class Silent(InProcess):
+    """Must not be asked."""
+
+    def carry(self, tasks: Sequence[Task]) -> list[Answer]:
+        raise AssertionError(tasks)
+
+
+def test_what_can_be_seen_to_be_wrong_is_refused_before_any_place_is_asked(
+    family: Family, backend_of: BackendOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = Silent(backend_of(family).workers)
+    with pytest.raises(InputError, match="unknown sample 'east/main/99999'"):
+        forget(family, Request(samples=("east/main/99999",)), FIUn(), silent)
+    monkeypatch.setenv(KEY, str(tmp_path / "key.pem"))
+    with pytest.raises(InputError, match=r"key.pem.*cannot be read"):
+        unlearn(family, LEAVE, "fiun", silent)
 
 
 class Broken(InProcess):
