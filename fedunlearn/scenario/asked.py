@@ -43,22 +43,24 @@ def request_of(
         )
     if case in scenario.requests:
         raise InputError(f"--case {case}: is a request that the scenario names; ask for it by its name alone")
-    found = []
     for name in named:
         if name not in scenario.requests:
             raise unknown("request", name, scenario.requests)
-        one = scenario.requests[name].request(name)
-        found.append(replace(one, due=due or one.due, received=received or one.received or date.today().isoformat()))
+    plain = [scenario.requests[name].request(name) for name in named]
 
     def listed(text: str) -> tuple[str, ...]:
         return tuple(v.strip() for v in text.split(",") if v.strip())
 
-    if not found:
-        received = received or date.today().isoformat()
-        found = [Request(listed(classes), listed(samples), listed(sites), since, id=case, received=received, due=due)]
-    for one in found:
-        if one.due and one.received and one.due < one.received:
-            raise InputError(
-                f"request {one.id}: due {one.due}, before it was received ({one.received}); correct --due or --received"
-            )
+    asked = plain or [Request(listed(classes), listed(samples), listed(sites), since, id=case)]
+    found = [_dated(one, due or one.due, received or one.received) for one in asked]
     return found[0] if len(found) == 1 else Request(merges=tuple(found))
+
+
+def _dated(request: Request, due: str | None, received: str | None) -> Request:
+    """A request with its dates; without the second it came in today, perhaps late."""
+    dated = replace(request, due=due, received=received or date.today().isoformat())
+    if received and dated.due and dated.received and dated.due < dated.received:
+        raise InputError(
+            f"request {dated.id}: due {dated.due}, before it was received ({dated.received}); correct --due or --received"
+        )
+    return dated
