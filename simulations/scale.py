@@ -210,25 +210,25 @@ def apart(work: Callable[..., dict[str, Any]], *asked: Any) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """For each kind of family a line for each quantity, a column for each size; then what running heirs at once gains."""
-    kinds = dict.fromkeys(row["sources"] for row in result["rows"])
-    tables = [_grown([row for row in result["rows"] if row["sources"] == kind]) for kind in kinds]
-    said = "; ".join(f"{t['net']} ({t['heirs']} heirs, {t['rows']} rows) {t['ratio']:.2f}" for t in result["together"])
-    return "\n\n".join([*tables, f"Heirs at once, times as fast: {said}."])
-
-
-def _grown(rows: Sequence[dict[str, Any]]) -> str:
-    head = [f"a request ({rows[0]['sources']})"]
-    for i, row in enumerate(rows):
-        head += [f"{row['models']:,} models"] + ["grows as"] * (i > 0)
+    """A line for each kind of family and quantity, a column for each size; then what running heirs at once gains."""
+    rows = {(row["sources"], row["models"]): row for row in result["rows"]}
+    kinds, sizes = (list(dict.fromkeys(key[i] for key in rows)) for i in (0, 1))
+    head = ["sources", "a request"]
+    for i, size in enumerate(sizes):
+        head += [f"{size:,} models"] + [f"to {size:,}: grows as"] * (i > 0)
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for what, (words, form) in GROWS.items():
-        cells = [words]
-        for i, row in enumerate(rows):
-            cells += [form.format(row[what])] + [f"{_exponent(rows[i - 1], row, what):.2f}"] * (i > 0)
-        lines.append(f"| {' | '.join(cells)} |")
-    loads = " and ".join(f"{load:.1f}" for load in rows[-1]["load"])
-    return "\n".join(lines) + f"\n\nLoad of the host before and after the last size: {loads}."
+    for kind in kinds:
+        for what, (words, form) in GROWS.items():
+            cells = [kind, words]
+            for i, size in enumerate(sizes):
+                row, smaller = rows.get((kind, size)), rows.get((kind, sizes[i - 1]))
+                cells.append("-" if row is None else form.format(row[what]))
+                if i:
+                    cells.append("-" if row is None or smaller is None else f"{_exponent(smaller, row, what):.2f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    said = "; ".join(f"{t['net']} ({t['heirs']} heirs, {t['rows']} rows) {t['ratio']:.2f}" for t in result["together"])
+    loads = ", ".join(f"{kind} {size:,}: {' and '.join(f'{x:.1f}' for x in row['load'])}" for (kind, size), row in rows.items())
+    return "\n".join(lines) + f"\n\nHeirs at once, times as fast: {said}. Load of the host before and after each: {loads}."
 
 
 def _exponent(small: dict[str, Any], large: dict[str, Any], what: str) -> float:
