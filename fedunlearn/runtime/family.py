@@ -111,8 +111,12 @@ class Family:
         return tuple(sorted(_places(self.lineage)))
 
     def store(self, place: str) -> Store:
-        """The store of one place, on this machine."""
-        return Store(self.folder / "homes" / place)
+        """The store of one place, on this machine: the same for all who ask, as it remembers what it holds."""
+        return self._stores.setdefault(place, Store(self.folder / "homes" / place))
+
+    @cached_property
+    def _stores(self) -> dict[str, Store]:
+        return {}
 
     @property
     def acknowledged(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime.tasks import Measure
 from fedunlearn.scenario import extend, of_family, train, workers
 from fedunlearn.scenario.train import BACKENDS
+from fedunlearn.store import Store
 from fedunlearn.tensors import equal
 from tests.scenario.digits import FOUR, forget, known, scenario, weights
 
@@ -194,3 +195,21 @@ def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
     assert BACKENDS == ("in-process", "flower")
     with pytest.raises(InputError, match="backend 'flour': expected in-process or flower"):
         train(scenario({"one": ADAM}), tmp_path / "f", backend="flour")
+
+
+def test_training_reads_what_is_in_a_store_once_not_for_every_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a family of ten thousand models would take the better part of its training to look for what it holds already."""
+    read = Store.manifest
+    seen: list[str] = []
+    monkeypatch.setattr(Store, "manifest", lambda store, version: (seen.append(version), read(store, version))[1])
+
+    def reads(models: int) -> int:
+        seen.clear()
+        born = {"m0": {"born": "incremental", "site": "a", "epochs": 1}}
+        for i in range(1, models):
+            born[f"m{i}"] = {"born": "incremental", "from": [f"m{i - 1}"], "site": "a", "epochs": 1}
+        train(scenario(born), tmp_path / str(models))
+        return len(seen)
+
+    few, many = reads(5), reads(20)
+    assert many <= 4 * few + 4
