@@ -27,7 +27,7 @@ from tests.scenario.elsewhere import MODELS, Counting, at_hand
 
 AT_ROOTS = Gate(score_at_roots=True, retained_drop_at_most=1)
 FEW = {  # the server has no rows, east none of 0
-    "shared": {**MODELS["shared"], "rounds": 3, "keep": "last", "epochs": 6, "batch": 8},
+    "shared": {**MODELS["shared"], "rounds": 3, "keep": "last", "epochs": 6, "batch": 8, "lr": 0.05},
     "eastern": {**MODELS["eastern"], "lr": 0.001},
 }
 
