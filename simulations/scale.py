@@ -98,9 +98,8 @@ def topology(sources: str, models: int) -> dict[str, Any]:
         parents = sorted({draw.randrange(max(0, i - RECENT), i) for _ in range(2)})
         site = sites[i % len(sites)]
         born[f"m{i}"] = {"born": "incremental", "from": [f"m{p}" for p in parents], "site": site, "epochs": 1}
-    used = {site for model in born.values() for site in (*model.get("clients", ()), model.get("site"))}
-    lacking = {site: [c for c in range(5) if sources == ROOT or (i + c) % 2] for i, site in enumerate(sites)}
-    without = {site: classes for site, classes in lacking.items() if site in used}
+    half = {site: [c for c in range(5) if (i + c) % 2] for i, site in enumerate(SITES)}
+    without = half if sources == HALF else {"bare-*": list(range(5))}
     data = {"set": "digits", "shards": "iid", "seed": 0, "without": without}
     return {"name": "scale", "seed": 0, "data": data, "net": {"name": "mlp", "hidden": 32}, "models": born}
 

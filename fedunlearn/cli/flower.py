@@ -10,11 +10,12 @@ from fedunlearn.deployed import Copy, Deployment, Order
 from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.runtime import Family, Record
 from fedunlearn.scenario import Scenario, keep_assessed
+from fedunlearn.scenario.places import BACKENDS as CARRIERS
 from fedunlearn.store import Line
 from fedunlearn.store.ledger import somebody
 
 Say = Callable[[str], None]
-BACKENDS = ("in-process", "ray", "flower")
+BACKENDS = (*CARRIERS, "flower")
 
 
 def asked(backend: str, federation: str | None) -> bool:

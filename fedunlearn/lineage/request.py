@@ -48,11 +48,11 @@ class Request:
             object.__setattr__(self, what, tuple(sorted({str(v) for v in getattr(self, what)})))
         if self.merges:
             self._unite()
-        if self.since is not None and not (self.classes or self.samples or self.sites):
-            raise InputError(
-                f"request: since {self.since!r} alone names nothing to forget, it narrows; give classes or sites too"
-            )
         if not (self.classes or self.samples or self.sites):
+            if self.since is not None:
+                raise InputError(
+                    f"request: since {self.since!r} alone names nothing to forget, it narrows; give classes or sites too"
+                )
             raise InputError("request: names nothing to forget; give classes, samples (site/shard/key) or sites")
         if self.samples and (self.classes or self.sites):
             raise InputError("request: samples stand alone; ask for classes or sites in a request of their own")

@@ -13,10 +13,11 @@ from tests.conftest import ROOT
 def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The module, which reads and writes in a folder with a copy of one result."""
     monkeypatch.syspath_prepend(ROOT / "simulations")
+    import common
     import kept
 
     found = kept.read(ROOT / "simulations" / "results" / "compare_questions.json")
-    for module in (kept, __import__("common")):
+    for module in (kept, common):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     kept.write("compare_questions", found)
     return kept
