@@ -35,7 +35,7 @@ NETS: dict[str, tuple[dict[str, Any], tuple[int, ...], str]] = {
     "resnet18": ({"name": "torchvision", "model": "resnet18"}, (3, 224, 224), "fc"),
     "mlp": ({"name": "mlp", "hidden": 256}, (3, 16, 16), "head"),
 }
-SIZES = {"test": ("mlp", (10,), 5, 3), "cpu": ("resnet18", (1000, 10), 1000, 15)}  # net, outputs, heirs, repeats
+SIZES = {"test": ("mlp", (10,), 5, 3), "cpu": ("resnet18", (1000, 10), 1000, 31)}  # net, outputs, heirs, repeats
 
 
 def weights(net: str, outputs: int) -> tuple[dict[str, Tensor], Head]:

@@ -12,6 +12,7 @@ from fedunlearn.tensors import Tensors, finite
 
 THREADS = min(8, os.cpu_count() or 1)
 BIG = 1 << 18  # bytes of a tensor that is worth a thread
+FIXED = 1 << 17  # bytes that are hashed in the time that each tensor takes besides, whatever its size
 
 
 def names_of(weights: Tensors) -> dict[str, str]:
@@ -34,18 +35,32 @@ def hashes_of(tensors: Iterable[torch.Tensor]) -> list[str]:
 
 
 def _each(work: Callable[[torch.Tensor], str], tensors: Iterable[torch.Tensor]) -> list[str]:
-    """Done for all, big ones a few at a time: while one is hashed, Python's lock is free. Small ones are not worth it.
+    """Done for all, shared out among threads by size, the largest first: while one is hashed, Python's lock is free.
 
-    The largest come first: one that came last would be waited for by idle threads.
+    The caller's thread takes a share: one more than there are cores would take Python's lock, and a core, from the others.
     """
     every = list(tensors)
-    big = sorted((i for i, tensor in enumerate(every) if tensor.nbytes >= BIG), key=lambda i: -every[i].nbytes)
-    if len(big) < 2:
-        return [work(tensor) for tensor in every]
-    with ThreadPoolExecutor(THREADS) as pool:
-        later = {i: pool.submit(work, every[i]) for i in big}
-        found = {i: work(tensor) for i, tensor in enumerate(every) if i not in later}
-        return [later[i].result() if i in later else found[i] for i in range(len(every))]
+    found = [""] * len(every)
+    shares: list[list[int]] = [[] for _ in range(min(THREADS, sum(tensor.nbytes >= BIG for tensor in every)) or 1)]
+    loads = [0] * len(shares)
+    for i in sorted(range(len(every)), key=lambda i: -every[i].nbytes):
+        least = loads.index(min(loads))
+        shares[least].append(i)
+        loads[least] += every[i].nbytes + FIXED
+
+    def take(share: list[int]) -> None:
+        for i in share:
+            found[i] = work(every[i])
+
+    if len(shares) == 1:
+        take(shares[0])
+        return found
+    with ThreadPoolExecutor(len(shares) - 1) as pool:
+        others = [pool.submit(take, share) for share in shares[1:]]
+        take(shares[0])
+        for other in others:
+            other.result()
+    return found
 
 
 def pack_name(tensors: Iterable[str]) -> str:

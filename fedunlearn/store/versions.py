@@ -135,27 +135,27 @@ class Store:
 
     def _tensors(self, version: str, path: Path, named: Sequence[tuple[str, str]]) -> dict[str, torch.Tensor]:
         """What a version needs of one pack: tensors by parameter name, each checked against its hash."""
-        found: dict[str, torch.Tensor] = {}
-        name = ""
+        first: dict[str, str] = {}  # what is equal is there once: read and hashed once
+        for name, content in named:
+            first.setdefault(content, name)
+        held: dict[str, torch.Tensor] = {}
+        content = named[0][1]
         try:
             with _opened(path) as tensor_of:
-                given = set[str]()
-                for name, content in named:
-                    tensor = tensor_of(content)
-                    found[name] = tensor.clone() if content in given else tensor  # what is equal is there once, yet two here
-                    given.add(content)
+                for content in first:
+                    held[content] = tensor_of(content)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise StoreError(
-                f"{path}: cannot be read ({error}); version {version[:12]} needs it for {name or named[0][0]!r}: "
+                f"{path}: cannot be read ({error}); version {version[:12]} needs it for {first[content]!r}: "
                 f"restore the file from a backup"
             ) from error
-        for (name, content), hashed in zip(named, hashes_of(found.values()), strict=True):
+        for content, hashed in zip(held, hashes_of(held.values()), strict=True):
             if hashed != content:
                 raise StoreError(
-                    f"{path}: content of {name!r} is not what version {version[:12]} recorded; the file was "
+                    f"{path}: content of {first[content]!r} is not what version {version[:12]} recorded; the file was "
                     f"changed or damaged: restore it from a backup"
                 )
-        return found
+        return {name: held[content] if first[content] == name else held[content].clone() for name, content in named}
 
     def manifest(self, version: str) -> dict[str, Any]:
         """What a version consists of, its content checked against its name.
