@@ -33,7 +33,7 @@ from kept import beside, summed, write
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Choice, Subject, choices_of, compare, overview, requests_of
 from fedunlearn.compare.origin import joined
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.methods import make
 from fedunlearn.scenario import Scenario, find_topology, load
@@ -215,6 +215,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument("--first", type=int, default=0, help="not the seeds below it, whose results are kept")
     parser.add_argument("--methods", default="", help="names, with commas, others' results are kept; the whole menu by default")
+    parser.add_argument("--only", default="", help="names of topologies, with commas, others' results are kept; all by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--write", action="store_true", help="keep each study's result under results/")
     splits(parser)
@@ -224,19 +225,26 @@ def main() -> None:
         parser.error(f"--first is {args.first}, expected a seed from 0 up, below {ends}: raise --seeds, or leave it out")
     names, methods = args.studies or ["hospitals"], "steer,logit_mask" if args.size == "test" else args.methods
     for name in names:
-        found = study(name, args.size, methods, range(args.first, ends), args.part)
+        found = study(name, args.size, methods, range(args.first, ends), args.part, args.only)
         if args.part != ALL:
             continue
         result = told(name, args.size, found)
         if args.write:
-            write(f"compare_{name}", beside(f"compare_{name}", result) if args.methods or args.first else result)
+            write(f"compare_{name}", beside(f"compare_{name}", result) if args.methods or args.first or args.only else result)
         print(json.dumps(result, indent=1) if args.json else overview(result).markdown())
 
 
-def study(name: str, size: str, methods: str, seeds: Sequence[int], part: Part = ALL) -> list[tuple[Subject, dict[str, Any]]]:
+def study(
+    name: str, size: str, methods: str, seeds: Sequence[int], part: Part = ALL, only: str = ""
+) -> list[tuple[Subject, dict[str, Any]]]:
     """One study, or a part of it: what came of its subjects, one by one."""
     found = []
     jobs = [(seed, subject) for seed in seeds for subject in STUDIES[name](seed)]
+    known = dict.fromkeys(subject.scenario.name for _, subject in jobs)
+    for topology in only.split(",") if only else ():
+        if topology not in known:
+            raise unknown("topology", topology, known, where=f"--only, of {name}")
+    jobs = [job for job in jobs if not only or job[1].scenario.name in only.split(",")]
     if size == "test":
         jobs = [(seed, Subject(subject.scenario, subject.requests[:1])) for seed, subject in jobs[:1]]
     jobs = part.share(jobs, lambda job: (job[0], job[1].scenario.name, job[1].requests[0].id))

@@ -193,8 +193,8 @@ def _before(opened: Opened, request: Request, twin: Twin) -> Plain:
     depth, rows = _depths(family.lineage, request), []
     for heir in plan.heirs:
         model, now = family.lineage[heir.name], scored[heir.name].test
-        other = again[heir.name].test if again else None
-        for c in request.classes or ("",):
+        other = again[heir.name].test if heir.name in again else None
+        for c in heir.classes or ("",):
             named = not c or c in model.head
             row: Plain = {
                 "heir": heir.name,

@@ -7,7 +7,6 @@ from fedunlearn.data.folder import data_folder as data_folder
 from fedunlearn.data.folder import find as find
 from fedunlearn.data.rows import Rows as Rows
 from fedunlearn.data.sets import SETS as SETS
-from fedunlearn.data.sets import has_parts as has_parts
 from fedunlearn.data.sets import open_rows as open_rows
 from fedunlearn.data.sets import open_site as open_site
 from fedunlearn.data.shards import SHARDINGS as SHARDINGS

@@ -76,14 +76,6 @@ def open_rows(name: str, part: str = "train", *, beside: str = "", options: Mapp
     return read(*ANY).finish(read_npz(found, what))
 
 
-def has_parts(name: str) -> bool:
-    """Whether train and test of a set are different rows: by name, by `{part}` in a path, or by the user's loader.
-
-    A file without parts gives the same rows for either; nothing may be tested on them that was trained on them.
-    """
-    return name in TORCHVISION or "{part}" in name or LOADER.fullmatch(name) is not None
-
-
 def open_site(factory: str, site: str) -> Rows:
     """One site's rows from the user's own loader, called as `load_site(site)`.
 

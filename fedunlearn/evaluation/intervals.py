@@ -55,8 +55,8 @@ def proportion(hits: int, n: int, method: str = "wilson") -> Estimate:
 def difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
     """Difference of two shares on the same rows, such as two models' accuracies.
 
-    Newcombe 1998 (Statistics in Medicine 17, 2635), method 10: two Wilson intervals joined by the correlation of the rows. It
-    does not collapse to a point where the two agree on every row, as a bootstrap does.
+    Newcombe 1998 (Statistics in Medicine 17, 2635), method 10: two Wilson intervals joined by the correlation of the rows,
+    corrected for continuity. It does not collapse to a point where the two agree on every row, as a bootstrap does.
 
     Args:
         first: where the first is right, a truth value a row.
@@ -76,7 +76,9 @@ def difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
     both, first_only, second_only = int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum())
     neither = n - both - first_only - second_only
     scale = a.sum() * (n - a.sum()) * b.sum() * (n - b.sum())
-    phi = (both * neither - first_only * second_only) / float(scale) ** 0.5 if scale else 0.0
+    apart = both * neither - first_only * second_only
+    together = max(apart - n / 2, 0.0) if apart > 0 else float(apart)  # without this few rows look surer than they are
+    phi = together / float(scale) ** 0.5 if scale else 0.0
     down, up = one.value - one.low, one.high - one.value
     other_up, other_down = two.high - two.value, two.value - two.low
     gap = one.value - two.value

@@ -8,4 +8,3 @@ from fedunlearn.importance.importance import merge as merge
 from fedunlearn.importance.importance import pool as pool
 from fedunlearn.importance.losses import LOSSES as LOSSES
 from fedunlearn.importance.losses import Loss as Loss
-from fedunlearn.importance.sensitivity import sensitivity as sensitivity

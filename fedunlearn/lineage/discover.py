@@ -46,15 +46,15 @@ def discover(lineage: Lineage, request: Request) -> Plan:
         if not model.kept:
             continue
         at = where.evidence(bits[name], own_points.get(name, 0), stand_ins[name], model.net)
-        target, wanted = aim(reached[name], left[name], model.head)
+        target, classes, wanted = aim(reached[name], left[name], model.head)
         if request.classes:
             tested = bool(wanted) and wanted <= tests.get(model.home, nothing)
-        else:  # scored on the forgotten rows themselves, which only their own sites hold
-            tested = bool(where.at_site.get(model.home, 0) & at.points.bits)
+        else:  # scored on the forgotten rows themselves, which only their own sites hold: some or all of them its home
+            tested = bool(at.points.bits) and not at.points.bits & ~where.at_site.get(model.home, 0)
         own = model.data if len(model.data) == 1 else lineage.own(name)
         holds = not holders.isdisjoint([s.site for s in own])
         of, told = sources[bits[name]], (at.points, at.borrowed, at.unmeasured)
-        heirs.append(Heir(name, model.home, target, of, *told, own, holds, tested, at.foreign))
+        heirs.append(Heir(name, model.home, target, classes, of, *told, own, holds, tested, at.foreign))
     points = tuple(where.points)
     rows = sum(sum(gone[p.shard].values()) if p.classes else len(p.keys) for p in points)
     sent = sum(8 * lineage.by_name[p.model].size for p in points)
@@ -103,15 +103,20 @@ def _breadth_first(lineage: Lineage, roots: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _aims(lineage: Lineage, request: Request) -> Callable[[Bits, Bits, tuple[str, ...]], tuple[str, frozenset[str]]]:
-    """An heir's target and the outputs concerned, by the classes that reached it, those left to it, and its head."""
+Aim = tuple[str, tuple[str, ...], frozenset[str]]
+
+
+def _aims(lineage: Lineage, request: Request) -> Callable[[Bits, Bits, tuple[str, ...]], Aim]:
+    """An heir's target, what it is to forget, and which outputs that concerns: by what reached it, what is left, its head."""
     asked = request.classes or lineage.classes
 
     @cache
-    def aim(reached: Bits, left: Bits, head: tuple[str, ...]) -> tuple[str, frozenset[str]]:
-        wanted = frozenset(Subset(asked, reached)).intersection(head)
+    def aim(reached: Bits, left: Bits, head: tuple[str, ...]) -> Aim:
+        classes = tuple(Subset(asked, reached))
+        wanted = frozenset(classes).intersection(head)
         absent = bool(request.classes) and wanted.isdisjoint(Subset(asked, left))
-        return NOT_EXPRESSIBLE if not wanted else ABSENT if absent else AS_RETRAINED, wanted
+        target = NOT_EXPRESSIBLE if not wanted else ABSENT if absent else AS_RETRAINED
+        return target, classes if request.classes else (), wanted
 
     return aim
 

@@ -38,20 +38,24 @@ class Heir(NamedTuple):
         home: who holds its weights.
         target: "absent" (no source of the classes is left for it), "as_retrained" (judged by what a retrained model
             shows) or "not_expressible" (no output for the classes).
+        classes: of the classes asked for, those that reached it; another that it knows, from sites that may keep it, is part of
+            the rest. Empty for samples and whole sites.
         sources: the roots among its ancestors, itself included.
         points: evidence points, without duplicates.
         borrowed: models among the points that are no ancestors of it (nothing kept stands between root and heir).
         unmeasured: roots for which no kept model can stand in.
         own: the shards that weigh it (see `Lineage.own`).
         holds_class: whether a site that trained it directly, or one of an average's clients, has rows to be forgotten.
+        tested: whether its home has rows of all that is forgotten to score it on: held-out ones of the classes or, of samples
+            and sites, those very rows.
         foreign: models among the points with another architecture: evidence of them flows only where names, shapes and classes
             agree.
-        tested: whether its home has held-out rows of what is forgotten, where a score is due.
     """
 
     name: str
     home: str
     target: str
+    classes: tuple[str, ...]
     sources: Sequence[str]
     points: Sequence[Point]
     borrowed: tuple[str, ...]
@@ -90,7 +94,7 @@ class Plan:
 
     @property
     def untested(self) -> tuple[str, ...]:
-        """Heirs for which a score on what is forgotten is due and no row is there to take it."""
+        """Heirs for which a score on what is forgotten is due and their home lacks rows to take it on."""
         return tuple(h.name for h in self.heirs if not h.tested and h.target != NOT_EXPRESSIBLE)
 
     @property
@@ -111,6 +115,7 @@ class Plan:
                 "name": h.name,
                 "home": h.home,
                 "target": h.target,
+                "classes": list(h.classes),
                 "sources": list(h.sources),
                 "points": [f"{p.model} @ {p.shard}" for p in h.points],
                 "borrowed": list(h.borrowed),

@@ -37,6 +37,7 @@ class ActivationMask(ByRatio):
     evidence = Want("activation")
     own = Want("activation")
     retained = True
+    ordered = True
 
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """The elementwise maximum, where there is more than one model."""
@@ -56,7 +57,7 @@ class ActivationMask(ByRatio):
 
 
 def _along(layer: str, weights: Tensors) -> list[str]:
-    """What else shapes a layer's output by unit: its bias, and the BatchNorm that stands next in the model."""
+    """What else shapes a layer's output by unit: its bias, and the BatchNorm that stands next in the net's own order."""
     names = [n for n in weights if not n.endswith("num_batches_tracked")]
     prefix = layer.removesuffix("weight")
     found = [n for n in (prefix + "bias",) if n in weights]

@@ -115,6 +115,8 @@ class Method(ABC):
         farthest: the most that `enough` says where a request names classes; a site that says more is refused.
         retained: heirs are weighed on their own data without what is forgotten.
         per_heir: evidence is measured on each heir itself instead of on its roots (at the same sites).
+        ordered: weights to edit come in the net's own order, which tells what follows what, and not just in any; a home then
+            makes the net.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Method(ABC):
     farthest: float = inf
     retained: bool = False
     per_heir: bool = False
+    ordered: bool = False
 
     @property
     def needs(self) -> frozenset[str]:

@@ -4,7 +4,7 @@ Levels are of evidence, not of probability. Only tests that compare with a model
 count; population attacks, CKA and the Fisher residual are shown and decide nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,10 +82,17 @@ def judge(row: Mapping[str, Any], evaluation: Mapping[str, Mapping[str, Any]], u
 def _gaps(row: Mapping[str, Any], untested: bool) -> Iterator[str]:
     if row["unmeasured"]:
         yield f"Evidence of {', '.join(row['unmeasured'][:3])}{' and others' * (len(row['unmeasured']) > 3)} was not measured."
-    due = row["target"] != "not_expressible" and row["forgotten_after"] is None
+    if untested and row.get("untested"):
+        yield f"Committed untested, for a reason that is in the ledger. {_sentences(row['untested'])}"
+        return
+    due = row["target"] != "not_expressible" and row["forgotten_after"] is None  # of a record from before it said so itself
     again = row["target"] == "as_retrained" and row["retrained_forgotten"] is None
     if untested and (due or again or row["retained_after"] is None):
         yield "Committed untested, for a reason that is in the ledger."
+
+
+def _sentences(texts: Sequence[str]) -> str:
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
 
 
 def residue(evaluation: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -86,7 +86,7 @@ def score_candidates(
     }
     heirs = {h.name: h for h in plan.heirs if h.name in applied}
     tests, gone = family.lineage.tests, gone_from(family) if at_roots else ()
-    trips = [t for h in heirs.values() if (t := _trip(tests, gone, plan, h, applied[h.name], again))] if at_roots else []
+    trips = [t for h in heirs.values() if (t := _trip(tests, gone, h, applied[h.name], again))] if at_roots else []
     told = _scores(trips, _weights(trips, retrained, backend, roll), backend, roll)
     for trip in trips:
         name, parts = trip.heir.name, told[trip.heir.name]
@@ -98,13 +98,21 @@ def score_candidates(
             {},
             tuple(dict.fromkeys(trip.refused)),
         )
+    for name, heir in heirs.items():
+        if not at_roots and heir.target != NOT_EXPRESSIBLE and applied[name].test.rows_forgotten:
+            found[name] = replace(found[name], refused=_elsewhere(heir))
     return {name: replace(one, at=_at(heirs[name], applied[name].test, told.get(name, {}))) for name, one in found.items()}
+
+
+def _elsewhere(heir: Heir) -> tuple[str, ...]:
+    """What its home can tell nothing of: of samples and whole sites, a score is about those very rows."""
+    sites = sorted({p.site for p in heir.points if p.site != heir.home}) if not heir.classes else ()
+    return tuple(f"not tested: what is to be forgotten at {site} cannot be scored at its home" for site in sites)
 
 
 def _trip(
     tests: Mapping[str, Sequence[str]],
     gone: Sequence[str],
-    plan: Plan,
     heir: Heir,
     done: Applied,
     again: Mapping[str, Scored],
@@ -114,19 +122,19 @@ def _trip(
     roots = tuple(dict.fromkeys(p.site for p in sorted(heir.points, key=lambda p: p.shard) if p.site != heir.home))
     questions: dict[str, Question] = {}
     due = heir.target != NOT_EXPRESSIBLE
-    if due and plan.request.classes:
+    if due and heir.classes:
         for c in (c for c, left in done.test.by_class.items() if left is None):
             if place := next((s for s in roots if c in tests.get(s, ())), None):
                 before = questions.get(place, Question())
-                questions[place] = Question(classes=(*before.classes, c), gone=(*gone, *plan.request.classes))
+                questions[place] = Question(classes=(*before.classes, c), gone=(*gone, *heir.classes))
             else:
                 refused.append(
                     f"not tested: no site that trained on class {c} has test rows of it: {', '.join(roots) or 'none'}"
                 )
-    elif due and done.test.forgotten is None:  # every site has other rows of what is forgotten
-        questions = {site: question_of(plan, site, gone) for site in roots}
+    elif due:  # every site has other rows of what is forgotten
+        questions = {site: question_of(heir, site, gone) for site in roots}
     if done.test.retained is None and not questions:
-        questions = {site: question_of(plan, site, gone) for site in roots[:1]}
+        questions = {site: question_of(heir, site, gone) for site in roots[:1]}
     if not questions and not refused:
         return None
     versions, needed = {BEFORE: done.base, AFTER: done.version}, [AFTER]

@@ -211,6 +211,8 @@ def _waiting(plan: Plan, found: Round1, roll: Roll) -> dict[str, str]:
             waiting[heir.name] = _OFFLINE.format(heir.home)
         elif missing and len(missing) == len(found.asked[heir.name]):
             waiting[heir.name] = _OFFLINE.format(", ".join(sorted({p.site for p in missing})))
+        elif heir.name in found.unweighed and (silent := {s.site for s in heir.own} & roll.absent.keys()):
+            waiting[heir.name] = _OFFLINE.format(", ".join(sorted(silent)))
     return waiting
 
 
@@ -237,17 +239,21 @@ def _judge(
         case = cases.get(heir.name)
         shared = {n for one in case.evidence for n in one.means} if case else set()
         missing = tuple(n for n in scored.shapes if n not in shared) if scored and case and weighs else ()
+        untested: list[str] = []
         if heir.name in waiting:
             status, texts = WAITING, [waiting[heir.name]]
         elif by is None:
             status, texts = UNTOUCHED, [f"untouched: {misses[heir.name]}"]
         else:
             wrong, untested = doing.gate.judge(heir.target, by.before, by.after, reference, evaluated.get(heir.name))
-            texts = wrong + ([] if doing.accept_untested else [*untested, *by.refused])
+            untested += by.refused
+            texts = wrong + ([] if doing.accept_untested else untested)
             status = PENDING if texts else COMMITTED
         unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing(heir.name)))
         classes, of = bool(plan.request.classes), evaluated.get(heir.name, {})
-        rows.append(row(heir, lineage[heir.name], scored, done, reference, missing, unmeasured, status, classes, of, by))
+        rows.append(
+            row(heir, lineage[heir.name], scored, done, reference, missing, unmeasured, status, classes, of, by, untested)
+        )
         objections += [{"model": heir.name, "text": text} for text in texts]
     return rows, objections
 

@@ -1,18 +1,17 @@
 """Metrics of edited models, taken at their homes; what comes back is checked before it is believed."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import TIERS, costs
-from fedunlearn.lineage import Heir, Plan, Request
+from fedunlearn.lineage import Heir, Plan
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
-from fedunlearn.runtime.scoring import at_home, gone_from, selection_of
+from fedunlearn.runtime.scoring import at_home, forgotten_at, gone_from
 from fedunlearn.runtime.tasks import Applied, Audit, Evaluate, Evaluated, Question
 
 PARTS = ("tier", "nets", "rows", "metrics", "not_measurable", "seconds")  # of what `evaluate` gives
@@ -20,7 +19,6 @@ PARTS = ("tier", "nets", "rows", "metrics", "not_measurable", "seconds")  # of w
 
 def evaluation_of(
     heir: Heir,
-    request: Request,
     tier: str,
     versions: tuple[str, str],
     gone: Sequence[str],
@@ -31,27 +29,19 @@ def evaluation_of(
 
     Args:
         heir: which model.
-        request: what was to be forgotten.
         tier: which metrics.
         versions: before the edit, and after it.
         gone: classes forgotten earlier.
         references: retrained families, each of another seed.
         audit: what the audit needs.
     """
-    here: dict[str, list[Selection]] = {}
-    for point in (p for p in heir.points if p.site == heir.home):
-        here.setdefault(point.shard.split("/", 1)[1], []).append(selection_of(point))
-    chosen = {
-        shard: Selection(_union(s.classes for s in several), _union(s.samples for s in several))
-        for shard, several in here.items()
-    }
-    before = tuple(c for c in gone if c not in request.classes)
+    before = tuple(c for c in gone if c not in heir.classes)
     held = [r for r in references if heir.name in r.scored]
     return Evaluate(
         heir.home,
         tier,
         *versions,
-        Question(request.classes, chosen, before),
+        Question(heir.classes, forgotten_at(heir, heir.home), before),
         at_home(heir),
         tuple(r.scored[heir.name].version for r in held),
         {r.scored[heir.name].version: r.sent[heir.name] for r in held if heir.name in r.sent},
@@ -107,10 +97,7 @@ def evaluate_applied(
     gone, heirs = gone_from(family), [h for h in plan.heirs if h.name in applied]
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for tier in tiers:
-        tasks = [
-            evaluation_of(h, plan.request, tier, (applied[h.name].base, applied[h.name].version), gone, [reference])
-            for h in heirs
-        ]
+        tasks = [evaluation_of(h, tier, (applied[h.name].base, applied[h.name].version), gone, [reference]) for h in heirs]
         for heir, task, answer in zip(heirs, tasks, roll.ask(backend, tasks, Evaluated), strict=True):
             if answer is not None:
                 found.setdefault(heir.name, {})[tier] = believed(task, answer)
@@ -121,7 +108,3 @@ def seconds_of(evaluated: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict
     """What the homes say that each tier took them, all together."""
     tiers = dict.fromkeys(tier for of in evaluated.values() for tier in of)
     return {t: round(sum(sum(of[t]["seconds"].values()) for of in evaluated.values() if t in of), 3) for t in tiers}
-
-
-def _union(several: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for names in several for name in names))

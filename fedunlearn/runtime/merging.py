@@ -23,7 +23,7 @@ def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1)
         by_vote.setdefault(point.site if method.votes else "", []).append(point)
     votes = [_aligned(points, family.lineage, heir, plan, method, found) for points in by_vote.values()]
     aligned = [e for vote in votes for e in (method.vote(vote) if method.votes else vote)]
-    return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, plan.request.classes)
+    return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, heir.classes)
 
 
 def _aligned(

@@ -1,6 +1,6 @@
 """What was done and what it did: facts that are equal on every backend, and what it cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,13 +63,15 @@ def row(
     held_out: bool,
     evaluated: Mapping[str, Mapping[str, Any]],
     tested: Tested | None = None,
+    untested: Sequence[str] = (),
 ) -> dict[str, Any]:
     """One heir, as the record keeps it. Scores are fractions of rows, None where not tested, or where the home is offline.
 
     `forgotten_on` says which rows are the forgotten ones: "test" rows for classes; for samples and whole sites the forgotten
     rows themselves, which are "training" rows and mean something only beside the retrained model's value. `evaluation` is what
     was found of the candidate, by tier, without seconds and curves; empty where nobody could be asked. `scored_at` says where:
-    by place, the forgotten classes scored there, and the place of the rest; None where there is no candidate.
+    by place, the forgotten classes scored there, and the place of the rest; None where there is no candidate. `untested` says
+    what was due and could not be tested, whether or not somebody accepted that.
     """
     before = tested.before if tested else scored.test if scored else Scores(None, None, 0, 0)
     after = tested.after if tested else before
@@ -100,6 +102,7 @@ def row(
         "rule": applied.rule if applied else None,
         "curve": [[dict(s), *rest] for s, *rest in applied.curve] if applied else [],
         "passes": applied.passes if applied else 0,
+        "untested": list(untested),
         "not_shared": list(missing),
         "unmeasured": list(unmeasured),
         "evaluation": {tier: _without(of, ("seconds", "curve")) for tier, of in evaluated.items()},

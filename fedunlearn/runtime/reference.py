@@ -1,7 +1,7 @@
 """What heirs are compared with: the same family, retrained without the data."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedunlearn.lineage import Plan
 from fedunlearn.runtime.backend import Backend
@@ -45,7 +45,8 @@ class Reference:
         Raises:
             SiteError: a home failed.
         """
-        scored = score_all(twin, plan, backend, gone)
-        travel = {(h.name, scored[h.name].version) for h in plan.heirs if h.home not in holding}
-        found = fetch(twin, travel, backend, Roll({h.home for h in plan.heirs}))
+        heirs = tuple(h for h in plan.heirs if h.name in twin.heads)  # what only the forgotten rows trained is not there
+        scored = score_all(twin, replace(plan, heirs=heirs), backend, gone)
+        travel = {(h.name, scored[h.name].version) for h in heirs if h.home not in holding}
+        found = fetch(twin, travel, backend, Roll({h.home for h in heirs}))
         return cls(scored, {name: weights for (name, _), weights in found.items()})

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from operator import itemgetter
+from typing import NamedTuple
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
@@ -24,6 +25,14 @@ from fedunlearn.runtime.scoring import gone_from, question_of, score_there, sele
 from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Scored
 from fedunlearn.tensors import PRECISIONS, Tensors, rounded
+
+
+class Part(NamedTuple):
+    """Rows of one shard that an heir is weighed on: of these classes, without those keys."""
+
+    shard: str
+    classes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,27 +134,36 @@ def measure(
     travel = {(p.model, measured_on[p.model]) for p in usable if p.site != lineage[p.model].home}
     fetched = fetch(family, travel | {(name, current[name]) for name in away}, backend, roll)
     name, settings = (menu_name(method), settings_of(method)) if method.apart else ("", {})
-    gone = gone_from(family)
+    gone, classes_of, asked_for = gone_from(family), {h.name: h.classes for h in plan.heirs}, plan.request.classes
 
-    def task(model: str, version: str, key: str, selection: Selection | None, classes: tuple[str, ...], want: Want) -> Measure:
+    def task(
+        model: str,
+        version: str,
+        key: str,
+        selection: Selection | None,
+        classes: tuple[str, ...],
+        want: Want,
+        left_out: tuple[str, ...] = (),
+    ) -> Measure:
         site, shard = key.split("/", 1)
         sent = None if site == lineage[model].home else fetched[model, version]
         precise = "float64" if want.statistic == "moment" else precision  # a moment that is rounded may be none
-        plain = replace(Measure.of(want, site, version, shard, method.layers, selection, classes, sent), precision=precise)
+        plain = replace(
+            Measure.of(want, site, version, shard, method.layers, selection, classes, sent, left_out), precision=precise
+        )
         if selection is None:
             return plain
-        return replace(
-            plain, masked=_masked(lineage[model], plan, gone) if want.loss == "masked" else (), method=name, settings=settings
-        )
+        masked = _masked(lineage[model], classes_of.get(model, asked_for), gone) if want.loss == "masked" else ()
+        return replace(plain, masked=masked, method=name, settings=settings)
 
     def carried(model: str, version: str, site: str) -> bool:
         return site == lineage[model].home or (model, version) in fetched
 
     usable = [p for p in usable if carried(p.model, measured_on[p.model], p.site)]
     evidence = [task(p.model, measured_on[p.model], p.shard, selection_of(p), (), wanted) for p in usable if wanted]
-    owned = [(h, shard, classes) for h in away.values() for shard, classes in _weighing(h, plan, method)]
-    owned = [(h, shard, c) for h, shard, c in owned if carried(h.name, current[h.name], shard.split("/", 1)[0])]
-    weighing = [task(h.name, current[h.name], s, None, classes, method.own) for h, s, classes in owned if method.own]
+    owned = [(h, part) for h in away.values() for part in _weighing(h, plan, method)]
+    owned = [(h, part) for h, part in owned if carried(h.name, current[h.name], part.shard.split("/", 1)[0])]
+    weighing = [task(h.name, current[h.name], p.shard, None, p.classes, method.own, p.left_out) for h, p in owned if method.own]
     answers = roll.ask(backend, [*evidence, *weighing], Measured)
     told = [(p, a) for p, a in zip(usable, answers[: len(evidence)], strict=True) if a is not None]
     weighed = [(*of, a) for of, a in zip(owned, answers[len(evidence) :], strict=True) if a is not None]
@@ -156,7 +174,7 @@ def measure(
     means = {n: _means(pool(held), method.own) for n, held in parts.items() if held}
     read = sum(a.read for a in answers if a is not None)
     enough = {point: answer.enough for point, answer in told if answer.enough is not None}
-    said = [(point.site, answer) for point, answer in told] + [(shard.split("/", 1)[0], a) for _, shard, _, a in weighed]
+    said = [(point.site, answer) for point, answer in told] + [(part.shard.split("/", 1)[0], a) for _, part, a in weighed]
     guarded = {site: {"clip": a.clip, "noise": a.noise} for site, a in sorted(said, key=itemgetter(0)) if a.clip}
     return Round1(sources | scored, points, means, frozenset(bare), read, enough, by_heir, precision, guarded)
 
@@ -184,13 +202,13 @@ def _points(
 
 def _parts(
     plan: Plan, family: Family, method: Method, points: Mapping[Point, Importance], measured_on: Mapping[str, str],
-    scored: Mapping[str, Scored], weighed: Iterable[tuple[Heir, str, tuple[str, ...], Measured]],
+    scored: Mapping[str, Scored], weighed: Iterable[tuple[Heir, Part, Measured]],
 ) -> dict[str, list[Importance]]:  # fmt: skip
     """What sites said of heirs on those heirs' own data, checked, also against what they said of what is to be forgotten."""
     parts: dict[str, list[Importance]] = {}
     current, excluded = family.heads, exclusions(family)
     alike = method.own == method.wants(plan.request.classes) == Want("squares")
-    for heir, shard, classes, answer in weighed:
+    for heir, (shard, classes, _), answer in weighed:
         seen = family.lineage.rows.get(shard, {})  # by any model: an heir may have been trained while some were excluded
         most = sum(seen.get(c, 0) for c in classes)
         saw = sum(n for s in heir.own if s.key == shard for c, n in s.rows.items() if c in classes)
@@ -217,9 +235,9 @@ def points_of(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple
     return tuple(dict.fromkeys(points))
 
 
-def _masked(model: Model, plan: Plan, gone: tuple[str, ...]) -> tuple[str, ...]:
-    """What outputs are to lack: the classes asked for, and those forgotten before, which must not come back in their place."""
-    asked = tuple(c for c in plan.request.classes if c in model.head)
+def _masked(model: Model, classes: tuple[str, ...], gone: tuple[str, ...]) -> tuple[str, ...]:
+    """What outputs are to lack: what is to be forgotten, and what was before, which must not come back in its place."""
+    asked = tuple(c for c in classes if c in model.head)
     before = tuple(c for c in gone if c in model.head and c not in asked)
     return asked + before if len(asked + before) < len(model.head) else asked
 
@@ -229,13 +247,16 @@ def _is_part(point: Point, heir: Heir, shard: str, classes: tuple[str, ...]) -> 
     return point.model == heir.name and point.shard == shard and bool(point.classes) and set(point.classes) <= set(classes)
 
 
-def _weighing(heir: Heir, plan: Plan, method: Method) -> list[tuple[str, tuple[str, ...]]]:
-    """Shards (`site/name`) and classes of each on which an heir is weighed."""
-    whole = [(s.key, tuple(s.rows)) for s in heir.own]
-    if not (method.retained and plan.request.classes):
+def _weighing(heir: Heir, plan: Plan, method: Method) -> list[Part]:
+    """What an heir is weighed on; where a method wants that without what is forgotten, all the same if nothing else is."""
+    whole, request = [Part(s.key, tuple(s.rows)) for s in heir.own], plan.request
+    if not method.retained:
         return whole
-    rest = [(s.key, tuple(c for c in s.rows if c not in plan.request.touches(s))) for s in heir.own]
-    return [(key, classes) for key, classes in rest if classes] or whole
+    if request.samples:
+        named = [(s, request.shards.get(s.key, ())) for s in heir.own]
+        return [Part(s.key, tuple(s.rows), keys) for s, keys in named if len(keys) < sum(s.rows.values())] or whole
+    rest = [(s.key, tuple(c for c in s.rows if c not in request.touches(s))) for s in heir.own]
+    return [Part(key, classes) for key, classes in rest if classes] or whole
 
 
 def _means(of: Importance, want: Want | None) -> Evidence:
@@ -260,7 +281,6 @@ def edit(
         SiteError: a home failed, or edited another version than it was asked to.
     """
     heirs, gone, tasks = [h for h in plan.heirs if h.name in cases], gone_from(family), []
-    questions = {home: question_of(plan, home, gone) for home in {h.home for h in heirs}}
     for heir in heirs:
         aim = 0.0 if heir.target == ABSENT else None
         if heir.target == AS_RETRAINED and heir.name in retrained:
@@ -275,8 +295,8 @@ def edit(
                 settings_of(method),
                 tuple(replace(e, means=rounded(e.means, precision)) for e in case.evidence),
                 case.own if case.own.rows else None,
-                tuple((key.split("/", 1)[1], classes) for key, classes in _weighing(heir, plan, method) if _here(key, heir)),
-                questions[heir.home],
+                tuple((p.shard.split("/", 1)[1], *p[1:]) for p in _weighing(heir, plan, method) if _here(p.shard, heir)),
+                question_of(heir, heir.home, gone),
                 scored.calibration,
                 aim,
                 (limit, gate.retained_drop_at_most),

@@ -1,6 +1,6 @@
 """What heirs score on held-out rows, and what those scores are about."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from fedunlearn.data import Selection
@@ -13,13 +13,27 @@ from fedunlearn.runtime.settle import in_force
 from fedunlearn.runtime.tasks import Question, Score, Scored
 
 
-def question_of(plan: Plan, place: str, gone: Sequence[str] = ()) -> Question:
-    """What scores at a place are about."""
-    before = tuple(c for c in gone if c not in plan.request.classes)
-    if plan.request.classes:
-        return Question(classes=plan.request.classes, gone=before)
-    here = {p.shard.split("/", 1)[1]: selection_of(p) for p in plan.points if p.site == place}
-    return Question(selections=here, gone=before)
+def question_of(heir: Heir, place: str, gone: Sequence[str] = ()) -> Question:
+    """What scores of an heir at a place are about.
+
+    Args:
+        heir: which model.
+        place: where it is scored.
+        gone: classes forgotten before.
+    """
+    before = tuple(c for c in gone if c not in heir.classes)
+    return Question(heir.classes, gone=before) if heir.classes else Question(selections=forgotten_at(heir, place), gone=before)
+
+
+def forgotten_at(heir: Heir, place: str) -> dict[str, Selection]:
+    """The rows to be forgotten of an heir that a place holds, by shard."""
+    here: dict[str, list[Selection]] = {}
+    for point in (p for p in heir.points if p.site == place):
+        here.setdefault(point.shard.split("/", 1)[1], []).append(selection_of(point))
+    return {
+        shard: Selection(_union(s.classes for s in several), _union(s.samples for s in several))
+        for shard, several in here.items()
+    }
 
 
 def gone_from(family: Family, before: int | None = None) -> tuple[str, ...]:
@@ -67,8 +81,9 @@ def score_there(
         gone: as in `score_all`.
     """
     heads, before = family.heads, gone_from(family) if gone is None else gone
-    asked = {home: question_of(plan, home, before) for home in {h.home for h in plan.heirs}}
-    tasks = {(h.name, heads[h.name]): Score(h.home, heads[h.name], asked[h.home], at_home(h)) for h in plan.heirs}
+    tasks = {
+        (h.name, heads[h.name]): Score(h.home, heads[h.name], question_of(h, h.home, before), at_home(h)) for h in plan.heirs
+    }
     for name, version in also.items():
         tasks.setdefault((name, version), Score(family.lineage[name].home, version, Question()))
     answers = roll.ask(backend, list(tasks.values()), Scored)
@@ -87,3 +102,7 @@ def selection_of(point: Point) -> Selection:
     """The rows that an evidence point is about."""
     shard = point.shard.split("/", 1)[1]
     return Selection(point.classes, tuple(f"{shard}/{key}" for key in point.keys))
+
+
+def _union(several: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in several for name in names))

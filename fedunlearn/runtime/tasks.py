@@ -73,6 +73,7 @@ class Measure(Addressed):
         layers: which parameters.
         selection: rows to be forgotten; None for the rows that the model was trained on.
         classes: without a selection, the classes that the model used of the shard.
+        left_out: keys of rows that are not measured all the same: those to be forgotten, of a model's own.
         sent: the version itself; None where the site has it in its own store.
         loss: what is differentiated.
         masked: for the loss "masked", the classes that its target lacks.
@@ -96,6 +97,7 @@ class Measure(Addressed):
     settings: Mapping[str, Any] = field(default_factory=dict)
     most: int = 0
     precision: str = "float64"
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -108,9 +110,11 @@ class Measure(Addressed):
         selection: Selection | None,
         classes: tuple[str, ...] = (),
         sent: Fetched | None = None,
+        left_out: tuple[str, ...] = (),
     ) -> Self:
         """The task for what a method wants."""
-        return cls(place, version, shard, want.statistic, layers, selection, classes, sent, want.loss, most=want.rows)
+        about = (want.statistic, layers, selection, classes, sent, want.loss)
+        return cls(place, version, shard, *about, most=want.rows, left_out=left_out)
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,7 @@ class Apply(Addressed):
         settings: its settings.
         evidence: as the method merged it, in the heir's names and shapes.
         own: the heir's own means; None where all its data lies here and the worker measures them itself.
-        own_shards: for that, shard names and the classes used of each.
+        own_shards: for that, shard names, the classes used of each, and the keys of rows to be left out.
         question: what scores are about.
         before: the heir's calibration scores, from `Scored`.
         aim: the forgotten accuracy to come to; None where nobody can say.
@@ -219,7 +223,7 @@ class Apply(Addressed):
     settings: Mapping[str, Any]
     evidence: tuple[Evidence, ...]
     own: Evidence | None
-    own_shards: tuple[tuple[str, tuple[str, ...]], ...]
+    own_shards: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
     question: Question
     before: Scores
     aim: float | None

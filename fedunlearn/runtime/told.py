@@ -39,6 +39,7 @@ class _Row(TypedDict):
     strength: dict[str, float] | None
     rule: str | None
     passes: int
+    untested: NotRequired[list[str]]
     not_shared: list[str]
     unmeasured: list[str]
     evaluation: NotRequired[dict[str, dict[str, Any]]]

@@ -141,6 +141,9 @@ class Worker:
             rows = self.data.selected(task.shard, task.selection).for_head(found.head.classes)
         else:
             rows = self.data.training(task.shard, task.classes).for_head(found.head.classes)
+        if task.left_out:
+            left_out = set(task.left_out)
+            rows = rows.take([i for i, key in enumerate(rows.keys) if key not in left_out])
         if 0 < task.most < len(rows):
             rows = rows.take([i * len(rows) // task.most for i in range(task.most)])
         net, x, y = self._net(found), rows.x.to(self.device), rows.y.to(self.device)
@@ -165,9 +168,19 @@ class Worker:
         gap = loss_gap(net, like, rows)
         own = Evidence()
         if method.own is not None:
-            whole = self.data.all(task.shard).for_head(head.classes).counts()  # to measure, what is excluded by now included
-            rest = tuple(c for c in whole if c not in task.masked) or tuple(whole)
-            ask = Measure.of(method.own, self.place, task.version, task.shard, method.layers, Selection(rest), sent=task.sent)
+            every = self.data.all(task.shard).for_head(head.classes)  # to measure, what is excluded by now included
+            rest = tuple(c for c in every.counts() if c not in task.masked) or tuple(every.counts())
+            without = rows.keys if method.retained and not task.masked and len(rows) < len(every) else ()
+            ask = Measure.of(
+                method.own,
+                self.place,
+                task.version,
+                task.shard,
+                method.layers,
+                Selection(rest),
+                sent=task.sent,
+                left_out=without,
+            )
             own = _evidence(self._measure(ask).importance, method.own.statistic)
         about = ", ".join(rows.counts()) if task.masked else ""
         trials = Trials(lambda: net, found.weights, head, (asked, Rows.empty(head.classes)), (), method.layers, self.device)
@@ -177,7 +190,7 @@ class Worker:
     def _banked(self, task: Measure) -> Importance | None:
         """Out of the bank, where the sums of whole classes of this very version, on these very rows, are in it."""
         held = Bank(self.store.folder).read(self._what(task.version, task.shard, task.statistic, task.loss))
-        if held is None or (task.selection is not None and task.selection.samples):
+        if held is None or task.left_out or (task.selection is not None and task.selection.samples):
             return None
         excluded = self.data.exclusions.by_request.values()
         if task.selection is not None:
@@ -221,6 +234,8 @@ class Worker:
         version = self.store.read(task.version)
         method = make(task.method, task.settings)
         net = cache(lambda: self._net(version))  # where a row is there for it to see: to make one takes longer than an edit
+        if method.ordered:
+            version = replace(version, weights={name: version.weights[name] for name in net().state_dict()})
         own, read = (task.own, 0) if task.own or method.own is None else self._own(task, method)
         there = {**self.lent, self.place: self.data}
         home = home_of(task, there, net(), version.head) if task.forgotten or task.retained else None
@@ -256,7 +271,10 @@ class Worker:
         """What the heir's own data here says of it, and how many rows were read."""
         want = method.own
         assert want is not None
-        asked = [Measure.of(want, self.place, task.version, n, method.layers, None, classes) for n, classes in task.own_shards]
+        asked = [
+            Measure.of(want, self.place, task.version, shard, method.layers, None, classes, left_out=left_out)
+            for shard, classes, left_out in task.own_shards
+        ]
         answers = [self._measure(one) for one in asked]
         own = _evidence(pool([a.importance for a in answers if a.importance.count]), want.statistic)
         return own, sum(a.read for a in answers)

@@ -94,7 +94,7 @@ def _assess(family: Family, line: Line, tier: str, backend: Backend, retrained: 
                 versions = [(edited[h.name]["version_before"], edited[h.name]["version_after"]) for h in some]
                 audits = [_audit(scenario, family, facts, edited[h.name]) if name == "audit" else None for h in some]
                 told = zip(some, versions, audits, strict=True)
-                tasks = [evaluation_of(h, request, name, v, gone, references, audit) for h, v, audit in told]
+                tasks = [evaluation_of(h, name, v, gone, references, audit) for h, v, audit in told]
                 answers = backend.carry(tasks)
                 for heir, task, answer in zip(some, tasks, answers, strict=True):
                     if isinstance(answer, Evaluated):

@@ -1,6 +1,6 @@
 """From a scenario to what each place holds."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,12 @@ from fedunlearn.data import (
     Rows,
     Selection,
     SiteData,
-    has_parts,
     held_out,
     open_rows,
     open_site,
     shard,
 )
-from fedunlearn.data.rows import joined
+from fedunlearn.data.rows import joined, known
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.nets import build
@@ -107,17 +106,23 @@ def refuse_own(scenario: Scenario) -> None:
         )
 
 
-def shared_test(spec: Opening, beside: str) -> dict[str, Rows]:
+def shared_test(spec: Opening, beside: str, trained: Sequence[Rows] = ()) -> dict[str, Rows]:
     """The declared test set, in two: to calibrate on, and to test on.
 
     Args:
         spec: what declares it.
         beside: the folder in which a relative path is looked up.
+        trained: rows to train on, as far as they are here; nothing may be tested on them. Sets have a few twins, no more.
 
     Raises:
-        InputError: there is none, or it cannot be opened.
+        InputError: there is none, it cannot be opened, or most of it is trained on.
     """
     rows = open_rows(spec.test or "", "test", beside=beside, options=spec.test_options)
+    if 2 * (twins := known(rows, trained)) > len(rows):
+        raise InputError(
+            f"data.test: {spec.test!r}: {twins} of its {len(rows)} rows are among those that are trained on; name another set, "
+            f"or leave `test` out, and rows of the set are held out"
+        )
     _, calibration, test = held_out(rows, 0.4, 0.6, spec.seed)
     return {"calibration": calibration, "test": test}
 
@@ -142,11 +147,7 @@ def _open_set(scenario: Scenario, name: str) -> tuple[dict[str, Rows], dict[str,
             dealt[site], calibration, test = held_out(own, *fractions, spec.seed)
             held[site] = {"calibration": calibration, "test": test}
     if spec.test is not None:
-        if spec.test == spec.set and not has_parts(spec.test):
-            raise InputError(
-                f"data.test: {spec.test!r} is what is trained on; leave `test` out, and rows of the set are held out"
-            )
-        shared = shared_test(spec, scenario.folder)
+        shared = shared_test(spec, scenario.folder, tuple(dealt.values()))
         if dealt:
             check_test(spec, shared["test"].classes, [c for rows in dealt.values() for c in rows.classes])
         held = dict.fromkeys(scenario.places, shared)

@@ -212,7 +212,7 @@ def _opened(file: SiteFile, beside: str) -> tuple[dict[str, Rows], dict[str, Row
         )
         fractions = (own.calibration, own.held_out) if own.test is None else (0.0, 0.0)
         shards[name], calibration, test = held_out(rows, *fractions, own.seed)
-        held[name] = {"calibration": calibration, "test": test} if own.test is None else shared_test(own, beside)
+        held[name] = {"calibration": calibration, "test": test} if own.test is None else shared_test(own, beside, [rows])
     seen: dict[str, Seen] = {name: (rows.classes, tuple(rows.x.shape[1:])) for name, rows in shards.items()}
     classes, several = union(seen), len(sources) > 1
     splits = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedunlearn.data import SETS, has_parts, open_rows
+from fedunlearn.data import SETS, open_rows
 from fedunlearn.errors import InputError
 from tests.data.shared import shared
 
@@ -60,14 +60,6 @@ def test_parts_beside_the_topology_or_in_the_data_folder(tmp_path: Path, monkeyp
     train, test = (open_rows("mine-{part}.npz", part, beside=beside) for part in ("train", "test"))
     assert (len(train), float(train.x.max())) == (4, 1.0)
     assert (len(test), float(test.x.max())) == (2, 2.0)
-
-
-def test_which_sets_have_parts() -> None:
-    assert [n for n in ("digits", "mnist", "a.npz", "a-{part}.npz", "their.sets:load") if has_parts(n)] == [
-        "mnist",
-        "a-{part}.npz",
-        "their.sets:load",
-    ]
 
 
 def test_a_loader_of_the_users_own(loader: str) -> None:

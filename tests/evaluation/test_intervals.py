@@ -53,11 +53,23 @@ def test_differences_mirror() -> None:
     assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
 
 
-def test_models_that_agree_on_every_row_still_have_an_interval() -> None:
-    found = difference([True] * 20, [True] * 20)
+@pytest.mark.parametrize("first_only", [0.02, 0.05])
+def test_differences_of_models_that_nearly_agree_cover(first_only: float) -> None:
+    """Where few rows differ, an interval that trusts their correlation covers far less than it says."""
+
+    def draw(rng: np.random.Generator):  # type: ignore[no-untyped-def]
+        kind = rng.choice(4, 40, p=[0.49 - first_only, first_only, 0.01, 0.5])
+        return difference((kind < 2).tolist(), ((kind == 0) | (kind == 2)).tolist())
+
+    assert covered(np.random.default_rng(4), first_only - 0.01, draw) > 0.94
+
+
+@pytest.mark.parametrize("right", [0, 1, 10, 20])
+def test_models_that_agree_on_every_row_still_have_an_interval(right: int) -> None:
+    rows = [i < right for i in range(20)]
+    found = difference(rows, rows)
     assert found.value == 0
-    assert found.low < -0.1
-    assert found.high > 0.1
+    assert found.low == -found.high < -0.04
 
 
 def test_few_seeds_need_students_interval() -> None:

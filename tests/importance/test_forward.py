@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from fedunlearn.errors import InputError, ShapeError
-from fedunlearn.importance import by_class, fits, measure, pool, sensitivity
+from fedunlearn.importance import by_class, fits, measure, pool
 from tests.importance.exact import Flat, batch, head_of, ready
 
 NET = nn.Sequential(
@@ -80,7 +80,7 @@ def test_sensitivity_needs_no_labels_and_has_a_closed_form_at_the_last_layer() -
     with torch.no_grad():
         h = net[:2](x)  # type: ignore[index]
         z = net(x)
-    found = sensitivity(net, x, head=head_of(net), layers="last").sums["absolute"]
+    found = measure(net, x, head=head_of(net), statistic="absolute", loss="norm", layers="last").sums["absolute"]
     assert torch.allclose(found["2.weight"], 2 * z.abs().T @ h.abs())
     assert torch.allclose(found["2.bias"], 2 * z.abs().sum(0))
 

@@ -9,7 +9,7 @@ from torch import nn
 from fedunlearn.data import Rows, SiteData
 from fedunlearn.evaluation import Scores
 from fedunlearn.methods import Evidence
-from fedunlearn.nets import build, head_of, weights_of
+from fedunlearn.nets import build, head_of, load, weights_of
 from fedunlearn.runtime import Worker
 from fedunlearn.runtime.tasks import Applied, Apply, Question
 from fedunlearn.store import Store
@@ -53,3 +53,31 @@ def test_a_net_is_made_where_a_row_is_there_to_be_seen(tmp_path: Path, layers: s
     assert without.test == Scores(None, None, 0, 0, {"a": None})
     assert without.mask == without.test
     assert beside.test.rows_forgotten == 2
+
+
+def test_activation_mask_silences_the_batchnorm_of_a_channel_at_home(tmp_path: Path) -> None:
+    """A store has weights by name; what follows a convolution, only the net knows."""
+
+    def make(outputs: int, _: str = "") -> nn.Module:
+        return build({"name": "resnet_cifar", "depth": 8}, (3, 8, 8), outputs).eval()
+
+    net = make(len(CLASSES))
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.normal_(norm.bias)
+        nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]
+    weights, head = weights_of(net), head_of(net, CLASSES)
+    worker = Worker("home", Store(tmp_path), SiteData("home"), make)
+    convolutions = {n: t for n, t in weights.items() if t.dim() == 4}
+    loud = {n: torch.eye(1, len(t))[0].double() for n, t in convolutions.items()}  # of each, the first channel
+    evidence, own = Evidence(loud, 10), Evidence({n: torch.zeros(len(t)).double() for n, t in convolutions.items()}, 10)
+    settings = {"ratio": len(loud) / sum(map(len, convolutions.values()))}
+    about = Question(("a",)), Scores(None, None, 0, 0), 0.0, (0.05, 0.05)
+    task = Apply("home", worker.store.write(weights, head), "activation_mask", settings, (evidence,), own, (), *about)
+    answer = worker.handle(task)
+    assert isinstance(answer, Applied)
+    edited, quiet = load(make(len(CLASSES)), worker.store.read(answer.version).weights), []
+    for norm in (m for m in edited.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.register_forward_hook(lambda _, __, out: quiet.append(bool((out[:, 0] == 0).all() and (out[:, 1:] != 0).any())))
+    edited(torch.randn(4, 3, 8, 8))
+    assert len(quiet) == len(convolutions)
+    assert all(quiet)

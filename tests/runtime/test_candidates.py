@@ -114,14 +114,29 @@ def test_as_retrained_is_judged_beside_the_retrained_model_on_the_same_rows(scen
         assert not any("not tested" in t for t in texts_of(record, name))
 
 
-def test_samples_are_scored_where_they_lie(scenario: Scenario, few: Family) -> None:
+def some_of(held: dict[str, Any], *sites: str) -> Request:
+    keys = {site: held[site].data.all("main").keys[:3] for site in sites}
+    return Request(samples=tuple(f"{site}/main/{k}" for site, some in keys.items() for k in some))
+
+
+@pytest.mark.parametrize("sites", [("north", "south"), ("north", "south", "east")])
+def test_samples_are_scored_wherever_they_lie(sites: tuple[str, ...], scenario: Scenario, few: Family) -> None:
+    """At the home of one heir, too, whose own rows must not stand for all."""
     held = workers(scenario, few)
-    keys = {site: held[site].data.all("main").keys[:3] for site in ("north", "south")}
-    request = Request(samples=tuple(f"{site}/main/{k}" for site, some in keys.items() for k in some))
-    record = unlearn(few, request, "fiun", InProcess(held), AT_ROOTS)
+    record = unlearn(few, some_of(held, *sites), "fiun", InProcess(held), AT_ROOTS)
     for one in rows_of(record).values():
-        assert one["rows_forgotten"] == 6
-        assert one["scored_at"]["forgotten"] == {"north": [], "south": []}
+        assert one["rows_forgotten"] == 3 * len(sites)
+        assert one["scored_at"]["forgotten"] == {site: [] for site in sites}
+
+
+def test_without_leave_those_that_lie_elsewhere_are_untested(scenario: Scenario, few: Family) -> None:
+    held = workers(scenario, few)
+    request = some_of(held, "north", "east")
+    assert set(discover(few.lineage, request).untested) == {"shared", "eastern"}
+    record = unlearn(few, request, "fiun", InProcess(held), replace(AT_ROOTS, score_at_roots=False))
+    assert "not tested: what is to be forgotten at north cannot be scored at its home" in texts_of(record, "eastern")
+    assert rows_of(record)["eastern"]["status"] == "pending"
+    assert unlearn(few, request, "fiun", InProcess(held), accept_untested="three of six are enough").accepted
 
 
 def asking(held: dict[str, Any], place: str, folder: Path) -> tuple[dict[str, Answerer], Consent]:

@@ -174,7 +174,7 @@ def test_rows_to_be_forgotten_are_those_that_reached_the_heir_and_lie_at_its_hom
 
     def asked(request: Request, heir: str) -> dict[str, Any]:
         (found,) = (h for h in discover(family.lineage, request).heirs if h.name == heir)
-        task = evaluation_of(found, request, "quick", ("b", "a"), ("0", "9"), [])
+        task = evaluation_of(found, "quick", ("b", "a"), ("0", "9"), [])
         assert task.question.gone == ("9",)
         return {shard: (s.classes, s.samples) for shard, s in task.question.selections.items()}
 

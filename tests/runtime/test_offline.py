@@ -116,6 +116,17 @@ def test_what_waits_is_said_and_finished_when_the_place_is_back(
         resume(finished, InProcess(held))
 
 
+def test_a_global_model_waits_for_those_who_weigh_it(
+    family: Family, folder: Path, held: dict[str, Worker], whole: Record
+) -> None:
+    """`merged` has no data at its server: while all who trained it are away, nothing says that their rows are excluded."""
+    record = unlearn(family, LEAVE, LAST, Offline(held, {"east", "west"}), quorum=0)
+    assert rows(record)["merged"]["status"] == "waiting"
+    assert {"model": "merged", "text": "waits for east, west to be online"} in record.facts["objections"]
+    later = resume(Family.open(folder), InProcess(held))
+    assert rows(later)["merged"]["version_after"] == rows(whole)["merged"]["version_after"]
+
+
 def test_a_waiting_heir_that_is_still_away_goes_on_waiting(family: Family, folder: Path, held: dict[str, Worker]) -> None:
     unlearn(family, LEAVE, LAST, Offline(held, {"east", "west"}), quorum=0)
     first = Family.open(folder)

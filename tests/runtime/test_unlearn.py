@@ -12,15 +12,20 @@ from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
 from fedunlearn.importance import measure, pool
 from fedunlearn.lineage import Request, discover
-from fedunlearn.methods import FIUn
+from fedunlearn.methods import Case, FIUn, Method
+from fedunlearn.methods.base import Strength
+from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.nets import load
-from fedunlearn.runtime import Family, Record, rollback, unlearn
+from fedunlearn.runtime import Family, InProcess, Record, rollback, unlearn
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
-from fedunlearn.scenario import Scenario, reference
+from fedunlearn.scenario import Scenario, reference, train, workers
+from fedunlearn.scenario import retrained as retrain
+from fedunlearn.tensors import Tensors
 from tests.conftest import LEAVE, NORTH, snapshot
 from tests.runtime.forgetting import BackendOf, by_name, retrained, site_training
 from tests.runtime.forgetting import done as done
+from tests.scenario.digits import scenario
 
 
 def test_every_heir_forgets_those_that_only_inherit_included(done: Record, family: Family) -> None:
@@ -61,6 +66,43 @@ def test_one_of_two_sites_is_judged_by_the_retrained_family(family: Family, hosp
             assert (gap > 0.10) <= (name in held)
     assert "0" not in site_training(hospitals, family, "north")
     assert "0" in site_training(hospitals, family, "south")
+
+
+@pytest.mark.parametrize("method", ["steer", "logit_mask", "fiun"])
+def test_a_class_that_another_site_may_keep_is_part_of_the_rest(method: str, tmp_path: Path) -> None:
+    """North is asked for two classes and has one of them: of the other, which is south's alone, nothing may be lost."""
+    data = {"without": {"north": ["1"], "south": ["0"]}}
+    shared = {"born": "federated", "clients": ["north", "south"], "rounds": 4, "home": "server"}
+    plain = scenario({"shared": shared}, data=data)
+    folder = train(plain, tmp_path / "whole").folder
+    facts = []
+    for classes in (("0", "1"), ("0",)):
+        held = Family.open(Path(shutil.copytree(folder, tmp_path / "-".join(classes))))
+        request = Request(classes=classes, sites=("north",))
+        assert [h.classes for h in discover(held.lineage, request).heirs] == [("0",)]
+        facts.append(by_name(unlearn(held, request, method, InProcess(workers(plain, held))))["shared"])
+    both, one = facts
+    assert both["version_after"] == one["version_after"]
+    assert both["forgotten_by_class"].keys() == {"0"}  # type: ignore[attr-defined]
+    assert both["retained_after"] == one["retained_after"]
+
+
+@pytest.mark.parametrize("sites", [("north",), ("north", "south")])
+def test_heirs_of_which_retraining_leaves_nothing_are_untested_and_the_others_judged(
+    sites: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A client without rows trains nothing, so that its own update is not in the retrained family."""
+    shared = {"born": "federated", "clients": ["north", "south", "east"], "rounds": 1, "keep": "all", "home": "server"}
+    plain = scenario({"shared": {**shared, "epochs": 1}}, gate={"score_at_roots": True})
+    family = train(plain, tmp_path / "family")
+    backend = InProcess(workers(plain, family))
+    again = retrain(family, plain, Request(sites=sites), backend)
+    record = unlearn(family, Request(sites=sites), "fiun", backend, plain.gate.gate, retrained=again)
+    rows = by_name(record)
+    assert rows.keys() == {"shared", *(f"shared/r1/{s}" for s in sites)}
+    for site in sites:
+        assert rows[f"shared/r1/{site}"]["retrained_forgotten"] is None
+    assert rows["shared"]["retrained_forgotten"] is not None
 
 
 def test_a_mask_is_no_answer_where_another_source_remains(family: Family, hospitals: Scenario, backend_of: BackendOf) -> None:
@@ -193,6 +235,35 @@ def test_strengths_are_chosen_on_calibration_rows_and_aims_come_from_them(
     one, two = (by_name(r) for r in records)
     assert {n: m["strength"] for n, m in one.items()} == {n: m["strength"] for n, m in two.items()}
     assert {n: m["forgotten_after"] for n, m in one.items()} != {n: m["forgotten_after"] for n, m in two.items()}
+
+
+@pytest.mark.parametrize("kind", [FIUn, FisherMask])
+@pytest.mark.parametrize("what", ["class", "site", "samples", "everything"])
+def test_heirs_are_weighed_without_what_is_forgotten_where_a_method_says_so(
+    what: str, kind: type[Method], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FisherMask scores against what is retained; FIUn against all that a model was trained on."""
+    models = {"one": {"born": "federated", "clients": ["north", "south"], "rounds": 1, "home": "server"}}
+    plain = scenario({**models, "two": {"born": "incremental", "from": ["one"], "site": "north", "epochs": 1}})
+    family = train(plain, tmp_path / "family")
+    held = workers(plain, family)
+    north, south = (held[site].data.all("main") for site in ("north", "south"))
+    request, left = {
+        "class": (NORTH, len(north.without(["0"]))),
+        "site": (Request(sites=("north",)), 0),
+        "samples": (Request(samples=tuple(f"north/main/{k}" for k in north.keys[:30])), len(north) - 30),
+        "everything": (Request(samples=tuple(f"north/main/{k}" for k in north.keys)), 0),
+    }[what]
+    seen = {}
+
+    def edit(self: Method, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
+        seen[len(seen)] = case.own.rows
+        return dict(weights)
+
+    monkeypatch.setattr(kind, "edit", edit)
+    unlearn(family, request, kind(), InProcess(held), accept_untested="only rows are counted")
+    whole = {len(north) + len(south), len(north)}  # of the federation, and of the increment
+    assert set(seen.values()) == ({left + len(south), left or len(north)} if kind.retained else whole)
 
 
 def test_the_own_importance_of_a_global_model_is_pooled_over_its_clients(family: Family, backend_of: BackendOf) -> None:

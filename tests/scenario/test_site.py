@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,6 +39,8 @@ from fedunlearn.runtime.tasks import (
     Train,
 )
 from fedunlearn.scenario import open_site, open_site_in, workers_here
+from fedunlearn.scenario.build import open_data
+from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.site import SITES, Site
 from fedunlearn.tensors import Head
 from fedunlearn.training import Recipe
@@ -292,3 +295,23 @@ def test_a_damaged_wish_is_named(tmp_path: Path) -> None:
     Consent(tmp_path / "other").approve(wish.id)
     (tmp_path / "other" / "a.json").write_text("{}")
     Consent(tmp_path / "other").check(task, str)  # what is allowed does not depend on other files
+
+
+@pytest.mark.parametrize("test", ["rows.npz", "./rows.npz", "copy.npz"])
+def test_nothing_is_tested_on_rows_that_are_trained_on(test: str, tmp_path: Path) -> None:
+    """By content: a path may be spelled in many ways, and a file be a copy."""
+    chance, labels = np.random.default_rng(0), np.arange(60) % 3
+    x = chance.normal(size=(60, 5))
+    np.savez(tmp_path / "rows.npz", x=x, y=labels)
+    np.savez(tmp_path / "copy.npz", x=x[::-1], y=labels[::-1])
+    np.savez(tmp_path / "other.npz", x=np.concatenate([x[:9], chance.normal(size=(51, 5))]), y=labels)  # sets have some twins
+    net, model = {"name": "mlp", "hidden": 4}, {"born": "incremental", "site": "north"}
+    said = r"data.test: '.*': 60 of its 60 rows are among those that are trained on; .*leave `test` out"
+    for name, refused in ((test, True), ("other.npz", False)):
+        data = {"set": "rows.npz", "test": name}
+        path = tmp_path / "site.yaml"
+        path.write_text(yaml.safe_dump({"name": "north", "data": data, "net": net}))
+        topology = parse({"name": "t", "folder": str(tmp_path), "data": data, "net": net, "models": {"m": model}}, "t")
+        for opening in (lambda of=path: open_site(of).answerer, lambda of=topology: open_data(of, tmp_path / "homes")):
+            with pytest.raises(InputError, match=said) if refused else nullcontext():
+                opening()
