@@ -18,12 +18,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from bench_store import plainly
-from common import arguments, finish, origin
+from common import arguments, finish, on_disk, origin
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -171,7 +170,7 @@ def main() -> None:
     args = arguments(__doc__)
     torch.set_num_threads(1)
     load, (net, number, turn) = [os.getloadavg()[0]], SIZES[args.size]
-    with TemporaryDirectory(dir=".") as folder:  # not in memory, where fsync costs nothing
+    with on_disk() as folder:
         heirs = Heirs(Path(folder), net, number)
         rows = [measure(heirs, layers, turn) for layers in LAYERS]
     load = [round(one, 2) for one in (*load, os.getloadavg()[0])]

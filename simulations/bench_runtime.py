@@ -135,14 +135,14 @@ def star(folder: Path, net: str, heirs: int, places: Sequence[str]) -> Star:
     assert isinstance(before, Scored)
     scores, applies = list[Score](), list[Apply]()
     for i in range(heirs):
-        home, own = workers[places[i % len(places)]], (("own", REST),)
+        home, own = workers[places[i % len(places)]], ("own", REST)
         noise = torch.randn(weights[head.names[0]].shape, generator=torch.Generator().manual_seed(i))
         version = home.store.write({**weights, head.names[0]: weights[head.names[0]] + 0.01 * noise}, head)
-        scores.append(Score(home.place, version, question, own))
+        scores.append(Score(home.place, version, question, (own,)))
         found = measured.importance  # its mean is made anew: an heir's evidence is its own once it is aligned, and sent apart
         evidence = (Evidence(found.mean("sum"), found.count, FORGET[0], measured.enough),)
         edit = Apply(
-            home.place, version, Steer.name, SETTINGS, evidence, None, own, question, before.calibration,
+            home.place, version, Steer.name, SETTINGS, evidence, None, ((*own, ()),), question, before.calibration,
             aim=0.0, limits=(0.05, 0.05),
         )  # fmt: skip
         applies.append(edit)

@@ -18,11 +18,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from common import keep, origin
+from common import keep, on_disk, origin
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -133,9 +132,9 @@ def main() -> None:
     heirs, repeats = args.heirs or heirs, args.repeats or repeats
     rows = []
     for outputs in heads:
-        with TemporaryDirectory(dir=".") as folder:
+        with on_disk() as folder:
             rows.append({"net": net, "outputs": outputs, **speed(net, outputs, repeats, Path(folder))})
-    with TemporaryDirectory(dir=".") as folder:
+    with on_disk() as folder:
         rows[-1]["star"] = star(net, heads[-1], heirs, Path(folder) / "star")
     load = round(os.getloadavg()[1], 1)
     result = {"what": __doc__, "size": args.size, "repeats": repeats, "load": load, **origin("torchvision"), "rows": rows}

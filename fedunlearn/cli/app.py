@@ -85,6 +85,9 @@ def main() -> None:
     except FedUnlearnError as error:
         err.print(f"[bold red]error:[/bold red] {escape(str(error))}")
         sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        err.print("interrupted; what the ledger says holds, and running the command again goes on from there")
+        sys.exit(130)
     except OSError as error:  # a full disk, a folder that may not be written, a file where a folder should be
         err.print(f"[bold red]error:[/bold red] {escape(f'{error.filename}: {error.strerror}')}")
         sys.exit(InputError.exit_status)
@@ -355,6 +358,8 @@ def export(
         raise InputError(f"{file}: exists already; choose another name, or --force")
     if family.ledger.sealed and name not in held.versions():
         raise InputError(f"{model} {name[:12]}: erased; versions from before a seal are gone for good (see fedunlearn log)")
+    if (folder / "deployed.json").exists() and name not in held.versions():
+        raise InputError(f"{model}: {folder} has no weights of a deployed family; its home {node.home} has them: export there")
     found = held.read(name)
     meta = {"fedunlearn_model": model, "fedunlearn_version": name, "classes": ",".join(found.head.classes)}
     write_atomically(file, save(found.weights, metadata=meta))

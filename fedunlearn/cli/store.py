@@ -121,7 +121,7 @@ def seal(
         markup=False,
     )
     if body["left"]:
-        out.print(f"still hold it, and were not touched: {', '.join(body['left'])}", markup=False)
+        out.print(f"still hold it, untouched or held back: {', '.join(body['left'])}", markup=False)
 
 
 def log(
@@ -172,7 +172,8 @@ def say_requests(family: Family, as_json: bool) -> None:
         dates = ", ".join(f"{what} {one[what]}" for what in ("received", "due") if one[what])
         late = "OVERDUE  " if one["overdue"] else ""
         left = f"; still in {', '.join(one['left'])}" if one["left"] else ""
-        out.print(f"{one['id']}  {late}{one['state']}: {one['what']}{'; ' + dates if dates else ''}{left}", markup=False)
+        also = f" (also {', '.join(one['names'])})" if one["names"] else ""
+        out.print(f"{one['id']}{also}  {late}{one['state']}: {one['what']}{'; ' + dates if dates else ''}{left}", markup=False)
     if not found:
         out.print("no requests")
 

@@ -1,5 +1,6 @@
 """From a name or a factory to a net with named outputs, and from stored weights back to a net."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,10 @@ def build(spec: Mapping[str, Any], shape: Sequence[int], outputs: int, seed: int
             if name not in NETS:
                 raise unknown("net", name, NETS)
             what = f"net {name}"
+            taken = inspect.signature(NETS[name]).parameters
+            for key in settings if not any(p.kind is p.VAR_KEYWORD for p in taken.values()) else ():
+                if key not in taken:
+                    raise unknown("setting", key, taken.keys() - {"shape", "outputs"}, where=what)
             try:
                 net = NETS[name](tuple(shape), outputs, **settings)
             except TypeError as error:

@@ -67,7 +67,7 @@ def judge(row: Mapping[str, Any], evaluation: Mapping[str, Mapping[str, Any]], u
             "untouched": "It was not edited; the old version is in force.",
             "waiting": "It waits for a place that is offline; the old version is in force.",
         }
-        text = why.get(row["status"], "The edit was rolled back; the old version is in force.")
+        text = why.get(row["status"], "The edit was rolled back, and the old version came into force.")
         return {"risk": "open", "findings": [text, *left], "remembers": bool(left)}
     doubts = [*_gaps(row, untested), *left]
     if doubts:

@@ -26,7 +26,10 @@ def verdict(models: Sequence[Mapping[str, Any]], undone: int | None) -> dict[str
     status = Counter(m["status"] for m in affected if m["affected"])
     reached = f"The request reached {_count(len(affected))} with weights"
     if undone is not None:
-        first = f"{reached}; all of it was rolled back by ledger line {undone}, and the versions from before are in force."
+        first = f"{reached}; all of it was rolled back by ledger line {undone}, and the versions from before came into force."
+        since = [m["name"] for m in affected if (m["later"] or 0) > undone]
+        if since:
+            first += f" Later lines have changed {_count(len(since))} since: this page does not tell what these hold."
     elif status["committed"] == len(affected):
         first = f"{reached}; each was edited and accepted by the gate."
     else:

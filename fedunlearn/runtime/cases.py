@@ -1,6 +1,6 @@
 """Requests as cases: what was asked, by when, and how far it is. All of it follows from the ledger."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import product
@@ -137,15 +137,14 @@ def check_cases(family: Family, plan: Plan) -> None:
         if plan.request.merges and not reached:
             raise InputError(f"{where}: no kept model was trained on it; there is nothing to forget, leave it out")
         if known and known.state in DONE and not known.left and reached and known.reached.issuperset(reached):
-            again = f"; to do it again, fedunlearn rollback {family.folder} first" if known.state == APPLIED else ""
+            again = "; to do it again, roll it back first (fedunlearn rollback)" if known.state == APPLIED else ""
             what = "leave it out" if plan.request.merges else f"no model that holds it has come since{again}"
             raise InputError(f"{where}: is {known.state} already (ledger line {known.lines[-1]}); {what}")
         if not plan.request.merges:
             continue
         if known and any(model in known.left and line.number in known.lines for model, line in waits.items()):
             raise InputError(
-                f"{where}: waits for a place to be online; run fedunlearn unlearn {family.folder} --resume first, or leave "
-                f"it out"
+                f"{where}: waits for a place to be online; resume it first (fedunlearn unlearn --resume), or leave it out"
             )
 
 
@@ -165,10 +164,11 @@ def models_of(line: Line) -> set[str]:
     return {one["name"] for one in line.body["record"]["facts"]["models"]}
 
 
-def _state(held: Sequence[tuple[Line, set[str]]], sealed: Collection[int]) -> tuple[str, set[str]]:
+def _state(held: Sequence[tuple[Line, set[str]]], sealed: Set[int]) -> tuple[str, set[str]]:
     """How far a case is whose ledger lines in force are these, each with the models that the case reaches; and who holds it.
 
-    A model that one of them changed holds it no more, whatever a later try with another method could not do to it.
+    A model that one of them changed holds it no more, whatever a later try with another method could not do to it. What is
+    sealed cannot be rolled back, by none of its lines.
     """
     left, done = set[str](), set[str]()
     for line, reached in held:
@@ -178,7 +178,8 @@ def _state(held: Sequence[tuple[Line, set[str]]], sealed: Collection[int]) -> tu
         left = (before | reached & {*body["pending"], *body["untouched"], *body.get("waiting", ())}) - done
     if not any(reached for _, reached in held):
         return NOTHING, set()
-    if any(line.number in sealed and reached & set(line.body["heads"]) for line, reached in held):
+    changed = [line.number for line, reached in held if reached & set(line.body["heads"])]
+    if changed and sealed >= set(changed):
         return SEALED, left
     if left:
         moved = any(reached & {*line.body["heads"], *line.body.get("waiting", ())} for line, reached in held)

@@ -100,7 +100,7 @@ def verify(ledger: Ledger, public: str | None = None) -> list[str]:
 
     found = []
     for line in ledger.lines:
-        where = f"{ledger.path}, line {line.number + 1}"
+        where = f"{ledger.path}: ledger line {line.number}"
         if public is not None and line.key != public:
             told = f"signed with key {line.key[:16]}" if line.key else "not signed"
             found.append(f"{where}: {told}, expected key {public[:16]}")

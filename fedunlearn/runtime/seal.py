@@ -27,7 +27,7 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
 
     Args:
         family: the family.
-        request: its id; None for all that are in force.
+        request: its id, or another name that it has had; None for all that are in force.
 
     Raises:
         InputError: there is none of that id in force, it is sealed already, or some of its models wait for a place.
@@ -37,9 +37,12 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
     in_force = [x for x in ledger.lines if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
     open_ = [x for x in in_force if x.number not in sealed]
     if request is not None:
-        mine = [x for x in in_force if request in (x.body["request"], *changed_by(x))]
+        every = [case.names for case in cases(family)]
+        names = {n for of in every if request in of for n in of} or {request}
+        mine = [x for x in in_force if not names.isdisjoint((x.body["request"], *changed_by(x)))]
         if not mine:
-            raise unknown("request in force", request, changed_by(*in_force), where=str(family.folder))
+            known = {n for of in every if not of.keys().isdisjoint(changed_by(*in_force)) for n in of}
+            raise unknown("request in force", request, known, where=str(family.folder))
         open_ = [x for x in open_ if x.number <= mine[-1].number]
     if not open_:
         told = f"request {request} is" if request else "every request in force is"
@@ -50,7 +53,7 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
     if waits:
         raise InputError(
             f"{family.folder}: {', '.join(waits)} still wait for a place to be online, which needs the old versions; "
-            f"run fedunlearn unlearn {family.folder} --resume first"
+            f"resume it first (fedunlearn unlearn --resume)"
         )
     return tuple(open_)
 

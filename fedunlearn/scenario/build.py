@@ -102,7 +102,7 @@ def refuse_own(scenario: Scenario) -> None:
     if scenario.own:
         raise InputError(
             f"{scenario.name}: its data says `sites: own`, so its sites are elsewhere and this process cannot open their rows; "
-            f"name the folder of their site.yaml files (--sites-in), or use `--backend flower`, which asks them"
+            f"name the folder of their site.yaml files (--sites-in), or ask them: `--backend flower --federation NAME`"
         )
 
 

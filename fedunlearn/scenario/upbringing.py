@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Lineage, Model
 from fedunlearn.nets import head_of
 from fedunlearn.runtime import Family, alone
@@ -93,12 +93,26 @@ def bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pro
         progress: told, in words, what is being done.
 
     Raises:
-        InputError: a model cannot be trained; nothing is written then.
+        InputError: a model cannot be trained, or a request names what is not there; nothing is written then.
         TrainingError: a client, a rank or a site failed, or a strategy gave nothing; the family is as it was.
     """
     teacher.syllabus.check(order, teacher.surveys)
+    _check_requests(teacher, brood)
     with alone(teacher.family):
         _bring_up(teacher, order, brood, progress)
+
+
+def _check_requests(teacher: Teacher, brood: Brood) -> None:
+    """Refuse requests of the scenario that could only ever be refused."""
+    scenario, here = teacher.syllabus.scenario, (of.classes.values() for of in teacher.surveys.values())
+    classes = {c for several in here for of in several for c in of} | {c for m in brood.models for s in m.data for c in s.rows}
+    for name, asked in scenario.requests.items():
+        for c in asked.classes:
+            if c not in classes:
+                raise unknown("class", c, classes, where=f"requests.{name}")
+        for site in asked.sites:
+            if site not in scenario.sites:
+                raise unknown("site", site, scenario.sites, where=f"requests.{name}")
 
 
 def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress) -> None:

@@ -75,6 +75,8 @@ def test_sources_are_reachability(lineage: Lineage, request: Request) -> None:
         assert plan.sources[name] == tuple(r for r in plan.roots if nx.has_path(lineage.graph, r, name))
     for heir in plan.heirs:
         assert heir.sources == plan.sources[heir.name]
+        brought = {c for root in heir.sources for c in brought_by(lineage, root, request)}
+        assert heir.classes == tuple(c for c in request.classes if c in brought)
 
 
 @given(lineages(), requests())

@@ -85,6 +85,7 @@ FETCHED = st.builds(Fetched, NAMED, HEADS, TEXT)
 EVIDENCE = st.builds(Evidence, NAMED, WHOLE, TEXT, st.none() | st.floats(0, 1e300))
 LOTS = st.lists(st.builds(Lot, TEXT, TEXT, SELECTIONS), max_size=2).map(tuple)
 SHARDS = st.lists(st.tuples(TEXT, NAMES), max_size=2).map(tuple)
+PARTS = st.lists(st.tuples(TEXT, NAMES, NAMES), max_size=2).map(tuple)
 STRENGTHS = st.dictionaries(TEXT, NUMBER, max_size=2)
 SETTINGS = st.dictionaries(TEXT, PLAIN, max_size=3)
 MAYBE = st.none() | NUMBER
@@ -99,6 +100,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Measure: st.builds(
         Measure,
         *(TEXT, TEXT, TEXT, TEXT, TEXT, st.none() | SELECTIONS, NAMES, st.none() | FETCHED, TEXT, NAMES, TEXT, SETTINGS, WHOLE),
+        *(TEXT, NAMES),
     ),
     Measured: st.builds(Measured, TEXT, importances(), WHOLE, MAYBE),
     Deposit: st.builds(Deposit, TEXT, TEXT, TEXT, TEXT, st.none() | FETCHED),
@@ -107,7 +109,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Scored: st.builds(Scored, TEXT, HEADS, SHAPES, SCORES, SCORES, WHOLE),
     Apply: st.builds(
         Apply,
-        *(TEXT, TEXT, TEXT, SETTINGS, st.lists(EVIDENCE, max_size=2).map(tuple), st.none() | EVIDENCE, SHARDS, QUESTIONS),
+        *(TEXT, TEXT, TEXT, SETTINGS, st.lists(EVIDENCE, max_size=2).map(tuple), st.none() | EVIDENCE, PARTS, QUESTIONS),
         *(SCORES, MAYBE, st.tuples(NUMBER, NUMBER), LOTS, LOTS),
     ),
     Applied: st.builds(Applied, TEXT, TEXT, STRENGTHS, TEXT, CURVES, SCORES, st.none() | SCORES, WHOLE, WHOLE),
