@@ -60,23 +60,17 @@ def say_record(record: Record) -> None:
 
 def _hint(record: Record) -> str:
     """Which method may do what this one did not."""
-    models, method = record.facts["models"], record.facts["method"]
-    if any(o["text"].startswith("not tested: no row") for o in record.facts["objections"]):
+    models, method, texts = record.facts["models"], record.facts["method"], [o["text"] for o in record.facts["objections"]]
+    if any(text.startswith("not tested: no row") for text in texts):
         return "; `--score-at-roots` has sites that hold the data score it, `--accept-untested REASON` does without"
-    if all(o["text"].startswith("not tested: there is no retrained model") for o in record.facts["objections"]):
+    if all(text.startswith("not tested: there is no retrained model") for text in texts):
         return "; without `--no-reference` there is one to compare with, `--accept-untested REASON` does without"
-    if method != "steer" and any(m["name"] in _judged(record) for m in models):
+    scored = any(not text.startswith("not tested") for text in texts)
+    if method != "steer" and scored and any(m["status"] == PENDING and m["forgotten_after"] is not None for m in models):
         return "; `--method steer` often forgets at less cost where another method does not"
     if any(m["status"] == UNTOUCHED and m["target"] == NOT_EXPRESSIBLE for m in models):
         return "; `--method fiun` (on all layers, as it does by itself) also edits models that have no output for the class"
     return ""
-
-
-def _judged(record: Record) -> set[str]:
-    """Models of which a score was objected to, and not only that there is none."""
-    told = record.facts["objections"]
-    held = {m["name"] for m in record.facts["models"] if m["status"] == PENDING and m["forgotten_after"] is not None}
-    return held & {o["model"] for o in told if not o["text"].startswith("not tested")}
 
 
 def _limits(body: Mapping[str, Any]) -> str:

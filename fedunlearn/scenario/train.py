@@ -11,6 +11,7 @@ from blake3 import blake3
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, ordered
 from fedunlearn.runtime import Family, InProcess, behind, excluded, settle
+from fedunlearn.runtime.settle import in_force
 from fedunlearn.scenario.build import check_samples
 from fedunlearn.scenario.files import of_family, parse
 from fedunlearn.scenario.schema import Imported, Scenario
@@ -169,7 +170,13 @@ def reference(
     if imported:
         raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
     check_samples(scenario, family.folder / "homes", request)
-    requests = tuple({r.what: r for r in (*excluded(family, before), request)}.values())  # asked twice, it is left out once
+    gone = excluded(family, before)
+    requests = tuple({r.what: r for r in (*gone, request)}.values())  # asked twice, it is left out once
+    for undone in (r for r in gone if r not in in_force(family, before)):
+        progress(
+            f"{undone.id} was rolled back, but sites may still not train on {undone.words()}: nor is what is compared with "
+            f"(to allow it: fedunlearn rollback --lift-exclusion)"
+        )
     asked = sorted(json.dumps([r.classes, r.samples, r.sites, r.since]) for r in requests)
     folder = family.folder / "reference" / blake3(as_yaml(scenario) + json.dumps(asked).encode()).hexdigest(16)
     kept = Family(folder)

@@ -69,6 +69,9 @@ def test_a_case_that_no_scenario_names_has_a_name_and_dates(run: Run, folder: Pa
     (one,) = (x for x in json.loads(run("show", folder, "--requests", "--json")[1])["requests"] if x["lines"])
     assert (one["id"], one["received"], one["due"], one["state"]) == ("erasure-7", "2001-01-03", "2001-01-31", "applied")
     assert run("report", folder, "--request", "erasure-7")[0] == 0
+    run("rollback", folder, "--lift-exclusion")
+    assert run("unlearn", folder, "--classes", "0", "--no-reference", "--case", "again")[0] == 0
+    assert "erasure-7 (also again)  applied: class 0" in " ".join(run("show", folder, "--requests")[1].split("\n"))
     for wrong, says in (
         (("leave", "--case", "x"), "leave: a named request stands alone; leave out .* --case"),
         (("--classes", "1", "--case", "leave"), "--case leave: is a request that the scenario names"),

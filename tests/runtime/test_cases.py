@@ -96,6 +96,32 @@ def test_a_later_try_does_not_take_back_what_an_earlier_one_did(family: Family, 
     assert again.state == first.state
 
 
+def test_a_case_is_sealed_when_none_of_its_lines_can_be_rolled_back(family: Family, folder: Path, backend: InProcess) -> None:
+    """What a second try did to those that the first had left is a version of its own, and a rollback window of its own."""
+    nothing_lost = Gate(forgotten_at_most=0.5, retained_drop_at_most=0.0)
+    unlearn(family, ASKED, "logit_mask", backend, nothing_lost, accept_untested="for the test")
+    first = the_one(folder)
+    assert "triage" in first.left
+    seal(Family.open(folder), backend)
+    assert the_one(folder).state == "sealed"
+    unlearn(Family.open(folder), ASKED, "fiun", backend, FREE)
+    assert the_one(folder).lines == (1, 3)
+    assert the_one(folder).state == "applied"
+    rollback(Family.open(folder), backend, lift_exclusion=True)
+    assert (the_one(folder).state, the_one(folder).left) == ("sealed", first.left)
+
+
+def test_a_case_can_be_sealed_by_every_name_that_it_has_had(family: Family, folder: Path, backend: InProcess) -> None:
+    unlearn(family, ASKED, "fiun", backend, FREE)
+    rollback(Family.open(folder), backend, lift_exclusion=True)
+    unlearn(Family.open(folder), Request(("3",), id="again"), "fiun", backend, FREE)
+    assert the_one(folder).request.id == ASKED.id
+    with pytest.raises(InputError, match=r"unknown request in force 'leave-4'; did you mean 'leave-3'\? known: again, leave-3"):
+        seal(Family.open(folder), backend, "leave-4")
+    assert seal(Family.open(folder), backend, ASKED.id).body["requests"] == ["again"]
+    assert the_one(folder).state == "sealed"
+
+
 def test_a_seal_says_what_it_erases_once_and_what_is_left_of_each_request(trained: Path, tmp_path: Path) -> None:
     """A model that the first request could not edit holds it still, whatever a later request did to that model."""
     family = Family.open(Path(shutil.copytree(trained, tmp_path / "family")))

@@ -31,6 +31,7 @@ from tests.scenario.small import changed
             changed("models.one.from", ["two"]),
             "here: lineage: models inherit in a cycle: (one -> two -> one|two -> one -> two)",
         ),
+        (changed("requests.leave", {"classes": "0"}), r"here: requests.leave.classes: '0': expected a list, such as \[0\]"),
         (changed("models.one.epochs", -1), "here: models.one.epochs: -1: Input should be greater than or equal to 1"),
         (changed("data.without", {"nroth": [0]}), "here: data.without: unknown site 'nroth'; did you mean 'north'"),
         (
@@ -72,6 +73,9 @@ def test_mistakes_are_said(plain: object, message: str) -> None:
         (changed("data.set", "digitts"), "unknown data set 'digitts'; did you mean 'digits'"),
         (changed("data.without", {"north": ["zero"]}), "data.without.north: unknown class 'zero'"),
         (changed("models.two.head", ["1", "eleven"]), "models.two.head: unknown class 'eleven'"),
+        (changed("net", {"name": "mlp", "hiden": 8}), "net mlp: unknown setting 'hiden'; did you mean 'hidden'"),
+        (changed("requests.leave", {"classes": ["10"]}), "requests.leave: unknown class '10'; did you mean '1'"),
+        (changed("requests.leave", {"classes": ["1"], "sites": ["nroth"]}), "requests.leave: unknown site 'nroth'; did you"),
     ],
 )
 def test_mistakes_that_show_when_training_starts_leave_nothing(
