@@ -38,6 +38,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.methods import make
 from fedunlearn.scenario import Scenario, find_topology, load
 from fedunlearn.scenario.files import parse
+from fedunlearn.scenario.upbringing import as_yaml
 
 FAMILIES = Path(__file__).parent / "families"
 sys.path.append(str(FAMILIES))  # its loaders, as for the topologies that lie there
@@ -247,7 +248,7 @@ def study(
     jobs = [job for job in jobs if not only or job[1].scenario.name in only.split(",")]
     if size == "test":
         jobs = [(seed, Subject(subject.scenario, subject.requests[:1])) for seed, subject in jobs[:1]]
-    jobs = part.share(jobs, lambda job: (job[0], job[1].scenario.name, job[1].requests[0].id))
+    jobs = part.share(jobs, lambda job: (job[0], as_yaml(job[1].scenario)))
     reference = name not in WITHOUT_RETRAINED
     choices = [Choice(m, make(m)) for m in methods.split(",")] if methods else choices_of()
     for number, (seed, subject) in enumerate(jobs, 1):
