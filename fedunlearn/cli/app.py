@@ -77,6 +77,9 @@ app.command()(report)
 store.register(app)
 
 
+INTERRUPTED = 128 + 2  # what Typer exits with after Ctrl-C
+
+
 def main() -> None:
     """Entry point: run a command, turn our errors into one message and an exit status."""
     sys.path.insert(0, str(Path.cwd()))  # factories and methods of the user's own
@@ -85,9 +88,10 @@ def main() -> None:
     except FedUnlearnError as error:
         err.print(f"[bold red]error:[/bold red] {escape(str(error))}")
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        err.print("interrupted; what the ledger says holds, and running the command again goes on from there")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            err.print("interrupted: nothing holds but what the ledger says (fedunlearn show); run the command again to go on")
+        raise
     except OSError as error:  # a full disk, a folder that may not be written, a file where a folder should be
         err.print(f"[bold red]error:[/bold red] {escape(f'{error.filename}: {error.strerror}')}")
         sys.exit(InputError.exit_status)

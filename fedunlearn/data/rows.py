@@ -95,7 +95,7 @@ class Rows:
         return Rows(here.x, output[here.y], here.keys, tuple(head))
 
 
-def known(rows: Rows, others: Sequence[Rows]) -> int:
+def twins(rows: Rows, others: Sequence[Rows]) -> int:
     """How many rows have the inputs of one of the others, bit for bit."""
     alike = [o.x for o in others if o.x.shape[1:] == rows.x.shape[1:] and o.x.dtype == rows.x.dtype]
     if not alike or not len(rows):

@@ -172,14 +172,7 @@ class Worker:
             rest = tuple(c for c in every.counts() if c not in task.masked) or tuple(every.counts())
             without = rows.keys if method.retained and not task.masked and len(rows) < len(every) else ()
             ask = Measure.of(
-                method.own,
-                self.place,
-                task.version,
-                task.shard,
-                method.layers,
-                Selection(rest),
-                sent=task.sent,
-                left_out=without,
+                method.own, self.place, task.version, task.shard, method.layers, Selection(rest), (), task.sent, without
             )
             own = _evidence(self._measure(ask).importance, method.own.statistic)
         about = ", ".join(rows.counts()) if task.masked else ""

@@ -20,7 +20,7 @@ from fedunlearn.data import (
     open_site,
     shard,
 )
-from fedunlearn.data.rows import joined, known
+from fedunlearn.data.rows import joined, twins
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.nets import build
@@ -118,9 +118,9 @@ def shared_test(spec: Opening, beside: str, trained: Sequence[Rows] = ()) -> dic
         InputError: there is none, it cannot be opened, or most of it is trained on.
     """
     rows = open_rows(spec.test or "", "test", beside=beside, options=spec.test_options)
-    if 2 * (twins := known(rows, trained)) > len(rows):
+    if 2 * (again := twins(rows, trained)) > len(rows):
         raise InputError(
-            f"data.test: {spec.test!r}: {twins} of its {len(rows)} rows are among those that are trained on; name another set, "
+            f"data.test: {spec.test!r}: {again} of its {len(rows)} rows are among those that are trained on; name another set, "
             f"or leave `test` out, and rows of the set are held out"
         )
     _, calibration, test = held_out(rows, 0.4, 0.6, spec.seed)

@@ -255,3 +255,13 @@ def test_the_python_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyP
     names: dict[str, Any] = {}
     exec(code.replace("runs/hospitals", str(folder)), names)
     assert names["record"].accepted
+
+
+def test_an_interrupted_command_says_what_holds(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedunlearn.cli.app.load", stopped)
+    status, _, said = run("train", "hospitals", "--out", tmp_path / "family")
+    assert status == 130
+    assert "nothing holds but what the ledger says" in " ".join(said.split())
