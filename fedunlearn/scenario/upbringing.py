@@ -106,6 +106,7 @@ def _check_requests(teacher: Teacher, brood: Brood) -> None:
     """Refuse requests of the scenario that could only ever be refused."""
     scenario, here = teacher.syllabus.scenario, (of.classes.values() for of in teacher.surveys.values())
     classes = {c for several in here for of in several for c in of} | {c for m in brood.models for s in m.data for c in s.rows}
+    classes |= {c for m in scenario.models.values() for c in m.head}
     for name, asked in scenario.requests.items():
         for c in asked.classes:
             if c not in classes:
