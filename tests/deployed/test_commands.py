@@ -66,7 +66,7 @@ def test_an_edit_is_evaluated_at_the_sites_and_reported_at_home(run: Run, submit
     status, _, err = run("report", folder, *how)
     assert (status, "--backend flower: goes with --tier" in " ".join(err.split())) == (2, True)
     status, _, err = run("report", folder, "--tier", "full")
-    assert (status, "or use `--backend flower`, which asks them" in " ".join(err.split())) == (2, True)
+    assert (status, "or ask them: `--backend flower --federation NAME`" in " ".join(err.split())) == (2, True)
     status, _, err = run(*ask[:-1], "--request", "leave")
     assert (status, "--request: unknown request 'leave'" in " ".join(err.split())) == (1, True)
 

@@ -59,7 +59,7 @@ def test_whatever_a_line_says_cannot_be_changed(what: str, key: str, tmp_path: P
     two = two.replace(f'"{what}":"{said}"'.encode(), f'"{what}":"{said[:-1]}{chr(ord(said[-1]) ^ 1)}"'.encode())
     path.write_bytes(b"\n".join([one, two, three, b""]))
     if what == "signature":
-        assert re.search("line 2: its signature is not of this line", verify(Ledger(path))[0])
+        assert re.search("ledger line 1: its signature is not of this line", verify(Ledger(path))[0])
     else:
         with pytest.raises(StoreError, match="line 2: its content does not hash to what it says"):
             Ledger(path)
