@@ -170,9 +170,9 @@ def reference(
     if imported:
         raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
     check_samples(scenario, family.folder / "homes", request)
-    gone = excluded(family, before)
+    gone, standing = excluded(family, before), in_force(family, before)
     requests = tuple({r.what: r for r in (*gone, request)}.values())  # asked twice, it is left out once
-    for undone in (r for r in gone if r not in in_force(family, before)):
+    for undone in (r for r in gone if r not in standing):
         progress(
             f"{undone.id} was rolled back, but sites may still not train on {undone.words()}: nor is what is compared with "
             f"(to allow it: fedunlearn rollback --lift-exclusion)"

@@ -66,12 +66,18 @@ def test_results_of_another_version_are_not_used_and_said_to_be_so(chain: tuple[
     assert "the full tier was run on another version (ffffffffffff)" in "".join(read.text)
 
 
-def test_low_risk_takes_a_deep_test_beside_a_retrained_model(chain: tuple[Family, Line]) -> None:
-    family, line = chain
-    row = line.body["record"]["facts"]["models"][0]
+def clean(row: dict[str, Any]) -> dict[str, Any]:
+    """A full tier that found nothing of what was to be forgotten."""
     found = result(row["version_before"], row["version_after"])
     found["metrics"]["probe"]["after"]["above_retrained"] = {"value": 0.0, "low": -0.1, "high": 0.1, "n": 50}
     found["metrics"]["relearn_shots"]["after"]["steps"] = "never reached in 200 steps"
+    return found
+
+
+def test_low_risk_takes_a_deep_test_beside_a_retrained_model(chain: tuple[Family, Line]) -> None:
+    family, line = chain
+    row = line.body["record"]["facts"]["models"][0]
+    found = clean(row)
 
     def risk(nets: list[str], **changed: Any) -> str:
         plain, _ = told(family, line, {row["name"]: {"full": {**found, "nets": nets, **changed}}})
@@ -86,16 +92,14 @@ def test_what_was_committed_untested_is_in_doubt_whatever_deeper_tests_found(cha
     """Also where it is a class of several, some of the rows, or a limit on a metric: the record names it."""
     family, line = chain
     row = line.body["record"]["facts"]["models"][0]
-    found = result(row["version_before"], row["version_after"])
-    found["metrics"]["probe"]["after"]["above_retrained"] = {"value": 0.0, "low": -0.1, "high": 0.1, "n": 50}
-    found["metrics"]["relearn_shots"]["after"]["steps"] = "never reached in 200 steps"
+    found = clean(row)
     evaluations = {row["name"]: {"full": {**found, "nets": ["before", "after", "retrained"]}}}
 
     def root() -> dict[str, Any]:
         return next(m for m in told(family, line, evaluations)[0]["models"] if m["name"] == row["name"])
 
     row["untested"] = ["not tested: no row of class b can be scored at its home"]
-    assert root()["risk"] == "low"  # nobody accepted it: it was held back, and this line is a later one
+    assert root()["risk"] == "low"  # nothing was accepted: what is committed was tested
     line.body["record"]["facts"]["accepted_untested"] = "no row of b anywhere"
     assert root()["risk"] == "doubtful"
     assert any("Not tested: no row of class b can be scored at its home." in text for text in root()["findings"])

@@ -144,7 +144,8 @@ def test_what_waits_for_a_place_is_finished_for_every_case(
     unlearn(family, ALL, LAST, Offline(held, {"east"}), quorum=0, accept_untested=ANYTHING)
     assert {x.state for x in cases(Family.open(folder))} == {"pending"}
     assert all("eastern" in x.left for x in cases(Family.open(folder)))
-    with pytest.raises(InputError, match=r"leave-3 \(class 3\): waits for a place .* resume it .*, or leave it out"):
+    says = r"leave-3 \(class 3\): waits for a place .*; resume it first \(fedunlearn unlearn --resume\), or leave it out"
+    with pytest.raises(InputError, match=says):
         unlearn(Family.open(folder), Request(merges=(Request(("5",)), LEAVING[1])), LAST, InProcess(held))
     record = resume(Family.open(folder), InProcess(held))
     assert Request.from_json(record.facts["request"]) == ALL
