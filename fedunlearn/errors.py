@@ -1,7 +1,7 @@
 """The kinds of error a user can meet. Each message says the thing, its value, what was expected and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class FedUnlearnError(Exception):
@@ -54,3 +54,14 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> I
     shown = ", ".join(menu[:20]) + (f", ... ({len(menu)} in all)" if len(menu) > 20 else "")
     place = f"{where}: " if where else ""
     return InputError(f"{place}unknown {kind} {str(name)!r}; {hint}known: {shown or 'none'}")
+
+
+def check_names(kind: str, names: Iterable[str], known: Collection[str], where: str = "") -> None:
+    """Refuse names that are not in a menu; arguments are those of `unknown`.
+
+    Raises:
+        InputError: the first that is not.
+    """
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known, where)

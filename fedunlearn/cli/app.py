@@ -38,7 +38,7 @@ from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.report import report
 from fedunlearn.cli.say import say_family, say_plan, say_record
 from fedunlearn.cli.state import cost, state
-from fedunlearn.errors import FedUnlearnError, InputError, unknown
+from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
 from fedunlearn.methods import make
 from fedunlearn.runtime import Family, check_cases, erase_sealed, pending, settle
@@ -362,7 +362,7 @@ def export(
         raise InputError(f"{file}: exists already; choose another name, or --force")
     if family.ledger.sealed and name not in held.versions():
         raise InputError(f"{model} {name[:12]}: erased; versions from before a seal are gone for good (see fedunlearn log)")
-    if (folder / "deployed.json").exists() and name not in held.versions():
+    if family.elsewhere and name not in held.versions():
         raise InputError(f"{model}: {folder} has no weights of a deployed family; its home {node.home} has them: export there")
     found = held.read(name)
     meta = {"fedunlearn_model": model, "fedunlearn_version": name, "classes": ",".join(found.head.classes)}
@@ -438,9 +438,7 @@ def demo(
     folder = folder or _fresh(Path("runs") / "demo")
     asked = _request(scenario, classes)
     known = next(iter(open_site_data(scenario, folder / "homes").values())).shards["main"].classes
-    for name in asked.classes:
-        if name not in known:
-            raise unknown("class", name, known)
+    check_names("class", asked.classes, known)
     with progress() as say:
         family = run_train(scenario, folder, progress=say)
     if not as_json:
@@ -473,6 +471,8 @@ def _open(folder: Path) -> Family:
 def _program() -> str:
     """What to type to run this program again."""
     here = Path(sys.argv[0])
+    if here.name == "__main__.py":
+        return "python -m fedunlearn"
     if shutil.which(here.name) or not here.exists():
         return here.name
     return str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here)

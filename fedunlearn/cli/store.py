@@ -15,6 +15,7 @@ from fedunlearn.cli.state import standing
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.runtime import Family, changed_by, collect, cut, fsck, owed, sealable, verify
 from fedunlearn.runtime import seal as run_seal
+from fedunlearn.runtime.family import LEDGER
 from fedunlearn.scenario import backend_of, of_family
 from fedunlearn.store import Checked, Ledger
 from fedunlearn.store.signing import read_public
@@ -134,7 +135,7 @@ def log(
     """All lines of the ledger: who did what, when, why, with which code. Exit status 1 if anything was changed."""
     ledger, wrong = None, []
     try:
-        ledger = Ledger(folder / "ledger.jsonl")
+        ledger = Ledger(folder / LEDGER)
         if not ledger.lines:
             _ = Family.open(folder)
         if verify_ or expect or key:
@@ -190,7 +191,7 @@ def _about(body: Any) -> str:
 def _here(folder: Path) -> list[str]:
     """Places whose stores are in the folder: none in a copy of a family that lives elsewhere, and no sites of their own."""
     family = Family(folder)
-    if (folder / "deployed.json").exists():
+    if family.elsewhere:
         return []
     scenario = of_family(Family.open(folder))
     return [p for p in family.places if not (scenario.own and p in scenario.sites)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.errors import InputError, check_names, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.methods import METHODS, Method, make
 from fedunlearn.methods.menu import menu_name, settings_of
@@ -141,6 +141,4 @@ def check_classes(subject: Subject, known: Sequence[str]) -> None:
         InputError: says the nearest right name.
     """
     for request in subject.requests:
-        for c in request.classes:
-            if c not in known:
-                raise unknown("class", c, known, where=f"{subject.scenario.name}: request {request.id}")
+        check_names("class", request.classes, known, f"{subject.scenario.name}: request {request.id}")

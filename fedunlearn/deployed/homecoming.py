@@ -13,12 +13,10 @@ from fedunlearn.data import MIRROR
 from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.family import ERASED, NEXT, NOTE, TOPOLOGY
+from fedunlearn.runtime.family import ERASED, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY
 from fedunlearn.store import write_atomically
 
-POINTER = "deployed.json"
-PLAIN = (TOPOLOGY, "lineage.json")
-LEDGER = "ledger.jsonl"
+PLAIN = (TOPOLOGY, LINEAGE)
 
 
 def plain_files(family: Family) -> dict[str, str]:
@@ -26,7 +24,7 @@ def plain_files(family: Family) -> dict[str, str]:
     homes = family.folder / "homes"
     mirrors = [f"homes/{p}/{MIRROR}" for p in family.places if (homes / p / MIRROR).is_file()]
     noted = [name for name in (NOTE, ERASED) if (family.folder / name).is_file()]
-    plain = {name: (family.folder / name).read_text() for name in ("lineage.json", LEDGER, *noted, *mirrors)}
+    plain = {name: (family.folder / name).read_text() for name in (LINEAGE, LEDGER, *noted, *mirrors)}
     return {TOPOLOGY: family.topology.read_text(), **plain}
 
 

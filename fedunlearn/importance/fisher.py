@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fedunlearn.errors import ShapeError, unknown
+from fedunlearn.errors import ShapeError, check_names, unknown
 from fedunlearn.importance.batch_squares import batch_squares
 from fedunlearn.importance.engine import COARSE, ROUNDING, Sums, frozen, independent, sums_of
 from fedunlearn.importance.folds import FOLDS, Fold
@@ -71,9 +71,7 @@ def measure(
     """
     if statistic not in STATISTICS:
         raise unknown("statistic", statistic, STATISTICS)
-    for name in masked:
-        if name not in head.classes:
-            raise unknown("class", name, head.classes, where="masked")
+    check_names("class", masked, head.classes, "masked")
     chosen = loss_of(loss, tuple(head.classes.index(c) for c in masked), seed)
     names = [n for n, _ in net.named_parameters()]
     if layers == "last" and head.names[0] not in names:

@@ -8,7 +8,7 @@ from datetime import date
 from functools import cached_property
 from typing import Any, Self
 
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage.graph import Lineage
 from fedunlearn.lineage.model import Shard
 
@@ -114,18 +114,11 @@ class Request:
             InputError: says the nearest right name.
         """
         where = f"request {self.id}"
-        for c in self.classes:
-            if c not in lineage.classes:
-                raise unknown("class", c, lineage.classes, where=where)
-        for s in self.sites:
-            if s not in lineage.sites:
-                raise unknown("site", s, lineage.sites, where=where)
+        check_names("class", self.classes, lineage.classes, where)
+        check_names("site", self.sites, lineage.sites, where)
         shards = {s.key for m in lineage.models for s in m.data} if self.samples else set()
-        for key in self.shards:
-            if key.split("/")[0] not in lineage.sites:
-                raise unknown("site", key.split("/")[0], lineage.sites, where=where)
-            if key not in shards:
-                raise unknown("shard", key, shards, where=where)
+        check_names("site", (key.split("/")[0] for key in self.shards), lineage.sites, where)
+        check_names("shard", self.shards, shards, where)
         if self.since is not None and not lineage[self.since].kept:
             raise InputError(f"{where}: since {self.since!r} is a model on the way to another; name a kept model")
 

@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from fedunlearn.dotted import resolve
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.errors import InputError, check_names, unknown
 from fedunlearn.methods.activation_mask import ActivationMask
 from fedunlearn.methods.base import Method
 from fedunlearn.methods.baselines import Distil, FineTune, FisherNoise, GradientAscent, RandomMask
@@ -57,9 +57,7 @@ def make(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     else:
         raise unknown("method", name, METHODS)
     known = [f.name for f in fields(kind)] if is_dataclass(kind) else []
-    for key in settings or {}:
-        if key not in known:
-            raise unknown("setting", key, known, where=f"method {name}")
+    check_names("setting", settings or {}, known, f"method {name}")
     hints = get_type_hints(kind) if known else {}
     try:
         method: Method = kind(**{k: _value(v, hints[k]) for k, v in (settings or {}).items()})

@@ -16,6 +16,9 @@ from fedunlearn.plain import digest, loads, shaped
 from fedunlearn.runtime.told import checked
 from fedunlearn.store import Ledger, Store, write_atomically
 
+LEDGER = "ledger.jsonl"
+LINEAGE = "lineage.json"
+POINTER = "deployed.json"  # of a copy: in which Flower federation the family lives
 NOTE = "acknowledged.json"  # which ledger line each place has acknowledged
 TOPOLOGY = "scenario.yaml"
 NEXT = "scenario.next.yaml"  # of an extension, until its ledger line is written
@@ -53,7 +56,7 @@ class Family:
         """
         family = cls(Path(folder))
         if not family.ledger.lines:
-            inside = sorted(p.parent.name for p in family.folder.glob("*/ledger.jsonl"))
+            inside = sorted(p.parent.name for p in family.folder.glob(f"*/{LEDGER}"))
             if inside:
                 raise InputError(
                     f"{folder}: holds families, {', '.join(inside[:5])}; name one, for example {folder}/{inside[0]}"
@@ -64,10 +67,15 @@ class Family:
         _ = family.lineage
         return family
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the folder is a copy without weights of a family that lives in a Flower federation."""
+        return (self.folder / POINTER).exists()
+
     @cached_property
     def ledger(self) -> Ledger:
         """What was done."""
-        return checked(Ledger(self.folder / "ledger.jsonl"))
+        return checked(Ledger(self.folder / LEDGER))
 
     @cached_property
     def lineage(self) -> Lineage:
@@ -76,7 +84,7 @@ class Family:
         Raises:
             StoreError: the file is missing or damaged.
         """
-        path = self.folder / "lineage.json"
+        path = self.folder / LINEAGE
         try:
             plain = shaped(loads(path.read_bytes()), _Named)
             counts = [x.body["models"] for x in self.ledger.lines if "models" in x.body]
@@ -150,7 +158,7 @@ class Family:
 
     def write_lineage(self, lineage: Lineage) -> str:
         """Keep the lineage beside the ledger; its hash, for the ledger to say."""
-        write_atomically(self.folder / "lineage.json", json.dumps(lineage.to_json(), indent=1).encode())
+        write_atomically(self.folder / LINEAGE, json.dumps(lineage.to_json(), indent=1).encode())
         return hash_of(lineage)
 
     @property

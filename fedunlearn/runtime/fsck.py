@@ -9,7 +9,7 @@ from blake3 import blake3
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime.evaluations import FOLDER, read_evaluations
-from fedunlearn.runtime.family import ERASED, ID, NEXT, NOTE, TOPOLOGY, Family, hash_of
+from fedunlearn.runtime.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY, Family, hash_of
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.mirror import Mirror, path
 from fedunlearn.runtime.place import check_place
@@ -17,9 +17,8 @@ from fedunlearn.runtime.seal import references
 from fedunlearn.runtime.settle import cut, exclusions
 from fedunlearn.store import Checked, Ledger
 
-LEDGER = "ledger.jsonl"
 MADE = (FOLDER, "reports", "reference")  # beside the family, and can be made again
-KNOWN = (TOPOLOGY, NEXT, "lineage.json", LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, "deployed.json", "homes", *MADE)
+KNOWN = (TOPOLOGY, NEXT, LINEAGE, LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, POINTER, "homes", *MADE)
 
 
 def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
@@ -124,7 +123,7 @@ def _torn(ledger: Ledger, found: Checked) -> None:
 def _plain(family: Family, found: Checked) -> None:
     """Lineage, scenario and notes, against what the ledger says of them."""
     for what, file, hashed in (
-        ("lineage", family.folder / "lineage.json", hash_of(family.lineage)),
+        ("lineage", family.folder / LINEAGE, hash_of(family.lineage)),
         ("topology", family.topology, _hash(family.topology)),
         *([("family", named, named.read_text(errors="replace"))] if (named := family.folder / ID).exists() else []),
     ):

@@ -21,7 +21,7 @@ from fedunlearn.data import (
     shard,
 )
 from fedunlearn.data.rows import joined, twins
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.errors import InputError, check_names, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.nets import build
 from fedunlearn.scenario.schema import Data, Scenario, matching
@@ -159,9 +159,7 @@ def _lacks(classes: tuple[str, ...], spec: Data, site: str) -> list[str]:
     """Classes that a site does not get."""
     lacks, only = matching(spec.without, site) or (), matching(spec.only, site)
     for key, named in (("without", lacks), ("only", only or ())):
-        for c in named:
-            if c not in classes:
-                raise unknown("class", c, classes, where=f"data.{key}.{site}")
+        check_names("class", named, classes, f"data.{key}.{site}")
     return [c for c in classes if c in lacks or (only is not None and c not in only)]
 
 

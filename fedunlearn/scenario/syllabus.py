@@ -7,7 +7,7 @@ from torch import nn
 
 from fedunlearn.data import Selection
 from fedunlearn.data.folder import find
-from fedunlearn.errors import InputError, ShapeError, unknown
+from fedunlearn.errors import InputError, ShapeError, check_names
 from fedunlearn.lineage import Request, ordered
 from fedunlearn.nets import head_of, weights_of
 from fedunlearn.runtime.tasks import Surveyed
@@ -72,9 +72,7 @@ class Syllabus:
                 find(spec.file, self.scenario.folder, "checkpoint")
                 continue
             for key, given in (("head", head), ("classes", spec.classes)):
-                for c in given:
-                    if c not in known:
-                        raise unknown("class", c, known, where=f"models.{name}.{key}")
+                check_names("class", given, known, f"models.{name}.{key}")
             if len(set(head)) < len(head):
                 raise InputError(f"models.{name}: its head would name {next(c for c in head if head.count(c) > 1)!r} twice")
             if not self.without and not any(self.rows(name, surveys[site]) for site in spec.sites):

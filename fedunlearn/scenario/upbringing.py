@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage import Lineage, Model
 from fedunlearn.nets import head_of
 from fedunlearn.runtime import Family, alone
@@ -108,12 +108,8 @@ def _check_requests(teacher: Teacher, brood: Brood) -> None:
     classes = {c for several in here for of in several for c in of} | {c for m in brood.models for s in m.data for c in s.rows}
     classes |= {c for m in scenario.models.values() for c in m.head}
     for name, asked in scenario.requests.items():
-        for c in asked.classes:
-            if c not in classes:
-                raise unknown("class", c, classes, where=f"requests.{name}")
-        for site in asked.sites:
-            if site not in scenario.sites:
-                raise unknown("site", site, scenario.sites, where=f"requests.{name}")
+        check_names("class", asked.classes, classes, f"requests.{name}")
+        check_names("site", asked.sites, scenario.sites, f"requests.{name}")
 
 
 def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress) -> None:

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +267,9 @@ def test_an_interrupted_command_says_what_holds(run: Run, tmp_path: Path, monkey
     status, _, said = run("train", "hospitals", "--out", tmp_path / "family")
     assert status == 130
     assert "nothing holds but what the ledger says" in " ".join(said.split())
+
+
+def test_python_runs_the_package_itself(tmp_path: Path) -> None:
+    demo = [sys.executable, "-m", "fedunlearn", "demo", "--out", str(tmp_path / "demo")]
+    done = subprocess.run(demo, capture_output=True, text=True, timeout=300, check=True)
+    assert f"\n  python -m fedunlearn show {tmp_path / 'demo'}" in done.stdout
