@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from safetensors.torch import save
 
 from fedunlearn.cli import flower, site, store
 from fedunlearn.cli.compare import compare
 from fedunlearn.cli.console import err, out, print_json, progress
+from fedunlearn.cli.export import export as export_weights
 from fedunlearn.cli.options import (
     Address,
     AtRoots,
@@ -62,7 +62,6 @@ from fedunlearn.scenario import (
 from fedunlearn.scenario import extend as run_extend
 from fedunlearn.scenario import request_of as _request
 from fedunlearn.scenario import train as run_train
-from fedunlearn.store import write_atomically
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -356,21 +355,15 @@ def export(
         if len(fits) != 1:
             raise unknown(f"version of {model}", version, (v[:12] for v in given))
         name = fits[0]
-    if file.is_dir():
-        raise InputError(f"{file}: is a folder; name a file in it")
-    if file.exists() and not force:
-        raise InputError(f"{file}: exists already; choose another name, or --force")
-    if family.ledger.sealed and name not in held.versions():
-        raise InputError(f"{model} {name[:12]}: erased; versions from before a seal are gone for good (see fedunlearn log)")
-    if family.elsewhere and name not in held.versions():
-        raise InputError(f"{model}: {folder} has no weights of a deployed family; its home {node.home} has them: export there")
-    found = held.read(name)
-    meta = {"fedunlearn_model": model, "fedunlearn_version": name, "classes": ",".join(found.head.classes)}
-    write_atomically(file, save(found.weights, metadata=meta))
-    if as_json:
-        print_json({"model": model, "version": name, "file": str(file), "classes": list(found.head.classes)})
-    else:
-        out.print(f"{model} {name[:12]} -> {file}", markup=False)
+    if name not in held.versions():
+        if family.ledger.sealed and name != heads[model]:
+            raise InputError(f"{model} {name[:12]}: erased; versions from before a seal are gone for good (see fedunlearn log)")
+        if node.home not in store.here(folder):
+            raise InputError(
+                f"{model}: its weights are not in {folder} but at its home {node.home!r}; there: fedunlearn site export "
+                f"site.yaml {model} FILE, or for the coordinator's own this command with the family's folder there"
+            )
+    export_weights(held, model, name, file, force, as_json)
 
 
 @app.command("settle")

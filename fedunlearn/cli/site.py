@@ -6,28 +6,38 @@ from typing import Annotated
 import typer
 
 from fedunlearn.cli.console import out, print_json
+from fedunlearn.cli.export import export
 from fedunlearn.cli.options import Json
 from fedunlearn.cli.store import tell_checked
-from fedunlearn.runtime import check_site
+from fedunlearn.errors import InputError, unknown
+from fedunlearn.runtime import check_site, models_at
 from fedunlearn.scenario import Site, open_site
 
-app = typer.Typer(no_args_is_help=True, help="For the owner of a site: what waits for you, allowing it, checking the store.")
+app = typer.Typer(
+    no_args_is_help=True, help="For the owner of a site: what waits, allowing it, weights for serving, checking the store."
+)
 
 File = Annotated[Path, typer.Argument(help="the site's own file, site.yaml")]
 
 
 @app.command()
 def show(file: File, as_json: Json = False) -> None:
-    """What this site lets others ask for, and what waits for its owner."""
+    """What this site lets others ask for, what waits for its owner, and which models it keeps."""
     site = open_site(file)
+    kept = models_at(site.folder)
     if as_json:
-        print_json({"name": site.place, "policy": site.file.policy, "tasks": [vars(w) for w in site.consent.wishes()]})
+        models = [{"name": one.model, "version": one.version, "family": one.family} for one in kept]
+        tasks = [vars(w) for w in site.consent.wishes()]
+        print_json({"name": site.place, "policy": site.file.policy, "tasks": tasks, "models": models})
         return
     asks = "its owner allows each task" if site.file.policy == "ask" else "tasks are done without asking"
     out.print(f"{site.place}: {asks}; store {site.folder}", markup=False)
     for wish in site.consent.wishes():
         state = f"allowed {wish.approved}" if wish.approved else f"waits since {wish.asked}"
         out.print(f"  {wish.id}  {state}: {wish.what}", markup=False)
+    for one in kept:
+        of = f" of family {one.family[:12]}" if one.family else ""
+        out.print(f"  model {one.model!r}{of}: version {one.version[:12]}", markup=False)
 
 
 @app.command()
@@ -44,6 +54,27 @@ def approve(
         return
     for wish in allowed:
         out.print(f"allowed: {wish.id}: {wish.what}", markup=False)
+
+
+@app.command("export")
+def export_one(
+    file: File,
+    model: Annotated[str, typer.Argument(help="name of a model whose home this site is")],
+    to: Annotated[Path, typer.Argument(help="where to write: a safetensors file")],
+    family: Annotated[str, typer.Option(help="id of its family, or its beginning, where several have such a model")] = "",
+    force: Annotated[bool, typer.Option("--force", help="replace the file if it exists")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model's current weights for serving; plain safetensors and torch read them."""
+    site = open_site(file)
+    kept = models_at(site.folder)
+    fits = [one for one in kept if one.model == model and one.family.startswith(family)]
+    if not fits:
+        raise unknown("model", model, (one.model for one in kept if one.family.startswith(family)), where=str(site.folder))
+    if len(fits) > 1:
+        of = ", ".join(one.family[:12] for one in fits)
+        raise InputError(f"model {model!r} is kept of {len(fits)} families, {of}; name one with --family")
+    export(fits[0].store, model, fits[0].version, to, force, as_json)
 
 
 @app.command("fsck")

@@ -33,7 +33,7 @@ def check(folder: Folder, as_json: Json = False) -> None:
     """Check every hash and every reference of a family's folder. Changes nothing; exit status 1 on damage."""
     family = Family(folder)
     try:
-        places = _here(folder)
+        places = here(folder)
     except StoreError:  # fsck says what is wrong with that file
         places = []
     found = fsck(folder, places)
@@ -71,7 +71,7 @@ def gc(
 ) -> None:
     """Erase what nothing needs. Never what a rollback could bring back: `seal` ends that."""
     family = Family.open(folder)
-    found = {place: swept for place, swept in collect(family, _here(folder), dry=dry).items() if swept != type(swept)()}
+    found = {place: swept for place, swept in collect(family, here(folder), dry=dry).items() if swept != type(swept)()}
     size = sum(swept.bytes for swept in found.values())
     if as_json:
         print_json({"dry_run": dry, "bytes": size, "places": {p: vars(s) for p, s in found.items()}})
@@ -188,7 +188,7 @@ def _about(body: Any) -> str:
     return ", ".join(body.get("requests", ())) or str(body.get("request") or body.get("scenario") or "")
 
 
-def _here(folder: Path) -> list[str]:
+def here(folder: Path) -> list[str]:
     """Places whose stores are in the folder: none in a copy of a family that lives elsewhere, and no sites of their own."""
     family = Family(folder)
     if family.elsewhere:

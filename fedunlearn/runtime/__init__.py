@@ -17,6 +17,7 @@ from fedunlearn.runtime.fsck import verify as verify
 from fedunlearn.runtime.keeping import needed as needed
 from fedunlearn.runtime.keeping import pending as pending
 from fedunlearn.runtime.place import check_site as check_site
+from fedunlearn.runtime.place import models_at as models_at
 from fedunlearn.runtime.record import Record as Record
 from fedunlearn.runtime.reference import Reference as Reference
 from fedunlearn.runtime.resume import resume as resume

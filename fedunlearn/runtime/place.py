@@ -1,9 +1,11 @@
 """Checking all that a place keeps, with the family's ledger at hand or, by a site's owner, without. Reads only."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedunlearn.data import MIRROR
+from fedunlearn.errors import StoreError
 from fedunlearn.evaluation.shadows import read_shadow
 from fedunlearn.runtime.consent import Consent
 from fedunlearn.runtime.guard import KEY, key_of
@@ -39,6 +41,51 @@ def check_place(store: Store, needed: Mapping[str, str], besides: tuple[str, ...
     return found
 
 
+@dataclass(frozen=True)
+class Held:
+    """The current version of a model whose home is a site.
+
+    Args:
+        model: its name.
+        version: its version.
+        family: the id of its family; empty for one that does not share the store with others.
+        store: which holds it.
+    """
+
+    model: str
+    version: str
+    family: str
+    store: Store
+
+
+def models_at(folder: Path) -> list[Held]:
+    """What the ledgers of all families say is current at a site, as far as it was told.
+
+    Args:
+        folder: the store that its `site.yaml` names.
+
+    Raises:
+        StoreError: a mirror of a ledger is damaged.
+    """
+    found = []
+    for store in (s for s in _stores(folder) if path(s).exists()):
+        mirror = Mirror.of(store)
+        if mirror is None:
+            raise StoreError(_not_a_mirror(store))
+        family = "" if store.folder == folder else store.folder.name
+        found += [Held(model, version, family, store) for model, version in mirror.heads.items()]
+    return found
+
+
+def _stores(folder: Path) -> list[Store]:
+    """A site's store, and in it those of each family that shares it."""
+    return [Store(folder), *map(Store, sorted((folder / FAMILIES).glob("*")))]
+
+
+def _not_a_mirror(store: Store) -> str:
+    return f"{path(store)}: not a mirror of the ledger; it was changed or damaged: have the coordinator run fedunlearn settle"
+
+
 def check_site(folder: Path) -> Checked:
     """Read everything that a site keeps, of every family.
 
@@ -48,16 +95,12 @@ def check_site(folder: Path) -> Checked:
         folder: the store that its `site.yaml` names.
     """
     found = Checked()
-    families = sorted((folder / FAMILIES).glob("*"))
-    for store in map(Store, (folder, *families)):
+    for store in _stores(folder):
         mirror, needed = Mirror.of(store), dict[str, str]()
         if path(store).exists():
             found.files += 1
             if mirror is None:
-                found.damage.append(
-                    f"{path(store)}: not a mirror of the ledger; it was changed or damaged: have the coordinator run "
-                    f"fedunlearn settle"
-                )
+                found.damage.append(_not_a_mirror(store))
             else:
                 needed = {version: f"the current version of {model}" for model, version in mirror.heads.items()}
         checked = check_place(store, needed, besides=(FAMILIES, CONSENT) if store.folder == folder else ())

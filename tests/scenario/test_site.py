@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
-from fedunlearn.data import Selection
+from fedunlearn.data import MIRROR, Selection
 from fedunlearn.errors import InputError, SiteError, TrainingError
 from fedunlearn.evaluation import Scores
 from fedunlearn.lineage import Request
@@ -42,6 +43,7 @@ from fedunlearn.scenario import open_site, open_site_in, workers_here
 from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.site import SITES, Site
+from fedunlearn.store import Store
 from fedunlearn.tensors import Head
 from fedunlearn.training import Recipe
 from fedunlearn.training.flower import LocalGrid
@@ -282,6 +284,33 @@ def test_the_owner_sees_and_allows(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("site", "fsck", path, "--json")
     assert code == 1
     assert str(damaged) in json.loads(out)["damage"][0]
+
+
+def test_the_owner_exports_what_a_site_keeps(run: Run, tmp_path: Path) -> None:
+    scenario = elsewhere({n: MODELS[n] for n in ("shared", "eastern")})
+    families = [afar(scenario, tmp_path / name, InProcess(sites_at(tmp_path / "sites"))) for name in ("one", "two")]
+    path = tmp_path / "sites" / "east" / "site.yaml"
+    shown = json.loads(run("site", "show", path, "--json")[1])["models"]
+    expected = {(f.id, name, version) for f in families for name, version in f.heads.items() if f.lineage[name].home == "east"}
+    assert {(m["family"], m["name"], m["version"]) for m in shown} == expected
+    assert run("site", "show", path)[1].count("model 'eastern' of family ") == 2
+
+    to = tmp_path / "eastern.safetensors"
+    code, _, err = run("site", "export", path, "eastern", to)
+    assert (code, "kept of 2 families" in err, to.exists()) == (2, True, False)
+    assert run("site", "export", path, "eastern", to, "--family", families[0].id[:12])[0] == 0
+    store = Store(tmp_path / "sites" / "east" / "store" / "families" / families[0].id)
+    held, found = store.read(families[0].heads["eastern"]).weights, load_file(to)
+    assert set(found) == set(held)
+    assert all(torch.equal(found[n], held[n]) for n in held)
+    assert "exists already" in run("site", "export", path, "eastern", to, "--family", families[0].id)[2]
+    assert "unknown model 'estern'; did you mean 'eastern'?" in " ".join(run("site", "export", path, "estern", to)[2].split())
+    said = " ".join(run("export", tmp_path / "one", "eastern", to)[2].split())
+    assert "at its home 'east'; there: fedunlearn site export site.yaml eastern FILE" in said
+
+    mirror = store.folder / MIRROR
+    mirror.write_bytes(mirror.read_bytes().replace(b"0", b"1", 1))
+    assert f"{mirror}: not a mirror of the ledger" in "".join(run("site", "export", path, "eastern", to)[2].split("\n"))
 
 
 def test_a_damaged_wish_is_named(tmp_path: Path) -> None:
