@@ -41,6 +41,7 @@ from common import arguments, keep, origin
 from fedunlearn.data import Rows, Selection, SiteData
 from fedunlearn.methods import Steer
 from fedunlearn.methods.base import Evidence
+from fedunlearn.methods.calibration import NOTHING_LEFT
 from fedunlearn.methods.steer import MARGIN
 from fedunlearn.nets import build, head_of, weights_of
 from fedunlearn.runtime import InProcess, Worker
@@ -143,7 +144,7 @@ def star(folder: Path, net: str, heirs: int, places: Sequence[str]) -> Star:
         evidence = (Evidence(found.mean("sum"), found.count, FORGET[0], measured.enough),)
         edit = Apply(
             home.place, version, Steer.name, SETTINGS, evidence, None, ((*own, ()),), question, before.calibration,
-            aim=0.0, limits=(0.05, 0.05),
+            aim=NOTHING_LEFT, limits=(0.05, 0.05),
         )  # fmt: skip
         applies.append(edit)
     return Star(folder, net, tuple(places), tuple(scores), tuple(applies))

@@ -46,7 +46,7 @@ def discover(lineage: Lineage, request: Request) -> Plan:
         if not model.kept:
             continue
         at = where.evidence(bits[name], own_points.get(name, 0), stand_ins[name], model.net)
-        target, classes, wanted = aim(reached[name], left[name], model.head)
+        target, classes, wanted, absent = aim(reached[name], left[name], model.head)
         if request.classes:
             tested = bool(wanted) and wanted <= tests.get(model.home, nothing)
         else:  # scored on the forgotten rows themselves, which only their own sites hold: some or all of them its home
@@ -54,7 +54,7 @@ def discover(lineage: Lineage, request: Request) -> Plan:
         own = model.data if len(model.data) == 1 else lineage.own(name)
         holds = not holders.isdisjoint([s.site for s in own])
         of, told = sources[bits[name]], (at.points, at.borrowed, at.unmeasured)
-        heirs.append(Heir(name, model.home, target, classes, of, *told, own, holds, tested, at.foreign))
+        heirs.append(Heir(name, model.home, target, classes, of, *told, own, holds, tested, at.foreign, absent))
     points = tuple(where.points)
     rows = sum(sum(gone[p.shard].values()) if p.classes else len(p.keys) for p in points)
     sent = sum(8 * lineage.by_name[p.model].size for p in points)
@@ -103,20 +103,23 @@ def _breadth_first(lineage: Lineage, roots: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-Aim = tuple[str, tuple[str, ...], frozenset[str]]
+Aim = tuple[str, tuple[str, ...], frozenset[str], tuple[str, ...]]
 
 
 def _aims(lineage: Lineage, request: Request) -> Callable[[Bits, Bits, tuple[str, ...]], Aim]:
-    """An heir's target, what it is to forget, and which outputs that concerns: by what reached it, what is left, its head."""
+    """An heir's target, what it is to forget, which outputs that concerns, and which of them must be absent all the same.
+
+    By what reached the heir, what is left of it, and its head.
+    """
     asked = request.classes or lineage.classes
 
     @cache
     def aim(reached: Bits, left: Bits, head: tuple[str, ...]) -> Aim:
         classes = tuple(Subset(asked, reached))
         wanted = frozenset(classes).intersection(head)
-        absent = bool(request.classes) and wanted.isdisjoint(Subset(asked, left))
-        target = NOT_EXPRESSIBLE if not wanted else ABSENT if absent else AS_RETRAINED
-        return target, classes if request.classes else (), wanted
+        gone = tuple(c for c in classes if c in wanted - set(Subset(asked, left))) if request.classes else ()
+        target = NOT_EXPRESSIBLE if not wanted else ABSENT if len(gone) == len(wanted) else AS_RETRAINED
+        return target, classes if request.classes else (), wanted, gone if target == AS_RETRAINED else ()
 
     return aim
 

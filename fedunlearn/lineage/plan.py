@@ -50,6 +50,7 @@ class Heir(NamedTuple):
             and sites, those very rows.
         foreign: models among the points with another architecture: evidence of them flows only where names, shapes and classes
             agree.
+        absent: classes of which no source is left for it, where the target is "as_retrained" for the sake of others.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Heir(NamedTuple):
     holds_class: bool
     tested: bool
     foreign: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Plan:
                 "borrowed": list(h.borrowed),
                 "unmeasured": list(h.unmeasured),
                 "foreign": list(h.foreign),
+                "absent": list(h.absent),
                 "weighed_by": [s.key for s in h.own],
                 "holds_class": h.holds_class,
                 "tested": h.tested,

@@ -7,7 +7,7 @@ theta_i <- min(lam * F_i / M_i, 1) * theta_i. Its reference code squares gradien
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import inf, isclose, log
 from typing import Literal
 
 import torch
@@ -17,7 +17,8 @@ from fedunlearn.methods.base import Case, Evidence, Method, Strength, merged
 from fedunlearn.methods.calibration import beside
 from fedunlearn.tensors import Tensors
 
-LAMS = (1.0, 0.1)  # what "auto" tries for lam; 1 is the papers' value, 0.1 forgets where 1 cannot
+SHARES = (0.1, 0.0)  # what "auto" tries for lam / alpha, the most that selected weights keep of themselves; 0.1 is SSD's
+ALPHAS = 12  # of each share; a coarser search misses more than a second share finds
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class Dampening(Method, ABC):
     Args:
         alpha: threshold on evidence over own importance, 0 or more; "auto" chooses it for each heir by forward passes,
             "percentile" by ASSD's rule from the numbers of rows alone.
-        lam: how far selected weights are dampened, from 0 (to nothing) up; "auto" tries `LAMS`.
+        lam: how far selected weights are dampened, from 0 (to nothing) up; "auto" takes a share of alpha, of `SHARES` as many
+            as there are tries for. A constant leaves every weight as it is in a model so sure of what is to be forgotten that M
+            is far below F, whatever alpha selects.
         layers: "all", "last", or the name of a layer or parameter.
 
     Raises:
@@ -41,7 +44,7 @@ class Dampening(Method, ABC):
     def __post_init__(self) -> None:
         for what, words in (("alpha", ("auto", "percentile")), ("lam", ("auto",))):
             value = getattr(self, what)
-            if value not in words and not (isinstance(value, int | float) and 0 <= value < float("inf")):
+            if value not in words and not (isinstance(value, int | float) and 0 <= value < inf):
                 named = " or ".join(map(repr, words))
                 raise InputError(f"{self.name}: {what} is {value!r}, expected a number from 0 up, or {named}")
 
@@ -54,22 +57,32 @@ class Dampening(Method, ABC):
         return None if case.merged else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
 
     def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        """All pairs of alpha and lam to try; for each lam, from few weights selected to all."""
-        lams = LAMS if self.lam == "auto" else (float(self.lam),)
+        """All pairs of alpha and lam to try; for each lam, or share of alpha, from few weights selected to all."""
+        coarse = most * 2 // 3
+        shares = SHARES[: max(1, coarse // ALPHAS)] if self.lam == "auto" else ()
         if self.alpha == "auto":
-            alphas = thresholds(case.merged, case.own.means, max(2, most * 2 // (3 * len(lams))))
+            alphas = thresholds(case.merged, case.own.means, max(2, coarse // max(1, len(shares))))
         else:
             alphas = (percentile(case) if self.alpha == "percentile" else float(self.alpha),)
-        return [{"alpha": a, "lam": lam} for lam in lams for a in alphas]
+        if self.lam != "auto":
+            return [{"alpha": a, "lam": float(self.lam)} for a in alphas]
+        pairs = [{"alpha": a, "lam": share * a if a < inf else 0.0} for share in shares for a in alphas]
+        return [pair for i, pair in enumerate(pairs) if pair not in pairs[:i]]
 
     def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
-        """Alphas beside the best, with its lam."""
-        alphas = [s["alpha"] for s in tried if s["lam"] == best["lam"]]
-        return [{**best, "alpha": a} for a in beside(alphas, best["alpha"])]
+        """Alphas beside the best, with its lam, or its share of alpha."""
+        if self.lam != "auto":
+            return [{**best, "alpha": a} for a in beside([s["alpha"] for s in tried], best["alpha"])]
+        alike = [s["alpha"] for s in tried if isclose(_share(s), _share(best), abs_tol=1e-9)]
+        return [{"alpha": a, "lam": _share(best) * a} for a in beside(alike, best["alpha"])]
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
         """Dampen (SSD, equations 3 and 4)."""
         return dampen(weights, case.merged, case.own.means, strength["alpha"], strength["lam"])
+
+
+def _share(strength: Strength) -> float:
+    return strength["lam"] / strength["alpha"] if strength["alpha"] else 0.0
 
 
 def dampen(weights: Tensors, evidence: Tensors, own: Tensors, alpha: float, lam: float) -> dict[str, torch.Tensor]:
@@ -118,7 +131,7 @@ def percentile(case: Case) -> float:
     """
     ratio = _ratios(case.merged, case.own.means)
     if not len(ratio) or not case.own.rows:
-        return float("inf")  # there is nothing to select
+        return inf  # there is nothing to select
     share = log(1 + 100 * case.evidence[0].rows / case.own.rows)
     at = (len(ratio) - 1) * max(0.0, 1 - share / 100)
     return float(ratio.sort().values[round(at)])

@@ -76,7 +76,7 @@ def judge(row: Mapping[str, Any], evaluation: Mapping[str, Mapping[str, Any]], u
     if taken:
         return {"risk": "low", "findings": [f"Nothing found by {', '.join(map(title, taken))}."], "remembers": False}
     nobody = "No probe, relearning or membership attack beside a retrained model."
-    return {"risk": "unknown", "findings": [nobody], "remembers": False}
+    return {"risk": "unknown", "findings": [nobody, *map(_sentence, row.get("unresolved", ()))], "remembers": False}
 
 
 def _gaps(row: Mapping[str, Any], untested: bool) -> Iterator[str]:
@@ -92,7 +92,11 @@ def _gaps(row: Mapping[str, Any], untested: bool) -> Iterator[str]:
 
 
 def _sentences(texts: Sequence[str]) -> str:
-    return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
+    return " ".join(map(_sentence, texts))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def residue(evaluation: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.evaluation import Gate
-from fedunlearn.lineage import Lineage, Plan, Request, discover
+from fedunlearn.lineage import ABSENT, Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import menu_name, settings_of
 from fedunlearn.runtime.backend import Backend, traffic_since
@@ -239,21 +239,27 @@ def _judge(
         case = cases.get(heir.name)
         shared = {n for one in case.evidence for n in one.means} if case else set()
         missing = tuple(n for n in scored.shapes if n not in shared) if scored and case and weighs else ()
-        untested: list[str] = []
+        untested, unresolved = list[str](), list[str]()
         if heir.name in waiting:
             status, texts = WAITING, [waiting[heir.name]]
-        elif by is None:
+        elif by is None or done is None:
             status, texts = UNTOUCHED, [f"untouched: {misses[heir.name]}"]
         else:
-            wrong, untested = doing.gate.judge(heir.target, by.before, by.after, reference, evaluated.get(heir.name))
+            found_of = evaluated.get(heir.name)
+            wrong, untested = doing.gate.judge(heir.target, by.before, by.after, reference, found_of, heir.absent)
             untested += by.refused
             texts = wrong + ([] if doing.accept_untested else untested)
             status = PENDING if texts else COMMITTED
+            if done.version == done.base and (
+                texts or heir.target != ABSENT
+            ):  # of a class that is gone already, nothing is left
+                status, texts = UNTOUCHED, [f"untouched: the edit changes no weight ({done.rule})"]
+            else:
+                unresolved = doing.gate.unresolved(heir.target, by.before, reference)
         unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing(heir.name)))
         classes, of = bool(plan.request.classes), evaluated.get(heir.name, {})
-        rows.append(
-            row(heir, lineage[heir.name], scored, done, reference, missing, unmeasured, status, classes, of, by, untested)
-        )
+        given = scored, done, reference, missing, unmeasured, status, classes, of, by, untested, unresolved
+        rows.append(row(heir, lineage[heir.name], *given))
         objections += [{"model": heir.name, "text": text} for text in texts]
     return rows, objections
 

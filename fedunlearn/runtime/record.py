@@ -64,6 +64,7 @@ def row(
     evaluated: Mapping[str, Mapping[str, Any]],
     tested: Tested | None = None,
     untested: Sequence[str] = (),
+    unresolved: Sequence[str] = (),
 ) -> dict[str, Any]:
     """One heir, as the record keeps it. Scores are fractions of rows, None where not tested, or where the home is offline.
 
@@ -71,7 +72,7 @@ def row(
     rows themselves, which are "training" rows and mean something only beside the retrained model's value. `evaluation` is what
     was found of the candidate, by tier, without seconds and curves; empty where nobody could be asked. `scored_at` says where:
     by place, the forgotten classes scored there, and the place of the rest; None where there is no candidate. `untested` says
-    what was due and could not be tested, whether or not somebody accepted that.
+    what was due and could not be tested, whether or not somebody accepted that; `unresolved`, where its score tells nothing.
     """
     before = tested.before if tested else scored.test if scored else Scores(None, None, 0, 0)
     after = tested.after if tested else before
@@ -98,11 +99,12 @@ def row(
         "points": [f"{p.model} @ {p.shard}" for p in heir.points],
         "version_before": version,
         "version_after": applied.version if applied else version,
-        "strength": dict(applied.strength) if applied else None,
+        "strength": dict(applied.strength) if applied and applied.strength is not None else None,
         "rule": applied.rule if applied else None,
         "curve": [[dict(s), *rest] for s, *rest in applied.curve] if applied else [],
         "passes": applied.passes if applied else 0,
         "untested": list(untested),
+        "unresolved": list(unresolved),
         "not_shared": list(missing),
         "unmeasured": list(unmeasured),
         "evaluation": {tier: _without(of, ("seconds", "curve")) for tier, of in evaluated.items()},

@@ -16,6 +16,7 @@ from fedunlearn.importance import Importance, pool
 from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Model, Plan, Point
 from fedunlearn.methods import Case, Evidence, Method
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
+from fedunlearn.methods.calibration import NOTHING_LEFT
 from fedunlearn.methods.menu import menu_name, settings_of
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
@@ -282,10 +283,11 @@ def edit(
     """
     heirs, gone, tasks = [h for h in plan.heirs if h.name in cases], gone_from(family), []
     for heir in heirs:
-        aim = 0.0 if heir.target == ABSENT else None
+        aim = NOTHING_LEFT if heir.target == ABSENT else None
         if heir.target == AS_RETRAINED and heir.name in retrained:
-            aim = retrained[heir.name].calibration.forgotten
-        limit = gate.forgotten_at_most if heir.target == ABSENT else gate.distance_to_retrained_at_most
+            aim = retrained[heir.name].calibration
+        strict = heir.target == ABSENT or heir.absent
+        limit = gate.forgotten_at_most if strict else gate.distance_to_retrained_at_most
         scored, case = found.scored[heir.name], cases[heir.name]
         tasks.append(
             Apply(

@@ -211,7 +211,7 @@ class Apply(Addressed):
         own_shards: for that, shard names, the classes used of each, and the keys of rows to be left out.
         question: what scores are about.
         before: the heir's calibration scores, from `Scored`.
-        aim: the forgotten accuracy to come to; None where nobody can say.
+        aim: the calibration scores to come to; None where nobody can say.
         limits: the gate's, on the distance to the aim and on what is lost on the rest.
         forgotten: for a method that needs them at the heir's home, the rows to be forgotten, wherever they lie.
         retained: the same for the heir's own rows.
@@ -226,7 +226,7 @@ class Apply(Addressed):
     own_shards: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
     question: Question
     before: Scores
-    aim: float | None
+    aim: Scores | None
     limits: tuple[float, float]
     forgotten: tuple[Lot, ...] = ()
     retained: tuple[Lot, ...] = ()
@@ -239,7 +239,7 @@ class Applied:
     Args:
         base: the version that was edited.
         version: the candidate.
-        strength: what was applied.
+        strength: what was applied; None where none could be chosen, and the candidate is the version itself.
         rule: how it was chosen, in words.
         curve: (strength, forgotten, retained, size of the edit) on calibration rows for all that were tried.
         test: the candidate's scores on test rows.
@@ -250,7 +250,7 @@ class Applied:
 
     base: str
     version: str
-    strength: Strength
+    strength: Strength | None
     rule: str
     curve: tuple[tuple[Strength, float | None, float | None, float], ...]
     test: Scores

@@ -40,6 +40,7 @@ class _Row(TypedDict):
     rule: str | None
     passes: int
     untested: NotRequired[list[str]]
+    unresolved: NotRequired[list[str]]
     not_shared: list[str]
     unmeasured: list[str]
     evaluation: NotRequired[dict[str, dict[str, Any]]]

@@ -236,16 +236,14 @@ class Worker:
         forgotten, rest, named = self._asked(task.question, version.head, "calibration")
         trials = Trials(net, version.weights, version.head, (forgotten, rest), named, method.layers, self.device)
 
-        def tried(strength: Strength) -> tuple[float | None, float | None, float]:
+        def tried(strength: Strength) -> tuple[Scores, float]:
             edited = method.edit(version.weights, case, strength)
-            found = trials(edited)
-            return found.forgotten, found.retained, _distance(version.weights, edited)
+            return trials(edited), _distance(version.weights, edited)
 
-        before = (task.before.forgotten, task.before.retained)
         sent, most = method.sent(case), trials.most
         strengths = method.strengths(case, most - (sent is not None))
-        choice = calibrate(strengths, tried, before, task.aim, task.limits, sent=sent, finer=method.finer, most=most)
-        edited = method.edit(version.weights, case, choice.strength)
+        choice = calibrate(strengths, tried, task.before, task.aim, task.limits, sent=sent, finer=method.finer, most=most)
+        edited = version.weights if choice.strength is None else method.edit(version.weights, case, choice.strength)
         candidate = self.store.write(edited, version.head, version.net, version)
         plain = masked(version.weights, version.head, case.classes)
         forgotten, rest, named = self._asked(task.question, version.head, "test")

@@ -34,7 +34,7 @@ def applied(folder: Path, layers: str, held: dict[str, Rows], made: list[int]) -
     )
     settings, nothing = {"alpha": 1.0, "lam": 1.0, "layers": layers}, Scores(None, None, 0, 0)
     task = Apply(
-        "home", version, "fiun", settings, (evidence,), own, (), Question(("a",)), nothing, 0.0, (0.05, 0.05)
+        "home", version, "fiun", settings, (evidence,), own, (), Question(("a",)), nothing, nothing, (0.05, 0.05)
     )  # fmt: skip
     answer = worker.handle(task)
     assert isinstance(answer, Applied)

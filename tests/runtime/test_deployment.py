@@ -129,7 +129,9 @@ def test_a_flower_deployment_from_its_first_key_to_its_rollback(
     assert set(record["cost"]["traffic"]) == set(loopback.SITES)
     assert heads(typed(made, "show", "runs/digits")) == alone.after
     owned = str(made.of("north") / "site.yaml")
-    served = json.loads(made.call("north", ["fedunlearn", "site", "export", owned, "northern", "store/served", "--json"]))
+    served = json.loads(
+        made.call("north", ["fedunlearn", "site", "export", owned, "northern", str(made.of("north") / "served"), "--json"])
+    )
     assert served["version"] == alone.after["northern"]
 
     typed(made, "rollback", "runs/digits", "--lift-exclusion", *how)

@@ -167,7 +167,7 @@ ASKED = [
         (),
         Question(("0",)),
         Scores(None, None, 0, 0),
-        0.0,
+        Scores(0.0, None, 0, 0),
         (0.1, 0.1),
     ),
     Fetch("north", "v" * 64),
@@ -256,7 +256,9 @@ def test_a_training_of_rounds_is_taken_up_as_the_owner_allows_it(tmp_path: Path)
 
 def test_a_method_beyond_the_menu_is_allowed_by_the_file(tmp_path: Path) -> None:
     named = "tests.runtime.test_flower_backend:Mine"
-    task = Apply("north", "v", named, {}, (), None, (), Question(("0",)), Scores(None, None, 0, 0), 0.0, (0.1, 0.1))
+    task = Apply(
+        "north", "v", named, {}, (), None, (), Question(("0",)), Scores(None, None, 0, 0), Scores(0.0, None, 0, 0), (0.1, 0.1)
+    )
     told = [answer(open_site(write(tmp_path / n, methods=m)), task, ()) for n, m in (("a", []), ("b", [named]))]
     assert "is not allowed at north; it allows steer, " in str(getattr(told[0], "text", ""))
     assert ", and its owner can allow more there" in str(getattr(told[0], "text", ""))
