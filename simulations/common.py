@@ -57,18 +57,21 @@ def splits(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def arguments(what: str | None, sizes: Sequence[str] = ("test", "cpu"), parts: bool = False) -> argparse.Namespace:
-    """`--size test|cpu`, `--json`, and `--write` to keep the result under `results/`; `--part` where it can be split."""
+def arguments(
+    what: str | None, sizes: Sequence[str] = ("test", "cpu"), parts: bool = False, cells: bool = False
+) -> argparse.Namespace:
+    """`--size`, `--json`, and `--write` to keep the result under `results/`; `--seeds` and `--part` where it can be split."""
     parser = argparse.ArgumentParser(description=what)
     parser.add_argument("--size", choices=tuple(sizes), default="cpu", help="test: seconds; cpu: minutes; gpu: larger nets")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--write", action="store_true", help="keep the result under results/")
     if parts:
         parser.add_argument("--seeds", type=int, default=3)
+        splits(parser)
+    if cells:
         parser.add_argument(
             "--cells", nargs="*", default=(), help="some of them only; the tables say of the others that they were not run"
         )
-        splits(parser)
     return parser.parse_args()
 
 

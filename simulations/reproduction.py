@@ -105,7 +105,7 @@ def reproduce(what: str | None, paper: Paper, cells: Mapping[str, Sequence[Cell]
         paper: what it is compared with.
         cells: by size.
     """
-    args = arguments(what, tuple(cells), parts=True)
+    args = arguments(what, tuple(cells), parts=True, cells=True)
     if strange := [c for c in args.cells if c not in {cell.name for cell in cells[args.size]}]:
         raise unknown("cell", strange[0], [cell.name for cell in cells[args.size]], where="--cells")
     chosen = [c for c in cells[args.size] if not args.cells or c.name in args.cells]

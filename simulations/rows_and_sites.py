@@ -11,6 +11,7 @@ of each retrained model against the other four, which says how much of that is c
 model's home, so heirs elsewhere are not attacked. Test size: digits, one method.
 """
 
+import json
 import shutil
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from common import arguments, finish, origin, trained_on
+from common import ALL, arguments, finish, origin, trained_on
 from reproduction import FAMILIES
 
 from fedunlearn.errors import FedUnlearnError
@@ -30,6 +31,7 @@ from fedunlearn.runtime import Family, InProcess, rollback, unlearn
 from fedunlearn.scenario import Scenario, assess, retrained, train, workers
 from fedunlearn.scenario.files import parse
 
+RUNS = Path("runs/rows_and_sites")
 HOME, OTHER = "north", "south"
 METHODS = (
     "steer", "fiun", "ssd", "lfssd", "fisher_mask", "random_mask", "fisher_noise", "fine_tune", "gradient_ascent", "distil",
@@ -83,15 +85,28 @@ def one(seed: int, size: str, methods: Sequence[str]) -> Iterator[dict[str, Any]
                 try:
                     twin = retrained(family, scenario, request, backend)
                     record = unlearn(family, request, method, backend, scenario.gate.gate, retrained=twin)
-                    found = assess(family, family.ledger.lines[-1], "audit", backend, seeds=AGAIN)["root"]
+                    found = assess(family, family.ledger.lines[-1], "audit", backend, seeds=AGAIN)
                 except FedUnlearnError as error:
                     yield about | {"failed": str(error)}
                     continue
                 (heir,) = record.facts["models"]
-                yield from (about | row for row in measured(found, heir))
+                if heir["status"] == "untouched":
+                    yield about | {"failed": "; ".join(o["text"] for o in record.facts["objections"])}
+                    continue
+                yield from (about | row for row in measured(found["root"], heir))
                 if family.heads != start:
                     rollback(family, backend, lift_exclusion=True)
             shutil.rmtree(Path(folder) / "copy")
+
+
+def kept(seed: int, size: str, methods: Sequence[str], commit: str) -> list[dict[str, Any]]:
+    """The same, kept in `runs/` for a later run of the same commit."""
+    path = RUNS / f"{size}-{seed}-{commit}.json"
+    if not path.exists():
+        rows = list(one(seed, size, methods))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows))
+    return list(json.loads(path.read_text()))
 
 
 def measured(found: dict[str, Any], heir: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -166,10 +181,12 @@ def _told(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    args = arguments(__doc__)
-    seeds, methods = ((0, 1, 2), METHODS) if args.size == "cpu" else ((0,), ("steer",))
-    start = origin()
-    rows = [row for seed in seeds for row in one(seed, args.size, methods)]
+    args = arguments(__doc__, parts=True)
+    methods, start = METHODS if args.size == "cpu" else ("steer",), origin()
+    seeds = args.part.share(range(args.seeds if args.size == "cpu" else 1), lambda seed: seed)
+    rows = [row for seed in seeds for row in kept(seed, args.size, methods, start["commit"])]
+    if args.part != ALL:
+        return
     finish(args, "rows_and_sites", {"what": __doc__, "size": args.size, **start, "rows": rows}, lambda: table(rows))
 
 

@@ -13,6 +13,11 @@ out = Console(width=None if Console().is_terminal else WIDE, highlight=False)
 err = Console(stderr=True, width=None if Console(stderr=True).is_terminal else WIDE, highlight=False)
 
 
+def one_line(text: str) -> str:
+    """What somebody wrote, so that it cannot pass for a line of ours: line ends and control characters as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """Says what is being done: a spinner on a terminal, a line each elsewhere."""

@@ -3,9 +3,9 @@
 from typing import Any
 
 from fedunlearn.lineage import Plan
-from fedunlearn.runtime import Family, behind, cases, owed, pending, waiting
-from fedunlearn.runtime.cases import PLANNED, UNDONE, Standing
-from fedunlearn.scenario import of_family
+from fedunlearn.runtime import Family, behind, owed, pending, waiting
+from fedunlearn.runtime.cases import PLANNED, UNDONE
+from fedunlearn.scenario import cases_of
 
 
 def cost(family: Family, found: Plan) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def standing(family: Family) -> list[dict[str, Any]]:
             "left": list(x.left),
             "lines": list(x.lines),
         }
-        for x in _cases(family)
+        for x in cases_of(family)
     ]
 
 
@@ -73,10 +73,6 @@ def due(family: Family) -> list[dict[str, Any]]:
     """Requests that the scenario names or that left something undone, and that are not in force."""
     return [
         {"id": x.request.id, "what": x.request.words(), "due": x.request.due}
-        for x in _cases(family)
+        for x in cases_of(family)
         if x.left or x.state in (PLANNED, UNDONE)
     ]
-
-
-def _cases(family: Family) -> tuple[Standing, ...]:
-    return cases(family, [asked.request(name) for name, asked in of_family(family).requests.items()])

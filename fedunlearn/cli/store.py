@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from fedunlearn.cli import flower
-from fedunlearn.cli.console import out, print_json
+from fedunlearn.cli.console import one_line, out, print_json
 from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, Json, OwnSites
 from fedunlearn.cli.state import standing
 from fedunlearn.errors import InputError, StoreError
@@ -153,9 +153,9 @@ def log(
         told = ", ".join(
             (f"{line.kind} {_about(line.body)}", line.hash[:12], *([f"signed {line.key[:12]}"] if line.key else []))
         )
-        out.print(f"{line.number:>3}  {line.time}  {line.by or '-'}  {told}", markup=False)
+        out.print(f"{line.number:>3}  {one_line(line.time)}  {one_line(line.by) or '-'}  {one_line(told)}", markup=False)
         if why := line.body.get("reason"):
-            out.print(f"     because: {why}", markup=False)
+            out.print(f"     because: {one_line(why)}", markup=False)
     for text in wrong:
         out.print(f"[bold red]damage:[/bold red] {escape(text)}")
     if lines:

@@ -5,7 +5,6 @@ membership (`membership`, `shadows`), a planted trigger (`backdoor`), and what i
 `alignment`, `residual`, `relearn`).
 """
 
-from fedunlearn.evaluation.accuracy import Scores as Scores
 from fedunlearn.evaluation.accuracy import accuracy as accuracy
 from fedunlearn.evaluation.accuracy import score as score
 from fedunlearn.evaluation.gate import Gate as Gate
@@ -15,3 +14,4 @@ from fedunlearn.evaluation.tiers import costs as costs
 from fedunlearn.evaluation.tiers import evaluate as evaluate
 from fedunlearn.evaluation.trial import Effort as Effort
 from fedunlearn.evaluation.trial import Nets as Nets
+from fedunlearn.scores import Scores as Scores

@@ -1,39 +1,15 @@
 """Accuracy, or None where there is no row to take it on: an accuracy over nothing is not 0."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection
 
 import torch
 from torch import nn
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import ShapeError
+from fedunlearn.scores import Scores
 
 BATCH = 1024
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Accuracies as fractions, with the numbers of rows; None means not tested.
-
-    Args:
-        forgotten: on what is forgotten, all classes together.
-        retained: on the rest.
-        rows_forgotten: how many rows.
-        rows_retained: how many rows.
-        by_class: for class requests, on each forgotten class that the model can name.
-    """
-
-    forgotten: float | None
-    retained: float | None
-    rows_forgotten: int
-    rows_retained: int
-    by_class: Mapping[str, float | None] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {**vars(self), "by_class": dict(self.by_class)}
 
 
 def accuracy(net: nn.Module, rows: Rows) -> float | None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedunlearn.errors import InputError
-from fedunlearn.evaluation.accuracy import Scores
 from fedunlearn.evaluation.limits import check_limits, judge_metrics, tiers_of
+from fedunlearn.scores import Scores
 
 
 @dataclass(frozen=True)

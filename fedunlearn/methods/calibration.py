@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedunlearn.errors import ShapeError
-from fedunlearn.evaluation.accuracy import Scores
 from fedunlearn.methods.base import Strength
+from fedunlearn.scores import Scores
 
 MOST = 20  # forward passes over the calibration rows that choosing a strength may take
 KEPT = 40  # strengths that may be tried where one pass serves all: edits of the last layer, on kept inputs of it

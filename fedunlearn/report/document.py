@@ -13,6 +13,7 @@ from fedunlearn.report.verdict import verdict
 from fedunlearn.report.why import reasons
 from fedunlearn.report.words import scored_at
 from fedunlearn.runtime import Family
+from fedunlearn.runtime.cases import carried_out
 from fedunlearn.store import Line
 
 
@@ -146,8 +147,8 @@ def _models(
     for one in facts["objections"]:
         objections.setdefault(one["model"], []).append(one["text"])
     numbers = {tuple(f"{p['model']} @ {p['shard']}" for p in s["points"]): s["id"] for s in sets}
-    later = _later(family, line)
-    untested, affected = facts["accepted_untested"] is not None, set(facts["plan"]["affected"])
+    later, earlier = _later(family, line), _earlier(family, line)
+    untested, affected = _accepted_untested(line), set(facts["plan"]["affected"])
     found = []
     for model in (m for m in lineage.models if m.kept):
         plain = {
@@ -160,6 +161,11 @@ def _models(
         if model.name in rows:
             row = rows[model.name]
             plain |= {**row, **judge(row, used.get(model.name, {}), untested, undone)}
+            if row["status"] != "committed" and not undone and (before := earlier.get(model.name)):
+                then = _row(before, model.name)
+                found_then = judge(then, then.get("evaluation", {}), _accepted_untested(before), undone=False)
+                first = f"Not edited again; ledger line {before.number} had edited it for this request, and that is in force."
+                plain |= found_then | {"findings": [first, *found_then["findings"]], "earlier": before.number}
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row)}
         else:
             touched = model.name in affected
@@ -169,6 +175,25 @@ def _models(
         found.append(plain)
     order = list(LEVELS)
     return sorted(found, key=lambda m: (order.index(m["risk"]), -(m.get("forgotten_after") or 0.0)))
+
+
+def _earlier(family: Family, line: Line) -> dict[str, Line]:
+    """Models whose version in force just before a line is that of an earlier try of the same request -> that try."""
+    asked, undone = {r.what for r in carried_out(line)}, family.ledger.undone
+    heads, found = family.ledger.heads(line.number), dict[str, Line]()
+    for one in family.ledger.lines[: line.number]:
+        if one.kind == "unlearned" and one.number not in undone and asked & {r.what for r in carried_out(one)}:
+            found |= {model: one for model, version in one.body["heads"].items() if heads[model] == version}
+    return found
+
+
+def _row(line: Line, model: str) -> dict[str, Any]:
+    """What a line's record says of a model."""
+    return next(dict(row) for row in line.body["record"]["facts"]["models"] if row["name"] == model)
+
+
+def _accepted_untested(line: Line) -> bool:
+    return line.body["record"]["facts"]["accepted_untested"] is not None
 
 
 def _later(family: Family, line: Line) -> dict[str, int]:

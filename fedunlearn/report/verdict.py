@@ -30,6 +30,8 @@ def verdict(models: Sequence[Mapping[str, Any]], undone: int | None) -> dict[str
         since = [m["name"] for m in affected if (m["later"] or 0) > undone]
         if since:
             first += f" Later lines have changed {_count(len(since))} since: this page does not tell what these hold."
+    elif not affected:
+        first = "No model with weights had been trained on it; nothing was edited."
     elif status["committed"] == len(affected):
         first = f"{reached}; each was edited and accepted by the gate."
     else:
@@ -37,6 +39,8 @@ def verdict(models: Sequence[Mapping[str, Any]], undone: int | None) -> dict[str
         left += [f"{n} not decided by this ledger line"] if (n := len(affected) - sum(status.values())) else []
         first = f"{reached}: {status['committed']} edited and accepted by the gate, {', '.join(left)}."
     sentences = [first]
+    if before := [m["name"] for m in affected if m.get("earlier") is not None]:
+        sentences.append(f"An earlier line for the same request had edited {_count(len(before))} of these; that is in force.")
     known = sum(m["risk"] == "doubtful" and m["remembers"] for m in affected)
     if known:
         sentences.append(

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from fedunlearn.errors import InputError
-from fedunlearn.lineage import Plan, Request
+from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
@@ -63,13 +63,19 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             asked[request.what] = _filed(asked.get(request.what, request), request)
             names.setdefault(request.what, {})[request.id] = line.number
     for request in named:
-        asked.setdefault(request.what, request)
+        first = asked.setdefault(request.what, request)
+        if first.id != request.id:  # asked for by what it says: the scenario's dates and name count all the same
+            dates = [d for d in (first.received, request.received) if d]
+            asked[request.what] = replace(first, received=min(dates, default=None), due=first.due or request.due)
+            names[request.what].setdefault(request.id, by_what[request.what][-1][0].number)
     now, undone, sealed = today or date.today(), family.ledger.undone, family.ledger.sealed.keys()
     found = []
     for what, request in asked.items():
         held = by_what.get(what, [])
         in_force = [(line, set(models)) for line, models in held if line.number not in undone]
         state, left = _state(in_force, sealed) if in_force else (UNDONE if held else PLANNED, set())
+        if in_force and (new := _born_since(family, request, in_force, left)):
+            state, left = state if state in (SEALED, REFUSED) else PENDING, left | new
         late = request.due is not None and date.fromisoformat(request.due) < now and (state not in DONE or bool(left))
         reached = frozenset(m for _, models in in_force for m in models)
         lines = tuple(line.number for line, _ in held)
@@ -162,6 +168,36 @@ def waiting(family: Family) -> dict[str, Line]:
 def models_of(line: Line) -> set[str]:
     """Heirs that an "unlearned" line is about."""
     return {one["name"] for one in line.body["record"]["facts"]["models"]}
+
+
+def _born_since(family: Family, request: Request, held: Sequence[tuple[Line, set[str]]], left: Set[str]) -> set[str]:
+    """Models that have come since the last of a case's ledger lines and hold it: of a model that does, or trained on it.
+
+    What descends from an edited model holds nothing that this had not; `left` are the others that were reached.
+    """
+    then = held[-1][0].number
+    grown = [line for line in family.ledger.lines[then:] if line.kind == "trained"]
+    if not grown:
+        return set()
+    counts = [x.body["models"] for x in family.ledger.lines[:then] if "models" in x.body]
+    plan = discover(family.lineage, request)
+    old = {m.name for m in family.lineage.models[: counts[-1] if counts else None]}
+    roots, holding = set(plan.roots) - old, set(left)
+    heirs = {h.name for h in plan.heirs} - old
+    for heir in (m.name for m in family.lineage.models if m.name in heirs):  # parents first
+        if heir in roots or not holding.isdisjoint(family.lineage.kept_parents(heir)) or _way(family.lineage, heir) & roots:
+            holding.add(heir)
+    return holding - left
+
+
+def _way(lineage: Lineage, name: str) -> set[str]:
+    """Models without weights between one and its nearest kept ancestors."""
+    found, walk = set[str](), [name]
+    while walk:
+        new = {p for p in lineage[walk.pop()].parents if not lineage[p].kept} - found
+        found |= new
+        walk += new
+    return found
 
 
 def _state(held: Sequence[tuple[Line, set[str]]], sealed: Set[int]) -> tuple[str, set[str]]:

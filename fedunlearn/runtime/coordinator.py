@@ -253,7 +253,7 @@ def _judge(
             if done.version == done.base and (
                 texts or heir.target != ABSENT
             ):  # of a class that is gone already, nothing is left
-                status, texts = UNTOUCHED, [f"untouched: the edit changes no weight ({done.rule})"]
+                status, texts = UNTOUCHED, [f"untouched: the edit changes no weight ({done.rule})", *texts]
             else:
                 unresolved = doing.gate.unresolved(heir.target, by.before, reference)
         unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing(heir.name)))
@@ -284,11 +284,11 @@ def _facts(
 
 
 def _commit(family: Family, doing: Doing, request: Request, record: Record) -> None:
-    """The commit point: one ledger line. Once a model has changed, its sites may not train on the data any more."""
+    """The commit point: one ledger line. Once a model has changed, or if none holds the data, no site may train on it."""
     by_status: dict[str, dict[str, str]] = {COMMITTED: {}, PENDING: {}, UNTOUCHED: {}, WAITING: {}}
     for one in record.facts["models"]:
         by_status[one["status"]][one["name"]] = one["version_after"]
-    excluded = _exclusions(request, family.lineage) if by_status[COMMITTED] else {}
+    excluded = _exclusions(request, family.lineage) if by_status[COMMITTED] or not record.facts["models"] else {}
     body: dict[str, Any] = {
         "request": request.id,
         "heads": by_status[COMMITTED],

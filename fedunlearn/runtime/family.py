@@ -93,9 +93,11 @@ class Family:
             found = Lineage.from_json({**plain, "models": plain["models"][: counts[-1] if counts else None]})
             if len(found.models) < len(plain["models"]):  # an extension was cut off; its places may be new
                 found = replace(found, tests={p: t for p, t in found.tests.items() if p in _places(found)})
-            return found
         except (OSError, ValueError, InputError) as error:
             raise StoreError(f"{path}: not a lineage ({error}); restore it from a backup") from error
+        if self.trained("lineage") not in (None, hash_of(found)):  # it decides whom a request reaches
+            raise StoreError(f"{path}: is not what the ledger recorded; it was changed or damaged: restore it from a backup")
+        return found
 
     @property
     def id(self) -> str:

@@ -9,7 +9,7 @@ from blake3 import blake3
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime.evaluations import FOLDER, read_evaluations
-from fedunlearn.runtime.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY, Family, hash_of
+from fedunlearn.runtime.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY, Family
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.mirror import Mirror, path
 from fedunlearn.runtime.place import check_place
@@ -121,9 +121,9 @@ def _torn(ledger: Ledger, found: Checked) -> None:
 
 
 def _plain(family: Family, found: Checked) -> None:
-    """Lineage, scenario and notes, against what the ledger says of them."""
+    """Scenario and notes, against what the ledger says of them; the lineage was read already."""
+    found.files += 1
     for what, file, hashed in (
-        ("lineage", family.folder / LINEAGE, hash_of(family.lineage)),
         ("topology", family.topology, _hash(family.topology)),
         *([("family", named, named.read_text(errors="replace"))] if (named := family.folder / ID).exists() else []),
     ):

@@ -1,6 +1,6 @@
 """The ledger decides; places follow. Settling makes every place hold what the ledger says, and may be repeated."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from fedunlearn.data import MIRROR, Selection
@@ -14,13 +14,14 @@ from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
 
 
-def settle(family: Family, backend: Backend, quorum: float = 1.0) -> None:
+def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Sequence[str] = ()) -> None:
     """Send every place its current heads and exclusions, and note who has acknowledged them.
 
     Args:
         family: the family.
         backend: carries the commits.
         quorum: with less than 1, places that are offline are no error; they stay behind, and settling again reaches them.
+        joining: places that are about to join the family, and are told what is excluded there, too.
 
     Raises:
         SiteError: a place failed; the ledger holds all the same, and settling again finishes.
@@ -28,10 +29,10 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0) -> None:
     """
     if words := cut(family):
         raise StoreError(words)
-    heads, excluded = family.heads, exclusions(family)
+    heads, excluded = family.heads, exclusions(family, joining=joining)
     line = family.ledger.lines[-1]
     tasks = []
-    for place in family.places:
+    for place in (*family.places, *joining):
         mine = {m: v for m, v in heads.items() if family.lineage[m].home == place}
         tasks.append(Commit(place, mine, excluded.get(place, {}), line.hash, line.number + 1))
     with family.ledger.alone():
@@ -95,7 +96,7 @@ def cut(family: Family) -> str:
     )
 
 
-def exclusions(family: Family, upto: int | None = None) -> dict[str, dict[str, Selection]]:
+def exclusions(family: Family, upto: int | None = None, joining: Iterable[str] = ()) -> dict[str, dict[str, Selection]]:
     """Per site and request, what is excluded from training: by every unlearning whose exclusion no rollback has lifted.
 
     A rollback that lifts the exclusion of a request lifts those, too, that earlier rollbacks of that request had left.
@@ -103,11 +104,15 @@ def exclusions(family: Family, upto: int | None = None) -> dict[str, dict[str, S
     Args:
         family: the family.
         upto: as of before this ledger line.
+        joining: places that are about to join the family.
     """
     found: dict[str, dict[str, Selection]] = {}
     for line in _excluding(family, upto):
-        for site, selection in line.body["exclusions"].items():
-            chosen = Selection(tuple(selection["classes"]), tuple(selection["samples"]))
+        told = {site: Selection(tuple(one["classes"]), tuple(one["samples"])) for site, one in line.body["exclusions"].items()}
+        request = request_of(line)
+        if told and request.classes and not request.sites:  # whoever has joined since is meant, too
+            told |= {site: Selection(classes=request.classes) for site in (*family.places, *joining) if site not in told}
+        for site, chosen in told.items():
             found.setdefault(site, {})[line.body["request"]] = chosen
     return found
 
@@ -125,7 +130,7 @@ def _excluding(family: Family, upto: int | None) -> list[Line]:
     for line in (x for x in lines if x.kind == "rolled back"):
         undone.add(line.body["undoes"])
         if line.body["lifted"]:
-            lifted |= {n for n in undone if lines[n].body["request"] == line.body["request"]}
+            lifted |= {n for n in undone if request_of(lines[n]).what == request_of(lines[line.body["undoes"]]).what}
     return [x for x in lines if x.kind == "unlearned" and x.number not in lifted]
 
 

@@ -19,6 +19,7 @@ from fedunlearn.lineage import Model, Request, Shard, ordered
 from fedunlearn.nets import head_of, weights_of
 from fedunlearn.runtime import Backend, Family, Split, Worker, behind, settle
 from fedunlearn.runtime.backend import ask
+from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
 from fedunlearn.scenario.answers import agreed, sound, usable, usable_weights
 from fedunlearn.scenario.build import check_test, maker
@@ -97,8 +98,9 @@ def extend_afar(
     """
     scenario, order = grown(of_family(family), more, where)
     here = workers_here(scenario, family)
-    if behind(family):  # what is excluded, places say
-        settle(family, Split(here, backend, family.id))
+    joining = tuple(s for s in scenario.sites if s not in family.places) if exclusions(family) else ()
+    if joining or behind(family):  # what is excluded, places say
+        settle(family, Split(here, backend, family.id), joining=joining)
     afar = _afar(scenario, family, backend, here, (), progress)
     lineage, syllabus = family.lineage, afar.syllabus
     brood = Brood(list(lineage.models))

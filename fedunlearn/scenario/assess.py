@@ -14,7 +14,7 @@ from fedunlearn.runtime.evaluating import believed, evaluation_of, is_evaluation
 from fedunlearn.runtime.evaluations import FOLDER, Found, evaluations_of, read_evaluations
 from fedunlearn.runtime.record import COMMITTED, PENDING
 from fedunlearn.runtime.tasks import Audit, Evaluated
-from fedunlearn.scenario.files import of_family
+from fedunlearn.scenario.files import cases_of, of_family
 from fedunlearn.scenario.places import retrained as retrain
 from fedunlearn.scenario.schema import Federated, Imported, Scenario
 from fedunlearn.scenario.upbringing import Progress
@@ -154,7 +154,8 @@ def line_of(family: Family, request: str | None = None) -> Line:
     lines = [line for line in family.ledger.lines if line.kind == "unlearned"]
     if not lines:
         raise InputError(f"{family.folder}: nothing to report; no request was carried out yet (fedunlearn unlearn)")
-    asked = [line for line in lines if request in (None, line.body["request"], *names_of(line))]
+    names = {n for case in cases_of(family) if request in case.names for n in case.names} | {request}
+    asked = [line for line in lines if request is None or not names.isdisjoint((line.body["request"], *names_of(line)))]
     if not asked:
         raise unknown("request", request, (name for line in lines for name in names_of(line)), where="--request")
     standing = [line for line in asked if line.number not in family.ledger.undone] if request else asked

@@ -11,7 +11,8 @@ from blake3 import blake3
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, ordered
 from fedunlearn.runtime import Family, InProcess, behind, excluded, settle
-from fedunlearn.runtime.settle import in_force
+from fedunlearn.runtime.settle import exclusions, in_force
+from fedunlearn.runtime.told import request_of
 from fedunlearn.scenario.build import check_samples
 from fedunlearn.scenario.files import of_family, parse
 from fedunlearn.scenario.schema import Imported, Scenario
@@ -91,8 +92,9 @@ def extend(
         if new:
             known = ", ".join(old.sites_of(name)) or "none"
             raise InputError(f"{where}: site {new[0]!r}: all rows of {spec.set} are dealt; sites that hold some: {known}")
-    if behind(family):  # what is excluded, places say
-        settle(family, InProcess(workers(old, family)))
+    joining = tuple(s for s in scenario.sites if s not in family.places) if exclusions(family) else ()
+    if joining or behind(family):  # what is excluded, places say
+        settle(family, InProcess(workers(scenario, family)), joining=joining)
     school = School.of(scenario, family, (), _federate(backend))
     lineage = family.lineage
     brood = Brood(list(lineage.models))
@@ -160,7 +162,8 @@ def reference(
         request: what is left out.
         progress: told, in words, what is being done.
         retrain: called as `train` is, with scenario, folder, `without` and `progress`; `train_afar` where sites are elsewhere.
-        before: a ledger line's number; excluded is what was just before it. By default, now.
+        before: a ledger line's number; what was in force just before it counts, and what has been excluded since is left out,
+            too, as nothing may be trained on it. By default, now.
 
     Raises:
         InputError: the request names something that is not there; nothing is trained then.
@@ -170,9 +173,12 @@ def reference(
     if imported:
         raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
     check_samples(scenario, family.folder / "homes", request)
-    gone, standing = excluded(family, before), in_force(family, before)
+    gone, rolled_back = (
+        (*excluded(family, before), *excluded(family)),
+        [request_of(family.ledger.lines[n]) for n in family.ledger.undone],
+    )
     requests = tuple({r.what: r for r in (*gone, request)}.values())  # asked twice, it is left out once
-    for undone in (r for r in gone if r not in standing):
+    for undone in (r for r in excluded(family) if r in rolled_back and r not in in_force(family)):
         progress(
             f"{undone.id} was rolled back, but sites may still not train on {undone.words()}: nor is what is compared with "
             f"(to allow it: fedunlearn rollback --lift-exclusion)"

@@ -155,7 +155,8 @@ class Ledger:
         """
         undone, sealed = self.undone, self.sealed
         for line in reversed(self.lines):
-            if line.kind == "unlearned" and line.body["heads"] and line.number not in undone:
+            in_force = line.kind == "unlearned" and line.number not in undone
+            if in_force and (line.body["heads"] or line.body["exclusions"]):  # what nobody held is excluded all the same
                 if line.number in sealed:
                     by = sealed[line.number]
                     raise InputError(

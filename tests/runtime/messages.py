@@ -110,9 +110,9 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Apply: st.builds(
         Apply,
         *(TEXT, TEXT, TEXT, SETTINGS, st.lists(EVIDENCE, max_size=2).map(tuple), st.none() | EVIDENCE, PARTS, QUESTIONS),
-        *(SCORES, MAYBE, st.tuples(NUMBER, NUMBER), LOTS, LOTS),
+        *(SCORES, st.none() | SCORES, st.tuples(NUMBER, NUMBER), LOTS, LOTS),
     ),
-    Applied: st.builds(Applied, TEXT, TEXT, STRENGTHS, TEXT, CURVES, SCORES, st.none() | SCORES, WHOLE, WHOLE),
+    Applied: st.builds(Applied, TEXT, TEXT, st.none() | STRENGTHS, TEXT, CURVES, SCORES, st.none() | SCORES, WHOLE, WHOLE),
     Evaluate: st.builds(
         Evaluate,
         *(TEXT, TEXT, TEXT, TEXT, QUESTIONS, SHARDS, NAMES, st.dictionaries(TEXT, FETCHED, max_size=2)),

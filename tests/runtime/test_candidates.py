@@ -13,6 +13,7 @@ from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import Gate
 from fedunlearn.evaluation.accuracy import accuracy
 from fedunlearn.lineage import Request, discover
+from fedunlearn.methods import FIUn
 from fedunlearn.nets import load
 from fedunlearn.runtime import Backend, Family, InProcess, Record, unlearn
 from fedunlearn.runtime.backend import Answerer
@@ -95,7 +96,7 @@ def test_a_candidate_is_scored_on_the_rows_of_a_site_that_trained_on_it(
         assert one["scored_at"] == {"forgotten": {"north": ["0"]}, "retained": rest}
         assert one["forgotten_before"] > 0.5
         left = [t for t in texts_of(record, name) if "of the forgotten rows are still recognised" in t]
-        assert (one["status"], len(left)) == (("committed", 0) if method == "logit_mask" else ("pending", 1))
+        assert (one["status"], len(left)) == (("committed", 0) if method == "logit_mask" else ("untouched", 1))
     assert record.accepted == (method == "logit_mask")
 
 
@@ -136,7 +137,13 @@ def test_without_leave_those_that_lie_elsewhere_are_untested(scenario: Scenario,
     record = unlearn(few, request, "fiun", InProcess(held), replace(AT_ROOTS, score_at_roots=False))
     assert "not tested: what is to be forgotten at north cannot be scored at its home" in texts_of(record, "eastern")
     assert rows_of(record)["eastern"]["status"] == "pending"
-    assert unlearn(few, request, "fiun", InProcess(held), accept_untested="three of six are enough").accepted
+    record = unlearn(few, request, "fiun", InProcess(held), accept_untested="three of six are enough")
+    unbounded = "untouched: the edit changes no weight (no calibration row of the rest tells what an edit costs: "
+    assert [o["model"] for o in record.facts["objections"]] == ["shared"]  # no row lies at its home
+    assert texts_of(record, "shared")[0].startswith(unbounded)
+    given = FIUn(alpha=1.0, lam=0.1)
+    again = unlearn(few, request, given, InProcess(held), accept_untested="three of six are enough")
+    assert rows_of(again)["shared"]["status"] == "committed"
 
 
 def asking(held: dict[str, Any], place: str, folder: Path) -> tuple[dict[str, Answerer], Consent]:
