@@ -90,7 +90,7 @@ def one(seed: int, size: str, methods: Sequence[str]) -> Iterator[dict[str, Any]
                     yield about | {"failed": str(error)}
                     continue
                 (heir,) = record.facts["models"]
-                if heir["status"] == "untouched":
+                if "root" not in found:  # no strength could be chosen
                     yield about | {"failed": "; ".join(o["text"] for o in record.facts["objections"])}
                     continue
                 yield from (about | row for row in measured(found["root"], heir))

@@ -8,13 +8,12 @@ from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
-from fedunlearn.runtime import Backend, Family, gone_from, names_of
+from fedunlearn.runtime import Backend, Family, cases, gone_from, names_of
 from fedunlearn.runtime.backend import check
 from fedunlearn.runtime.evaluating import believed, evaluation_of, is_evaluation
 from fedunlearn.runtime.evaluations import FOLDER, Found, evaluations_of, read_evaluations
-from fedunlearn.runtime.record import COMMITTED, PENDING
 from fedunlearn.runtime.tasks import Audit, Evaluated
-from fedunlearn.scenario.files import cases_of, of_family
+from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.places import retrained as retrain
 from fedunlearn.scenario.schema import Federated, Imported, Scenario
 from fedunlearn.scenario.upbringing import Progress
@@ -70,7 +69,7 @@ def assess(
 def _assess(family: Family, line: Line, tier: str, backend: Backend, retrained: bool, seeds: int, progress: Progress) -> Found:
     facts, found = line.body["record"]["facts"], assessed(family, line)
     request = Request.from_json(facts["request"])
-    edited = {m["name"]: m for m in facts["models"] if m["status"] in (COMMITTED, PENDING)}
+    edited = {m["name"]: m for m in facts["models"] if m["strength"] is not None}
     heirs = [h for h in discover(family.lineage, request).heirs if h.name in edited]
     least = seeds if retrained else 0
     todo = {
@@ -154,7 +153,7 @@ def line_of(family: Family, request: str | None = None) -> Line:
     lines = [line for line in family.ledger.lines if line.kind == "unlearned"]
     if not lines:
         raise InputError(f"{family.folder}: nothing to report; no request was carried out yet (fedunlearn unlearn)")
-    names = {n for case in cases_of(family) if request in case.names for n in case.names} | {request}
+    names = {n for case in cases(family) if request in case.names for n in case.names} | {request}
     asked = [line for line in lines if request is None or not names.isdisjoint((line.body["request"], *names_of(line)))]
     if not asked:
         raise unknown("request", request, (name for line in lines for name in names_of(line)), where="--request")

@@ -66,7 +66,7 @@ def test_what_fails_to_be_measured_is_words(tiny: Scenario, work: Path, monkeypa
     monkeypatch.setattr("fedunlearn.compare.deeper.assess", broken)
     found = taken(work, tiny, "quick", (Choice("nothing", Nothing()),))
     nothing = of(found, "nothing", "first")
-    assert nothing["status"] == "pending"
+    assert nothing["status"] == "untouched"
     assert (nothing["tow"], nothing["not_measured"]) == (None, "tow: the shelf is empty")
 
 

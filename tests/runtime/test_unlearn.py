@@ -163,14 +163,16 @@ def test_a_known_class_that_nobody_holds_changes_no_model(family: Family, backen
     lineage = family.lineage
     head = (*lineage["shared"].head, "none")
     shared = replace(lineage["shared"], head=head)
-    family.write_lineage(replace(lineage, models=tuple(shared if m.name == "shared" else m for m in lineage.models)))
+    changed = replace(lineage, models=tuple(shared if m.name == "shared" else m for m in lineage.models))
+    body = family.ledger.lines[0].body | {"lineage": family.write_lineage(changed)}
+    family.ledger.append("trained", body)
     opened, before = Family.open(family.folder), snapshot(family.folder / "homes")
     heads = dict(opened.heads)
     assert unlearn(opened, Request(classes=("none",)), "fiun", backend_of(opened)).nothing
     assert Family.open(family.folder).heads == heads
     after = snapshot(family.folder / "homes")
-    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    assert {Path(name).name for name in changed} == {MIRROR}
+    written = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert {Path(name).name for name in written} == {MIRROR}
 
 
 def test_samples_are_measured_where_they_lie_and_untested_where_they_do_not(family: Family, backend_of: BackendOf) -> None:
