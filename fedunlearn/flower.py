@@ -136,10 +136,14 @@ class _Forgetting(ServerApp):
         order = Order.of({**_read(str(words)), "family": folder.name, **self._patience})
         backend = Flower(grid, deadline=order.deadline, join=order.join)
         answer = carry_out(order, folder.parent, backend, lambda scenario: backend.wait(scenario.sites), say)
-        for model in answer.get("record", {}).get("facts", {}).get("models", []):
+        facts = answer.get("record", {}).get("facts", {})
+        for model in facts.get("models", []):
             before, after = ((model[f"forgotten_{when}"], model[f"retained_{when}"]) for when in ("before", "after"))
             say(f"{model['name']}: {model['status']}; forgotten, rest: {before} -> {after} (fractions of test rows)")
-        say(f"{order.action}: done; the family is in {folder}")
+        for objection in facts.get("objections", []):
+            say(f"{objection['model']}: {objection['text']}")
+        held_back = facts.get("objections") and "not every model was accepted, see above"
+        say(f"{order.action}: {held_back or 'done'}; the family is in {folder}")
 
 
 def _read(words: str) -> dict[str, str | bool]:

@@ -111,7 +111,7 @@ class Heirs:
 
     def commit(self, made: Sequence[str]) -> None:
         heads = {f"heir-{i}": version for i, version in enumerate(made)}
-        ask(InProcess({"home": self.worker}), [Commit("home", heads, {}, "0" * 64, 1)], Committed)
+        ask(InProcess({"home": self.worker}), [Commit("home", heads, {}, ("0" * 64,))], Committed)
 
     def loop(self, heirs: Sequence[int], layers: str) -> None:
         """The same by a plain loop."""

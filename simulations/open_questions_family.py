@@ -1,6 +1,6 @@
 """What the open questions share: small families whose heir lacks what its root knew, methods, and what is asked of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,9 +81,10 @@ class Lenient(Gate):
         after: Scores,
         retrained: Scores | None,
         evaluation: Mapping[str, Mapping[str, Any]] | None = None,
+        absent: Collection[str] = (),
     ) -> tuple[list[str], list[str]]:
         """No objection."""
-        del target, before, after, retrained, evaluation
+        del target, before, after, retrained, evaluation, absent
         return [], []
 
 

@@ -51,6 +51,7 @@ from fedunlearn.scenario import (
     find_topology,
     forget,
     go_on,
+    grown,
     load,
     of_family,
     open_site_data,
@@ -163,7 +164,7 @@ def extend(
             if sites_in is None:
                 family = run_extend(family, more, str(models), backend=backend, progress=say)
             else:
-                with sites_away(scenario, sites_in, backend, address) as away:
+                with sites_away(grown(scenario, more, str(models))[0], sites_in, backend, address) as away:
                     family = extend_afar(family, more, str(models), away, progress=say)
     if as_json:
         print_json({"folder": str(folder), **state(family)})

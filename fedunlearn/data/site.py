@@ -55,7 +55,10 @@ class SiteData:
         known = {f"{shard}/{key}" for key in rows.keys} if here else set()
         for sample in here:
             if sample not in known:
-                raise unknown("sample", f"{self.site}/{sample}", (f"{self.site}/{k}" for k in known), where="request")
+                raise InputError(  # names of rows may be those of people: none that was not asked for is told
+                    f"request: unknown sample {self.site + '/' + sample!r}; {self.site}/{shard} has {len(rows)} rows, and "
+                    f"their names are in its data"
+                )
         if selection.samples and not here:
             raise InputError(f"site {self.site!r}: no sample of shard {shard!r} was named")
         return rows.take(selection.picks(shard, rows))

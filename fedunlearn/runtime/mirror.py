@@ -91,17 +91,20 @@ def follow(task: Commit, store: Store) -> Committed:
     Raises:
         SiteError: the ledger lacks a line that this place has acknowledged.
     """
-    known = Mirror.of(store)
-    if known and (task.length < known.length or (task.length == known.length and task.line != known.line)):
+    if not task.lines:
+        raise SiteError("was sent a ledger without a line; nothing was done")
+    known, line, length = Mirror.of(store), task.lines[-1], len(task.lines)
+    if known and known.length and task.lines[known.length - 1 : known.length] != (known.line,):
         raise SiteError(
             f"has acknowledged a ledger of {known.length} lines that ends with {known.line[:12]}; the one that asks has "
-            f"{task.length} and ends with {task.line[:12]}: it was cut or rewritten, restored from an older backup, or is "
-            f"another family's. If that is meant, delete {path(store)} here first; it also says what must not be trained on"
+            f"{length} lines, ends with {line[:12]}, and does not continue it: it was cut or rewritten, restored from an "
+            f"older backup, or is another family's. If that is meant, delete {path(store)} here first; it also says what "
+            f"must not be trained on"
         )
-    data = Mirror(task.line, task.length, task.heads, task.exclusions).to_bytes()
+    data = Mirror(line, length, task.heads, task.exclusions).to_bytes()
     if not path(store).exists() or path(store).read_bytes() != data:
         write_atomically(path(store), data)  # one file: what is acknowledged and what is excluded cannot disagree
-    return Committed(task.line)
+    return Committed(line)
 
 
 def erase(task: Seal, store: Store) -> Sealed:

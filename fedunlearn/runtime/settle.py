@@ -30,11 +30,11 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Seque
     if words := cut(family):
         raise StoreError(words)
     heads, excluded = family.heads, exclusions(family, joining=joining)
-    line = family.ledger.lines[-1]
+    line, lines = family.ledger.lines[-1], tuple(x.hash for x in family.ledger.lines)
     tasks = []
     for place in (*family.places, *joining):
         mine = {m: v for m, v in heads.items() if family.lineage[m].home == place}
-        tasks.append(Commit(place, mine, excluded.get(place, {}), line.hash, line.number + 1))
+        tasks.append(Commit(place, mine, excluded.get(place, {}), lines))
     with family.ledger.alone():
         answers = backend.carry(tasks)
         family.note_acknowledged(

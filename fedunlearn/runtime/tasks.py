@@ -328,15 +328,13 @@ class Commit(Addressed):
         place: the place.
         heads: current version of every model whose home this is.
         exclusions: what it must not train on, by request.
-        line: hash of the ledger line that this follows from.
-        length: how many lines the ledger has up to there; what was acknowledged once cannot be taken back.
+        lines: hashes of all ledger lines up to that which this follows from; what was acknowledged once must be among them.
     """
 
     place: str
     heads: Mapping[str, str]
     exclusions: Mapping[str, Selection]
-    line: str
-    length: int
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -27,5 +27,6 @@ from fedunlearn.scenario.site import open_site as open_site
 from fedunlearn.scenario.site import open_site_in as open_site_in
 from fedunlearn.scenario.staffing import workers as workers
 from fedunlearn.scenario.train import extend as extend
+from fedunlearn.scenario.train import grown as grown
 from fedunlearn.scenario.train import reference as reference
 from fedunlearn.scenario.train import train as train

@@ -98,8 +98,8 @@ def extend_afar(
     """
     scenario, order = grown(of_family(family), more, where)
     here = workers_here(scenario, family)
-    joining = tuple(s for s in scenario.sites if s not in family.places) if exclusions(family) else ()
-    if joining or behind(family):  # what is excluded, places say
+    if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
+        joining = tuple(s for s in scenario.sites if s not in family.places)
         settle(family, Split(here, backend, family.id), joining=joining)
     afar = _afar(scenario, family, backend, here, (), progress)
     lineage, syllabus = family.lineage, afar.syllabus

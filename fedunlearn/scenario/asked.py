@@ -59,9 +59,9 @@ def request_of(
 def _dated(request: Request, due: str | None, received: str | None) -> Request:
     """A request with its dates; without the second it came in today, perhaps late."""
     today = date.today().isoformat()
+    dated = replace(request, due=due, received=received or today)
     if received and received > today:
         raise InputError(f"request {request.id}: received {received}, which is after today ({today}); correct --received")
-    dated = replace(request, due=due, received=received or today)
     if received and dated.due and dated.received and dated.due < dated.received:
         raise InputError(
             f"request {dated.id}: due {dated.due}, before it was received ({dated.received}); correct --due or --received"

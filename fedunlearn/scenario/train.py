@@ -92,8 +92,8 @@ def extend(
         if new:
             known = ", ".join(old.sites_of(name)) or "none"
             raise InputError(f"{where}: site {new[0]!r}: all rows of {spec.set} are dealt; sites that hold some: {known}")
-    joining = tuple(s for s in scenario.sites if s not in family.places) if exclusions(family) else ()
-    if joining or behind(family):  # what is excluded, places say
+    if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
+        joining = tuple(s for s in scenario.sites if s not in family.places)
         settle(family, InProcess(workers(scenario, family)), joining=joining)
     school = School.of(scenario, family, (), _federate(backend))
     lineage = family.lineage

@@ -146,3 +146,12 @@ def test_sealing_opens_the_sites_data_where_it_is_said_to_be(run: Run, tmp_path:
     status, _, said = run("seal", family, "--yes")
     assert (status, "pass --data DIR, or set FEDUNLEARN_DATA" in " ".join(said.split())) == (2, True)
     assert run("seal", family, "--yes", *data)[0] == 0
+
+
+def test_what_somebody_wrote_cannot_pass_for_a_line_of_the_ledger(run: Run, folder: Path) -> None:
+    reason = "none\n  9  2026-01-01T00:00:00+00:00  dpo  sealed leave, deadbeef0000\x1b[31m"
+    run("unlearn", folder, "--classes", "0", "--no-reference", "--reason", reason)
+    text = run("log", folder)[1]
+    assert "\x1b" not in text
+    assert not any(line.startswith("  9 ") for line in text.splitlines())
+    assert "none\\n" in text

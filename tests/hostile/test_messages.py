@@ -23,7 +23,7 @@ SENT = Fetched({"w": torch.rand(3, 2), "n": torch.arange(3), "b": torch.tensor([
 MESSAGES = [
     pack(Fetch("north", "v")),
     pack(Measure("north", "v", "main", "squares", "all", Selection(("0",)), (), SENT)),
-    pack(Commit("north", {"m": "v"}, {"r": Selection(("0",))}, "line", 3)),
+    pack(Commit("north", {"m": "v"}, {"r": Selection(("0",))}, ("0", "1", "line"))),
 ]
 SIZES = st.sampled_from([0, 1, 2, 3, -1, 2**31, 2**40, 2**62, 2**63, 2**64, 10**30])
 SHAPES = st.lists(SIZES, max_size=4).map(tuple) | st.just((1,) * 70) | st.just((0,) + (2**62,) * 3)

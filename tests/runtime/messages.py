@@ -120,7 +120,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     ),
     Evaluated: st.builds(Evaluated, TEXT, TEXT, SETTINGS),
     Commit: st.builds(
-        Commit, TEXT, st.dictionaries(TEXT, TEXT, max_size=2), st.dictionaries(TEXT, SELECTIONS, max_size=2), TEXT, WHOLE
+        Commit, TEXT, st.dictionaries(TEXT, TEXT, max_size=2), st.dictionaries(TEXT, SELECTIONS, max_size=2), NAMES
     ),
     Committed: st.builds(Committed, TEXT),
     Seal: st.builds(Seal, TEXT, NAMES, LEFT_OUT, TEXT),

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, StoreError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
-from fedunlearn.methods import make
+from fedunlearn.methods import FIUn, make
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, InProcess, cases, fsck, rollback, seal, unlearn
 from fedunlearn.runtime.cases import Standing
+from fedunlearn.runtime.family import LINEAGE
 from fedunlearn.runtime.settle import exclusions
-from fedunlearn.scenario import Scenario, extend, line_of, of_family, workers
+from fedunlearn.scenario import Scenario, extend, line_of, of_family, reference, workers
 from tests.conftest import snapshot
 from tests.runtime.test_merged import FREE
 
@@ -96,6 +97,46 @@ def test_a_later_try_does_not_take_back_what_an_earlier_one_did(family: Family, 
     (again,) = cases(Family.open(folder))
     assert set(again.left) <= set(first.left)
     assert again.state == first.state
+
+
+def test_the_report_of_a_later_try_knows_what_an_earlier_one_did(family: Family, folder: Path, backend: InProcess) -> None:
+    unlearn(family, ASKED, "logit_mask", backend, Gate(retained_drop_at_most=0), accept_untested="for the test")
+    done = set(Family.open(folder).ledger.lines[-1].body["heads"])
+    assert done
+    unlearn(Family.open(folder), ASKED, FIUn(alpha=0, lam=0), backend)  # ruins every model, and is held back
+    now = Family.open(folder)
+    told = document(now, line_of(now, ASKED.id), {})
+    for model in (m for m in told["models"] if m["name"] in done):
+        assert (model["status"], model["earlier"]) == ("pending", 1)
+        assert model["risk"] != "open"
+        assert model["findings"][0].startswith("Not edited again; ledger line 1 had edited it")
+    assert any(s.startswith("An earlier line for the same request had edited") for s in told["verdict"]["sentences"])
+
+
+def test_a_deadline_of_the_scenario_counts_whatever_name_it_was_asked_by(family: Family, backend: InProcess) -> None:
+    named = Request(("3",), id="named", received="2026-10-01", due="2026-10-31")
+    unlearn(family, Request(("3",), id="by-content", received="2026-11-01"), IDLE, backend)
+    (found,) = cases(Family.open(family.folder), [named], today=date(2026, 11, 2))
+    assert (found.request.id, found.request.received, found.request.due) == ("by-content", "2026-10-01", "2026-10-31")
+    assert found.overdue
+    assert set(found.names) == {"by-content", "named"}
+
+
+def test_what_has_been_excluded_since_is_in_no_reference_of_an_earlier_line(
+    hospitals: Scenario, family: Family, backend: InProcess
+) -> None:
+    unlearn(family, ASKED, IDLE, backend)
+    unlearn(Family.open(family.folder), Request(("5",)), "logit_mask", backend, FREE)
+    now = Family.open(family.folder)
+    twin = reference(now, hospitals, ASKED, before=1)
+    assert not any({"3", "5"} & set(s.rows) for m in twin.lineage.models for s in m.data)
+
+
+def test_a_lineage_that_the_ledger_does_not_know_is_not_obeyed(family: Family) -> None:
+    path = family.folder / LINEAGE
+    path.write_text(path.read_text().replace('"parents": [\n    "shared"\n   ]', '"parents": []', 1))
+    with pytest.raises(StoreError, match="is not what the ledger recorded"):
+        Family.open(family.folder)
 
 
 def test_a_case_is_sealed_when_none_of_its_lines_can_be_rolled_back(family: Family, folder: Path, backend: InProcess) -> None:

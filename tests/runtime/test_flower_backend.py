@@ -97,7 +97,11 @@ def test_a_site_that_fails_or_lies_is_named_and_nothing_moves(
 def asked(family: Family, hospitals: Scenario) -> list[Task]:
     """Two tasks of north and one of another place."""
     home = {m.home: family.heads[m.name] for m in family.lineage.models if m.kept}
-    return [Commit("north", {}, {}, "l", 2), Fetch("server", home["server"]), Survey("north", ("main",))]
+    return [
+        Commit("north", {}, {}, (family.ledger.lines[0].hash, "l")),
+        Fetch("server", home["server"]),
+        Survey("north", ("main",)),
+    ]
 
 
 @pytest.mark.parametrize("first", [lost, silent])
@@ -147,7 +151,7 @@ def test_a_task_for_another_place_is_not_done(family: Family, hospitals: Scenari
     held = workers(hospitals, family)
     grid = LocalGrid(app_of(held), nodes(held))
     swapped = {"north": next(n for n, c in grid.contexts.items() if c.node_config["site"] == "server")}
-    answers = Flower(grid, swapped, deadline=5).carry([Commit("north", {}, {}, "line", 2)])
+    answers = Flower(grid, swapped, deadline=5).carry([Commit("north", {}, {}, (family.ledger.lines[0].hash, "line"))])
     assert answers == [Failure("north", "this is 'server', the task is for 'north'; nothing was done")]
 
 
@@ -179,7 +183,12 @@ def test_a_site_is_who_the_superlink_says_and_a_claim_does_not_overrule_it(famil
     grid = Named(app_of(held), {1: {"site": "north"}, 2: {"site": "north"}, 3: {"site": "server"}, 4: {"site": "server"}})
     grid.names = {1: "north"}
     backend = Flower(grid, deadline=5, join=0)
-    north, server = backend.carry([Commit("north", {}, {}, "l", 2), Commit("server", {}, {}, "l", 2)])
+    north, server = backend.carry(
+        [
+            Commit("north", {}, {}, (family.ledger.lines[0].hash, "l")),
+            Commit("server", {}, {}, (family.ledger.lines[0].hash, "l")),
+        ]
+    )
     assert north == Committed("l")
     assert server == Failure("server", "nodes 3, 4 all say that they are it; register nodes by name")
     assert backend.nodes.of("north") == 1
@@ -195,7 +204,9 @@ def test_a_node_that_comes_late_is_waited_for(family: Family, hospitals: Scenari
         return all_nodes() if next(looks, True) else []
 
     grid.get_node_ids = ids  # type: ignore[method-assign]
-    assert Flower(grid, deadline=5, join=5).carry([Commit("server", {}, {}, "l", 2)]) == [Committed("l")]
+    assert Flower(grid, deadline=5, join=5).carry([Commit("server", {}, {}, (family.ledger.lines[0].hash, "l"))]) == [
+        Committed("l")
+    ]
 
 
 def test_our_handlers_join_an_app_that_trains(family: Family, hospitals: Scenario) -> None:
@@ -219,7 +230,7 @@ def test_a_client_that_raises_is_told_from_one_that_refuses(family: Family, hosp
         raise OSError("the disk is gone")
 
     grid = LocalGrid(client_app(nobody), nodes(["north"]))
-    answers = Flower(grid, deadline=5, join=0).carry([Commit("north", {}, {}, "l", 2)] * 2)
+    answers = Flower(grid, deadline=5, join=0).carry([Commit("north", {}, {}, (family.ledger.lines[0].hash, "l"))] * 2)
     assert answers == [Failure("north", "its app failed (Flower's code 2): OSError: the disk is gone")] * 2
     refused = over_grid(hospitals, family).carry([Fetch("north", "no such version")])
     assert isinstance(refused[0], Failure)

@@ -56,7 +56,13 @@ class Overheard(LocalGrid):
 
 def test_what_an_answer_must_repeat_is_told_to_nobody_else(family: Family, hospitals: Scenario) -> None:
     """A SuperLink lets a registered node answer in another's name, if it knows to what; it does not know what to repeat."""
-    held, tasks = workers(hospitals, family), [Commit("north", {}, {}, "l", 2), Commit("south", {}, {}, "l", 2)]
+    held, tasks = (
+        workers(hospitals, family),
+        [
+            Commit("north", {}, {}, (family.ledger.lines[0].hash, "l")),
+            Commit("south", {}, {}, (family.ledger.lines[0].hash, "l")),
+        ],
+    )
     grid = Overheard(app_of(held), nodes(held))
     grid.told = {}
     assert Flower(grid, deadline=5, join=0).carry(tasks) == [Committed("l")] * 2
@@ -129,7 +135,9 @@ def test_nobody_unpickles_what_a_site_sends(family: Family, hospitals: Scenario,
             reply.content = RecordDict({**said[0], CONFIG: ConfigRecord({**good, **said[0][CONFIG]})})
             return [reply]
 
-        (answer,) = Flower(Altered(workers_, answers), deadline=5, join=0).carry([Commit("north", {}, {}, "l", 2)])
+        (answer,) = Flower(Altered(workers_, answers), deadline=5, join=0).carry(
+            [Commit("north", {}, {}, (family.ledger.lines[0].hash, "l"))]
+        )
         assert isinstance(answer, Failure)
         assert answer.text.startswith("sent what is no answer: ")
     assert not sprung.exists()

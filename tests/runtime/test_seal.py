@@ -229,17 +229,22 @@ def test_a_cut_ledger_is_found_by_whoever_knows_more(hospitals: Scenario, after:
     with pytest.raises(StoreError, match=r"lacks ledger lines that places have acknowledged: .*north"):
         settle(family, worked(hospitals, after))
     with pytest.raises(SiteError, match=r"has acknowledged a ledger of 2 lines .* the one that asks has 1"):
-        workers(hospitals, family)["north"].handle(Commit("north", {}, {}, family.ledger.lines[-1].hash, 1))
+        workers(hospitals, family)["north"].handle(Commit("north", {}, {}, (family.ledger.lines[-1].hash,)))
     (after / "acknowledged.json").unlink(missing_ok=True)
     shutil.rmtree(after / "homes")
     assert "lacks" not in str(fsck(after).damage)  # nobody knows more any longer
     path.write_bytes(whole)
 
 
-def test_a_place_takes_no_other_ledger_of_the_same_length(hospitals: Scenario, after: Path) -> None:
-    north = workers(hospitals, Family.open(after))["north"]
-    with pytest.raises(SiteError, match="it was cut or rewritten"):
-        north.handle(Commit("north", {}, {}, "f" * 64, 2))
+def test_a_place_takes_no_ledger_that_does_not_continue_the_one_it_knows(hospitals: Scenario, after: Path) -> None:
+    """However long it has grown since it was restored from an older backup."""
+    family = Family.open(after)
+    north, first = workers(hospitals, family)["north"], family.ledger.lines[0].hash
+    for more in (1, 2, 3):
+        with pytest.raises(SiteError, match="it was cut or rewritten"):
+            north.handle(Commit("north", {}, {}, (first, *("f" * 64,) * more)))
+    with pytest.raises(SiteError, match="a ledger without a line"):
+        north.handle(Commit("north", {}, {}, ()))
 
 
 def test_a_flipped_bit_in_any_file_is_found(forgotten: Path, tmp_path: Path) -> None:

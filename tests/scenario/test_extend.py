@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 
+from fedunlearn.data import MIRROR
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request, discover
-from fedunlearn.runtime import Family, InProcess, fsck, rollback
+from fedunlearn.methods import make
+from fedunlearn.runtime import Family, InProcess, cases, fsck, rollback, unlearn
 from fedunlearn.runtime.family import NEXT
 from fedunlearn.scenario import extend, of_family, train, workers
 from fedunlearn.scenario.school import School
 from tests.conftest import snapshot
 from tests.scenario.digits import FOUR, forget, known, scenario
+from tests.scenario.elsewhere import at_hand
 
 
 def test_training_on_after_an_unlearning_does_not_teach_it_again(tmp_path: Path) -> None:
@@ -35,6 +38,36 @@ def test_training_on_after_an_unlearning_does_not_teach_it_again(tmp_path: Path)
     trained = [s.rows for m in family.lineage.models if m.name != "first" for s in m.data]
     assert not any("0" in rows for rows in trained)
     assert family.ledger.lines[-1].kind == "trained"
+
+
+def test_what_is_asked_of_all_sites_binds_one_that_joins_later(tmp_path: Path) -> None:
+    """And one whose store was lost, and with it all that it had been told."""
+    family = train(at_hand({"first": {"born": "incremental", "site": "south"}}), tmp_path / "f")
+    assert family.places == ("south",)
+    forget(family, "0")
+    more = {"late": {"born": "incremental", "from": ["first"], "site": "north"}}
+    family = extend(family, {"models": more}, "more.yaml")
+    assert "0" not in family.lineage["late"].data[0].rows
+    assert not fsck(family.folder).damage
+    (family.folder / "homes" / "north" / MIRROR).unlink()
+    family = extend(family, {"models": {"later": more["late"]}}, "more.yaml")
+    assert "0" not in family.lineage["later"].data[0].rows
+
+
+def test_a_model_born_of_one_that_was_held_back_holds_it_too(tmp_path: Path) -> None:
+    first = {"born": "incremental", "site": "a", "epochs": 6}
+    family = train(scenario({"first": first, "kept": first | {"from": ["first"]}}), tmp_path / "f")
+    backend = InProcess(workers(of_family(family), family))
+    unlearn(family, Request(("0",), id="case"), make("steer", {"factor": 0}), backend)  # which changes nothing
+    born = {"born": "incremental", "from": ["kept"], "site": "a", "classes": FOUR[1:]}
+    family = extend(family, {"models": {"late": born, "later": born | {"from": ["late"]}}}, "more.yaml")
+    (case,) = cases(family)
+    assert set(case.left) == {"first", "kept", "late", "later"}
+    assert case.state == "refused"
+    unlearn(family, Request(("0",), id="case"), "logit_mask", InProcess(workers(of_family(family), family)))
+    assert [(c.state, c.left) for c in cases(Family.open(family.folder))] == [("applied", ())]
+    family = extend(family, {"models": {"clean": born}}, "more.yaml")
+    assert [(c.state, c.left) for c in cases(family)] == [("applied", ())]
 
 
 def test_after_a_rollback_that_lifts_the_exclusion_it_may_be_taught_again(tmp_path: Path) -> None:

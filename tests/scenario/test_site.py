@@ -215,7 +215,7 @@ def test_what_is_allowed_is_that_very_task(tmp_path: Path) -> None:
 def test_what_tells_only_counts_and_scores_is_answered(tmp_path: Path) -> None:
     site = open_site(write(tmp_path, policy="ask"))
     assert isinstance(answer(site, Survey("north", ("main",)), ()), Surveyed)
-    assert not isinstance(answer(site, Commit("north", {}, {}, "line", 1), ()), Failure)
+    assert not isinstance(answer(site, Commit("north", {}, {}, ("line",)), ()), Failure)
     for task in (Score("north", "v", Question()), Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",))):
         assert "unknown version" in str(getattr(answer(site, task, ()), "text", ""))
     assert site.consent.wishes() == []

@@ -103,8 +103,8 @@ def test_a_flower_app_becomes_a_family_that_can_forget(tmp_path: Path) -> None:
     assert [heir.name for heir in found.heirs] == ["model"]
     backend = InProcess(workers(scenario, family))
     before = dict(family.heads)
-    record = unlearn(family, Request(classes=("0",)), "fiun", backend, Gate(retained_drop_at_most=0.3))
-    assert record.facts
+    record = unlearn(family, Request(classes=("0",)), "fiun", backend, Gate(forgotten_at_most=0.2, retained_drop_at_most=0.3))
+    assert record.accepted
     forgotten = Family.open(tmp_path / "family")
     assert forgotten.heads["model"] != before["model"]
     rollback(forgotten, InProcess(workers(scenario, forgotten)), lift_exclusion=True)
@@ -139,7 +139,7 @@ def test_the_clients_app_can_be_pickled_as_a_simulation_does() -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
     app = importlib.import_module("quickstart.client_app").app
     grid = grid_of(cloudpickle.loads(cloudpickle.dumps(app)))
-    assert Flower(grid, join=0).carry([Commit("site-1", {}, {}, "line", 1)]) == [Committed("line")]
+    assert Flower(grid, join=0).carry([Commit("site-1", {}, {}, ("line",))]) == [Committed("line")]
 
 
 IN_SIMULATION = """
