@@ -208,7 +208,8 @@ def table(rows: list[dict[str, Any]]) -> str:
                                for e in (edit, "before", "retrained"))  # fmt: skip
         residual, origin_ = (_mean(c, "probe") - _mean(again, "probe") for c in (cell, before))
         able = cell[0]["forgotten"] is not None
-        slow = sum(_steps(r) >= 0.5 * _steps(a) for r, a in zip(cell, again, strict=True))
+        pairs = [(r, a) for r, a in zip(cell, again, strict=True) if (r["back"], a["back"]) != (None, None)]
+        told = [_steps(r) >= 0.5 * _steps(a) for r, a in pairs]
         back = ", ".join("never" if r["back"] is None else str(r["back"]) for r in cell) if able else "-"
         left, lost = (f"{_mean(cell, 'forgotten'):.1f}" if able else "-", _mean(before, "retained") - _mean(cell, "retained"))
         share = f"{residual / origin_:.2f}" if origin_ > 1 else "-"
@@ -220,8 +221,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             share,
             f"{_mean(cell, 'probe_rest'):.1f}",
         )
-        told = f"{slow} of {len(cell)}" if able else "-"
-        lines.append(f"| {net} | {model} | {edit} | {' | '.join(numbers)} | {back} | {told} |")
+        slow = f"{sum(told)} of {len(told)}" if able and told else "-"  # where neither ever came back, nothing is told
+        lines.append(f"| {net} | {model} | {edit} | {' | '.join(numbers)} | {back} | {slow} |")
     return "\n".join(lines)
 
 

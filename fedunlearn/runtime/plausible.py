@@ -67,7 +67,10 @@ def checked(
     except ShapeError as error:
         raise SiteError(f"{where}: {error}") from error
     if answer.read < 0 or importance.count > most:
-        raise SiteError(f"{where}: sent a sum over {importance.count} rows; models were trained on {most} there")
+        raise SiteError(
+            f"{where}: sent a sum over {importance.count} rows; models were trained on {most} there (rows that have come "
+            f"since belong into a set of their own: `more:` in its site.yaml)"
+        )
     if answer.enough is not None and not (0 <= answer.enough <= farthest and answer.enough < inf):
         up = f" to {farthest:g}" if farthest < inf else ""
         raise SiteError(f"{where}: says that {answer.enough} is enough, expected a number from 0 up{up}")
