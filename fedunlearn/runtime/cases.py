@@ -64,7 +64,9 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             names.setdefault(request.what, {})[request.id] = line.number
     for request in named:
         first = asked.setdefault(request.what, request)
-        if first.id != request.id:  # asked for by what it says: the scenario's dates and name count all the same
+        if (
+            request.what in by_what and first.id != request.id
+        ):  # asked for by what it says: the scenario's dates and name count all the same
             dates = [d for d in (first.received, request.received) if d]
             asked[request.what] = replace(first, received=min(dates, default=None), due=first.due or request.due)
             names[request.what].setdefault(request.id, by_what[request.what][-1][0].number)

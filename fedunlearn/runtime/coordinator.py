@@ -245,14 +245,13 @@ def _judge(
         elif by is None or done is None:
             status, texts = UNTOUCHED, [f"untouched: {misses[heir.name]}"]
         else:
-            found_of = evaluated.get(heir.name)
-            wrong, untested = doing.gate.judge(heir.target, by.before, by.after, reference, found_of, heir.absent)
+            taken = evaluated.get(heir.name)
+            wrong, untested = doing.gate.judge(heir.target, by.before, by.after, reference, taken, heir.absent)
             untested += by.refused
             texts = wrong + ([] if doing.accept_untested else untested)
             status = PENDING if texts else COMMITTED
-            if done.version == done.base and (
-                texts or heir.target != ABSENT
-            ):  # of a class that is gone already, nothing is left
+            gone_already = heir.target == ABSENT and not texts
+            if done.version == done.base and not gone_already:
                 status, texts = UNTOUCHED, [f"untouched: the edit changes no weight ({done.rule})", *texts]
             else:
                 unresolved = doing.gate.unresolved(heir.target, by.before, reference)

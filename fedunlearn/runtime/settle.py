@@ -110,8 +110,9 @@ def exclusions(family: Family, upto: int | None = None, joining: Iterable[str] =
     for line in _excluding(family, upto):
         told = {site: Selection(tuple(one["classes"]), tuple(one["samples"])) for site, one in line.body["exclusions"].items()}
         request = request_of(line)
-        if told and request.classes and not request.sites:  # whoever has joined since is meant, too
-            told |= {site: Selection(classes=request.classes) for site in (*family.places, *joining) if site not in told}
+        everywhere = tuple(c for one in request.merges or (request,) if not one.sites for c in one.classes)
+        if told and everywhere:  # whoever has joined since is meant, too
+            told |= {site: Selection(classes=everywhere) for site in (*family.places, *joining) if site not in told}
         for site, chosen in told.items():
             found.setdefault(site, {})[line.body["request"]] = chosen
     return found

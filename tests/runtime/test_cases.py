@@ -120,6 +120,8 @@ def test_a_deadline_of_the_scenario_counts_whatever_name_it_was_asked_by(family:
     assert (found.request.id, found.request.received, found.request.due) == ("by-content", "2026-10-01", "2026-10-31")
     assert found.overdue
     assert set(found.names) == {"by-content", "named"}
+    twice = [Request(("5",), id="once"), Request(("5",), id="twice")]
+    assert [c.request.id for c in cases(Family.open(family.folder), twice)] == ["by-content", "once"]
 
 
 def test_what_has_been_excluded_since_is_in_no_reference_of_an_earlier_line(
