@@ -103,9 +103,8 @@ def _late(request: Request, line: Line) -> bool | None:
 
 def _as_of(family: Family, line: Line) -> Lineage:
     """The lineage without models that were born after a ledger line."""
-    counts = [x.body["models"] for x in family.ledger.lines[: line.number] if "models" in x.body]
-    whole = family.lineage
-    return whole if not counts or counts[-1] == len(whole.models) else Lineage(whole.models[: counts[-1]], whole.tests)
+    known, whole = family.models_before(line.number), family.lineage
+    return whole if known in (None, len(whole.models)) else Lineage(whole.models[:known], whole.tests)
 
 
 def _of_versions(

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from fedunlearn.errors import InputError
-from fedunlearn.lineage import Lineage, Plan, Request, discover
+from fedunlearn.lineage import Plan, Request, discover
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
@@ -64,9 +64,8 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             names.setdefault(request.what, {})[request.id] = line.number
     for request in named:
         first = asked.setdefault(request.what, request)
-        if (
-            request.what in by_what and first.id != request.id
-        ):  # asked for by what it says: the scenario's dates and name count all the same
+        if request.what in by_what and first.id != request.id:
+            # asked for by what it says: the scenario's dates and name count all the same
             dates = [d for d in (first.received, request.received) if d]
             asked[request.what] = replace(first, received=min(dates, default=None), due=first.due or request.due)
             names[request.what].setdefault(request.id, by_what[request.what][-1][0].number)
@@ -178,28 +177,16 @@ def _born_since(family: Family, request: Request, held: Sequence[tuple[Line, set
     What descends from an edited model holds nothing that this had not; `left` are the others that were reached.
     """
     then = held[-1][0].number
-    grown = [line for line in family.ledger.lines[then:] if line.kind == "trained"]
-    if not grown:
+    known = family.models_before(then)
+    if known is None or not any(line.kind == "trained" for line in family.ledger.lines[then:]):
         return set()
-    counts = [x.body["models"] for x in family.ledger.lines[:then] if "models" in x.body]
     plan = discover(family.lineage, request)
-    old = {m.name for m in family.lineage.models[: counts[-1] if counts else None]}
-    roots, holding = set(plan.roots) - old, set(left)
-    heirs = {h.name for h in plan.heirs} - old
-    for heir in (m.name for m in family.lineage.models if m.name in heirs):  # parents first
-        if heir in roots or not holding.isdisjoint(family.lineage.kept_parents(heir)) or _way(family.lineage, heir) & roots:
-            holding.add(heir)
-    return holding - left
-
-
-def _way(lineage: Lineage, name: str) -> set[str]:
-    """Models without weights between one and its nearest kept ancestors."""
-    found, walk = set[str](), [name]
-    while walk:
-        new = {p for p in lineage[walk.pop()].parents if not lineage[p].kept} - found
-        found |= new
-        walk += new
-    return found
+    roots, affected, holding = set(plan.roots), set(plan.affected), set(left)
+    new = [m for m in family.lineage.models[known:] if m.name in affected]
+    for model in new:  # parents first
+        if model.name in roots or not holding.isdisjoint(model.parents):
+            holding.add(model.name)
+    return {m.name for m in new if m.kept and m.name in holding}
 
 
 def _state(held: Sequence[tuple[Line, set[str]]], sealed: Set[int]) -> tuple[str, set[str]]:

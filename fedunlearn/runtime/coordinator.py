@@ -239,14 +239,13 @@ def _judge(
         case = cases.get(heir.name)
         shared = {n for one in case.evidence for n in one.means} if case else set()
         missing = tuple(n for n in scored.shapes if n not in shared) if scored and case and weighs else ()
-        untested, unresolved = list[str](), list[str]()
+        of, untested, unresolved = evaluated.get(heir.name, {}), list[str](), list[str]()
         if heir.name in waiting:
             status, texts = WAITING, [waiting[heir.name]]
         elif by is None or done is None:
             status, texts = UNTOUCHED, [f"untouched: {misses[heir.name]}"]
         else:
-            taken = evaluated.get(heir.name)
-            wrong, untested = doing.gate.judge(heir.target, by.before, by.after, reference, taken, heir.absent)
+            wrong, untested = doing.gate.judge(heir.target, by.before, by.after, reference, of, heir.absent)
             untested += by.refused
             texts = wrong + ([] if doing.accept_untested else untested)
             status = PENDING if texts else COMMITTED
@@ -256,8 +255,7 @@ def _judge(
             else:
                 unresolved = doing.gate.unresolved(heir.target, by.before, reference)
         unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing(heir.name)))
-        classes, of = bool(plan.request.classes), evaluated.get(heir.name, {})
-        given = scored, done, reference, missing, unmeasured, status, classes, of, by, untested, unresolved
+        given = scored, done, reference, missing, unmeasured, status, bool(plan.request.classes), of, by, untested, unresolved
         rows.append(row(heir, lineage[heir.name], *given))
         objections += [{"model": heir.name, "text": text} for text in texts]
     return rows, objections

@@ -87,10 +87,10 @@ class Family:
         path = self.folder / LINEAGE
         try:
             plain = shaped(loads(path.read_bytes()), _Named)
-            counts = [x.body["models"] for x in self.ledger.lines if "models" in x.body]
-            if counts and counts[-1] > len(plain["models"]):
-                raise ValueError(f"{len(plain['models'])} models, the ledger knows {counts[-1]}")
-            found = Lineage.from_json({**plain, "models": plain["models"][: counts[-1] if counts else None]})
+            known = self.models_before(None)
+            if known is not None and known > len(plain["models"]):
+                raise ValueError(f"{len(plain['models'])} models, the ledger knows {known}")
+            found = Lineage.from_json({**plain, "models": plain["models"][:known]})
             if len(found.models) < len(plain["models"]):  # an extension was cut off; its places may be new
                 found = replace(found, tests={p: t for p, t in found.tests.items() if p in _places(found)})
         except (OSError, ValueError, InputError) as error:
@@ -98,6 +98,10 @@ class Family:
         if self.trained("lineage") not in (None, hash_of(found)):  # it decides whom a request reaches
             raise StoreError(f"{path}: is not what the ledger recorded; it was changed or damaged: restore it from a backup")
         return found
+
+    def models_before(self, line: int | None) -> int | None:
+        """How many models the ledger knew just before a line, or knows now; None where no line says."""
+        return next((x.body["models"] for x in reversed(self.ledger.lines[:line]) if "models" in x.body), None)
 
     @property
     def id(self) -> str:

@@ -173,12 +173,12 @@ def reference(
     if imported:
         raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
     check_samples(scenario, family.folder / "homes", request)
-    gone, rolled_back = (
-        (*excluded(family, before), *excluded(family)),
-        [request_of(family.ledger.lines[n]) for n in family.ledger.undone],
-    )
-    requests = tuple({r.what: r for r in (*gone, request)}.values())  # asked twice, it is left out once
-    for undone in (r for r in excluded(family) if r in rolled_back and r not in in_force(family)):
+    now, standing = excluded(family), in_force(family)
+    requests = tuple(
+        {r.what: r for r in (*excluded(family, before), *now, request)}.values()
+    )  # asked twice, it is left out once
+    rolled_back = [request_of(family.ledger.lines[n]) for n in family.ledger.undone]
+    for undone in (r for r in now if r in rolled_back and r not in standing):
         progress(
             f"{undone.id} was rolled back, but sites may still not train on {undone.words()}: nor is what is compared with "
             f"(to allow it: fedunlearn rollback --lift-exclusion)"
