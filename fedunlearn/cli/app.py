@@ -226,7 +226,7 @@ def plan(
     asked = _request(scenario, classes, samples, sites, since, requests or ())
     found = discover(family.lineage, asked)
     check_cases(family, found)
-    check_samples(scenario, family.folder / "homes", asked)
+    check_samples(scenario, family.folder, asked)
     price = cost(family, found)
     if as_json:
         print_json({**found.to_json(), "cost": price})
@@ -431,7 +431,7 @@ def demo(
     chosen = make(method, _pairs(settings))  # what is wrong is said before anything is trained
     folder = folder or _fresh(Path("runs") / "demo")
     asked = _request(scenario, classes)
-    known = next(iter(open_site_data(scenario, folder / "homes").values())).shards["main"].classes
+    known = next(iter(open_site_data(scenario, folder).values())).shards["main"].classes
     check_names("class", asked.classes, known)
     with progress() as say:
         family = run_train(scenario, folder, progress=say)

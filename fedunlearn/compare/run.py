@@ -86,7 +86,7 @@ def compare(
 
 def _classes(subject: Subject, seed: int, work: Path) -> tuple[str, ...]:
     nest = Nest.of(work, subject.scenario, seed)
-    return tuple(c for names in open_data(nest.scenario, nest.family / "homes").classes.values() for c in names)
+    return tuple(c for names in open_data(nest.scenario, nest.family).classes.values() for c in names)
 
 
 def planned(

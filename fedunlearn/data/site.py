@@ -17,12 +17,14 @@ class SiteData:
         shards: shard name -> rows.
         held_out: "calibration" and "test" -> rows that nobody trained on; places without any lack the entry.
         excluded: reads what committed requests have excluded here, whenever it matters.
+        gone: shard name -> keys of rows that models were trained on and that are not there any more.
     """
 
     site: str
     shards: Mapping[str, Rows] = field(default_factory=dict)
     held_out: Mapping[str, Rows] = field(default_factory=dict)
     excluded: Callable[[], Exclusions] = lambda: Exclusions({})
+    gone: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     @property
     def exclusions(self) -> Exclusions:
@@ -54,6 +56,11 @@ class SiteData:
         here = [s for s in selection.samples if s.split("/", 1)[0] == shard]
         known = {f"{shard}/{key}" for key in rows.keys} if here else set()
         for sample in here:
+            if sample.split("/", 1)[1] in self.gone.get(shard, ()):
+                raise InputError(
+                    f"request: sample {self.site + '/' + sample!r} was trained on and is not in the site's data any more, so "
+                    f"nothing can be measured of it; put it back until it is forgotten"
+                )
             if sample not in known:
                 raise InputError(  # names of rows may be those of people: none that was not asked for is told
                     f"request: unknown sample {self.site + '/' + sample!r}; {self.site}/{shard} has {len(rows)} rows, and "

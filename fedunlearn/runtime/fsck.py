@@ -6,19 +6,20 @@ from typing import Any
 
 from blake3 import blake3
 
+from fedunlearn.data.register import FOLDER as REGISTERS
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime.evaluations import FOLDER, read_evaluations
 from fedunlearn.runtime.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY, Family
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.mirror import Mirror, path
-from fedunlearn.runtime.place import check_place
+from fedunlearn.runtime.place import check_place, check_registers
 from fedunlearn.runtime.seal import references
 from fedunlearn.runtime.settle import cut, exclusions
 from fedunlearn.store import Checked, Ledger
 
 MADE = (FOLDER, "reports", "reference")  # beside the family, and can be made again
-KNOWN = (TOPOLOGY, NEXT, LINEAGE, LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, POINTER, "homes", *MADE)
+KNOWN = (TOPOLOGY, NEXT, LINEAGE, LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, POINTER, REGISTERS, "homes", *MADE)
 
 
 def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
@@ -48,6 +49,7 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
         found.damage.append(str(error))
         return found
     _plain(family, found)
+    check_registers(folder, found)
     places = family.places if here is None else [p for p in family.places if p in here]
     twins, wanted = references(family), needed(family)
     every = {v for one in (family, *twins) if _readable(one) for held in needed(one).values() for v in held}

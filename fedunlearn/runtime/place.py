@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedunlearn.data import MIRROR
+from fedunlearn.data.register import FOLDER as REGISTERS
+from fedunlearn.data.register import Register
 from fedunlearn.errors import StoreError
 from fedunlearn.evaluation.shadows import read_shadow
 from fedunlearn.runtime.consent import Consent
@@ -14,7 +16,7 @@ from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
 from fedunlearn.store import Checked, Store, check_store
 from fedunlearn.store.check import noting
 
-KNOWN = ("versions", "tables", "packs", "carried", "bank", SHADOWS, KEY, MIRROR)
+KNOWN = ("versions", "tables", "packs", "carried", "bank", SHADOWS, KEY, MIRROR, REGISTERS)
 CONSENT = "consent"  # in a site's folder: what waits for its owner
 
 
@@ -35,10 +37,19 @@ def check_place(store: Store, needed: Mapping[str, str], besides: tuple[str, ...
         found.files += 1
         with noting(found):
             key_of(store.folder)
+    check_registers(store.folder, found)
     if store.folder.exists():
         strays = (p for p in sorted(store.folder.iterdir()) if p.name not in (*KNOWN, *besides) and p not in found.orphans)
         found.orphans |= dict.fromkeys(strays, "no file of a place")
     return found
+
+
+def check_registers(folder: Path, found: Checked) -> None:
+    """Read what is kept of the rows that models were trained on, in a site's folder or a family's."""
+    for file in sorted((folder / REGISTERS).glob("*.json")):
+        found.files += 1
+        with noting(found):
+            Register.read(file)
 
 
 @dataclass(frozen=True)

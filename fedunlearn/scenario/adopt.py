@@ -78,7 +78,8 @@ class Adoption:
         """
         classes, family = recording.classes, Family(self.folder)
         scenario = self._scenario(recording.sites, max(recording.rounds), recording.strategy)
-        places = open_data(scenario, self.folder / "homes").places
+        opened = open_data(scenario, self.folder)
+        places = opened.places
         for told in (t for round_ in recording.rounds.values() for t in round_):
             here = places[told.site].all(SHARD).counts()
             if here != dict(told.rows):
@@ -110,6 +111,7 @@ class Adoption:
                 "shape": list(shape),
                 "rows_per_second": round(recording.trained / recording.seconds, 1),
             }
+            opened.registers.hold()
             family.ledger.append("trained", body)
         fresh = Family(self.folder)
         settle(fresh, InProcess(workers(scenario, fresh)))

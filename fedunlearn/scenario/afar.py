@@ -22,9 +22,10 @@ from fedunlearn.runtime.backend import ask
 from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
 from fedunlearn.scenario.answers import agreed, sound, usable, usable_weights
-from fedunlearn.scenario.build import check_test, maker
+from fedunlearn.scenario.build import check_test
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.here import workers_here
+from fedunlearn.scenario.nets import maker
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
 from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
 from fedunlearn.scenario.train import grown
@@ -155,6 +156,9 @@ class Afar(Teacher):
     def store(self, place: str) -> Store:
         """Only places that are here have one that can be written to."""
         return self.here[place].store
+
+    def hold(self) -> None:
+        """Sites do so themselves, when they train."""
 
     def settle(self) -> None:
         """Over the backend; but the sites of a retrained reference follow the family's own ledger, not the reference's."""

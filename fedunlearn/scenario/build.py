@@ -1,13 +1,9 @@
 """From a scenario to what each place holds."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
 
 from fedunlearn.data import (
     MIRROR,
@@ -21,15 +17,14 @@ from fedunlearn.data import (
     shard,
 )
 from fedunlearn.data.rows import joined, twins
-from fedunlearn.errors import InputError, check_names, unknown
+from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage import Request
-from fedunlearn.nets import build
+from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.schema import Data, Scenario, matching
 from fedunlearn.scenario.sources import Opening
 
 MAIN = "main"  # the set under `data`; a site's rows of a set are the shard of that name
 
-MakeNet = Callable[[int, str, int], nn.Module]  # for so many outputs, of the architecture of that name, from a seed
 Seen = tuple[tuple[str, ...], tuple[int, ...]]  # what rows are like: the classes that they name, the shape of an input
 
 
@@ -40,32 +35,35 @@ class Opened:
     Args:
         places: what every place holds.
         classes: what every set names, in its own order.
+        registers: what rows were when models were first trained on them; to be held before training.
     """
 
     places: dict[str, SiteData]
     classes: dict[str, tuple[str, ...]]
+    registers: Registers
 
 
-def open_site_data(scenario: Scenario, homes: Path) -> dict[str, SiteData]:
+def open_site_data(scenario: Scenario, folder: Path) -> dict[str, SiteData]:
     """What every place of a scenario holds (see `open_data`)."""
-    return open_data(scenario, homes).places
+    return open_data(scenario, folder).places
 
 
-def open_data(scenario: Scenario, homes: Path) -> Opened:
+def open_data(scenario: Scenario, folder: Path) -> Opened:
     """Open every set. Sets are dealt to the sites; a factory's rows are the sites' own.
 
     Classes of all sets share one list, so that a head can be tested wherever held-out rows of its classes are.
 
     Args:
         scenario: the scenario.
-        homes: folder of the places, for their exclusions.
+        folder: of the family, for exclusions and registers; it need not be there.
 
     Raises:
         InputError: data cannot be opened, a site's rows do not fit the others, two sets name the same class, or the rows are
             the sites' own.
     """
     refuse_own(scenario)
-    opened = {name: _open_set(scenario, name) for name in scenario.sets if scenario.sites_of(name) or name == MAIN}
+    registers = Registers(folder)
+    opened = {name: _open_set(scenario, name, registers) for name in scenario.sets if scenario.sites_of(name) or name == MAIN}
     shards: dict[str, dict[str, Rows]] = {}
     held: dict[str, dict[str, list[Rows]]] = {}
     classes = union({name: _seen(rows) for name, (dealt, _) in opened.items() for rows in list(dealt.values())[:1]})
@@ -80,11 +78,13 @@ def open_data(scenario: Scenario, homes: Path) -> Opened:
             place,
             shards.get(place, {}),
             {split: joined(parts) for split, parts in held.get(place, {}).items()},
-            partial(Exclusions.read, homes / place / MIRROR),
+            partial(Exclusions.read, folder / "homes" / place / MIRROR),
+            {name: registers.gone(_source(scenario, name, place)) for name in shards.get(place, {})},
         )
         for place in scenario.places
     }
-    return Opened(places, {name: next((r.classes for r in dealt.values()), ()) for name, (dealt, _) in opened.items()})
+    named = {name: next((r.classes for r in dealt.values()), ()) for name, (dealt, _) in opened.items()}
+    return Opened(places, named, registers)
 
 
 def among(rows: Rows, classes: tuple[str, ...], name: str) -> Rows:
@@ -127,24 +127,33 @@ def shared_test(spec: Opening, beside: str, trained: Sequence[Rows] = ()) -> dic
     return {"calibration": calibration, "test": test}
 
 
-def _open_set(scenario: Scenario, name: str) -> tuple[dict[str, Rows], dict[str, dict[str, Rows]]]:
+def _source(scenario: Scenario, name: str, site: str) -> str:
+    """What the register of a site's rows of a set is called: a set that is dealt has one, a factory one a site."""
+    return name if scenario.sets[name].set is not None else f"{name}@{site}"
+
+
+def _open_set(scenario: Scenario, name: str, registers: Registers) -> tuple[dict[str, Rows], dict[str, dict[str, Rows]]]:
     """Rows of every site, and held-out rows of every place, of one set."""
     spec, sites = scenario.sets[name], scenario.sites_of(name)
     dealt: dict[str, Rows] = {}
     held: dict[str, dict[str, Rows]] = {}
     fractions = (spec.calibration, spec.held_out) if spec.test is None else (0.0, 0.0)
     if spec.set is not None:
-        rows = open_rows(spec.set, beside=scenario.folder, options=spec.options)
-        train, calibration, test = held_out(rows, *fractions, spec.seed)
+        rows = registers.recall(name, open_rows(spec.set, beside=scenario.folder, options=spec.options))
+        train, *splits = held_out(rows, *fractions, spec.seed)
+        calibration, test = (registers.present(name, part) for part in splits)
         without = {s: _lacks(rows.classes, spec, s) for s in sites}
         share = {s: v for s in sites if (v := matching(spec.share, s)) is not None}
         dealt = shard(train, sites, spec.shards, seed=spec.seed, without=without, concentration=spec.concentration, share=share)
+        dealt = {site: registers.present(name, part) for site, part in dealt.items()}
         held = {place: {"calibration": calibration, "test": test} for place in scenario.places}
     else:
         for site in sites:
-            own = open_site(spec.factory or "", site)
+            source = _source(scenario, name, site)
+            own = registers.recall(source, open_site(spec.factory or "", site))
             own = own.without(_lacks(own.classes, spec, site))
-            dealt[site], calibration, test = held_out(own, *fractions, spec.seed)
+            parts = held_out(own, *fractions, spec.seed)
+            dealt[site], calibration, test = (registers.present(source, part) for part in parts)
             held[site] = {"calibration": calibration, "test": test}
     if spec.test is not None:
         shared = shared_test(spec, scenario.folder, tuple(dealt.values()))
@@ -213,67 +222,12 @@ def _seen(rows: Rows) -> Seen:
     return rows.classes, tuple(rows.x.shape[1:])
 
 
-def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
-    """Makes nets of the scenario's architectures; each that a model has is tried once on real rows.
-
-    Raises:
-        InputError: a net cannot be made, or does not turn rows into outputs.
-    """
-    sample = next(rows for d in data.values() for rows in d.shards.values())
-    shape, classes = tuple(sample.x.shape[1:]), len(sample.classes)
-    for name in dict.fromkeys(scenario.net_of(m) for m in scenario.models):
-        spec = _net_spec(scenario, name)
-        net = build(spec, shape, classes).eval()
-        try:
-            with torch.no_grad():
-                out = net(sample.x[:2])
-        except Exception as error:  # whatever the user's net raises is theirs to read
-            raise InputError(f"net {dict(spec)}: raised {type(error).__name__} on rows of shape {shape}: {error}") from error
-        if not isinstance(out, torch.Tensor) or out.shape != (len(sample.x[:2]), classes):
-            got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-            raise InputError(
-                f"net {dict(spec)}: gave {got} for {len(sample.x[:2])} rows, expected one output a class ({classes})"
-            )
-    return maker(scenario, shape)
-
-
-def maker(scenario: Scenario, shape: tuple[int, ...]) -> MakeNet:
-    """Makes nets of the scenario's architectures for inputs of a shape, untried."""
-    return lambda outputs, name, seed: build(_net_spec(scenario, name), shape, outputs, seed)
-
-
-def _net_spec(scenario: Scenario, name: str) -> Mapping[str, Any]:
-    return net_spec(scenario.net, scenario.nets, scenario.data.vocabulary, name)
-
-
-def net_spec(
-    net: Mapping[str, Any], nets: Mapping[str, Mapping[str, Any]], vocabulary: int | None, name: str
-) -> Mapping[str, Any]:
-    """What an architecture is built from.
-
-    Args:
-        net: the family's own.
-        nets: the others by name.
-        vocabulary: how many tokens the data counts; a net for texts counts alike.
-        name: of the architecture; empty for the family's own.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    if name and name not in nets:
-        raise unknown("net", name, nets, where="nets")
-    spec = nets[name] if name else net
-    if str(spec.get("name", "")).startswith("text_") and vocabulary is not None:
-        return {"vocabulary": vocabulary, **spec}
-    return spec
-
-
-def check_samples(scenario: Scenario, homes: Path, request: Request) -> None:
+def check_samples(scenario: Scenario, folder: Path, request: Request) -> None:
     """Refuse samples that their sites do not hold, as far as that can be seen from here: not where sites open their own.
 
     Args:
         scenario: says what sites hold.
-        homes: the family's, where exclusions are.
+        folder: of the family.
         request: names samples, or does not.
 
     Raises:
@@ -281,7 +235,7 @@ def check_samples(scenario: Scenario, homes: Path, request: Request) -> None:
     """
     if scenario.own or not request.samples:
         return
-    data = open_site_data(scenario, homes)
+    data = open_site_data(scenario, folder)
     for shard_, keys in request.shards.items():
         site, name = shard_.split("/", 1)
         data[site].selected(name, Selection(samples=tuple(f"{name}/{k}" for k in keys)))

@@ -9,7 +9,8 @@ from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData
 from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.runtime import Family, Worker
-from fedunlearn.scenario.build import among, maker, shared_test
+from fedunlearn.scenario.build import among, shared_test
+from fedunlearn.scenario.nets import maker
 from fedunlearn.scenario.schema import Scenario
 from fedunlearn.scenario.staffing import device_of
 

@@ -172,7 +172,7 @@ def forget(
     gate = scenario.gate.gate
     gate = replace(gate, score_at_roots=gate.score_at_roots or score_at_roots)
     request.check(family.lineage)
-    check_samples(scenario, family.folder / "homes", request)
+    check_samples(scenario, family.folder, request)
     twin = partial(retrained, family, scenario, request, backend, progress) if reference else None
     return unlearn(family, request, method, backend, gate, retrained=twin, progress=progress, **how)
 

@@ -14,7 +14,9 @@ from fedunlearn.nets import fit_to, head_of, load, read_checkpoint, weights_of
 from fedunlearn.runtime import Family, InProcess, settle
 from fedunlearn.runtime.births import survey
 from fedunlearn.runtime.tasks import Survey
-from fedunlearn.scenario.build import net_maker, open_data
+from fedunlearn.scenario.build import open_data
+from fedunlearn.scenario.nets import net_maker
+from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
 from fedunlearn.scenario.staffing import device_of, workers
 from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
@@ -32,10 +34,12 @@ class School(Teacher):
 
     Args:
         data: what each place holds.
+        registers: of the rows.
         federate: runs rounds; in this process by default.
     """
 
     data: Mapping[str, SiteData]
+    registers: Registers
     federate: Federate = federated
 
     @classmethod
@@ -47,14 +51,19 @@ class School(Teacher):
         Raises:
             InputError: data cannot be opened, or a net cannot be made.
         """
-        opened = open_data(scenario, family.folder / "homes")
+        opened = open_data(scenario, family.folder)
+        opened.registers.check()
         syllabus = Syllabus(scenario, opened.classes, net_maker(scenario, opened.places), without)
         surveys = {place: survey(Survey(place, tuple(d.shards)), d) for place, d in opened.places.items()}
-        return cls(family, syllabus, surveys, opened.places, federate)
+        return cls(family, syllabus, surveys, opened.places, opened.registers, federate)
 
     def store(self, place: str) -> Store:
         """Every place's store is in the family's folder."""
         return self.family.store(place)
+
+    def hold(self) -> None:
+        """In the family's folder."""
+        self.registers.hold()
 
     def settle(self) -> None:
         """In this process."""

@@ -23,9 +23,11 @@ from fedunlearn.nets import build
 from fedunlearn.runtime import Answerer, Worker
 from fedunlearn.runtime.consent import Asking, Consent
 from fedunlearn.runtime.place import CONSENT
-from fedunlearn.runtime.tasks import Answer, Task
-from fedunlearn.scenario.build import MAIN, Seen, among, net_spec, shared_test, union
+from fedunlearn.runtime.tasks import Answer, Commit, Seal, Survey, Task, Train
+from fedunlearn.scenario.build import MAIN, Seen, among, shared_test, union
 from fedunlearn.scenario.files import read_plain, said
+from fedunlearn.scenario.nets import net_spec
+from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.sources import Name, Opening, Sending, Strict
 from fedunlearn.scenario.staffing import device_of
 from fedunlearn.store import Store
@@ -118,7 +120,8 @@ class Site:
         Raises:
             InputError: rows cannot be opened or a net cannot be made.
         """
-        shards, held = _opened(self.file, str(self.path.parent))
+        registers = self._registers
+        shards, held = _opened(self.file, str(self.path.parent), registers)
         first = next(iter(shards.values()))
         shape = tuple(first.x.shape[1:])
         file, vocabulary = self.file, self.file.data.vocabulary
@@ -128,7 +131,8 @@ class Site:
 
         make(len(first.classes), "")  # what cannot be made is said before anything is measured
         store = Store(self.folder)
-        data = SiteData(self.place, shards, held, partial(Exclusions.read, store.folder / MIRROR))
+        gone = {name: registers.gone(name) for name in shards}
+        data = SiteData(self.place, shards, held, partial(Exclusions.read, store.folder / MIRROR), gone)
         device, guard = file.device or device_of(), file.evidence.guard
         worker = Worker(self.place, store, data, make, device, methods=file.methods, guard=guard)
         return worker if file.policy == "auto" else Asking(worker, self.consent, self._how)
@@ -144,7 +148,25 @@ class Site:
             answerer = self.answerer
         except FedUnlearnError as error:
             raise SiteError(f"cannot open its rows, nets or store: {error}") from error
-        return answerer.handle(task)
+        if isinstance(task, Survey | Train):
+            self._registers.check()
+        answer = answerer.handle(task)
+        if isinstance(task, Train | Commit):
+            self._registers.hold()
+        elif isinstance(task, Seal):
+            self._erase(task)
+        return answer
+
+    @cached_property
+    def _registers(self) -> Registers:
+        return Registers(self.folder)
+
+    def _erase(self, task: Seal) -> None:
+        """What a sealed request had forgotten and the owner has taken out of the data leaves no mark."""
+        for name in self._registers.names:
+            gone = self._registers.stand_ins(name)
+            picked = {i for chosen in task.forgotten.values() for i in chosen.picks(name, gone)}
+            self._registers.erase(name, [gone.keys[i] for i in picked])
 
     def _how(self, wish: str) -> str:
         return f"on its own machine the owner allows it with `fedunlearn site approve {self.path.name} {wish}`; then ask again"
@@ -190,7 +212,7 @@ def open_site_in(folder: str, name: str) -> Site:
     return found
 
 
-def _opened(file: SiteFile, beside: str) -> tuple[dict[str, Rows], dict[str, Rows]]:
+def _opened(file: SiteFile, beside: str, registers: Registers) -> tuple[dict[str, Rows], dict[str, Rows]]:
     """Rows to train on of every shard, and held-out rows of all, under one list of classes."""
     sources = {MAIN: file.data, **file.more}
     if file.data.folder is not None:
@@ -211,8 +233,11 @@ def _opened(file: SiteFile, beside: str) -> tuple[dict[str, Rows], dict[str, Row
             load_rows(own.factory, file.name) if own.factory else open_rows(own.set or "", beside=beside, options=own.options)
         )
         fractions = (own.calibration, own.held_out) if own.test is None else (0.0, 0.0)
-        shards[name], calibration, test = held_out(rows, *fractions, own.seed)
-        held[name] = {"calibration": calibration, "test": test} if own.test is None else shared_test(own, beside, [rows])
+        parts = held_out(registers.recall(name, rows), *fractions, own.seed)
+        shards[name], calibration, test = (registers.present(name, part) for part in parts)
+        held[name] = (
+            {"calibration": calibration, "test": test} if own.test is None else shared_test(own, beside, [shards[name]])
+        )
     seen: dict[str, Seen] = {name: (rows.classes, tuple(rows.x.shape[1:])) for name, rows in shards.items()}
     classes, several = union(seen), len(sources) > 1
     splits = {

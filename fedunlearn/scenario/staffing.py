@@ -3,7 +3,8 @@
 import torch
 
 from fedunlearn.runtime import Family, Worker
-from fedunlearn.scenario.build import net_maker, open_site_data
+from fedunlearn.scenario.build import open_site_data
+from fedunlearn.scenario.nets import net_maker
 from fedunlearn.scenario.schema import Scenario, matching
 from fedunlearn.scenario.sources import Sending
 
@@ -15,7 +16,7 @@ def workers(scenario: Scenario, family: Family) -> dict[str, Worker]:
         scenario: the family's scenario.
         family: where its homes are.
     """
-    data = open_site_data(scenario, family.folder / "homes")
+    data = open_site_data(scenario, family.folder)
     make = net_maker(scenario, data)
     device = device_of()
     return {

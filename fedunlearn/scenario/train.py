@@ -8,6 +8,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from fedunlearn.data.register import FOLDER as REGISTERS
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, ordered
 from fedunlearn.runtime import Family, InProcess, behind, excluded, settle
@@ -172,7 +173,7 @@ def reference(
     imported = [n for n, m in scenario.models.items() if isinstance(m, Imported)]
     if imported:
         raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
-    check_samples(scenario, family.folder / "homes", request)
+    check_samples(scenario, family.folder, request)
     now, standing = excluded(family), in_force(family)
     requests = tuple(
         {r.what: r for r in (*excluded(family, before), *now, request)}.values()
@@ -190,6 +191,8 @@ def reference(
         return kept
     if folder.exists():
         shutil.rmtree(folder)  # its training was cut off; nothing in it is anybody's only copy
+    if (registers := family.folder / REGISTERS).exists():  # so that it is dealt the rows that the family was
+        shutil.copytree(registers, folder / REGISTERS)
     if family.id and retrain is not train:  # its sites are elsewhere, and know the family by it
         kept.identify(family.id)
     progress(f"retraining the family without {', '.join(r.words() for r in requests)}, to compare with")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from fedunlearn.data.register import FOLDER as REGISTERS
 from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage import Lineage, Model
 from fedunlearn.nets import head_of
@@ -53,6 +54,10 @@ class Teacher(ABC):
         """The store of a place, for models that came with their weights."""
 
     @abstractmethod
+    def hold(self) -> None:
+        """Before the models count, keep what their rows were."""
+
+    @abstractmethod
     def settle(self) -> None:
         """Have the places follow the ledger."""
 
@@ -77,7 +82,7 @@ def free(folder: Path) -> Family:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose a folder (--out)")
     begun = {f"{TOPOLOGY}{TEMPORARY}", f"{family.ledger.path.name}.lock"}  # by a training that was cut off at once
-    begun |= {ID, f"{ID}{TEMPORARY}"}
+    begun |= {ID, f"{ID}{TEMPORARY}", REGISTERS}  # a reference's come from its family
     if folder.exists() and {p.name for p in folder.iterdir()} - begun and not (folder / TOPOLOGY).exists():
         raise InputError(f"{folder}: is not empty and not ours; choose another folder (--out)")
     return family
@@ -150,6 +155,7 @@ def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pr
         "shape": next((list(s.shape) for s in teacher.surveys.values() if s.shape), []),
         "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
     }
+    teacher.hold()
     family.ledger.append("trained", body | ({"family": family.id} if family.id else {}))
     begun.replace(whole)
     teacher.settle()

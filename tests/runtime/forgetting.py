@@ -27,4 +27,4 @@ def done(family: Family, hospitals: Scenario, backend_of: BackendOf) -> Record:
 
 
 def site_training(scenario: Scenario, family: Family, site: str) -> set[str]:
-    return set(open_site_data(scenario, family.folder / "homes")[site].training("main").labels)
+    return set(open_site_data(scenario, family.folder)[site].training("main").labels)

@@ -44,7 +44,7 @@ def test_a_committed_request_excludes_its_data_until_a_rollback_lifts_it(
     done: Record, family: Family, hospitals: Scenario, backend_of: BackendOf
 ) -> None:
     assert all("0" not in site_training(hospitals, family, s) for s in ("north", "south"))
-    held = open_site_data(hospitals, family.folder / "homes")["north"]
+    held = open_site_data(hospitals, family.folder)["north"]
     stubborn = Portion("north", "main", held.all("main"), held.exclusions)
     backend = backend_of(family)
     net, weights = backend.workers["north"].make_net(10, ""), family.store("server").read(family.heads["shared"]).weights
@@ -117,7 +117,7 @@ def test_rows_that_an_heir_was_not_trained_on_are_no_lie_once_they_may_be_used_a
     family: Family, hospitals: Scenario, backend_of: BackendOf
 ) -> None:
     """A model born while three rows were excluded is weighed on all of its sites' rows, which other models have seen."""
-    rows = open_site_data(hospitals, family.folder / "homes")["north"].all("main").keys[:3]
+    rows = open_site_data(hospitals, family.folder)["north"].all("main").keys[:3]
     unlearn(
         family,
         Request(samples=tuple(f"north/main/{key}" for key in rows)),

@@ -343,6 +343,6 @@ def test_nothing_is_tested_on_rows_that_are_trained_on(test: str, tmp_path: Path
         path = tmp_path / "site.yaml"
         path.write_text(yaml.safe_dump({"name": "north", "data": data, "net": net}))
         topology = parse({"name": "t", "folder": str(tmp_path), "data": data, "net": net, "models": {"m": model}}, "t")
-        for opening in (lambda of=path: open_site(of).answerer, lambda of=topology: open_data(of, tmp_path / "homes")):
+        for opening in (lambda of=path: open_site(of).answerer, lambda of=topology: open_data(of, tmp_path)):
             with pytest.raises(InputError, match=said) if refused else nullcontext():
                 opening()

@@ -1,0 +1,69 @@
+"""From a scenario to its nets."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedunlearn.data import SiteData
+from fedunlearn.errors import InputError, unknown
+from fedunlearn.nets import build
+from fedunlearn.scenario.schema import Scenario
+
+MakeNet = Callable[[int, str, int], nn.Module]  # for so many outputs, of the architecture of that name, from a seed
+
+
+def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
+    """Makes nets of the scenario's architectures; each that a model has is tried once on real rows.
+
+    Raises:
+        InputError: a net cannot be made, or does not turn rows into outputs.
+    """
+    sample = next(rows for d in data.values() for rows in d.shards.values())
+    shape, classes = tuple(sample.x.shape[1:]), len(sample.classes)
+    for name in dict.fromkeys(scenario.net_of(m) for m in scenario.models):
+        spec = _net_spec(scenario, name)
+        net = build(spec, shape, classes).eval()
+        try:
+            with torch.no_grad():
+                out = net(sample.x[:2])
+        except Exception as error:  # whatever the user's net raises is theirs to read
+            raise InputError(f"net {dict(spec)}: raised {type(error).__name__} on rows of shape {shape}: {error}") from error
+        if not isinstance(out, torch.Tensor) or out.shape != (len(sample.x[:2]), classes):
+            got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+            raise InputError(
+                f"net {dict(spec)}: gave {got} for {len(sample.x[:2])} rows, expected one output a class ({classes})"
+            )
+    return maker(scenario, shape)
+
+
+def maker(scenario: Scenario, shape: tuple[int, ...]) -> MakeNet:
+    """Makes nets of the scenario's architectures for inputs of a shape, untried."""
+    return lambda outputs, name, seed: build(_net_spec(scenario, name), shape, outputs, seed)
+
+
+def _net_spec(scenario: Scenario, name: str) -> Mapping[str, Any]:
+    return net_spec(scenario.net, scenario.nets, scenario.data.vocabulary, name)
+
+
+def net_spec(
+    net: Mapping[str, Any], nets: Mapping[str, Mapping[str, Any]], vocabulary: int | None, name: str
+) -> Mapping[str, Any]:
+    """What an architecture is built from.
+
+    Args:
+        net: the family's own.
+        nets: the others by name.
+        vocabulary: how many tokens the data counts; a net for texts counts alike.
+        name: of the architecture; empty for the family's own.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name and name not in nets:
+        raise unknown("net", name, nets, where="nets")
+    spec = nets[name] if name else net
+    if str(spec.get("name", "")).startswith("text_") and vocabulary is not None:
+        return {"vocabulary": vocabulary, **spec}
+    return spec

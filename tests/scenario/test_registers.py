@@ -1,0 +1,183 @@
+"""A site's data changes after its models were trained: rows are taken out, come, or stand in another order."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from fedunlearn.data import Exclusions, Rows, Selection, open_rows
+from fedunlearn.data.register import FOLDER
+from fedunlearn.errors import InputError
+from fedunlearn.evaluation import Gate
+from fedunlearn.lineage import Request
+from fedunlearn.methods import make
+from fedunlearn.runtime import Family, InProcess, Split, seal, unlearn
+from fedunlearn.runtime.backend import answer
+from fedunlearn.runtime.tasks import Failure, Survey, Surveyed
+from fedunlearn.scenario import Scenario, extend, open_site, train, workers, workers_here
+from fedunlearn.scenario.build import open_data
+from fedunlearn.scenario.files import parse
+from fedunlearn.scenario.site import Site
+from fedunlearn.scenario.train import reference
+from tests.scenario.elsewhere import NET, afar, elsewhere
+
+SITES = ("north", "south")
+MODELS: dict[str, Any] = {"shared": {"born": "federated", "clients": list(SITES)}}
+MORE = {"models": {"more": {"born": "incremental", "from": ["shared"], "site": "north", "epochs": 1}}}
+EDIT = make("fiun", {"alpha": 1.0, "lam": 0.5})  # it edits at any rate
+DIGITS = open_rows("digits").first(30)
+
+
+def save(path: Path, order: Sequence[int], come: int = 0) -> None:
+    """A file without names of rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x, y = DIGITS.x[list(order)].numpy(), DIGITS.y[list(order)].numpy()
+    x = np.concatenate([np.full((come, *x.shape[1:]), 0.5, np.float32), x])
+    np.savez(path, x=x, y=np.concatenate([np.zeros(come, y.dtype), y]))
+
+
+def site_at(folder: Path) -> Site:
+    plain = {"name": folder.name, "data": {"set": "rows.npz"}, "net": NET}
+    (folder / "site.yaml").write_text(yaml.safe_dump(plain))
+    return open_site(folder / "site.yaml")
+
+
+class World:
+    """Two sites with files of their own, and a coordinator."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.scenario = folder, elsewhere(MODELS)
+        self.order = {name: list(range(i, len(DIGITS), 2)) for i, name in enumerate(SITES)}
+        for name in SITES:
+            self.change(name, self.order[name])
+        self.family = afar(self.scenario, folder / "family", self.sites)
+
+    def change(self, name: str, order: Sequence[int], come: int = 0) -> None:
+        save(self.folder / name / "rows.npz", order, come)
+
+    @property
+    def sites(self) -> InProcess:
+        return InProcess({name: site_at(self.folder / name) for name in SITES})
+
+    @property
+    def backend(self) -> Split:
+        return Split(workers_here(self.scenario, self.family), self.sites, self.family.id)
+
+    def forget(self, request: Request) -> None:
+        unlearn(self.family, request, EDIT, self.backend, Gate(1.0, 1.0, 1.0, score_at_roots=True))
+        self.family = Family.open(self.family.folder)
+
+    def rows(self, name: str = "north") -> dict[str, list[float]]:
+        data = site_at(self.folder / name).answerer.data
+        return named(data.all("main"))
+
+    def held_out(self, name: str = "north") -> dict[str, set[str]]:
+        return {split: set(of.keys) for split, of in site_at(self.folder / name).answerer.data.held_out.items()}
+
+
+def named(rows: Rows) -> dict[str, list[float]]:
+    return {k: x.flatten().tolist() for k, x in zip(rows.keys, rows.x, strict=True)}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_row_that_is_taken_out_and_another_order_leave_all_others_what_they_were(world: World) -> None:
+    rows, held = world.rows(), world.held_out()
+    world.change("north", sorted(world.order["north"], key=lambda i: DIGITS.x[i].sum().item())[3:])
+    after, still = world.rows(), world.held_out()
+    assert len(after) + sum(map(len, still.values())) == len(rows) + sum(map(len, held.values())) - 3
+    assert all(rows[k] == x for k, x in after.items())
+    assert all(still[split] <= held[split] for split in held)
+
+
+def test_a_sample_is_the_row_that_it_was_in_requests_and_exclusions(world: World) -> None:
+    rows = world.rows()
+    key = sorted(rows, key=int)[40]
+    world.change("north", [i for i in reversed(world.order["north"]) if i != world.order["north"][0]])
+    data, one = site_at(world.folder / "north").answerer.data, Selection(samples=(f"main/{key}",))
+    assert named(data.selected("main", one)) == {key: rows[key]}
+    assert rows[key] == DIGITS.x[world.order["north"][int(key)]].flatten().tolist()
+    kept = Exclusions({"one": one}).keep("main", data.all("main"))
+    assert named(kept).keys() == named(data.all("main")).keys() - {key}
+
+
+def test_a_sample_that_is_not_there_any_more_is_said_to_be_gone(world: World) -> None:
+    key = next(iter(world.rows()))
+    world.change("north", [i for i in world.order["north"] if i != world.order["north"][int(key)]])
+    with pytest.raises(InputError, match=f"sample 'north/main/{key}' was trained on and is not in the site's data any more"):
+        world.forget(Request(samples=(f"north/main/{key}",)))
+
+
+def test_rows_that_have_come_do_not_stop_a_request_but_training(world: World) -> None:
+    rows = world.rows()
+    world.change("north", world.order["north"], come=2)
+    assert world.rows() == rows
+    world.forget(Request(classes=("0",)))
+    told = answer(world.sites.workers["north"], Survey("north", ("main",)), ())
+    assert isinstance(told, Failure)
+    assert "set 'main': 2 rows have come since models were first trained on it, and would be left out" in told.text
+    with pytest.raises(InputError, match=r"north.*new rows belong into a set of their own"):
+        afar(world.scenario, world.folder / "another", world.sites)
+    world.change("north", world.order["north"][5:])
+    assert isinstance(answer(world.sites.workers["north"], Survey("north", ("main",)), ()), Surveyed)
+
+
+def test_sealing_erases_what_is_known_of_a_row_that_its_owner_took_out(world: World) -> None:
+    file, whole = world.folder / "north" / "store" / FOLDER / "main.json", world.order["north"]
+    rows, before = site_at(world.folder / "north").answerer.data.all("main"), file.read_bytes()
+    out = {whole[int(next(k for k, c in zip(rows.keys, rows.labels, strict=True) if c == label))] for label in ("0", "1")}
+    world.forget(Request(classes=("0",), id="one"))
+    world.change("north", [i for i in whole if i not in out])
+    seal(world.family, world.backend, "one")
+    assert file.read_bytes() != before
+    world.change("north", whole)
+    told = answer(world.sites.workers["north"], Survey("north", ("main",)), ())
+    assert "1 rows have come" in str(getattr(told, "text", "")), "of the two, only the one that was to be forgotten is unknown"
+
+
+def in_one_process(folder: Path) -> Scenario:
+    save(folder / "rows.npz", range(len(DIGITS)))
+    models = {"shared": MODELS["shared"] | {"epochs": 1}}
+    return parse({"name": "t", "folder": str(folder), "data": {"set": "rows.npz"}, "net": NET, "models": models}, "t")
+
+
+def parts(scenario: Scenario, folder: Path) -> dict[str, dict[str, list[float]]]:
+    places = open_data(scenario, folder).places
+    held = {split: named(of) for split, of in places["north"].held_out.items()}
+    return {**{name: named(places[name].all("main")) for name in SITES}, **held}
+
+
+def test_a_set_that_is_dealt_here_is_dealt_again_as_it_was(tmp_path: Path) -> None:
+    scenario = in_one_process(tmp_path)
+    family = train(scenario, tmp_path / "family")
+    before, request = parts(scenario, family.folder), Request(classes=("0",))
+    alike = reference(family, scenario.seeded(3), request).heads
+    order = list(reversed(range(5, len(DIGITS))))
+    save(tmp_path / "rows.npz", order, come=1)
+    after = parts(scenario, family.folder)
+    assert sum(map(len, before.values())) - sum(map(len, after.values())) == 5
+    assert all(before[name][k] == x for name, of in after.items() for k, x in of.items())
+    with pytest.raises(InputError, match="set 'main': 1 rows have come"):
+        extend(family, MORE, "more.yaml")
+    save(tmp_path / "rows.npz", list(reversed(range(len(DIGITS)))))
+    twin = reference(family, scenario, request)
+    fresh = train(in_one_process(tmp_path), tmp_path / "fresh", without=request)
+    assert twin.heads == fresh.heads
+    assert alike != twin.heads
+    extend(family, MORE, "more.yaml")
+
+
+def test_without_a_register_rows_are_called_as_they_stand(tmp_path: Path) -> None:
+    """A training that was cut off leaves none, and a folder may be trained into again with other rows."""
+    scenario = in_one_process(tmp_path)
+    assert not (tmp_path / "family" / FOLDER).exists()
+    workers(scenario, Family(tmp_path / "family"))
+    assert not (tmp_path / "family" / FOLDER).exists()
+    family = train(scenario, tmp_path / "family")
+    assert [p.name for p in (family.folder / FOLDER).iterdir()] == ["main.json"]
