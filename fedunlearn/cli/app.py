@@ -33,6 +33,7 @@ from fedunlearn.cli.options import (
     Since,
     Sites,
     Trainer,
+    every,
 )
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.report import report
@@ -71,6 +72,7 @@ app = typer.Typer(
     help="Unlearning for families of models that inherit from one another.",
 )
 
+app.callback()(every)
 app.add_typer(site.app, name="site")
 app.command()(compare)
 app.command()(report)

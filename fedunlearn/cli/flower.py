@@ -9,6 +9,7 @@ from fedunlearn.cli.console import progress
 from fedunlearn.deployed import Copy, Deployment, Order
 from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.runtime import Family, Record
+from fedunlearn.runtime.backend import deadline
 from fedunlearn.scenario import Scenario, keep_assessed
 from fedunlearn.scenario.places import BACKENDS as CARRIERS
 from fedunlearn.store import Line
@@ -48,7 +49,7 @@ def train(scenario: Scenario, folder: Path, backend: str, federation: str, say: 
         raise InputError(f"{folder}: is not empty; choose another folder with --out")
     topology = scenario.model_dump(by_alias=True, mode="json", exclude_unset=True, exclude={"folder"})
     copy = Copy.of(folder, federation)
-    order = Order(action="train", family=copy.family, by=somebody(), topology=json.dumps(topology))
+    order = _order("train", copy, topology=json.dumps(topology))
     return copy.keep(Deployment(federation).carry_out(order, say)["family"])
 
 
@@ -118,8 +119,12 @@ def unlearn(folder: Path, federation: str | None, words: Mapping[str, Any]) -> R
     return Record(told["facts"], told["cost"])
 
 
+def _order(action: str, copy: Copy, **more: Any) -> Order:
+    return Order(action=action, family=copy.family, by=somebody(), deadline=deadline(), **more)
+
+
 def _done(folder: Path, federation: str | None, action: str, **more: Any) -> tuple[Family, dict[str, Any]]:
     copy = Copy.of(folder, federation)
     with progress() as say:
-        answer = Deployment(copy.federation).carry_out(Order(action=action, family=copy.family, by=somebody(), **more), say)
+        answer = Deployment(copy.federation).carry_out(_order(action, copy, **more), say)
     return copy.keep(answer.get("family") or {}), answer

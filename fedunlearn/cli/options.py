@@ -8,6 +8,7 @@ import typer
 
 from fedunlearn.data.folder import VARIABLE
 from fedunlearn.errors import InputError
+from fedunlearn.runtime.backend import DEADLINE, PATIENT, deadline
 from fedunlearn.store.ledger import BY
 
 
@@ -18,6 +19,22 @@ def _data(folder: Path | None) -> Path | None:
             raise InputError(f"--data {folder}: no such folder")
         os.environ[VARIABLE] = str(folder.resolve())
     return folder
+
+
+def every(
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            "--deadline",
+            help=f"seconds that one round of messages may take, with --backend ray or flower; who is later counts as offline "
+            f"({PATIENT:g} by default, or {DEADLINE})",
+        ),
+    ] = None,
+) -> None:
+    """What every command takes, before its name."""
+    if patience is not None:
+        os.environ[DEADLINE] = f"{patience:g}"
+        deadline()
 
 
 def _by(name: str | None) -> str | None:

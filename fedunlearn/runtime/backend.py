@@ -1,8 +1,10 @@
 """How tasks get to places. Nothing else differs between backends."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from math import inf, nan
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
@@ -13,6 +15,24 @@ from fedunlearn.runtime.tasks import Answer, Apply, Audit, Evaluate, Failure, Me
 from fedunlearn.runtime.worker import Worker
 
 Kind = TypeVar("Kind")
+DEADLINE = "FEDUNLEARN_DEADLINE"  # the variable, in seconds
+PATIENT = 1800.0
+
+
+def deadline() -> float:
+    """Seconds that one round of messages may take, where nobody says otherwise: what the environment says, or half an hour.
+
+    Raises:
+        InputError: the environment says something else than seconds.
+    """
+    said = os.environ.get(DEADLINE, str(PATIENT))
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = nan
+    if not 0 < seconds < inf:
+        raise InputError(f"{DEADLINE} is {said!r}: expected seconds above 0, such as 3600")
+    return seconds
 
 
 class Answerer(Protocol):

@@ -23,6 +23,7 @@ from fedunlearn.runtime import (
     unlearn,
     waiting_plan,
 )
+from fedunlearn.runtime.backend import deadline
 from fedunlearn.scenario.afar import train_afar
 from fedunlearn.scenario.build import check_samples, refuse_own
 from fedunlearn.scenario.files import of_family
@@ -77,7 +78,7 @@ def backend_of(
         from fedunlearn.runtime.ray import Ray  # an extra: asked for only here
 
         folder = str(family.folder.resolve())
-        return Ray({place: partial(open_worker, folder, place) for place in scenario.places}, address)
+        return Ray({place: partial(open_worker, folder, place) for place in scenario.places}, address, deadline=deadline())
     if name != "in-process":
         raise unknown("backend", name, BACKENDS)
     return nullcontext(InProcess(workers(scenario, family)))
@@ -102,7 +103,7 @@ def sites_away(
     if name == "ray":
         from fedunlearn.runtime.ray import Ray  # an extra: asked for only here
 
-        return Ray({site: partial(open_site_in, where, site) for site in scenario.sites}, address)
+        return Ray({site: partial(open_site_in, where, site) for site in scenario.sites}, address, deadline=deadline())
     if name != "in-process":
         raise unknown("backend", name, BACKENDS)
     return nullcontext(InProcess({site: open_site_in(where, site) for site in scenario.sites}))

@@ -14,12 +14,22 @@ from safetensors.torch import load_file
 
 from fedunlearn.cli import say
 from fedunlearn.cli.draw import closeness_table
+from fedunlearn.deployed import Order
+from fedunlearn.errors import SiteError
 from fedunlearn.runtime import Family, Record
+from fedunlearn.runtime.backend import DEADLINE
 from tests.cli.conftest import Run
 from tests.conftest import ROOT, snapshot
 
 FIELDS = {"name", "home", "born", "target", "forgotten_before", "forgotten_after", "retained_before", "retained_after",
           "mask_retained", "retrained_forgotten", "retrained_retained", "holds_class"}  # fmt: skip
+
+OWN = """
+name: own
+data: {sites: own, test: digits}
+net: {name: mlp}
+models: {one: {born: federated, clients: [north]}}
+"""
 
 
 def test_the_demo_forgets_and_says_what_to_do_next(run: Run, tmp_path: Path) -> None:
@@ -203,6 +213,48 @@ def test_wrong_input_exits_with_2_one_message_and_nothing_changed(run: Run, fold
     assert flat.count("error:") == 1
     assert message in flat
     assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "inf", "nan"])
+def test_a_deadline_is_seconds(run: Run, folder: Path, seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEADLINE, "60")
+    status, _, said = run(f"--deadline={seconds}", "show", folder)
+    assert status == 2
+    assert "FEDUNLEARN_DEADLINE is" in said
+    assert "expected seconds above 0" in said
+
+
+def test_a_deadline_reaches_ray_and_the_orders_to_flower(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+
+    def stop(*_: object, deadline: float, **__: object) -> None:
+        told.append(deadline)
+        raise SiteError("far enough")
+
+    def order(self: object, order: Order, say: object) -> None:
+        stop(deadline=order.deadline)
+
+    monkeypatch.setenv(DEADLINE, "60")
+    monkeypatch.setattr("fedunlearn.runtime.ray.Ray", stop)
+    monkeypatch.setattr("fedunlearn.deployed.Deployment.carry_out", order)
+    assert run("unlearn", folder, "--classes", "0", "--backend", "ray")[0] == 1
+    assert run("--deadline", "7200", "unlearn", folder, "--classes", "0", "--backend", "ray")[0] == 1
+    (tmp_path / "own.yaml").write_text(OWN)
+    run(
+        "--deadline",
+        "7201",
+        "train",
+        tmp_path / "own.yaml",
+        "--out",
+        tmp_path / "x",
+        "--backend",
+        "flower",
+        "--federation",
+        "f",
+    )
+    assert told == [60, 7200, 7201]
 
 
 def test_a_torn_last_line_is_noted_and_passed_over(run: Run, folder: Path) -> None:
