@@ -2,6 +2,7 @@
 
 from fedunlearn.scenario.afar import extend_afar as extend_afar
 from fedunlearn.scenario.afar import train_afar as train_afar
+from fedunlearn.scenario.asked import cases_of as cases_of
 from fedunlearn.scenario.asked import request_of as request_of
 from fedunlearn.scenario.assess import assess as assess
 from fedunlearn.scenario.assess import assessed as assessed
@@ -9,7 +10,6 @@ from fedunlearn.scenario.assess import keep_assessed as keep_assessed
 from fedunlearn.scenario.assess import line_of as line_of
 from fedunlearn.scenario.build import check_samples as check_samples
 from fedunlearn.scenario.build import open_site_data as open_site_data
-from fedunlearn.scenario.files import cases_of as cases_of
 from fedunlearn.scenario.files import find_topology as find_topology
 from fedunlearn.scenario.files import load as load
 from fedunlearn.scenario.files import of_family as of_family

@@ -1,4 +1,4 @@
-"""From the words of a command to a request."""
+"""What is asked: from the words of a command to a request, and every request on a family as a case."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,6 +6,9 @@ from datetime import date
 
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
+from fedunlearn.runtime import Family, cases
+from fedunlearn.runtime.cases import Standing
+from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.schema import Scenario
 
 
@@ -67,3 +70,8 @@ def _dated(request: Request, due: str | None, received: str | None) -> Request:
             f"request {dated.id}: due {dated.due}, before it was received ({dated.received}); correct --due or --received"
         )
     return dated
+
+
+def cases_of(family: Family) -> tuple[Standing, ...]:
+    """Every request on a family as a case, those that its scenario names among them."""
+    return cases(family, [asked.request(name) for name, asked in of_family(family).requests.items()])

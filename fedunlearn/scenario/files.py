@@ -14,8 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from fedunlearn.errors import InputError, StoreError, unknown
 from fedunlearn.lineage import ordered
-from fedunlearn.runtime import Family, cases
-from fedunlearn.runtime.cases import Standing
+from fedunlearn.runtime import Family
 from fedunlearn.scenario import schema
 from fedunlearn.scenario.build import MAIN
 from fedunlearn.scenario.macros import expand
@@ -171,11 +170,6 @@ def parse(plain: Any, where: str) -> Scenario:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return scenario
-
-
-def cases_of(family: Family) -> tuple[Standing, ...]:
-    """Every request on a family as a case, those that its scenario names among them."""
-    return cases(family, [asked.request(name) for name, asked in of_family(family).requests.items()])
 
 
 def of_family(family: Family) -> Scenario:
