@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from fedunlearn.evaluation.closeness import average_gap, completeness, jsd, kl, tow
-from fedunlearn.evaluation.intervals import noise_floor, proportion
+from fedunlearn.evaluation.intervals import difference, noise_floor, proportion
 from fedunlearn.evaluation.outputs import hits
 from fedunlearn.evaluation.trial import Trial
 
@@ -32,6 +32,22 @@ def accuracies_by_class(trial: Trial) -> dict[str, Any]:
             right = hits(trial.logits(net, name), rows.y)
             for c, n in rows.counts().items():
                 found[net][c] = proportion(int(right[rows.positions([c])].sum()), n).to_json()
+    return found
+
+
+def worst_class(trial: Trial) -> dict[str, Any]:
+    """Of the classes that stay, the one whose accuracy on held-out test rows fell most from before, by net.
+
+    The mean on the rest hides it: of a hundred classes one may be gone for a point.
+    """
+    rows, found = trial.parts["test"], {}
+    right = {net: hits(trial.logits(net, "test"), rows.y) for net in trial.nets.named}
+    at = {c: rows.positions([c]) for c in rows.counts()}
+    for net in (n for n in right if n != "before"):
+        fell = {c: difference(right["before"][i].tolist(), right[net][i].tolist()) for c, i in at.items()}
+        if fell:
+            worst = max(fell, key=lambda c: fell[c].value)
+            found[net] = {"class": worst, "fell": fell[worst].to_json()}
     return found
 
 

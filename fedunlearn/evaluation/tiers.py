@@ -43,6 +43,7 @@ AGAINST = ("shadows", "unlearn", "innocents", "members", "peers")
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("quick", PASSES, ("compared",), quick.accuracies),
     "accuracy_by_class": Metric("quick", "shares the pass", ("held_out",), quick.accuracies_by_class),
+    "worst_class": Metric("quick", "shares the pass", ("staying",), quick.worst_class),
     "average_gap": Metric("quick", "shares the pass", ("retrained", "compared"), quick.gaps),
     "tow": Metric("quick", "shares the pass", ("retrained", "compared"), quick.tug_of_war),
     "kl_to_retrained": Metric("quick", "shares the pass", ("retrained", "compared"), quick.divergence),
@@ -104,6 +105,7 @@ NEEDS: dict[str, Callable[[Trial], str | None]] = {  # None, or why it is not th
     "shown": _shown,
     "compared": lambda t: None if any(len(t.parts[p]) for p in quick.COMPARED) else "no rows are here",
     "held_out": lambda t: None if len(t.material.test) else "no held-out test rows are here",
+    "staying": lambda t: None if len(t.parts["test"]) else "no held-out test rows of what stays are here",
     "retained": lambda t: _rows(t, "retained", "training row that stays"),
     "members": lambda t: _rows(t, "forgotten_training", "training row of what is forgotten"),
     "others": lambda t: _rows(t, "others", "held-out row of a class that forgotten rows have"),

@@ -8,6 +8,7 @@ from fedunlearn.lineage import NOT_EXPRESSIBLE
 TITLES = {
     "accuracy": "accuracy",
     "accuracy_by_class": "accuracy by class",
+    "worst_class": "most that a class that stays has lost",
     "average_gap": "mean gap to the retrained model's accuracies",
     "tow": "tug of war (ToW; 1 is like retrained)",
     "kl_to_retrained": "divergence from the retrained model (KL, nats)",

@@ -14,6 +14,7 @@ from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.evaluation.backdoor import patch
 from fedunlearn.evaluation.closeness import kl
+from fedunlearn.evaluation.limits import judge_metrics
 from fedunlearn.evaluation.material import Material
 from fedunlearn.evaluation.outputs import logits
 from fedunlearn.evaluation.relearn import Tuning
@@ -61,6 +62,26 @@ def test_the_known_nets_land_where_the_quick_metrics_say(quick: dict[str, Any]) 
     assert m["jsd_to_retrained"]["test"]["mask"] < m["jsd_to_retrained"]["test"]["after"] < 0.7
     assert m["accuracy_by_class"]["mask"][FORGOTTEN]["value"] == 0
     assert m["accuracy_by_class"]["mask"].keys() == set(CLASSES)
+
+
+def test_a_class_that_is_lost_besides_is_named_whatever_the_mean_says(by_class: Known) -> None:
+    other = next(c for c in CLASSES if c != FORGOTTEN)
+    lost = deepcopy(by_class.masked)
+    with torch.no_grad():
+        lost.get_parameter(by_class.head.names[1])[CLASSES.index(other)] = -1e4
+    found = evaluate("quick", nets(by_class, lost), material(by_class))["metrics"]
+    of = found["worst_class"]
+    assert of.keys() == {"after", "mask", "retrained", "retrained_2", "retrained_3"}
+    assert of["after"]["class"] == other
+    before, after = (found["accuracy_by_class"][net][other]["value"] for net in ("before", "after"))
+    assert after == 0
+    assert of["after"]["fell"]["value"] == pytest.approx(before)
+    assert of["after"]["fell"]["low"] > 0.3 > of["mask"]["fell"]["value"]
+    wrong, untested = judge_metrics({"worst_class.after.fell": {"at_most": 0.2}}, "absent", {"quick": {
+        "metrics": found, "not_measurable": {},
+    }})  # fmt: skip
+    assert untested == []
+    assert "worst_class.after.fell is" in wrong[0]
 
 
 def test_divergence_is_from_the_retrained_models_and_a_mean_over_them(by_class: Known, quick: dict[str, Any]) -> None:
@@ -178,7 +199,7 @@ def test_every_need_is_known_and_progress_tells_the_cost(by_class: Known) -> Non
     assert {m.tier for m in METRICS.values()} == set(TIERS)
     said: list[str] = []
     evaluate("quick", nets(by_class, by_class.masked), material(by_class), progress=said.append)
-    assert said[0] == "quick 1 of 7: accuracy (one forward pass over at most `most` rows of each set)"
+    assert said[0] == "quick 1 of 8: accuracy (one forward pass over at most `most` rows of each set)"
     with pytest.raises(InputError, match="unknown tier 'fast'"):
         evaluate("fast", nets(by_class, by_class.masked), material(by_class))
 
