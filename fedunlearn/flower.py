@@ -146,14 +146,19 @@ class _Forgetting(ServerApp):
         say(f"{order.action}: {held_back or 'done'}; the family is in {folder}")
 
 
-def _read(words: str) -> dict[str, str | bool]:
-    """An action and `key=value` pairs; true and false are said as such."""
+def _read(words: str) -> dict[str, str | bool | int | float]:
+    """An action and `key=value` pairs, each of the kind that an order takes."""
     action, *rest = shlex.split(words)
-    found: dict[str, str | bool] = {"action": action}
+    found: dict[str, str | bool | int | float] = {"action": action}
     known = Order(family="x").config
     for pair in rest:
         key, equals, value = pair.partition("=")
         if not equals or key not in known:
             raise InputError(f"{KEY} = {words!r}: {pair!r}: expected key=value with one of {', '.join(known)}")
-        found[key] = value == "true" if value in ("true", "false") else value
+        kind = type(known[key])
+        try:
+            found[key] = {"true": True, "false": False}[value] if kind is bool else kind(value)
+        except (KeyError, ValueError):
+            like = "true or false" if kind is bool else f"a number like {known[key]}"
+            raise InputError(f"{KEY} = {words!r}: {pair!r}: expected {like}") from None
     return found
