@@ -44,10 +44,10 @@ def worst_class(trial: Trial) -> dict[str, Any]:
     right = {net: hits(trial.logits(net, "test"), rows.y) for net in trial.nets.named}
     at = {c: rows.positions([c]) for c in rows.counts()}
     for net in (n for n in right if n != "before"):
-        fell = {c: difference(right["before"][i].tolist(), right[net][i].tolist()) for c, i in at.items()}
-        if fell:
-            worst = max(fell, key=lambda c: fell[c].value)
-            found[net] = {"class": worst, "fell": fell[worst].to_json()}
+        fell = {c: float(right["before"][i].double().mean() - right[net][i].double().mean()) for c, i in at.items()}
+        worst = max(fell, key=fell.__getitem__)
+        first, second = (right[of][at[worst]].tolist() for of in ("before", net))
+        found[net] = {"class": worst, "fell": difference(first, second).to_json()}
     return found
 
 
