@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from blake3 import blake3
@@ -52,11 +52,12 @@ class Register:
     """What each row of a set was, in order.
 
     Args:
-        named: rows have names of their own. Numbers that ascend are taken for positions, which name nothing.
+        named: rows have names of their own, by which they are known even where their inputs have changed. Numbers that ascend
+            are taken for positions, which name nothing; then a row that has changed counts as another.
         classes: names of the classes.
         keys: of the rows.
         labels: indices into `classes`.
-        marks: hashes by which rows are known again: of the class and, where rows have names, the name, otherwise the input.
+        marks: hashes of class and input.
     """
 
     named: bool
@@ -68,8 +69,7 @@ class Register:
     @classmethod
     def of(cls, rows: Rows) -> Self:
         """Of rows as they are."""
-        named = _named(rows.keys)
-        return cls(named, rows.classes, rows.keys, tuple(rows.y.tolist()), _marks(rows, named))
+        return cls(_named(rows.keys), rows.classes, rows.keys, tuple(rows.y.tolist()), _marks(rows))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -102,35 +102,45 @@ class Register:
     def recall(self, rows: Rows, what: str) -> Recalled:
         """The set as it was, out of the rows that there are now.
 
+        A row is one that has its class and input, of several such the one that has its key; then, where rows have names, one
+        that has its class and name.
+
         Args:
             rows: as a file or a loader gives them now.
-            what: where they came from, to say in an error.
+            what: where they came from and what to do otherwise, to say in an error.
 
         Raises:
-            InputError: none of them was there, or rows had names of their own and have none now, or the other way round.
+            InputError: none of them was there.
         """
-        if len(rows) and _named(rows.keys) != self.named:
-            then, now = ("names", "none")[:: 1 if self.named else -1]
-            raise InputError(f"{what}: rows had {then} when models were trained on them, and have {now} now; give them as then")
-        marks = _marks(rows, self.named)
+        marks = _marks(rows)
         if (rows.classes, rows.keys, marks) == (self.classes, self.keys, self.marks):
             return Recalled(rows)
-        spare: dict[str, list[int]] = {}
-        for at in reversed(range(len(marks))):
-            spare.setdefault(marks[at], []).append(at)
-        found = [spare[m].pop() if spare.get(m) else None for m in self.marks]
-        here = [i for i, at in enumerate(found) if at is not None]
-        if not here and len(rows) and any(m != ERASED for m in self.marks):
+        mine = [self.classes[label] for label in self.labels]
+        left, found = dict.fromkeys(range(len(rows))), dict[int, int]()
+        ways: list[tuple[list[Any], list[Any]]] = [
+            (list(zip(self.keys, self.marks, strict=True)), list(zip(rows.keys, marks, strict=True))),
+            (list(self.marks), list(marks)),
+        ]
+        if self.named:
+            ways.append((list(zip(self.keys, mine, strict=True)), list(zip(rows.keys, rows.labels, strict=True))))
+        for was, now in ways:
+            spare: dict[Any, list[int]] = {}
+            for at in reversed(left):
+                spare.setdefault(now[at], []).append(at)
+            for i, one in enumerate(was):
+                if i not in found and self.marks[i] != ERASED and spare.get(one):
+                    found[i] = spare[one].pop()
+                    del left[found[i]]
+        if not found and len(rows) and any(m != ERASED for m in self.marks):
             raise InputError(
-                f"{what}: none of its {len(rows)} rows is one of the {len(self.keys)} that models were trained on; was another "
+                f"{what}: none of the {len(rows)} rows is one of the {len(self.keys)} that models were trained on; was another "
                 f"set put in its place, or are inputs made in another way (scale, size, tokens)? Give the rows as then"
             )
         x = torch.zeros((len(self.keys), *rows.x.shape[1:]), dtype=rows.x.dtype)
-        x[here] = rows.x[[at for at in found if at is not None]]
+        x[list(found)] = rows.x[list(found.values())]
         keys = tuple(key if key != ERASED else f"erased {i}" for i, key in enumerate(self.keys))
         before = Rows(x, torch.tensor(self.labels, dtype=torch.int64), keys, self.classes)
-        gone = frozenset(keys[i] for i, at in enumerate(found) if at is None)
-        return Recalled(before, gone, len(rows) - len(here))
+        return Recalled(before, frozenset(key for i, key in enumerate(keys) if i not in found), len(left))
 
     def without(self, keys: Collection[str]) -> Self:
         """The same, with nothing known of some rows but their class and their place in the order."""
@@ -149,6 +159,6 @@ def _named(keys: Sequence[str]) -> bool:
     return any(a >= b for a, b in pairwise(numbers))
 
 
-def _marks(rows: Rows, named: bool) -> tuple[str, ...]:
-    inputs = (key.encode() for key in rows.keys) if named else (x.tobytes() for x in rows.x.contiguous().numpy())
-    return tuple(blake3(label.encode() + b"\0" + of).hexdigest(16) for label, of in zip(rows.labels, inputs, strict=True))
+def _marks(rows: Rows) -> tuple[str, ...]:
+    pairs = zip(rows.labels, rows.x.contiguous().numpy(), strict=True)
+    return tuple(blake3(label.encode() + b"\0" + x.tobytes()).hexdigest(16) for label, x in pairs)

@@ -59,7 +59,7 @@ class SiteData:
             if sample.split("/", 1)[1] in self.gone.get(shard, ()):
                 raise InputError(
                     f"request: sample {self.site + '/' + sample!r} was trained on and is not in the site's data any more, so "
-                    f"nothing can be measured of it; put it back until it is forgotten"
+                    f"nothing can be measured of it; a row is to be taken out when it is forgotten and evaluated"
                 )
             if sample not in known:
                 raise InputError(  # names of rows may be those of people: none that was not asked for is told

@@ -64,13 +64,17 @@ def read_texts(path: Path, tokens: int, vocabulary: int, what: str) -> Rows:
     texts: list[str] = []
     labels: list[str | int] = []
     keys: list[str] = []
+    named = 0
     for number, line in enumerate(_lines(path, what)):
         if not line.strip():
             continue
         text, label, key = _example(line, f"{what}: line {number + 1}")
         texts.append(text)
         labels.append(label)
+        named += key is not None
         keys.append(str(number) if key is None else str(key))
+    if 0 < named < len(texts):
+        raise InputError(f"{what}: {named} of {len(texts)} lines have a key; give one to each, or to none")
     if not texts:
         raise InputError(f"{what}: holds no texts; expected one JSON object a line, with text and label")
     classes = sorted(set(labels), key=lambda c: (isinstance(c, str), c))  # numbers in their own order

@@ -380,11 +380,13 @@ class Survey(Addressed):
         place: the place.
         shards: the shards that it is asked about.
         without: what is to be left out beside its own exclusions (for a retrained reference), by request.
+        again: what is trained is only to compare with, so that rows that have come since are rightly left out.
     """
 
     place: str
     shards: tuple[str, ...] = ()
     without: Mapping[str, Selection] = field(default_factory=dict)
+    again: bool = False
 
 
 @dataclass(frozen=True)

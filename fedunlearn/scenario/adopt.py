@@ -111,8 +111,8 @@ class Adoption:
                 "shape": list(shape),
                 "rows_per_second": round(recording.trained / recording.seconds, 1),
             }
-            opened.registers.hold()
             family.ledger.append("trained", body)
+        opened.registers.hold(opened.registers.names)
         fresh = Family(self.folder)
         settle(fresh, InProcess(workers(scenario, fresh)))
         return fresh

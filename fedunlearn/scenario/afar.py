@@ -263,7 +263,7 @@ def _survey(scenario: Scenario, without: Sequence[Request], backend: Backend) ->
         shards = tuple(name for name in scenario.sets if place in scenario.sites_of(name))
         mine = [name for name, spec in scenario.models.items() if place in spec.sites]
         for left in ({}, *(left_out(scenario, without, name, place) for name in mine)):
-            tasks[place, tuple(left.items())] = Survey(place, shards, left)
+            tasks[place, tuple(left.items())] = Survey(place, shards, left, again=bool(without))
     answers = _asked(backend, list(tasks.values()), Surveyed, "survey")
     return {key: sound(task, answer) for (key, task), answer in zip(tasks.items(), answers, strict=True)}
 

@@ -139,7 +139,9 @@ def _open_set(scenario: Scenario, name: str, registers: Registers) -> tuple[dict
     held: dict[str, dict[str, Rows]] = {}
     fractions = (spec.calibration, spec.held_out) if spec.test is None else (0.0, 0.0)
     if spec.set is not None:
-        rows = registers.recall(name, open_rows(spec.set, beside=scenario.folder, options=spec.options))
+        options = {k: v for k, v in spec.options.items() if k != "limit" or not registers.has(name)}
+        rows = open_rows(spec.set, beside=scenario.folder, options=options)
+        rows = registers.recall(name, rows, limited=spec.limit is not None)
         train, *splits = held_out(rows, *fractions, spec.seed)
         calibration, test = (registers.present(name, part) for part in splits)
         without = {s: _lacks(rows.classes, spec, s) for s in sites}
@@ -222,13 +224,14 @@ def _seen(rows: Rows) -> Seen:
     return rows.classes, tuple(rows.x.shape[1:])
 
 
-def check_samples(scenario: Scenario, folder: Path, request: Request) -> None:
+def check_samples(scenario: Scenario, folder: Path, request: Request, gone: bool = False) -> None:
     """Refuse samples that their sites do not hold, as far as that can be seen from here: not where sites open their own.
 
     Args:
         scenario: says what sites hold.
         folder: of the family.
         request: names samples, or does not.
+        gone: pass those that were there when models were trained.
 
     Raises:
         InputError: says the nearest sample.
@@ -238,4 +241,6 @@ def check_samples(scenario: Scenario, folder: Path, request: Request) -> None:
     data = open_site_data(scenario, folder)
     for shard_, keys in request.shards.items():
         site, name = shard_.split("/", 1)
-        data[site].selected(name, Selection(samples=tuple(f"{name}/{k}" for k in keys)))
+        there = [k for k in keys if not gone or k not in data[site].gone.get(name, ())]
+        if there:
+            data[site].selected(name, Selection(samples=tuple(f"{name}/{k}" for k in there)))

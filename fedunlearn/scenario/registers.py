@@ -1,13 +1,19 @@
 """Registers of the rows that models are trained on, kept beside the models from the first training on."""
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from filelock import FileLock
 
 from fedunlearn.data import Rows
 from fedunlearn.data.register import FOLDER, Recalled, Register
 from fedunlearn.errors import InputError
 from fedunlearn.store import write_atomically
+
+LOCK = "lock"
+UNUSED = "if no model that was trained on it is in use, delete {}"
 
 
 @dataclass(frozen=True)
@@ -21,19 +27,27 @@ class Registers:
     folder: Path
     _found: dict[str, Recalled] = field(default_factory=dict)
 
-    def recall(self, name: str, rows: Rows) -> Rows:
+    def has(self, name: str) -> bool:
+        """Whether a set is registered, so that it is to be opened whole: a limit would cut off other rows than then."""
+        return self._path(name).exists()
+
+    def recall(self, name: str, rows: Rows, limited: bool = False) -> Rows:
         """A set's rows as they were when models were first trained on them, stand-ins for those that are gone among them.
 
         Args:
             name: of the set.
             rows: as they are now.
+            limited: only some of the set's rows were taken, so that others are nothing new.
 
         Raises:
             InputError: they cannot be the same set's.
             StoreError: the register is damaged.
         """
-        path = self._path(name)
-        self._found[name] = Register.read(path).recall(rows, f"set {name!r}") if path.exists() else Recalled(rows)
+        found = Recalled(rows)
+        if self.has(name):
+            path = self._path(name)
+            found = Register.read(path).recall(rows, f"set {name!r} ({UNUSED.format(path)})")
+        self._found[name] = replace(found, new=0) if limited else found
         return self._found[name].rows
 
     def gone(self, name: str) -> Collection[str]:
@@ -55,30 +69,39 @@ class Registers:
         gone = self.gone(name)
         return part.take([i for i, key in enumerate(part.keys) if key not in gone]) if gone else part
 
-    def check(self) -> None:
-        """Before training: refuse rows that it would leave out, because they have come since.
+    def check(self, names: Collection[str]) -> None:
+        """Before training on these sets: refuse rows that it would leave out, because they have come since.
 
         Raises:
             InputError: says how many, and of which set.
         """
-        for name, found in self._found.items():
-            if found.new:
+        for name in (n for n in names if n in self._found):
+            if new := self._found[name].new:
                 raise InputError(
-                    f"set {name!r}: {found.new} rows have come since models were first trained on it, and would be left out; "
-                    f"new rows belong into a set of their own (`more:`). If none of these models is in use, delete "
-                    f"{self._path(name)}"
+                    f"set {name!r}: {new} rows have come since models were first trained on it, and would be left out; new "
+                    f"rows belong into a set of their own (`more:`) ({UNUSED.format(self._path(name))})"
                 )
 
-    def hold(self) -> None:
-        """Write what is not registered yet."""
-        for name, found in self._found.items():
-            if not (path := self._path(name)).exists():
-                write_atomically(path, Register.of(found.rows).to_bytes())
+    def hold(self, names: Collection[str]) -> None:
+        """Write what these sets are, as far as they are not registered yet."""
+        fresh = [n for n in names if n in self._found and not self.has(n)]
+        if fresh:
+            with self._alone():
+                for name in (n for n in fresh if not self.has(n)):
+                    write_atomically(self._path(name), Register.of(self._found[name].rows).to_bytes())
 
     def erase(self, name: str, keys: Collection[str]) -> None:
         """Let nothing be known any more of some of a set's rows but their class and their place in its order."""
-        if keys and (path := self._path(name)).exists():
-            write_atomically(path, Register.read(path).without(keys).to_bytes())
+        if keys and self.has(name):
+            with self._alone():
+                write_atomically(self._path(name), Register.read(self._path(name)).without(keys).to_bytes())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A site may be several processes."""
+        (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / FOLDER / LOCK):
+            yield
 
     def _path(self, name: str) -> Path:
         return self.folder / FOLDER / f"{name}.json"

@@ -52,7 +52,8 @@ class School(Teacher):
             InputError: data cannot be opened, or a net cannot be made.
         """
         opened = open_data(scenario, family.folder)
-        opened.registers.check()
+        if not without:  # what is only to compare with leaves rows out that have come since, as the family did
+            opened.registers.check(opened.registers.names)
         syllabus = Syllabus(scenario, opened.classes, net_maker(scenario, opened.places), without)
         surveys = {place: survey(Survey(place, tuple(d.shards)), d) for place, d in opened.places.items()}
         return cls(family, syllabus, surveys, opened.places, opened.registers, federate)
@@ -63,7 +64,7 @@ class School(Teacher):
 
     def hold(self) -> None:
         """In the family's folder."""
-        self.registers.hold()
+        self.registers.hold(self.registers.names)
 
     def settle(self) -> None:
         """In this process."""

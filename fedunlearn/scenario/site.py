@@ -148,11 +148,13 @@ class Site:
             answerer = self.answerer
         except FedUnlearnError as error:
             raise SiteError(f"cannot open its rows, nets or store: {error}") from error
-        if isinstance(task, Survey | Train):
-            self._registers.check()
+        if isinstance(task, Survey) and not task.again:
+            self._registers.check(task.shards)
+        if isinstance(task, Train):
+            self._registers.hold([task.shard])  # first: rows that come meanwhile would move others
         answer = answerer.handle(task)
-        if isinstance(task, Train | Commit):
-            self._registers.hold()
+        if isinstance(task, Commit) and len(self._registers.names) == 1:  # of adopted models, or imported
+            self._registers.hold(self._registers.names)
         elif isinstance(task, Seal):
             self._erase(task)
         return answer
@@ -229,11 +231,10 @@ def _opened(file: SiteFile, beside: str, registers: Registers) -> tuple[dict[str
     shards: dict[str, Rows] = {}
     held: dict[str, dict[str, Rows]] = {}
     for name, own in sources.items():
-        rows = (
-            load_rows(own.factory, file.name) if own.factory else open_rows(own.set or "", beside=beside, options=own.options)
-        )
+        options = {k: v for k, v in own.options.items() if k != "limit" or not registers.has(name)}
+        rows = load_rows(own.factory, file.name) if own.factory else open_rows(own.set or "", beside=beside, options=options)
         fractions = (own.calibration, own.held_out) if own.test is None else (0.0, 0.0)
-        parts = held_out(registers.recall(name, rows), *fractions, own.seed)
+        parts = held_out(registers.recall(name, rows, own.limit is not None), *fractions, own.seed)
         shards[name], calibration, test = (registers.present(name, part) for part in parts)
         held[name] = (
             {"calibration": calibration, "test": test} if own.test is None else shared_test(own, beside, [shards[name]])

@@ -173,7 +173,7 @@ def reference(
     imported = [n for n, m in scenario.models.items() if isinstance(m, Imported)]
     if imported:
         raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
-    check_samples(scenario, family.folder, request)
+    check_samples(scenario, family.folder, request, gone=True)
     now, standing = excluded(family), in_force(family)
     requests = tuple(
         {r.what: r for r in (*excluded(family, before), *now, request)}.values()

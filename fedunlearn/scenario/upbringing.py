@@ -55,7 +55,7 @@ class Teacher(ABC):
 
     @abstractmethod
     def hold(self) -> None:
-        """Before the models count, keep what their rows were."""
+        """Now that the models count, keep what their rows were."""
 
     @abstractmethod
     def settle(self) -> None:
@@ -155,8 +155,8 @@ def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pr
         "shape": next((list(s.shape) for s in teacher.surveys.values() if s.shape), []),
         "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
     }
-    teacher.hold()
     family.ledger.append("trained", body | ({"family": family.id} if family.id else {}))
+    teacher.hold()
     begun.replace(whole)
     teacher.settle()
 

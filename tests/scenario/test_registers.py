@@ -1,6 +1,7 @@
 """A site's data changes after its models were trained: rows are taken out, come, or stand in another order."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,30 @@ import pytest
 import yaml
 
 from fedunlearn.data import Exclusions, Rows, Selection, open_rows
-from fedunlearn.data.register import FOLDER
+from fedunlearn.data.register import FOLDER, Register
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import make
 from fedunlearn.runtime import Family, InProcess, Split, seal, unlearn
 from fedunlearn.runtime.backend import answer
-from fedunlearn.runtime.tasks import Failure, Survey, Surveyed
-from fedunlearn.scenario import Scenario, extend, open_site, train, workers, workers_here
+from fedunlearn.runtime.tasks import Failure, Survey, Surveyed, Train, Trained
+from fedunlearn.scenario import Scenario, extend, open_site, retrained, train, workers_here
 from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import parse
+from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.site import Site
 from fedunlearn.scenario.train import reference
+from fedunlearn.store import Ledger
+from fedunlearn.training import Recipe
 from tests.scenario.elsewhere import NET, afar, elsewhere
 
 SITES = ("north", "south")
 MODELS: dict[str, Any] = {"shared": {"born": "federated", "clients": list(SITES)}}
 MORE = {"models": {"more": {"born": "incremental", "from": ["shared"], "site": "north", "epochs": 1}}}
 EDIT = make("fiun", {"alpha": 1.0, "lam": 0.5})  # it edits at any rate
+HEAD = tuple(map(str, range(10)))
+RECIPE = Recipe("m", "north", (), HEAD, 1, 0.1, 8, 0)
 DIGITS = open_rows("digits").first(30)
 
 
@@ -119,6 +125,7 @@ def test_rows_that_have_come_do_not_stop_a_request_but_training(world: World) ->
     world.change("north", world.order["north"], come=2)
     assert world.rows() == rows
     world.forget(Request(classes=("0",)))
+    retrained(world.family, world.scenario, Request(classes=("1",)), world.backend)  # to compare with: without them, too
     told = answer(world.sites.workers["north"], Survey("north", ("main",)), ())
     assert isinstance(told, Failure)
     assert "set 'main': 2 rows have come since models were first trained on it, and would be left out" in told.text
@@ -165,6 +172,7 @@ def test_a_set_that_is_dealt_here_is_dealt_again_as_it_was(tmp_path: Path) -> No
     assert all(before[name][k] == x for name, of in after.items() for k, x in of.items())
     with pytest.raises(InputError, match="set 'main': 1 rows have come"):
         extend(family, MORE, "more.yaml")
+    reference(family, scenario, Request(classes=("1",)))  # only to compare with: without it, too
     save(tmp_path / "rows.npz", list(reversed(range(len(DIGITS)))))
     twin = reference(family, scenario, request)
     fresh = train(in_one_process(tmp_path), tmp_path / "fresh", without=request)
@@ -173,11 +181,53 @@ def test_a_set_that_is_dealt_here_is_dealt_again_as_it_was(tmp_path: Path) -> No
     extend(family, MORE, "more.yaml")
 
 
-def test_without_a_register_rows_are_called_as_they_stand(tmp_path: Path) -> None:
-    """A training that was cut off leaves none, and a folder may be trained into again with other rows."""
+def test_a_limit_takes_the_rows_that_it_took(tmp_path: Path) -> None:
     scenario = in_one_process(tmp_path)
-    assert not (tmp_path / "family" / FOLDER).exists()
-    workers(scenario, Family(tmp_path / "family"))
-    assert not (tmp_path / "family" / FOLDER).exists()
+    scenario = scenario.model_copy(update={"data": scenario.data.model_copy(update={"limit": 20})})
     family = train(scenario, tmp_path / "family")
-    assert [p.name for p in (family.folder / FOLDER).iterdir()] == ["main.json"]
+    before = parts(scenario, family.folder)
+    save(tmp_path / "rows.npz", list(reversed(range(1, len(DIGITS)))))
+    after = parts(scenario, family.folder)
+    assert sum(map(len, before.values())) - sum(map(len, after.values())) == 1
+    assert all(before[name][k] == x for name, of in after.items() for k, x in of.items())
+    extend(family, MORE, "more.yaml")
+
+
+def test_a_training_that_fails_leaves_no_register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = in_one_process(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Ledger, "append", full)
+        with pytest.raises(OSError, match="no space"):
+            train(scenario, tmp_path / "family")
+    save(tmp_path / "rows.npz", range(7, len(DIGITS)), come=3)
+    family = train(scenario, tmp_path / "family")
+    assert [p.name for p in sorted((family.folder / FOLDER).iterdir()) if p.suffix == ".json"] == ["main.json"]
+
+
+def test_only_sets_that_are_trained_on_are_registered_and_checked(tmp_path: Path) -> None:
+    save(tmp_path / "rows.npz", range(len(DIGITS)))
+    chance, y = np.random.default_rng(0), np.arange(12) % 2
+    x = chance.random((12, 8, 8), np.float32)
+    plain = {"name": "north", "data": {"set": "rows.npz"}, "more": {"extra": {"set": "extra.npz"}}, "net": NET}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(plain))
+    for rows in (8, 12):
+        np.savez(tmp_path / "extra.npz", x=x[:rows], y=y[:rows], classes=["a", "b"])
+        site = open_site(tmp_path / "site.yaml")
+        task = Train("north", RECIPE, "incremental", "main", HEAD)
+        assert isinstance(answer(site, task), Trained)
+        assert isinstance(answer(site, Survey("north", ("main",)), ()), Surveyed)
+        assert [p.name for p in (tmp_path / "store" / FOLDER).glob("*.json")] == ["main.json"]
+
+
+def test_processes_of_one_site_may_register_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(10):
+            several = [Registers(tmp_path / str(turn)) for _ in range(8)]
+            for one in several:
+                one.recall("main", DIGITS)
+            list(pool.map(lambda one: one.hold(["main"]), several))
+            assert Register.read(tmp_path / str(turn) / FOLDER / "main.json") == Register.of(DIGITS)
