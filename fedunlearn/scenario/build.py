@@ -139,9 +139,7 @@ def _open_set(scenario: Scenario, name: str, registers: Registers) -> tuple[dict
     held: dict[str, dict[str, Rows]] = {}
     fractions = (spec.calibration, spec.held_out) if spec.test is None else (0.0, 0.0)
     if spec.set is not None:
-        options = {k: v for k, v in spec.options.items() if k != "limit" or not registers.has(name)}
-        rows = open_rows(spec.set, beside=scenario.folder, options=options)
-        rows = registers.recall(name, rows, limited=spec.limit is not None)
+        rows = registers.open(name, spec, scenario.folder)
         train, *splits = held_out(rows, *fractions, spec.seed)
         calibration, test = (registers.present(name, part) for part in splits)
         without = {s: _lacks(rows.classes, spec, s) for s in sites}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from fedunlearn.data import Rows
+from fedunlearn.data import Rows, open_rows
 from fedunlearn.data.register import FOLDER, Recalled, Register
 from fedunlearn.errors import InputError
+from fedunlearn.scenario.sources import Opening
 from fedunlearn.store import write_atomically
 
 LOCK = "lock"
@@ -27,9 +28,20 @@ class Registers:
     folder: Path
     _found: dict[str, Recalled] = field(default_factory=dict)
 
-    def has(self, name: str) -> bool:
-        """Whether a set is registered, so that it is to be opened whole: a limit would cut off other rows than then."""
-        return self._path(name).exists()
+    def open(self, name: str, spec: Opening, beside: str) -> Rows:
+        """Recall a set that is opened by its name or from a file.
+
+        Args:
+            name: of the set here.
+            spec: how it is opened. Once it is registered, whole: a limit would cut off other rows than then.
+            beside: the folder in which a relative path is looked up.
+
+        Raises:
+            InputError: it cannot be opened, or as `recall`.
+            StoreError: as `recall`.
+        """
+        options = {k: v for k, v in spec.options.items() if k != "limit" or not self._has(name)}
+        return self.recall(name, open_rows(spec.set or "", beside=beside, options=options), limited=spec.limit is not None)
 
     def recall(self, name: str, rows: Rows, limited: bool = False) -> Rows:
         """A set's rows as they were when models were first trained on them, stand-ins for those that are gone among them.
@@ -44,7 +56,7 @@ class Registers:
             StoreError: the register is damaged.
         """
         found = Recalled(rows)
-        if self.has(name):
+        if self._has(name):
             path = self._path(name)
             found = Register.read(path).recall(rows, f"set {name!r} ({UNUSED.format(path)})")
         self._found[name] = replace(found, new=0) if limited else found
@@ -84,17 +96,20 @@ class Registers:
 
     def hold(self, names: Collection[str]) -> None:
         """Write what these sets are, as far as they are not registered yet."""
-        fresh = [n for n in names if n in self._found and not self.has(n)]
+        fresh = [n for n in names if n in self._found and not self._has(n)]
         if fresh:
             with self._alone():
-                for name in (n for n in fresh if not self.has(n)):
+                for name in (n for n in fresh if not self._has(n)):
                     write_atomically(self._path(name), Register.of(self._found[name].rows).to_bytes())
 
     def erase(self, name: str, keys: Collection[str]) -> None:
         """Let nothing be known any more of some of a set's rows but their class and their place in its order."""
-        if keys and self.has(name):
+        if keys and self._has(name):
             with self._alone():
                 write_atomically(self._path(name), Register.read(self._path(name)).without(keys).to_bytes())
+
+    def _has(self, name: str) -> bool:
+        return self._path(name).exists()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

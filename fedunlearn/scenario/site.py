@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import nn
 
-from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData, find, held_out, open_rows
+from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData, find, held_out
 from fedunlearn.data import open_site as load_rows
 from fedunlearn.data.rows import joined
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
@@ -231,10 +231,9 @@ def _opened(file: SiteFile, beside: str, registers: Registers) -> tuple[dict[str
     shards: dict[str, Rows] = {}
     held: dict[str, dict[str, Rows]] = {}
     for name, own in sources.items():
-        options = {k: v for k, v in own.options.items() if k != "limit" or not registers.has(name)}
-        rows = load_rows(own.factory, file.name) if own.factory else open_rows(own.set or "", beside=beside, options=options)
+        rows = registers.recall(name, load_rows(own.factory, file.name)) if own.factory else registers.open(name, own, beside)
         fractions = (own.calibration, own.held_out) if own.test is None else (0.0, 0.0)
-        parts = held_out(registers.recall(name, rows, own.limit is not None), *fractions, own.seed)
+        parts = held_out(rows, *fractions, own.seed)
         shards[name], calibration, test = (registers.present(name, part) for part in parts)
         held[name] = (
             {"calibration": calibration, "test": test} if own.test is None else shared_test(own, beside, [shards[name]])
