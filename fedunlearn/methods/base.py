@@ -156,12 +156,11 @@ class Method(ABC):
         """Why there is nothing in this heir for the method to edit; None where there is. `case.own` may still be empty."""
 
     @abstractmethod
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        """At most so many strengths to begin with for this heir; a single one leaves no choice."""
+    def strengths(self, case: Case) -> Sequence[Strength]:
+        """What may be chosen for this heir, from the smallest edit to the largest; a single one leaves no choice.
 
-    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
-        """Strengths between the best one and its neighbours among those tried; none where there is no finer."""
-        return ()
+        Many may be given: `calibrate` tries few of them.
+        """
 
     @abstractmethod
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
@@ -201,7 +200,7 @@ class Unguided(Method, ABC):
         del case
         return None
 
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+    def strengths(self, case: Case) -> Sequence[Strength]:
         """There is nothing to choose."""
-        del case, most
+        del case
         return [{}]

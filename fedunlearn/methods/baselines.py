@@ -70,10 +70,10 @@ class FisherNoise(Unguided):
         if self.scale != "auto" and not (isinstance(self.scale, int | float) and 0 <= self.scale < float("inf")):
             raise InputError(f"fisher_noise: scale is {self.scale!r}, expected a number from 0 up, or 'auto'")
 
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+    def strengths(self, case: Case) -> Sequence[Strength]:
         """Scales from 1e-9 up, by factors of 3."""
         del case
-        return [{"scale": 1e-9 * 3**i} for i in range(most)] if self.scale == "auto" else [{"scale": float(self.scale)}]
+        return [{"scale": 1e-9 * 3**i} for i in range(SCALES)] if self.scale == "auto" else [{"scale": float(self.scale)}]
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Draw."""
@@ -96,6 +96,7 @@ class FisherNoise(Unguided):
 
 
 NEVER_ZERO, MOST, MOST_LAST, ROW = 1e-8, 1e3, 1e2, 1e-4  # as the public code of FisherMask has them
+SCALES = 24  # that "auto" searches
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ class _Trained(Unguided, ABC):
         if (self.epochs != "auto" and not (isinstance(self.epochs, int | float) and self.epochs >= 0)) or not self.lr > 0:
             raise InputError(f"{self.name}: epochs is {self.epochs!r} and lr {self.lr}, expected 0 or more and above 0")
 
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+    def strengths(self, case: Case) -> Sequence[Strength]:
         """Numbers of epochs."""
-        del case, most
+        del case
         return [{"epochs": float(n)} for n in (self.passes if self.epochs == "auto" else (self.epochs,))]
 
 

@@ -2,21 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
 
 from fedunlearn.errors import ShapeError
 from fedunlearn.methods.base import Strength
 from fedunlearn.scores import Scores
 
 MOST = 20  # forward passes over the calibration rows that choosing a strength may take
-KEPT = 40  # strengths that may be tried where one pass serves all: edits of the last layer, on kept inputs of it
+BEGIN = 5  # strengths that a search begins with, evenly spread
+GAIN = 0.005  # a gap that promises less is not searched
 FIRST, DOUBLINGS, HALVINGS = 0.5, 12, 5  # a number is searched from 0.5 to 1024, in at most 17 tries, to 3 %
 FARTHEST = FIRST * 2 ** (DOUBLINGS - 1)  # what such a search returns at the most
-CLOSE = 1.05  # strengths whose ratio is below that are not told apart
 SPARE = 0.01  # what an edit may cost on the rest where nothing can tell how much it forgot
 
 AT_ROOTS = "calibrated at the roots"  # how a rule begins by which a strength travelled with the evidence
 
 NOTHING_LEFT = Scores(0.0, None, 0, 0)  # the aim where classes must be absent
+BROKEN = Scores(0.0, 0.0, 0, 0), inf  # how an edit counts after which the model gives NaN or infinity: it went too far
+Result = tuple[Scores, float]  # of an edit: accuracies on calibration rows, and its size
 Point = tuple[Strength, float | None, float | None, float]
 
 
@@ -37,14 +41,13 @@ class Choice:
 
 def calibrate(
     strengths: Sequence[Strength],
-    score: Callable[[Strength], tuple[Scores, float]],
+    score: Callable[[Strength], Result],
     before: Scores,
     aim: Scores | None,
     limits: tuple[float, float] = (0.05, 0.05),
     *,
     sent: Strength | None = None,
-    finer: Callable[[Sequence[Strength], Strength], Sequence[Strength]] = lambda _tried, _best: (),
-    most: int = KEPT,
+    most: int = MOST,
 ) -> Choice:
     """Choose among strengths.
 
@@ -52,18 +55,21 @@ def calibrate(
     there are rows to see it. Otherwise, with an aim and forgotten rows: among those within both limits, or among
     all if none is, the least sum of the distance to the aim and of what is lost on the rest; ties go to the smaller edit.
     Of several classes, the one that is farthest from its aim counts. Where retraining costs accuracy on the rest, losing as
-    much is no loss. Without an aim or forgotten rows: the largest edit that costs at most `SPARE` on the rest, which bounds the
-    damage and promises nothing. Without rows of the rest, nothing bounds the damage, and none is chosen.
-    What is left of the budget goes to strengths beside the best, closer and closer. One that breaks the model is passed over.
+    much is no loss. Without an aim or forgotten rows: the largest edit that costs at most `SPARE` on the rest, as no smaller
+    one that was tried costs more; that bounds the damage and promises nothing. Without rows of the rest, nothing bounds the
+    damage, and none is chosen.
+
+    A few, evenly spread, are tried to begin with. A larger edit leaves less and costs more: what lies between two that were
+    tried can be as good as what the larger leaves at what the smaller costs. The gap that promises most is halved, until none
+    promises more than was found or the budget is spent. One that breaks the model is passed over.
 
     Args:
-        strengths: what to begin with; a single one is taken as given.
+        strengths: what to choose from, from the smallest edit to the largest; a single one is taken as given.
         score: accuracies on calibration rows after an edit of that strength, and the edit's size.
         before: the accuracies without an edit.
         aim: to come to: 0 of classes that must be absent, a retrained model's accuracies otherwise; None if nobody can say.
         limits: the gate's, on the distance to the aim and on what is lost on the rest.
         sent: the strength that was calibrated at the roots, where a method has one.
-        finer: strengths between the best one and its neighbours among those tried.
         most: how many may be tried in all.
 
     Raises:
@@ -73,56 +79,60 @@ def calibrate(
         return Choice(strengths[0], "given", ())
     rest = min((s.retained for s in (before, aim) if s is not None and s.retained is not None), default=None)
     unseen = "no row tells" if before.forgotten is None else "no retrained model tells" if aim is None else ""
-    found, tried, broken = list[tuple[Strength, Scores, float]](), list[Strength](), list[ShapeError]()
-
-    def off(scores: Scores) -> float:
-        if aim is None:
-            return 0.0
-        named = [(v, aim.by_class.get(c)) for c, v in scores.by_class.items()] or [(scores.forgotten, None)]
-        return max(abs((v or 0.0) - ((aim.forgotten or 0.0) if to is None else to)) for v, to in named)
+    tried, broken = list[tuple[Strength, Result]](), list[ShapeError]()
 
     def lost(scores: Scores) -> float:
         return max(0.0, (rest or 0.0) - (scores.retained or 0.0))
 
-    def best() -> tuple[Strength, Scores, float]:
-        if unseen:
-            fits = [p for p in found if lost(p[1]) <= SPARE]
-            return max(fits, key=lambda p: p[2]) if fits else min(found, key=lambda p: lost(p[1]))
-        within = [p for p in found if off(p[1]) <= limits[0] and lost(p[1]) <= limits[1]]
-        return min(within or found, key=lambda p: (off(p[1]) + lost(p[1]), p[2]))
+    def badness(*ends: Result) -> tuple[bool, float]:
+        """Whether a limit is broken, and how bad it is; of two results, the least that may lie between them."""
+        cost, sizes = min(lost(scores) for scores, _ in ends), [size for _, size in ends]
+        if aim is None or unseen:  # what is larger than one that costs too much only seems to cost less
+            least = min((size for _, (scores, size) in tried if lost(scores) > SPARE), default=inf)
+            return (True, cost) if cost > SPARE or min(sizes) > least else (False, -max(sizes))
+        away = _away([scores for scores, _ in ends], aim)
+        return away > limits[0] or cost > limits[1], away + cost
 
-    def take(strength: Strength) -> None:
-        tried.append(strength)
+    def take(strength: Strength) -> Result:
+        for one, result in tried:
+            if one == strength:
+                return result
         try:
-            found.append((strength, *score(strength)))
+            result = score(strength)
         except ShapeError as error:
             broken.append(error)
+            result = BROKEN
+        tried.append((strength, result))
+        return result
+
+    def found() -> list[tuple[Strength, Result]]:
+        return [(strength, result) for strength, result in tried if result is not BROKEN]
 
     def chosen(strength: Strength | None, rule: str) -> Choice:
-        return Choice(strength, rule, tuple((s, of.forgotten, of.retained, size) for s, of, size in found))
+        return Choice(strength, rule, tuple((s, of.forgotten, of.retained, size) for s, (of, size) in found()))
 
-    if sent is not None:
-        take(sent)
-    if found and sent is not None and lost(found[0][1]) <= limits[1]:
+    if sent is not None and (result := take(sent)) is not BROKEN and lost(result[0]) <= limits[1]:
         if unseen:
             return chosen(sent, f"{AT_ROOTS}; {unseen} what is left here")
-        if off(found[0][1]) <= limits[0]:
+        if badness(result) <= (False, inf):
             return chosen(sent, f"{AT_ROOTS}, and within the limits here")
     if rest is None:
         return chosen(
             None, "no calibration row of the rest tells what an edit costs: give a strength, for example --set alpha=10"
         )
-    for strength in (s for s in strengths if s != sent):
-        take(strength)
-    if not found:
-        raise broken[-1]
-    while len(tried) < most:
-        new = [s for s in finer([s for s, *_ in found], best()[0]) if s not in tried][: most - len(tried)]
-        if not new:
+    first = sorted({round(i * (len(strengths) - 1) / (BEGIN - 1)) for i in range(BEGIN)})
+    line = {at: take(strengths[at]) for at in first[: most - len(tried)]}
+    while len(tried) < most and found():
+        gaps = [(badness(line[a], line[b]), a, b) for a, b in pairwise(sorted(line)) if b - a > 1]
+        best = min(badness(result) for _, result in found())
+        worth = [(worse, round(bad, 2), a - b, a, b) for (worse, bad), a, b in gaps if (worse, bad + GAIN) < best]
+        if not worth:
             break
-        for strength in new:
-            take(strength)
-    strength, scores, _ = best()
+        *_, a, b = min(worth)  # of those that promise as much, the widest
+        line[(a + b) // 2] = take(strengths[(a + b) // 2])
+    if not found():
+        raise broken[-1]
+    strength, (scores, _) = min(found(), key=lambda one: (badness(one[1]), one[1][1]))
     if not unseen:
         to = aim.forgotten if aim is not None and aim.forgotten else 0.0
         return chosen(strength, f"closest to {to:.0%} left with the least lost on the rest")
@@ -130,11 +140,15 @@ def calibrate(
     return chosen(strength, f"{unseen} what is left: {bound} {SPARE:.0%} of the rest")
 
 
-def beside(tried: Sequence[float], best: float) -> list[float]:
-    """Geometric means of the best of some positive numbers and its neighbours; none closer than `CLOSE`."""
-    above = min((v for v in tried if v > best), default=None)
-    below = max((v for v in tried if 0 < v < best), default=None)
-    return [(best * v) ** 0.5 for v in (above, below) if v is not None and best > 0 and max(v / best, best / v) > CLOSE]
+def _away(ends: Sequence[Scores], aim: Scores) -> float:
+    """How far from its aim what is left of a class is, or must be between two results; of the class where that is most."""
+    away = 0.0
+    for c in {c: None for scores in ends for c in scores.by_class} or {"": None}:
+        left = [(scores.by_class.get(c) if scores.by_class else scores.forgotten) or 0.0 for scores in ends]
+        to = aim.by_class.get(c)
+        to = (aim.forgotten or 0.0) if to is None else to
+        away = max(away, min(left) - to, to - max(left))
+    return away
 
 
 def least(left: Callable[[float], float], aim: float) -> float:

@@ -7,18 +7,17 @@ theta_i <- min(lam * F_i / M_i, 1) * theta_i. Its reference code squares gradien
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isclose, log
+from math import inf, log
 from typing import Literal
 
 import torch
 
 from fedunlearn.errors import InputError
 from fedunlearn.methods.base import Case, Evidence, Method, Strength, merged
-from fedunlearn.methods.calibration import beside
 from fedunlearn.tensors import Tensors
 
-SHARES = (0.1, 0.0)  # what "auto" tries for lam / alpha, the most that selected weights keep of themselves; 0.1 is SSD's
-ALPHAS = 12  # of each share; a coarser search misses more than a second share finds
+SHARE = 0.1  # lam / alpha under "auto", as in SSD: the most that selected weights keep of themselves
+STEPS = 128  # of alpha, of each kind
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,8 @@ class Dampening(Method, ABC):
     Args:
         alpha: threshold on evidence over own importance, 0 or more; "auto" chooses it for each heir by forward passes,
             "percentile" by ASSD's rule from the numbers of rows alone.
-        lam: how far selected weights are dampened, from 0 (to nothing) up; "auto" takes a share of alpha, of `SHARES` as many
-            as there are tries for. A constant leaves every weight as it is in a model so sure of what is to be forgotten that M
-            is far below F, whatever alpha selects.
+        lam: how far selected weights are dampened, from 0 (to nothing) up; "auto" takes `SHARE` of alpha. A constant leaves
+            every weight as it is in a model so sure of what is to be forgotten that M is far below F, whatever alpha selects.
         layers: "all", "last", or the name of a layer or parameter.
 
     Raises:
@@ -56,33 +54,22 @@ class Dampening(Method, ABC):
         """An heir that shares no parameter with the evidence."""
         return None if case.merged else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
 
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        """All pairs of alpha and lam to try; for each lam, or share of alpha, from few weights selected to all."""
-        coarse = most * 2 // 3
-        shares = SHARES[: max(1, coarse // ALPHAS)] if self.lam == "auto" else ()
+    def strengths(self, case: Case) -> Sequence[Strength]:
+        """All alphas, each with its lam, from few weights selected to all."""
         if self.alpha == "auto":
-            alphas = thresholds(case.merged, case.own.means, max(2, coarse // max(1, len(shares))))
+            alphas = thresholds(case.merged, case.own.means, STEPS)
         else:
             alphas = (percentile(case) if self.alpha == "percentile" else float(self.alpha),)
-        if self.lam != "auto":
-            return [{"alpha": a, "lam": float(self.lam)} for a in alphas]
-        pairs = [{"alpha": a, "lam": share * a if a < inf else 0.0} for share in shares for a in alphas]
-        return [pair for i, pair in enumerate(pairs) if pair not in pairs[:i]]
+        return [{"alpha": a, "lam": self._lam(a)} for a in alphas]
 
-    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
-        """Alphas beside the best, with its lam, or its share of alpha."""
+    def _lam(self, alpha: float) -> float:
         if self.lam != "auto":
-            return [{**best, "alpha": a} for a in beside([s["alpha"] for s in tried], best["alpha"])]
-        alike = [s["alpha"] for s in tried if isclose(_share(s), _share(best), abs_tol=1e-9)]
-        return [{"alpha": a, "lam": _share(best) * a} for a in beside(alike, best["alpha"])]
+            return float(self.lam)
+        return SHARE * alpha if alpha < inf else 0.0
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
         """Dampen (SSD, equations 3 and 4)."""
         return dampen(weights, case.merged, case.own.means, strength["alpha"], strength["lam"])
-
-
-def _share(strength: Strength) -> float:
-    return strength["lam"] / strength["alpha"] if strength["alpha"] else 0.0
 
 
 def dampen(weights: Tensors, evidence: Tensors, own: Tensors, alpha: float, lam: float) -> dict[str, torch.Tensor]:
@@ -106,8 +93,8 @@ def dampen(weights: Tensors, evidence: Tensors, own: Tensors, alpha: float, lam:
     return edited
 
 
-def thresholds(evidence: Tensors, own: Tensors, number: int) -> tuple[float, ...]:
-    """Values of alpha that select about 1, ..., all weights, in geometric steps, fewest first.
+def thresholds(evidence: Tensors, own: Tensors, steps: int) -> tuple[float, ...]:
+    """Values of alpha that select from one weight to all, fewest first: in geometric steps, in even ones where these are finer.
 
     Any fixed grid is right by luck: the useful alpha differs 1000-fold between heirs. Steps in how many weights are
     selected fit every model.
@@ -115,12 +102,13 @@ def thresholds(evidence: Tensors, own: Tensors, number: int) -> tuple[float, ...
     Args:
         evidence: M.
         own: F.
-        number: how many, at least 2; fewer come back where weights are few.
+        steps: how many of each kind; fewer where weights are few.
     """
     ratio = _ratios(evidence, own).sort(descending=True).values
     n = len(ratio)
-    ranks = sorted({round(n ** (i / (number - 1))) for i in range(number - 1)}) if n > 1 else []
-    return (*dict.fromkeys(float(ratio[k]) for k in ranks if k < n), 0.0)
+    ranks = {round(n ** (i / steps)) for i in range(steps)} | {round(n * i / steps) for i in range(1, steps)}
+    some = (float(ratio[k]) for k in sorted(ranks) if 0 < k < n)
+    return (*dict.fromkeys(some), float(ratio[-1]) / 2 if n else 0.0)
 
 
 def percentile(case: Case) -> float:

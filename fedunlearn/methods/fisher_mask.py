@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedunlearn.errors import InputError
 from fedunlearn.methods.base import RETAINED_AT_HEIRS, Case, Evidence, Strength, Want, merged
-from fedunlearn.methods.masks import ByRatio, names_of, top, units, zeroed
+from fedunlearn.methods.masks import ByRatio, names_of, steps, top, units, zeroed
 from fedunlearn.methods.tuning import labels, tuned
 from fedunlearn.tensors import Tensors
 
@@ -67,13 +67,9 @@ class FisherMask(ByRatio):
         """An heir that shares no parameter with the evidence."""
         return None if case.merged else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
 
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+    def strengths(self, case: Case) -> Sequence[Strength]:
         """Shares of units; few where each costs a fine-tuning."""
-        return super().strengths(case, TRIED if self.tune else most)
-
-    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
-        """Shares beside the best."""
-        return () if self.tune else super().finer(tried, best)
+        return steps(TRIED) if self.tune and self.ratio == "auto" else super().strengths(case)
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Mask, and fine-tune."""

@@ -8,16 +8,17 @@ Each law goes through small heirs, drawn by seeds: weights, evidence in the shap
 to train at. One that is broken is an AssertionError in words.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from fedunlearn.data import Rows
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Evidence, Home, Method, Strength, Want
-from fedunlearn.methods.calibration import KEPT, MOST
 from fedunlearn.methods.menu import make, settings_of
 from fedunlearn.nets import load
 from fedunlearn.tensors import Head, Tensors, equal
@@ -129,13 +130,16 @@ def forgetting_nothing_changes_nothing(method: Method) -> None:
             _demand(equal(method.edit(weights, nothing, strength), weights), method, seed, "nothing was to be forgotten")
 
 
-def strengths_keep_to_the_budget(method: Method) -> None:
-    """One or more, and never more than asked for."""
+def strengths_go_from_small_edits_to_large(method: Method) -> None:
+    """One or more, in the order in which they are searched by halving. Methods that train are passed over."""
     for seed in SEEDS:
-        _, case = Draw(method, seed).heir()
-        for most in (MOST - 1, MOST, KEPT):
-            found = len(method.strengths(case, most))
-            _demand(1 <= found <= most, method, seed, f"{found} strengths, asked for at most {most}")
+        weights, case = Draw(method, seed).heir()
+        _demand(len(method.strengths(case)) >= 1, method, seed, "there is no strength")
+        if method.needs & {FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS}:
+            continue
+        sizes = [(_apart(method.edit(weights, case, strength), weights), strength) for strength in _some(method, case)]
+        for (less, small), (more, large) in pairwise(sizes):
+            _demand(less <= more * (1 + CLOSE) + 1e-6, method, seed, f"{dict(small)} edits more than {dict(large)}, behind it")
 
 
 def its_settings_make_it_again(method: Method) -> None:
@@ -185,7 +189,7 @@ def an_heir_that_shares_nothing_is_said_to_miss(method: Method) -> None:
 LAWS: tuple[Law, ...] = (
     what_is_passed_in_stays_and_names_shapes_and_dtypes_stay,
     forgetting_nothing_changes_nothing,
-    strengths_keep_to_the_budget,
+    strengths_go_from_small_edits_to_large,
     its_settings_make_it_again,
     the_order_of_roots_does_not_matter,
     a_root_that_says_the_same_again_changes_nothing,
@@ -194,18 +198,24 @@ LAWS: tuple[Law, ...] = (
 )
 
 
-def _some(method: Method, case: Case) -> Sequence[Strength]:
-    """Strengths to try; one where each costs a training."""
-    return method.strengths(case, MOST)[: 1 if method.needs & {FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS} else None]
+def _some(method: Method, case: Case, number: int = 8) -> Sequence[Strength]:
+    """Strengths to try, evenly spread; one where each costs a training."""
+    found = method.strengths(case)
+    few = 1 if method.needs & {FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS} else min(number, len(found))
+    return [found[round(i * (len(found) - 1) / max(1, few - 1))] for i in range(few)]
 
 
 def _agree(method: Method, seed: int, one: list[Evidence], other: list[Evidence], broken: str) -> None:
     weights, case = Draw(method, seed).heir()
     first, second = (replace(case, evidence=method.merge(e)) for e in (one, other))
-    for strength in method.strengths(first, 3):
+    for strength in _some(method, first, 3):
         a, b = (method.edit(weights, c, strength) for c in (first, second))
-        apart, moved = (sum(float((t.double() - w[n].double()).square().sum()) for n, t in a.items()) for w in (b, weights))
-        _demand(apart**0.5 <= CLOSE * moved**0.5 + 1e-6, method, seed, broken)
+        _demand(_apart(a, b) <= CLOSE * _apart(a, weights) + 1e-6, method, seed, broken)
+
+
+def _apart(one: Tensors, other: Tensors) -> float:
+    """The Euclidean distance."""
+    return math.sqrt(sum(float((t.double() - other[n].double()).square().sum()) for n, t in one.items()))
 
 
 def _demand(kept: bool, method: Method, seed: int, broken: str) -> None:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from fedunlearn.errors import InputError
 from fedunlearn.methods.base import Case, Method, Strength
-from fedunlearn.methods.calibration import beside
 from fedunlearn.tensors import Tensors
 
-LEAST, MOST = 1e-4, 0.5  # shares of units between which "auto" steps
+LEAST, MOST, STEPS = 1e-4, 0.5, 64  # shares of units between which "auto" searches, and in how many steps
 
 
 @dataclass(frozen=True)
@@ -33,17 +32,15 @@ class ByRatio(Method, ABC):
         if self.ratio != "auto" and not (isinstance(self.ratio, int | float) and 0 <= self.ratio <= 1):
             raise InputError(f"{self.name}: ratio is {self.ratio!r}, expected a fraction from 0 to 1, or 'auto'")
 
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
-        """The shares of units to begin with: geometric steps, or the one that was given."""
+    def strengths(self, case: Case) -> Sequence[Strength]:
+        """Shares of units in geometric steps, or the one that was given."""
         del case
-        if self.ratio != "auto":
-            return [{"ratio": float(self.ratio)}]
-        number = max(2, most * 2 // 3)
-        return [{"ratio": LEAST * (MOST / LEAST) ** (i / (number - 1))} for i in range(number)]
+        return steps(STEPS) if self.ratio == "auto" else [{"ratio": float(self.ratio)}]
 
-    def finer(self, tried: Sequence[Strength], best: Strength) -> Sequence[Strength]:
-        """Shares beside the best."""
-        return [{"ratio": r} for r in beside([s["ratio"] for s in tried], best["ratio"])]
+
+def steps(number: int) -> list[Strength]:
+    """So many shares of units."""
+    return [{"ratio": LEAST * (MOST / LEAST) ** (i / (number - 1))} for i in range(number)]
 
 
 def units(weight: Tensor) -> Tensor:

@@ -50,9 +50,9 @@ class Rewrite(Method):
         told = any(set(case.head.names) <= set(e.means) for e in case.evidence)
         return None if told else "needs deeper layers; it shares no last layer with a bias with the evidence"
 
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+    def strengths(self, case: Case) -> Sequence[Strength]:
         """There is nothing to choose."""
-        del case, most
+        del case
         return [{}]
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:

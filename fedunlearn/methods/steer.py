@@ -131,10 +131,10 @@ class Steer(Method):
             return "cannot be steered: no root has calibration rows to say how far"
         return None if reached else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
 
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+    def strengths(self, case: Case) -> Sequence[Strength]:
         """Factors around `MARGIN`, or the one that was given."""
         del case
-        return [{"factor": f} for f in (FACTORS[-most:] if self.factor == "auto" else (float(self.factor),))]
+        return [{"factor": f} for f in (FACTORS if self.factor == "auto" else (float(self.factor),))]
 
     def sent(self, case: Case) -> Strength | None:
         """What was enough at the root; for classes, which are to vanish, with a margin."""

@@ -8,7 +8,7 @@ from torch import nn
 from fedunlearn.data import Rows
 from fedunlearn.evaluation import Scores, score
 from fedunlearn.evaluation.features import features, last_layer
-from fedunlearn.methods.calibration import KEPT, MOST
+from fedunlearn.methods.calibration import MOST
 from fedunlearn.nets import load
 from fedunlearn.tensors import Head, Tensors, names_in
 
@@ -41,7 +41,7 @@ class Trials:
     @property
     def most(self) -> int:
         """How many edits may be tried."""
-        return MOST - self.passes if self._inside is None else KEPT
+        return MOST - self.passes if self._inside is None else MOST
 
     def __call__(self, edited: Tensors) -> Scores:
         """Scores after an edit."""

@@ -240,9 +240,8 @@ class Worker:
             edited = method.edit(version.weights, case, strength)
             return trials(edited), _distance(version.weights, edited)
 
-        sent, most = method.sent(case), trials.most
-        strengths = method.strengths(case, most - (sent is not None))
-        choice = calibrate(strengths, tried, task.before, task.aim, task.limits, sent=sent, finer=method.finer, most=most)
+        strengths, sent = method.strengths(case), method.sent(case)
+        choice = calibrate(strengths, tried, task.before, task.aim, task.limits, sent=sent, most=trials.most)
         edited = version.weights if choice.strength is None else method.edit(version.weights, case, choice.strength)
         candidate = self.store.write(edited, version.head, version.net, version)
         plain = masked(version.weights, version.head, case.classes)

@@ -1,7 +1,6 @@
 """Strengths are chosen: what forgets at the least cost, within the limits, and the budget goes beside the best."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -9,8 +8,8 @@ from hypothesis import strategies as st
 
 from fedunlearn.errors import ShapeError
 from fedunlearn.evaluation import Scores
-from fedunlearn.methods import Method, calibrate, make
-from fedunlearn.methods.calibration import NOTHING_LEFT, beside
+from fedunlearn.methods import calibrate
+from fedunlearn.methods.calibration import GAIN, MOST, NOTHING_LEFT
 
 
 def scores(forgotten: float | None, retained: float | None = None, **by_class: float | None) -> Scores:
@@ -23,9 +22,8 @@ CURVE = {
     3: (scores(0.04, 0.92), 0.3),
     4: (scores(0.0, 0.88), 0.4),
     5: (scores(0.0, 0.6), 0.5),
-    6: (scores(0.9, 0.95), 0.15),
 }
-STRENGTHS = [{"step": float(s)} for s in reversed(CURVE)]
+STRENGTHS = [{"step": float(s)} for s in CURVE]
 BEFORE = scores(0.9, 0.95)
 
 
@@ -97,6 +95,12 @@ def test_without_rows_of_the_class_it_bounds_the_damage_and_takes_the_largest_ed
     assert step(0.0, scores(None, 0.95)) == 2
 
 
+def test_an_edit_that_seems_cheap_behind_one_that_is_not_is_not_taken() -> None:
+    noisy = {1: 0.95, 2: 0.95, 3: 0.90, 4: 0.95, 5: 0.5}
+    choice = calibrate(STRENGTHS, lambda s: (scores(0.5, noisy[int(s["step"])]), s["step"]), BEFORE, None)
+    assert choice.strength == {"step": 2}
+
+
 def test_a_single_strength_is_taken_as_given() -> None:
     choice = calibrate([{"alpha": 2.0}], lambda _: pytest.fail("not to be scored"), BEFORE, NOTHING_LEFT)
     assert choice.rule == "given"
@@ -131,32 +135,65 @@ def test_a_strength_that_breaks_the_model_is_passed_over() -> None:
         calibrate([{"step": 3.0}, {"step": 4.0}], score, BEFORE, NOTHING_LEFT)
 
 
-def test_the_rest_of_the_budget_goes_beside_the_best() -> None:
-    """A peak between two strengths that are far apart is found, and the budget is kept."""
+ENDS = st.lists(st.floats(0, 1), min_size=2, max_size=60)
+
+
+@given(ENDS, ENDS, st.floats(0, 1))
+def test_where_larger_edits_leave_less_and_cost_more_the_best_is_found(
+    left: list[float], kept: list[float], aim: float
+) -> None:
+    curve = list(zip(sorted(left, reverse=True), sorted(kept, reverse=True), strict=False))
+    strengths = [{"step": float(i)} for i in range(len(curve))]
+    before = scores(1.0, 1.0)
+
+    def bad(i: int) -> float:
+        return abs(curve[i][0] - aim) + 1 - curve[i][1]
+
+    choice = calibrate(
+        strengths, lambda s: (scores(*curve[int(s["step"])]), s["step"]), before, scores(aim), (1.0, 1.0), most=1000
+    )
+    assert choice.strength is not None
+    assert bad(int(choice.strength["step"])) <= min(map(bad, range(len(curve)))) + GAIN + 1e-9
+
+
+@given(st.integers(0, 126), st.booleans())
+def test_a_narrow_band_among_many_is_found_within_the_budget(at: int, several: bool) -> None:
+    """Everything is left before it, and nothing of the rest behind it: a search beside the best so far would not look there."""
 
     def score(strength: Mapping[str, float]) -> tuple[Scores, float]:
-        far = abs(math.log(strength["alpha"] / 37))
-        return scores(min(1.0, far / 4), 0.9), 1 / strength["alpha"]
+        step = int(strength["step"])
+        left, kept = (0.0 if step >= at else 0.9), (0.95 if step <= at + 1 else 0.1)
+        return scores(left, kept, **({"a": left, "b": left / 2} if several else {})), strength["step"]
 
-    def chosen(method: Method, coarse: Sequence[Mapping[str, float]], finer: bool) -> Mapping[str, float]:
-        choice = calibrate(coarse, score, scores(1.0, 0.9), NOTHING_LEFT, most=20, **({"finer": method.finer} if finer else {}))
-        assert len(choice.curve) <= 20
-        assert choice.strength is not None
-        return choice.strength
-
-    for settings, lams in (({"lam": 0.3}, {0.3}), ({}, {0.1, 0.0})):
-        method = make("fiun", settings)
-        coarse = [{"alpha": 10.0**k, "lam": lam * (1 if settings else 10.0**k)} for lam in lams for k in range(5)]
-        found = chosen(method, coarse, finer=True)
-        assert found["alpha"] == pytest.approx(37, rel=0.1)
-        assert any(found["lam"] == pytest.approx(lam * (1 if settings else found["alpha"])) for lam in lams)
-        assert chosen(method, coarse, finer=False)["alpha"] == 100.0
+    choice = calibrate([{"step": float(i)} for i in range(128)], score, BEFORE, NOTHING_LEFT)
+    assert choice.strength is not None
+    assert choice.strength["step"] in (at, at + 1)
+    assert len(choice.curve) <= MOST
 
 
-@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8, unique=True), st.data())
-def test_finer_strengths_lie_between_the_best_and_its_neighbours(tried: list[float], data: st.DataObject) -> None:
-    best = data.draw(st.sampled_from(tried))
-    for value in beside(tried, best):
-        low, high = sorted((value, best))
-        assert not any(low < v < high for v in tried)
-        assert min(tried) < value < max(tried)
+@given(st.integers(1, 99))
+def test_what_breaks_the_model_is_taken_as_too_large(breaks: int) -> None:
+    """Also where nothing tells what is left."""
+
+    def score(strength: Mapping[str, float]) -> tuple[Scores, float]:
+        if strength["step"] >= breaks:
+            raise ShapeError("NaN")
+        return scores(0.5 if strength["step"] < breaks - 1 else 0.0, 0.95), strength["step"]
+
+    for aim in (NOTHING_LEFT, None):
+        choice = calibrate([{"step": float(i)} for i in range(100)], score, BEFORE, aim)
+        assert choice.strength == {"step": breaks - 1}
+
+
+def test_the_budget_is_kept_and_nothing_is_tried_twice() -> None:
+    tried: list[float] = []
+
+    def score(strength: Mapping[str, float]) -> tuple[Scores, float]:
+        tried.append(strength["step"])
+        return scores(0.9 - strength["step"] / 200, 0.95 - strength["step"] / 400), strength["step"]
+
+    for most in (3, 7, 20):
+        for sent in (25.0, 26.0):
+            tried.clear()
+            calibrate([{"step": float(i)} for i in range(100)], score, BEFORE, NOTHING_LEFT, sent={"step": sent}, most=most)
+            assert len(tried) == len(set(tried)) <= most

@@ -57,7 +57,7 @@ class Scaled(Method):
     def misses(self, case: Case) -> str | None:
         return None if case.merged else "nothing here"
 
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+    def strengths(self, case: Case) -> Sequence[Strength]:
         return [{"by": self.by}]
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
@@ -94,7 +94,7 @@ def by_evidence(self: Method, weights: Tensors, case: Case, strength: Strength) 
     return {n: t + case.merged[n].float() if n in case.merged else t for n, t in weights.items()}
 
 
-PURE, NOTHING, BUDGET, _, ORDER, AGAIN, SHARED, MISSES = LAWS
+PURE, NOTHING, LINE, _, ORDER, AGAIN, SHARED, MISSES = LAWS
 BREAKS: list[tuple[Law, str, dict[str, Callable[..., Any]]]] = [
     (PURE, "the weights passed in were changed", {"edit": in_place}),
     (PURE, "the same edit again gave another model", {"edit": drawn}),
@@ -103,7 +103,8 @@ BREAKS: list[tuple[Law, str, dict[str, Callable[..., Any]]]] = [
     (PURE, "head.bias is not finite", {"edit": lambda s, w, c, k: {**w, "head.bias": w["head.bias"] / 0}}),
     (PURE, "what was measured was changed", {"edit": lambda s, w, c, k: [t.add_(1) for t in c.merged.values()] and dict(w)}),
     (NOTHING, "nothing was to be forgotten", {"edit": lambda s, w, c, k: {**w, "body.weight": w["body.weight"] + 1}}),
-    (BUDGET, "30 strengths, asked for at most 19", {"strengths": lambda s, c, most: [{"by": 0.5}] * 30}),
+    (LINE, "there is no strength", {"strengths": lambda s, c: []}),
+    (LINE, "edits more than .*, behind it", {"strengths": lambda s, c: [{"by": 0.5}, {"by": 0.9}]}),
     (ORDER, "in another order", {"merge": lambda s, evidence: tuple(evidence[:1]), "edit": by_evidence}),
     (AGAIN, "the same evidence twice", {"merge": summed, "edit": by_evidence}),
     (SHARED, "the head was changed", {"edit": lambda s, w, c, k: {**w, "head.bias": w["head.bias"] + bool(c.merged)}}),

@@ -123,7 +123,7 @@ class Greedy(Method):
     def misses(self, case: Case) -> str | None:
         return None
 
-    def strengths(self, case: Case, most: int) -> Sequence[Strength]:
+    def strengths(self, case: Case) -> Sequence[Strength]:
         return [{}]
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
