@@ -7,7 +7,7 @@ Needs `pip install "fedunlearn[flower]"`. `tell` and `Recorded` write the family
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
@@ -44,6 +44,8 @@ class Recorded(Recorder):
         test: the same for held-out rows that nobody trains on, called with "test"; or a set or a file. By default `data`.
         name: what the model is called in the family.
         recipe: how clients train, as a topology says it (epochs, lr, batch); needed only to train on from the family.
+        sites: "own" in a deployment, where `data` gives a site's rows at that site alone; the server then opens none. By
+            default it compares what sites tell with what their loaders give, as one machine can.
 
     Raises:
         InputError: the strategy runs its rounds by a `start` of its own.
@@ -59,17 +61,22 @@ class Recorded(Recorder):
         test: str | None = None,
         name: str = "model",
         recipe: Mapping[str, Any] | None = None,
+        sites: Literal["own"] | None = None,
     ) -> None:
         super().__init__(strategy)
-        self.adoption = Adoption(Path(folder), net, data, test or data, name, recipe or {})
+        self.adoption = Adoption(Path(folder), net, data, test or data, name, recipe or {}, sites)
 
     def begins(self, weights: Tensors) -> None:
         """Refuse before the first round what could not be written after the last."""
         self.adoption.check(weights)
 
     def ends(self, recording: Recording) -> None:
-        """Write the family."""
-        self.adoption.write(recording)
+        """Write the family; where that fails, at least the weights."""
+        try:
+            self.adoption.write(recording)
+        except Exception as error:  # a loader may raise anything
+            error.add_note(f"What was trained is in {self.adoption.keep(recording)}.")
+            raise
 
 
 def answering(app: ClientApp, net: str, data: str, test: str | None = None, folder: str | Path = "family") -> ClientApp:

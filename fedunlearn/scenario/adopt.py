@@ -4,12 +4,13 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from blake3 import blake3
+from safetensors.torch import save
 from torch import nn
 
-from fedunlearn.data import open_rows
+from fedunlearn.data import SiteData, open_rows
 from fedunlearn.dotted import resolve
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.lineage import Lineage
@@ -18,6 +19,7 @@ from fedunlearn.runtime import Family, InProcess, settle
 from fedunlearn.runtime.family import TOPOLOGY
 from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import parse
+from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.schema import Scenario
 from fedunlearn.scenario.staffing import workers
 from fedunlearn.scenario.upbringing import as_yaml
@@ -40,6 +42,7 @@ class Adoption:
         test: the same for held-out rows, or a set or a file; nobody trains on them.
         name: of the model.
         recipe: how clients train, as far as a topology can say it (epochs, lr, batch); needed only to train on from it.
+        sites: "own" where the sites' rows are out of reach from here; by default `data` gives them here, too.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Adoption:
     test: str
     name: str = "model"
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    sites: Literal["own"] | None = None
 
     def check(self, weights: Tensors) -> None:
         """Find out before the first round what would stop the family from being written after the last.
@@ -56,11 +60,13 @@ class Adoption:
             weights: what the first round starts from.
 
         Raises:
-            InputError: the folder is not free, or a factory cannot be called.
+            InputError: the folder is not free, a factory cannot be called, or `sites` is neither "own" nor None.
             ShapeError: the net is not the one that is trained.
         """
         if Family(self.folder).ledger.lines or (self.folder.exists() and any(self.folder.iterdir())):
             raise InputError(f"{self.folder}: is not empty; choose another folder for the family")
+        if self.sites not in (None, "own"):
+            raise InputError(f"sites is {self.sites!r}, expected 'own', or None where the sites' rows can be opened here")
         resolve(self.data, "data factory")
         scenario = self._scenario(("anybody",), 1, "FedAvg")
         test = open_rows(self.test, "test", beside=scenario.folder)
@@ -78,16 +84,11 @@ class Adoption:
         """
         classes, family = recording.classes, Family(self.folder)
         scenario = self._scenario(recording.sites, max(recording.rounds), recording.strategy)
-        opened = open_data(scenario, self.folder)
-        places = opened.places
-        for told in (t for round_ in recording.rounds.values() for t in round_):
-            here = places[told.site].all(SHARD).counts()
-            if here != dict(told.rows):
-                raise InputError(
-                    f"site {told.site!r}: tells rows {dict(told.rows)}, its loader {self.data!r} gives {here}; a loader must "
-                    f"always give the same rows, those that the app trains on"
-                )
-        shape = tuple(places[recording.sites[0]].all(SHARD).x.shape[1:])
+        opened = None if scenario.own else open_data(scenario, self.folder)
+        places = opened.places if opened else {p: w.data for p, w in workers_here(scenario, family).items()}
+        if opened:
+            self._compare(recording, opened.places)
+        shape = tuple(places[HOME].held_out["test"].x.shape[1:])
         net = _fitting(build(scenario.net, shape, len(classes)), recording.weights, self.net)
         size = sum(p.numel() for p in net.parameters())
         tests = {p: tuple(d.held_out["test"].counts()) for p, d in places.items() if "test" in d.held_out}
@@ -112,15 +113,36 @@ class Adoption:
                 "rows_per_second": round(recording.trained / recording.seconds, 1),
             }
             family.ledger.append("trained", body)
-        opened.registers.hold(opened.registers.names)
         fresh = Family(self.folder)
-        settle(fresh, InProcess(workers(scenario, fresh)))
-        return fresh
+        if opened:
+            opened.registers.hold(opened.registers.names)
+            settle(fresh, InProcess(workers(scenario, fresh)))
+        return fresh  # sites that are elsewhere hear of it with the first order
+
+    def keep(self, recording: Recording) -> Path:
+        """Write the trained weights beside the folder, where no family could be written.
+
+        Returns:
+            The file, a safetensors checkpoint.
+        """
+        path = self.folder.with_name(f"{self.folder.name}.safetensors")
+        write_atomically(path, save({n: t.contiguous() for n, t in recording.weights.items()}))
+        return path
+
+    def _compare(self, recording: Recording, places: Mapping[str, SiteData]) -> None:
+        for told in (t for round_ in recording.rounds.values() for t in round_):
+            here = places[told.site].all(SHARD).counts()
+            if here != dict(told.rows):
+                raise InputError(
+                    f"site {told.site!r}: tells rows {dict(told.rows)}, its loader {self.data!r} gives {here}; a loader must "
+                    f'always give the same rows, those that the app trains on; where it cannot here, give sites="own"'
+                )
 
     def _scenario(self, sites: tuple[str, ...], rounds: int, strategy: str) -> Scenario:
         known = strategy.lower() if strategy.lower() in STRATEGIES else "fedavg"
         model = {"born": "federated", "clients": list(sites), "rounds": rounds, "home": HOME, "strategy": known, **self.recipe}
-        data = {"factory": self.data, "test": self.test, "calibration": 0, "held_out": 0}
+        rows = {"sites": "own"} if self.sites == "own" else {"factory": self.data, "calibration": 0, "held_out": 0}
+        data = {**rows, "test": self.test}
         plain = {"name": self.name, "folder": str(_beside(self.data)), "data": data}
         return parse({**plain, "net": {"factory": self.net}, "models": {self.name: model}}, "the recorded federation")
 

@@ -18,14 +18,16 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
+from safetensors.torch import load_file
 
 from fedunlearn.data import MIRROR, Exclusions
 from fedunlearn.errors import InputError, ShapeError, TrainingError
 from fedunlearn.evaluation import Gate
-from fedunlearn.flower import Recorded, tell
+from fedunlearn.flower import Recorded, forgetting, tell
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Family, InProcess, rollback, unlearn
 from fedunlearn.runtime.flower import Flower
@@ -132,6 +134,74 @@ def test_the_app_forgets_over_its_own_grid(tmp_path: Path, capsys: pytest.Captur
     run("rollback lift-exclusion=true")
     assert Family.open(tmp_path / "family").heads == family.heads
     assert len(Family.open(tmp_path / "family").ledger.lines) == 4
+
+
+class Elsewhere:
+    """The adopted app where a site's rows can be read at that site alone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.task, self.app = importlib.import_module("quickstart.task"), importlib.import_module("quickstart.client_app").app
+        self.at, self.rows = "", self.task.partition
+        monkeypatch.setattr(self.task, "partition", self.partition)
+
+    def partition(self, site: object) -> object:
+        if site not in ("test", self.at, int(self.at.removeprefix("site-") or -1)):
+            raise FileNotFoundError(f"/data/{site}: not on this machine")
+        return self.rows(site)
+
+    def client(self, message: Message, context: Context) -> Message:
+        self.at = f"site-{context.node_config['partition-id']}"
+        try:
+            answer: Message = self.app(message, context)
+        finally:
+            self.at = ""
+        return answer
+
+    def train(self, folder: str, **how: Any) -> None:
+        torch.manual_seed(0)
+        random.seed(0)
+        strategy = Recorded(FedAvg(fraction_evaluate=0.0), folder, net=NET, data=LOADER, **how)
+        with at_server():
+            arrays, config = ArrayRecord(self.task.Net().state_dict()), ConfigRecord({"lr": 0.1})
+            strategy.start(grid_of(self.client), arrays, num_rounds=3, train_config=config)  # type: ignore[arg-type]
+
+    def order(self, folder: str, words: str) -> None:
+        grid = grid_of(self.client)  # type: ignore[arg-type]
+        with at_server():
+            forgetting(ServerApp(), folder)(grid, Context(1, 1, {}, RecordDict(), {"fedunlearn": words}))
+
+
+@pytest.mark.usefixtures("after")
+def test_a_deployment_is_adopted_and_forgets_where_the_server_can_read_no_sites_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    app = Elsewhere(monkeypatch)
+    app.train("family", sites="own")
+    before = Family.open(tmp_path / "family").heads
+    app.order("family", "unlearn classes=0 method=steer reference=false")
+    family = Family.open(tmp_path / "family")
+    (model,) = family.ledger.lines[-1].body["record"]["facts"]["models"]
+    assert model["status"] == "committed"
+    assert model["forgotten_after"] <= 0.05 < 0.5 <= model["forgotten_before"]
+    assert family.heads != before
+    assert set(family.acknowledged) >= {"site-0", "site-1", "site-2"}
+    app.order("family", "rollback lift-exclusion=true")
+    assert Family.open(tmp_path / "family").heads == before
+
+
+@pytest.mark.usefixtures("after")
+def test_what_was_trained_is_not_lost_where_no_family_can_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    app = Elsewhere(monkeypatch)
+    with pytest.raises(InputError, match="FileNotFoundError: .*not on this machine") as caught:
+        app.train("family")
+    assert caught.value.__notes__ == ["What was trained is in family.safetensors."]
+    kept = load_file(tmp_path / "family.safetensors")
+    app.train("own", sites="own")
+    family = Family.open(tmp_path / "own")
+    stored = family.store("server").read(family.heads["model"]).weights
+    assert all(torch.equal(stored[n], t) for n, t in kept.items())
+    with pytest.raises(InputError, match="sites is 'mine', expected 'own', or None where the sites' rows can be opened here"):
+        app.train("third", sites="mine")
 
 
 @pytest.mark.usefixtures("after")
