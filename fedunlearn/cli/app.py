@@ -37,7 +37,7 @@ from fedunlearn.cli.options import (
 )
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.report import report
-from fedunlearn.cli.say import say_family, say_plan, say_record
+from fedunlearn.cli.say import say_family, say_inherited, say_plan, say_record
 from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
@@ -158,7 +158,7 @@ def extend(
 ) -> None:
     """Train further models onto a family, from the versions that are current now; add requests, change limits."""
     family, more = _open(folder), read_plain(models)
-    scenario = of_family(family)
+    scenario, known = of_family(family), {*family.lineage.by_name}
     if federation is not None or (scenario.own and backend == "flower"):
         family = flower.extend(folder, federation, more)
     else:
@@ -172,6 +172,7 @@ def extend(
         print_json({"folder": str(folder), **state(family)})
     else:
         say_family(family)
+    say_inherited(family, known)
 
 
 @app.command("import")

@@ -1,14 +1,15 @@
 """What is printed for people."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from fedunlearn.cli.console import out
+from fedunlearn.cli.console import err, out
 from fedunlearn.cli.draw import closeness_table, lineage_tree, plan_table, record_table
 from fedunlearn.cli.state import due, waiting_for
 from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request
 from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
+from fedunlearn.runtime.cases import PLANNED, cases
 from fedunlearn.runtime.record import PENDING, UNTOUCHED
 
 
@@ -76,6 +77,17 @@ def _hint(record: Record) -> str:
 def _limits(body: Mapping[str, Any]) -> str:
     """The gate's, as an extension left them."""
     return ", ".join(f"{name} {value}" for name, value in body.get("gate", {}).items() if value)
+
+
+def say_inherited(family: Family, known: Collection[str]) -> None:
+    """Which further models started from some that still hold what a request asked to forget."""
+    for case in cases(family):
+        if case.state != PLANNED and (born := sorted({*case.left} - {*known})):
+            err.print(
+                f"{', '.join(born)}: started from models that still hold what {case.request.id} asked to forget "
+                f"({case.request.words()}), and hold it, too: ask again, and all are reached",
+                markup=False,
+            )
 
 
 def say_family(family: Family, whole: bool = False) -> None:

@@ -38,6 +38,19 @@ def test_extend_trains_on_from_the_versions_of_now(run: Run, folder: Path, tmp_p
     assert snapshot(folder) == before
 
 
+def test_extend_says_what_started_from_a_model_that_still_holds_what_was_to_be_forgotten(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    assert run("unlearn", folder, "--classes", "1", "--no-reference", "--set", "alpha=1e9")[0] == 1
+    more = {n: {"born": "incremental", "from": [n], "site": "east"} for n in ("eastern", "triage")}
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"models": {f"{n}-2": m for n, m in more.items()}}))
+    _, _, said = run("extend", folder, tmp_path / "more.yaml")
+    text = " ".join(said.split())
+    assert "eastern-2: started from models that still hold what r-" in text
+    assert "asked to forget (class 1), and hold it, too: ask again, and all are reached" in text
+    assert "triage-2" not in text.partition("eastern-2: started")[2]
+
+
 def test_import_makes_a_family_of_checkpoints(run: Run, folder: Path, tmp_path: Path) -> None:
     for model in ("eastern", "parallel"):
         assert run("export", folder, model, tmp_path / f"{model}.safetensors")[0] == 0

@@ -192,7 +192,7 @@ def test_a_deployment_is_adopted_and_forgets_where_the_server_can_read_no_sites_
 @pytest.mark.usefixtures("after")
 def test_what_was_trained_is_not_lost_where_no_family_can_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     app = Elsewhere(monkeypatch)
-    with pytest.raises(InputError, match="FileNotFoundError: .*not on this machine") as caught:
+    with pytest.raises(InputError, match=r"FileNotFoundError: .*not on this machine") as caught:
         app.train("family")
     assert caught.value.__notes__ == ["What was trained is in family.safetensors."]
     kept = load_file(tmp_path / "family.safetensors")
