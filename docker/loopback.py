@@ -171,8 +171,13 @@ def parties(folder: Path) -> Iterator[Parties]:
 
 
 @contextmanager
-def flower(folder: Path, sites: tuple[str, ...] = SITES, say: Callable[[str], None] = print) -> Iterator[Parties]:
-    """SuperLink, ServerApp process, and a SuperNode and a ClientApp process a site."""
+def flower(
+    folder: Path,
+    sites: tuple[str, ...] = SITES,
+    say: Callable[[str], None] = print,
+    config: Callable[[Path], str] = 'site-file="{}/site.yaml"'.format,
+) -> Iterator[Parties]:
+    """SuperLink, ServerApp process, and a SuperNode and a ClientApp process a site; `config` is a node's, by its folder."""
     with parties(folder) as made:
         port = free_port()
         made.address = f"127.0.0.1:{port}"
@@ -184,7 +189,7 @@ def flower(folder: Path, sites: tuple[str, ...] = SITES, say: Callable[[str], No
         made.do("operator", "register-all", made.of("operator") / "keys" / "sites", NAME)
         made.start("serverapp", "coordinator", "serverapp", FEDUNLEARN_FAMILIES=made.of("coordinator") / "families", **link)
         for site in (*sites, STRANGER):
-            own = {"PORT": free_port(), "SUPERLINK": link["SUPERLINK"], "SITE_FILE": made.of(site) / "site.yaml"}
+            own = {"PORT": free_port(), "SUPERLINK": link["SUPERLINK"], "NODE_CONFIG": config(made.of(site))}
             made.start(f"supernode-{site}", site, "supernode", **own)
             if site != STRANGER:
                 made.start(f"clientapp-{site}", site, "clientapp", SUPERNODE=f"127.0.0.1:{own['PORT']}")

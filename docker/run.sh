@@ -10,6 +10,7 @@ set -eu
 : "${SUPERLINK:=superlink:8443}"
 : "${SUPERNODE:=supernode:9094}"
 : "${SITE_FILE:=/site/site.yaml}"
+: "${NODE_CONFIG:=site-file=\"$SITE_FILE\"}" # an adopted app's: site="NAME" store="FOLDER"
 : "${RAY_HEAD:=head:6379}"
 : "${CPUS:=1}"
 
@@ -83,7 +84,7 @@ serverapp) # FEDUNLEARN_FAMILIES says where the families live
 supernode)
     exec flower-supernode --superlink "$SUPERLINK" --root-certificates "$KEYS/ca.crt" \
         --auth-supernode-private-key "$KEYS/site" --isolation process --host "$HOST" --port "$PORT" \
-        --superexec-auth-secret-file "$KEYS/superexec.secret" --node-config "site-file=\"$SITE_FILE\""
+        --superexec-auth-secret-file "$KEYS/superexec.secret" --node-config "$NODE_CONFIG"
     ;;
 clientapp)
     exec flower-superexec --insecure --runtime-api-address "$SUPERNODE" --superexec-auth-secret-file "$KEYS/superexec.secret"

@@ -37,6 +37,9 @@ from fedunlearn.training.flower import LocalGrid
 from fedunlearn.training.flower.grid import at_server
 from tests.conftest import ROOT
 
+sys.path.append(str(ROOT / "docker"))
+import loopback
+
 APPS = ROOT / "simulations" / "adopt_flower"
 LOADER, NET = "quickstart.task:partition", "quickstart.task:Net"
 
@@ -251,6 +254,60 @@ def test_flwr_run_does_it_in_flowers_simulation(tmp_path: Path) -> None:
     record = unlearn(alone, request_of(of_family(alone), "0"), "fiun", backend)
     assert family.ledger.lines[1].body["record"]["facts"] == json.loads(json.dumps(record.facts))
     assert family.heads == alone.heads
+
+
+AT_ITS_SITE = """
+
+def elsewhere(site, read=partition, names=("north", "south", "east")):
+    import os
+    here = os.path.basename(os.path.dirname(os.environ["KEYS"]))
+    name = names[site] if isinstance(site, int) else site
+    if name not in ("test", here):
+        raise FileNotFoundError(f"{name}: its rows are not at {here}")
+    return read(name if name == "test" else names.index(name))
+
+
+partition = elsewhere
+"""
+
+
+@pytest.mark.slow
+def test_an_adopted_app_forgets_in_a_deployment(tmp_path: Path) -> None:
+    """`pytest -m slow tests/simulations/test_adopt_flower.py`: over TLS; rows are at their sites alone."""
+    app, folder = tmp_path / "after", tmp_path / "parties"
+    shutil.copytree(APPS / "after", app)
+    family = folder / "coordinator" / "families" / "adopted"
+    with (app / "quickstart" / "task.py").open("a") as task:
+        task.write(AT_ITS_SITE)
+    server = (app / "quickstart" / "server_app.py").read_text()
+    for old, new in {'"family"': repr(str(family)), 'partition")': 'partition", sites="own")'}.items():
+        assert old in server
+        server = server.replace(old, new)
+    (app / "quickstart" / "server_app.py").write_text(server)
+
+    def config(there: Path) -> str:
+        number = (*loopback.SITES, loopback.STRANGER).index(there.name)
+        return f'site="{there.name}" store="{there / "store"}" partition-id={number}'
+
+    folder.mkdir()
+    with loopback.flower(folder, config=config) as made:
+
+        def run(words: str = "") -> str:
+            more = ["-c", f"fedunlearn={words!r}".replace("'", '"')] if words else []
+            return made.call("operator", ["flwr", "run", str(app), loopback.NAME, "--stream", *more])
+
+        said = run()
+        assert family.is_dir(), said[-3000:]
+        before = Family.open(family).heads
+        said = run("unlearn classes=0 method=steer reference=false")
+        line = Family.open(family).ledger.lines[-1]
+        assert line.kind == "unlearned", said[-3000:]
+        (model,) = line.body["record"]["facts"]["models"]
+        assert model["status"] == "committed"
+        assert model["forgotten_after"] <= 0.05 < 0.5 <= model["forgotten_before"]
+        assert all((folder / site / "store" / MIRROR).exists() for site in loopback.SITES)
+        said = run("rollback lift-exclusion=true")
+        assert Family.open(family).heads == before, said[-3000:]
 
 
 @pytest.mark.usefixtures("after")
