@@ -60,8 +60,9 @@ def calibrate(
     damage, and none is chosen.
 
     A few, evenly spread, are tried to begin with. A larger edit leaves less and costs more: what lies between two that were
-    tried can be as good as what the larger leaves at what the smaller costs. The gap that promises most is halved, until none
-    promises more than was found or the budget is spent. One that breaks the model is passed over.
+    tried can be as good as what the larger leaves at what the smaller costs (or as the aim, where the larger ruins the model,
+    which may make everything the class). The gap that promises most is halved, until none promises more than was found or the
+    budget is spent. One that breaks the model is passed over.
 
     Args:
         strengths: what to choose from, from the smallest edit to the largest; a single one is taken as given.
@@ -85,12 +86,14 @@ def calibrate(
         return max(0.0, (rest or 0.0) - (scores.retained or 0.0))
 
     def badness(*ends: Result) -> tuple[bool, float]:
-        """Whether a limit is broken, and how bad it is; of two results, the least that may lie between them."""
+        """Whether a limit is broken, and how bad it is; of a smaller and a larger edit, the least that may lie between them."""
         cost, sizes = min(lost(scores) for scores, _ in ends), [size for _, size in ends]
         if aim is None or unseen:  # what is larger than one that costs too much only seems to cost less
             least = min((size for _, (scores, size) in tried if lost(scores) > SPARE), default=inf)
             return (True, cost) if cost > SPARE or min(sizes) > least else (False, -max(sizes))
-        away = _away([scores for scores, _ in ends], aim)
+        small, large = ends[0][0], ends[-1][0]
+        ruined = lost(small) <= limits[1] < lost(large) and _away([small], aim) <= _away([large], aim)
+        away = 0.0 if ruined else _away([small, large], aim)  # what is ruined may well know the class again
         return away > limits[0] or cost > limits[1], away + cost
 
     def take(strength: Strength) -> Result:

@@ -171,6 +171,19 @@ def test_a_narrow_band_among_many_is_found_within_the_budget(at: int, several: b
     assert len(choice.curve) <= MOST
 
 
+@given(st.integers(1, 99), st.integers(1, 20))
+def test_a_band_before_a_ruined_model_that_knows_the_class_again_is_found(at: int, width: int) -> None:
+    """An edit that is far too large may make everything the class."""
+
+    def score(strength: Mapping[str, float]) -> tuple[Scores, float]:
+        over = strength["step"] - at
+        return scores(0.9 if over < 0 else 0.0 if over <= width else 1.0, 0.95 if over <= width else 0.1), strength["step"]
+
+    choice = calibrate([{"step": float(i)} for i in range(128)], score, BEFORE, NOTHING_LEFT)
+    assert choice.strength is not None
+    assert at <= choice.strength["step"] <= at + width
+
+
 @given(st.integers(1, 99))
 def test_what_breaks_the_model_is_taken_as_too_large(breaks: int) -> None:
     """Also where nothing tells what is left."""
