@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tomllib
-from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,46 +16,22 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
-from safetensors.torch import load_file
 
 from fedunlearn.data import MIRROR, Exclusions
 from fedunlearn.errors import InputError, ShapeError, TrainingError
 from fedunlearn.evaluation import Gate
-from fedunlearn.flower import Recorded, forgetting, tell
+from fedunlearn.flower import Recorded, tell
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Family, InProcess, rollback, unlearn
 from fedunlearn.runtime.flower import Flower
 from fedunlearn.runtime.tasks import Commit, Committed
 from fedunlearn.scenario import of_family, request_of, workers
-from fedunlearn.training.flower import LocalGrid
 from fedunlearn.training.flower.grid import at_server
 from tests.conftest import ROOT
-
-sys.path.append(str(ROOT / "docker"))
-import loopback
-
-APPS = ROOT / "simulations" / "adopt_flower"
-LOADER, NET = "quickstart.task:partition", "quickstart.task:Net"
-
-
-@pytest.fixture
-def after(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """The adopted app can be imported, and writes into a folder of the test."""
-    monkeypatch.syspath_prepend(APPS / "after")
-    monkeypatch.chdir(tmp_path)
-    yield
-    for name in [n for n in sys.modules if n.partition(".")[0] == "quickstart"]:
-        del sys.modules[name]
-
-
-def grid_of(app: ClientApp | None = None) -> LocalGrid:
-    config = tomllib.loads((APPS / "after" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    nodes = {10 + i: {"partition-id": i, "num-partitions": 3} for i in range(3)}
-    return LocalGrid(app or importlib.import_module("quickstart.client_app").app, nodes, config)
+from tests.simulations.conftest import APPS, LOADER, NET, grid_of
 
 
 def run(words: str = "") -> None:
@@ -139,74 +113,6 @@ def test_the_app_forgets_over_its_own_grid(tmp_path: Path, capsys: pytest.Captur
     assert len(Family.open(tmp_path / "family").ledger.lines) == 4
 
 
-class Elsewhere:
-    """The adopted app where a site's rows can be read at that site alone."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.task, self.app = importlib.import_module("quickstart.task"), importlib.import_module("quickstart.client_app").app
-        self.at, self.rows = "", self.task.partition
-        monkeypatch.setattr(self.task, "partition", self.partition)
-
-    def partition(self, site: object) -> object:
-        if site not in ("test", self.at, int(self.at.removeprefix("site-") or -1)):
-            raise FileNotFoundError(f"/data/{site}: not on this machine")
-        return self.rows(site)
-
-    def client(self, message: Message, context: Context) -> Message:
-        self.at = f"site-{context.node_config['partition-id']}"
-        try:
-            answer: Message = self.app(message, context)
-        finally:
-            self.at = ""
-        return answer
-
-    def train(self, folder: str, **how: Any) -> None:
-        torch.manual_seed(0)
-        random.seed(0)
-        strategy = Recorded(FedAvg(fraction_evaluate=0.0), folder, net=NET, data=LOADER, **how)
-        with at_server():
-            arrays, config = ArrayRecord(self.task.Net().state_dict()), ConfigRecord({"lr": 0.1})
-            strategy.start(grid_of(self.client), arrays, num_rounds=3, train_config=config)  # type: ignore[arg-type]
-
-    def order(self, folder: str, words: str) -> None:
-        grid = grid_of(self.client)  # type: ignore[arg-type]
-        with at_server():
-            forgetting(ServerApp(), folder)(grid, Context(1, 1, {}, RecordDict(), {"fedunlearn": words}))
-
-
-@pytest.mark.usefixtures("after")
-def test_a_deployment_is_adopted_and_forgets_where_the_server_can_read_no_sites_rows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    app = Elsewhere(monkeypatch)
-    app.train("family", sites="own")
-    before = Family.open(tmp_path / "family").heads
-    app.order("family", "unlearn classes=0 method=steer reference=false")
-    family = Family.open(tmp_path / "family")
-    (model,) = family.ledger.lines[-1].body["record"]["facts"]["models"]
-    assert model["status"] == "committed"
-    assert model["forgotten_after"] <= 0.05 < 0.5 <= model["forgotten_before"]
-    assert family.heads != before
-    assert set(family.acknowledged) >= {"site-0", "site-1", "site-2"}
-    app.order("family", "rollback lift-exclusion=true")
-    assert Family.open(tmp_path / "family").heads == before
-
-
-@pytest.mark.usefixtures("after")
-def test_what_was_trained_is_not_lost_where_no_family_can_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    app = Elsewhere(monkeypatch)
-    with pytest.raises(InputError, match=r"FileNotFoundError: .*not on this machine") as caught:
-        app.train("family")
-    assert caught.value.__notes__ == ["What was trained is in family.safetensors."]
-    kept = load_file(tmp_path / "family.safetensors")
-    app.train("own", sites="own")
-    family = Family.open(tmp_path / "own")
-    stored = family.store("server").read(family.heads["model"]).weights
-    assert all(torch.equal(stored[n], t) for n, t in kept.items())
-    with pytest.raises(InputError, match="sites is 'mine', expected 'own', or None where the sites' rows can be opened here"):
-        app.train("third", sites="mine")
-
-
 @pytest.mark.usefixtures("after")
 def test_the_clients_app_can_be_pickled_as_a_simulation_does() -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
@@ -254,60 +160,6 @@ def test_flwr_run_does_it_in_flowers_simulation(tmp_path: Path) -> None:
     record = unlearn(alone, request_of(of_family(alone), "0"), "fiun", backend)
     assert family.ledger.lines[1].body["record"]["facts"] == json.loads(json.dumps(record.facts))
     assert family.heads == alone.heads
-
-
-AT_ITS_SITE = """
-
-def elsewhere(site, read=partition, names=("north", "south", "east")):
-    import os
-    here = os.path.basename(os.path.dirname(os.environ["KEYS"]))
-    name = names[site] if isinstance(site, int) else site
-    if name not in ("test", here):
-        raise FileNotFoundError(f"{name}: its rows are not at {here}")
-    return read(name if name == "test" else names.index(name))
-
-
-partition = elsewhere
-"""
-
-
-@pytest.mark.slow
-def test_an_adopted_app_forgets_in_a_deployment(tmp_path: Path) -> None:
-    """`pytest -m slow tests/simulations/test_adopt_flower.py`: over TLS; rows are at their sites alone."""
-    app, folder = tmp_path / "after", tmp_path / "parties"
-    shutil.copytree(APPS / "after", app)
-    family = folder / "coordinator" / "families" / "adopted"
-    with (app / "quickstart" / "task.py").open("a") as task:
-        task.write(AT_ITS_SITE)
-    server = (app / "quickstart" / "server_app.py").read_text()
-    for old, new in {'"family"': repr(str(family)), 'partition")': 'partition", sites="own")'}.items():
-        assert old in server
-        server = server.replace(old, new)
-    (app / "quickstart" / "server_app.py").write_text(server)
-
-    def config(there: Path) -> str:
-        number = (*loopback.SITES, loopback.STRANGER).index(there.name)
-        return f'site="{there.name}" store="{there / "store"}" partition-id={number}'
-
-    folder.mkdir()
-    with loopback.flower(folder, config=config) as made:
-
-        def run(words: str = "") -> str:
-            more = ["-c", f"fedunlearn={words!r}".replace("'", '"')] if words else []
-            return made.call("operator", ["flwr", "run", str(app), loopback.NAME, "--stream", *more])
-
-        said = run()
-        assert family.is_dir(), said[-3000:]
-        before = Family.open(family).heads
-        said = run("unlearn classes=0 method=steer reference=false")
-        line = Family.open(family).ledger.lines[-1]
-        assert line.kind == "unlearned", said[-3000:]
-        (model,) = line.body["record"]["facts"]["models"]
-        assert model["status"] == "committed"
-        assert model["forgotten_after"] <= 0.05 < 0.5 <= model["forgotten_before"]
-        assert all((folder / site / "store" / MIRROR).exists() for site in loopback.SITES)
-        said = run("rollback lift-exclusion=true")
-        assert Family.open(family).heads == before, said[-3000:]
 
 
 @pytest.mark.usefixtures("after")
