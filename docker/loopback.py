@@ -46,16 +46,10 @@ class Parties:
 
     def environ(self, party: str, **more: object) -> dict[str, str]:
         """What a party's commands see: its own keys, state and Flower home, this Python's programs, nothing shared."""
-        there = self.of(party)
-        own = {
-            "KEYS": there / "keys",
-            "STATE": there / "state",
-            "FLWR_HOME": there / "flwr",
-            "TMPDIR": there / "tmp",
-            "HOST": "127.0.0.1",
-        }
-        for made in ("keys", "state", "flwr", "tmp"):
-            (there / made).mkdir(parents=True, exist_ok=True)
+        folders = {"KEYS": "keys", "STATE": "state", "FLWR_HOME": "flwr", "TMPDIR": "tmp"}
+        own: dict[str, object] = {name: self.of(party) / folder for name, folder in folders.items()} | {"HOST": "127.0.0.1"}
+        for folder in folders.values():
+            (self.of(party) / folder).mkdir(parents=True, exist_ok=True)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         return {**os.environ, "PATH": path, **{k: str(v) for k, v in (own | more).items()}}
 
@@ -141,17 +135,15 @@ class Parties:
 
     def weights(self) -> dict[str, list[str]]:
         """By party, the files on its disk that hold tensors, as paths within its folder."""
-        return {
-            p.name: sorted(str(f.relative_to(p)) for f in p.rglob("*.safetensors"))
-            for p in sorted(self.folder.iterdir())
-            if p.is_dir()
-        }
+        return self._on_disk("*.safetensors")
 
     def rows(self) -> dict[str, list[str]]:
         """By party, the files on its disk that hold rows."""
-        return {
-            p.name: sorted(str(f.relative_to(p)) for f in p.rglob("*.npz")) for p in sorted(self.folder.iterdir()) if p.is_dir()
-        }
+        return self._on_disk("*.npz")
+
+    def _on_disk(self, pattern: str) -> dict[str, list[str]]:
+        folders = sorted(p for p in self.folder.iterdir() if p.is_dir())
+        return {p.name: sorted(str(f.relative_to(p)) for f in p.rglob(pattern)) for p in folders}
 
 
 @contextmanager

@@ -123,8 +123,7 @@ def calibrate(
         return chosen(
             None, "no calibration row of the rest tells what an edit costs: give a strength, for example --set alpha=10"
         )
-    first = sorted({round(i * (len(strengths) - 1) / (BEGIN - 1)) for i in range(BEGIN)})
-    line = {at: take(strengths[at]) for at in first[: most - len(tried)]}
+    line = {at: take(strengths[at]) for at in evenly(len(strengths), BEGIN)[: most - len(tried)]}
     while len(tried) < most and found():
         gaps = [(badness(line[a], line[b]), a, b) for a, b in pairwise(sorted(line)) if b - a > 1]
         best = min(badness(result) for _, result in found())
@@ -141,6 +140,11 @@ def calibrate(
         return chosen(strength, f"closest to {to:.0%} left with the least lost on the rest")
     bound = "largest that costs at most" if lost(scores) <= SPARE else "costs the least, though more than"
     return chosen(strength, f"{unseen} what is left: {bound} {SPARE:.0%} of the rest")
+
+
+def evenly(of: int, number: int) -> list[int]:
+    """Positions among so many, the first and the last and what lies evenly between; all where there are no more."""
+    return sorted({round(i * (of - 1) / max(1, number - 1)) for i in range(number)})
 
 
 def _away(ends: Sequence[Scores], aim: Scores) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fedunlearn.data import Rows
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Evidence, Home, Method, Strength, Want
+from fedunlearn.methods.calibration import evenly
 from fedunlearn.methods.menu import make, settings_of
 from fedunlearn.nets import load
 from fedunlearn.tensors import Head, Tensors, equal
@@ -201,8 +202,8 @@ LAWS: tuple[Law, ...] = (
 def _some(method: Method, case: Case, number: int = 8) -> Sequence[Strength]:
     """Strengths to try, evenly spread; one where each costs a training."""
     found = method.strengths(case)
-    few = 1 if method.needs & {FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS} else min(number, len(found))
-    return [found[round(i * (len(found) - 1) / max(1, few - 1))] for i in range(few)]
+    few = 1 if method.needs & {FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS} else number
+    return [found[i] for i in evenly(len(found), few)]
 
 
 def _agree(method: Method, seed: int, one: list[Evidence], other: list[Evidence], broken: str) -> None:
