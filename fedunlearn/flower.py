@@ -142,7 +142,7 @@ class _Forgetting(ServerApp):
         folder = self._folder.absolute()
         order = Order.of({**_read(str(words)), "family": folder.name, **self._patience})
         backend = Flower(grid, deadline=order.deadline, join=order.join)
-        answer = carry_out(order, folder.parent, backend, lambda scenario: backend.wait(scenario.sites), say)
+        answer = carry_out(order, folder.parent, backend, backend.wait, say)
         facts = answer.get("record", {}).get("facts", {})
         for model in facts.get("models", []):
             before, after = ((model[f"forgotten_{when}"], model[f"retained_{when}"]) for when in ("before", "after"))

@@ -88,6 +88,11 @@ def seal(folder: Path, federation: str | None, request: str | None, reason: str 
     return family, next(x for x in reversed(family.ledger.lines) if x.kind == "sealed")
 
 
+def depart(folder: Path, federation: str | None, place: str, reason: str | None) -> Family:
+    """Give up a place that is gone for good; the family."""
+    return _done(folder, federation, "depart", place=place, reason=reason or "")[0]
+
+
 def assess(folder: Path, federation: str | None, words: Mapping[str, Any]) -> tuple[Family, Line, dict[str, Any]]:
     """Take what is missing of a tier, each model at its home; the family, the ledger line it is about, and what is kept of it.
 

@@ -108,6 +108,7 @@ def say_family(family: Family, whole: bool = False) -> None:
             + (f", {len(body['waiting'])} waiting" if "waiting" in body else ""),
             "rolled back": f"{body.get('request')}, line {body.get('undoes')}",
             "sealed": ", ".join(body.get("requests", ())),
+            "departed": body.get("place", "") + (f", and with it {', '.join(lost)}" if (lost := body.get("lost")) else ""),
         }[line.kind]
         out.print(f"{line.number:>3}  {when}  {line.kind}: {what}", markup=False)
         for model, words in body.get("carried", {}).items():

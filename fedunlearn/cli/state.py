@@ -39,7 +39,7 @@ def state(family: Family) -> dict[str, Any]:
         {"line": x.number, "time": x.time, "kind": x.kind, "request": x.body.get("request"), "hash": x.hash} for x in lines
     ]
     late = {"behind": list(behind(family)), "unerased": list(owed(family))}
-    return {"models": models, "ledger": story, **late, "due": due(family)}
+    return {"models": models, "ledger": story, **late, "departed": list(family.departed), "due": due(family)}
 
 
 def waiting_for(family: Family) -> dict[str, str]:
@@ -63,6 +63,7 @@ def standing(family: Family) -> list[dict[str, Any]]:
             "state": x.state,
             "overdue": x.overdue,
             "left": list(x.left),
+            "lost": list(x.lost),
             "lines": list(x.lines),
         }
         for x in cases_of(family)

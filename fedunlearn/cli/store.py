@@ -13,7 +13,8 @@ from fedunlearn.cli.console import one_line, out, print_json
 from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, Json, OwnSites
 from fedunlearn.cli.state import standing
 from fedunlearn.errors import InputError, StoreError
-from fedunlearn.runtime import Family, changed_by, collect, cut, fsck, owed, sealable, verify
+from fedunlearn.runtime import Family, changed_by, collect, cut, fsck, lost_with, owed, sealable, verify
+from fedunlearn.runtime import depart as run_depart
 from fedunlearn.runtime import seal as run_seal
 from fedunlearn.runtime.family import LEDGER
 from fedunlearn.scenario import backend_of, of_family
@@ -25,7 +26,7 @@ MOST = 20  # files that are listed
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (check, gc, seal, log):
+    for command in (check, gc, seal, depart, log):
         app.command("fsck" if command is check else command.__name__)(command)
 
 
@@ -102,10 +103,7 @@ def seal(
     lines = sealable(family, request)
     requests = changed_by(*lines)
     words = f"{', '.join(requests)}: old versions and banked importances are erased for good; no rollback is possible any more"
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InputError(f"{words}; say --yes to do it")
-        typer.confirm(f"{words}. Go on?", abort=True)
+    _confirm(words, yes)
     if flower.asked(backend, federation):
         family, line = flower.seal(folder, federation, request, reason)
     else:
@@ -123,6 +121,37 @@ def seal(
     )
     if body["left"]:
         out.print(f"still hold it, untouched or held back: {', '.join(body['left'])}", markup=False)
+
+
+def depart(
+    folder: Folder,
+    place: Annotated[str, typer.Argument(help="a site or a home that is gone for good")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
+    backend: Carrier = "in-process",
+    address: Address = None,
+    sites_in: OwnSites = None,
+    federation: Federation = None,
+    by: By = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Give up a place that is gone for good: nobody waits for it any more, and models that live there are lost."""
+    family = Family.open(folder)
+    lost = lost_with(family, place)
+    models = f"{', '.join(lost)} {'are' if len(lost) > 1 else 'is'} lost with it, " if lost else ""
+    _confirm(f"{place}: {models}no request reaches it any more, and it cannot come back under its name", yes)
+    if flower.asked(backend, federation):
+        family = flower.depart(folder, federation, place, reason)
+    else:
+        with backend_of(family, backend, address, sites_in) as carrier:
+            family = run_depart(family, carrier, place, reason=reason)
+    line = family.departed[place]
+    if as_json:
+        print_json({"line": line.number, **{k: line.body[k] for k in ("place", "lost", "acknowledged", "unerased")}})
+        return
+    owes = "; it had not said that it erased what is sealed" if line.body["unerased"] else ""
+    out.print(f"{place} has departed (ledger line {line.number}){owes}", markup=False)
 
 
 def log(
@@ -163,6 +192,14 @@ def log(
     raise typer.Exit(1 if wrong else 0)
 
 
+def _confirm(words: str, yes: bool) -> None:
+    """What cannot be undone is asked about, unless it was said to be meant."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError(f"{words}; say --yes to do it")
+        typer.confirm(f"{words}. Go on?", abort=True)
+
+
 def say_requests(family: Family, as_json: bool) -> None:
     """Requests as cases."""
     found = standing(family)
@@ -173,8 +210,10 @@ def say_requests(family: Family, as_json: bool) -> None:
         dates = ", ".join(f"{what} {one[what]}" for what in ("received", "due") if one[what])
         late = "OVERDUE  " if one["overdue"] else ""
         left = f"; still in {', '.join(one['left'])}" if one["left"] else ""
+        lost = f"; lost with their homes, still holding it: {', '.join(one['lost'])}" if one["lost"] else ""
         also = f" (also {', '.join(one['names'])})" if one["names"] else ""
-        out.print(f"{one['id']}{also}  {late}{one['state']}: {one['what']}{'; ' + dates if dates else ''}{left}", markup=False)
+        told = f"{one['what']}{'; ' + dates if dates else ''}{left}{lost}"
+        out.print(f"{one['id']}{also}  {late}{one['state']}: {told}", markup=False)
     if not found:
         out.print("no requests")
 
@@ -185,7 +224,7 @@ def _line(line: Any) -> dict[str, Any]:
 
 
 def _about(body: Any) -> str:
-    return ", ".join(body.get("requests", ())) or str(body.get("request") or body.get("scenario") or "")
+    return ", ".join(body.get("requests", ())) or str(body.get("request") or body.get("scenario") or body.get("place") or "")
 
 
 def here(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Carries out one order where the family lives. Knows nothing of Flower but a backend that waits for sites."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fedunlearn.runtime import (
     Record,
     Split,
     bank,
+    depart,
     erase_sealed,
     rollback,
     seal,
@@ -59,14 +60,14 @@ def families_here(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(named)
 
 
-def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scenario], None], say: Say) -> Answer:
+def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Sequence[str]], None], say: Say) -> Answer:
     """Do what an order says.
 
     Args:
         order: the order.
         families: the folder of families.
         away: carries tasks to the sites.
-        wait: waits until a scenario's sites are there, or raises.
+        wait: waits until sites are there, or raises.
         say: told, in words, what is being done.
 
     Returns:
@@ -78,20 +79,20 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
     folder = families / order.family
     if order.action == "train":
         scenario = _scenario(order, families)
-        wait(scenario)
+        wait(scenario.sites)
         family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), by=order.by, progress=say)
         return _answer(family, {})
     family = Family.open(folder)
     family.ledger.by = order.by
     if order.action == "show":
         return _answer(family, {})
-    scenario = of_family(family)
     if order.action == "extend":
         more = _topology(order)
-        wait(grown(scenario, more, WHERE)[0])
+        wait(_staying(family, grown(family, more, WHERE)[0]))
         return _answer(extend_afar(family, more, WHERE, away, progress=say), {})
-    if order.quorum == 1:  # otherwise whoever is missing is for the quorum to judge
-        wait(scenario)
+    scenario = of_family(family)
+    if order.quorum == 1 and order.action != "depart":  # otherwise whoever is missing is for the quorum to judge
+        wait(_staying(family, scenario))
     both = Split(workers_here(scenario, family), away, family.id)
     if order.action == "unlearn":
         return _answer(family, _unlearn(order, family, scenario, both, say))
@@ -110,9 +111,16 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Scena
     if order.action == "seal":
         line = seal(family, both, order.request or None, reason=order.reason or None)
         return _answer(family, {"line": line.number, "requests": line.body["requests"]})
+    if order.action == "depart":
+        return _answer(depart(family, both, order.place, reason=order.reason or None), {})
     settle(family, both)
     erase_sealed(family, both)
     return _answer(family, {"line": family.ledger.lines[-1].number, "places": list(family.places)})
+
+
+def _staying(family: Family, scenario: Scenario) -> list[str]:
+    """Sites that have not departed."""
+    return [site for site in scenario.sites if site not in family.departed]
 
 
 def _scenario(order: Order, families: Path) -> Scenario:

@@ -9,7 +9,7 @@ from typing import Any
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.plain import loads
 
-ACTIONS = ("train", "unlearn", "rollback", "extend", "seal", "settle", "bank", "assess", "show")
+ACTIONS = ("train", "unlearn", "rollback", "extend", "seal", "depart", "settle", "bank", "assess", "show")
 FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # it becomes a folder's name
 
 
@@ -28,6 +28,7 @@ class Order:
         request: names of requests that the scenario has, with commas, to be carried out in one pass; they stand alone. For
             "seal", the id of one in force; empty for all. For "assess", the id of one that was carried out; empty for the
             newest.
+        place: for "depart": the place that is gone for good.
         due: date by which it must be done.
         received: date that it came in; empty for today.
         case: name of the case, where the scenario has none for it.
@@ -58,6 +59,7 @@ class Order:
     sites: str = ""
     since: str = ""
     request: str = ""
+    place: str = ""
     due: str = ""
     received: str = ""
     case: str = ""
@@ -89,6 +91,8 @@ class Order:
         needed = self.action in ("train", "extend")
         if bool(self.topology) != needed:
             raise InputError(f"run-config: action {self.action!r} {'needs' if needed else 'takes no'} topology")
+        if bool(self.place) != (self.action == "depart"):
+            raise InputError(f"run-config: action {self.action!r} {'needs a' if self.action == 'depart' else 'takes no'} place")
         if self.deadline <= 0 or self.join < 0:
             raise InputError(f"run-config: deadline {self.deadline} and join {self.join}, expected seconds")
         if not isinstance(_json(self.settings), dict):

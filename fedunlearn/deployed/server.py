@@ -1,5 +1,7 @@
 """The ServerApp: carries out the order of its run-config, and prints the answer where `flwr log` finds it."""
 
+from collections.abc import Sequence
+
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -8,7 +10,6 @@ from fedunlearn.deployed.order import Order
 from fedunlearn.deployed.wire import SAYS, lines
 from fedunlearn.errors import FedUnlearnError
 from fedunlearn.runtime.flower import Flower
-from fedunlearn.scenario import Scenario
 
 app = ServerApp()
 
@@ -25,9 +26,9 @@ def main(grid: Grid, context: Context) -> None:
         order = Order.of(context.run_config)
         backend = Flower(grid, deadline=order.deadline, join=order.join)
 
-        def wait(scenario: Scenario) -> None:
-            say(f"waiting for {', '.join(scenario.sites)}")
-            backend.wait(scenario.sites)
+        def wait(sites: Sequence[str]) -> None:
+            say(f"waiting for {', '.join(sites)}")
+            backend.wait(sites)
 
         answer = carry_out(order, families_here(), backend, wait, say)
         told = list(lines(token, answer))

@@ -36,7 +36,7 @@ def discover(lineage: Lineage, request: Request) -> Plan:
     bits = lineage.inherited(bit)
     sources: dict[Bits, Sequence[str]] = {b: Subset(roots, b) for b in set(bits.values())}
     gone = _gone(request, entries)
-    holders = frozenset(s.site for shards in entries.values() for s in shards)
+    holders = frozenset(s.site for shards in entries.values() for s in shards) - lineage.departed
     where, aim, nothing = Where(lineage, request, entries, gone), _aims(lineage, request), frozenset[str]()
     own_points = bits if where.own == bit else lineage.inherited(where.own)
     stand_ins = where.stand_ins(bits)
@@ -51,7 +51,7 @@ def discover(lineage: Lineage, request: Request) -> Plan:
             tested = bool(wanted) and wanted <= tests.get(model.home, nothing)
         else:  # scored on the forgotten rows themselves, which only their own sites hold: some or all of them its home
             tested = bool(at.points.bits) and not at.points.bits & ~where.at_site.get(model.home, 0)
-        own = model.data if len(model.data) == 1 else lineage.own(name)
+        own = model.data if len(model.data) == 1 and not lineage.departed else lineage.own(name)
         holds = not holders.isdisjoint([s.site for s in own])
         of, told = sources[bits[name]], (at.points, at.borrowed, at.unmeasured)
         heirs.append(Heir(name, model.home, target, classes, of, *told, own, holds, tested, at.foreign, absent))

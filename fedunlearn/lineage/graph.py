@@ -1,8 +1,8 @@
 """The lineage: a frozen DAG of models in order of time (the papers' Unified Model Inheritance Graph)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ class Lineage:
     Args:
         models: the nodes; the edges are their parents.
         tests: for each place, the classes of which it has held-out rows to test on.
+        departed: places that are gone for good, with their rows and their models' weights.
 
     Raises:
         InputError: duplicate names, unknown parents, a cycle (with its members), or a child listed before its parent.
@@ -34,6 +35,7 @@ class Lineage:
 
     models: tuple[Model, ...]
     tests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    departed: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         order = self._order
@@ -80,7 +82,7 @@ class Lineage:
 
     @cached_property
     def sites(self) -> tuple[str, ...]:
-        """Places whose data trained a model."""
+        """Places whose data trained a model, departed ones included."""
         return tuple(sorted({s.site for m in self.models for s in m.data}))
 
     @cached_property
@@ -102,7 +104,8 @@ class Lineage:
     def own(self, name: str) -> tuple[Shard, ...]:
         """The shards that weigh a model: those that trained it, or for an average those of the models it averaged.
 
-        A global model has no data of its own; its Fisher is pooled over the clients whose updates it averaged.
+        A global model has no data of its own; its Fisher is pooled over the clients whose updates it averaged. What departed
+        weighs nothing.
         """
         found: dict[str, Shard] = {}
         walk, seen = [name], {name}
@@ -114,7 +117,7 @@ class Lineage:
                 new = [p for p in model.parents if p not in seen]
                 seen.update(new)
                 walk += new
-        return tuple(found[k] for k in sorted(found))
+        return tuple(found[k] for k in sorted(found) if found[k].site not in self.departed)
 
     def inherited(self, own: Mapping[str, Bits]) -> dict[str, Bits]:
         """What of all that is some models' own is a model's or an ancestor's; of each that has any, in order of time."""
@@ -166,8 +169,16 @@ class Lineage:
             seen |= {c: max(n, seen.get(c, 0)) for c, n in shard.rows.items()}
         return found
 
+    def without(self, places: Collection[str]) -> Self:
+        """As it is once some places are gone for good: their models are retired, and nothing can be asked of them."""
+        if not places:
+            return self
+        models = tuple(replace(m, kept=False) if m.kept and m.home in places else m for m in self.models)
+        tests = {place: classes for place, classes in self.tests.items() if place not in places}
+        return replace(self, models=models, tests=tests, departed=self.departed | frozenset(places))
+
     def to_json(self) -> dict[str, Any]:
-        """As plain data; `from_json` is its inverse."""
+        """As plain data; `from_json` is its inverse, but for who has departed, which the ledger says."""
         return {"models": [m.to_json() for m in self.models], "tests": {k: list(v) for k, v in self.tests.items()}}
 
     @classmethod

@@ -49,17 +49,20 @@ class Where:
     Args:
         lineage: the family.
         request: what is to be forgotten.
-        entries: the shards that it entered by, of every root, in order of time.
+        entries: the shards that it entered by, of every root, in order of time. Those of places that have departed cannot be
+            measured any more, anywhere.
         gone: for each of them, how many rows of which class are to be forgotten.
     """
 
     def __init__(
         self, lineage: Lineage, request: Request, entries: Mapping[str, Sequence[Shard]], gone: Mapping[str, Mapping[str, int]]
     ) -> None:
-        self._lineage, self._request, self._entries, self._gone = lineage, request, entries, gone
+        self._lineage, self._request, self._gone = lineage, request, gone
         self._roots = tuple(entries)
         self._bit = positions(self._roots)
-        self._brought = positions(frozenset(c for s in shards for c in request.touches(s)) for shards in entries.values())
+        self._entries = _present(entries, lineage.departed)
+        self._mute = reduce(or_, (self._bit[root] for root, shards in self._entries.items() if not shards), 0)
+        self._brought = positions(frozenset(c for s in held for c in request.touches(s)) for held in self._entries.values())
         self._nets = positions(lineage.by_name[r].net for r in self._roots)
         self._able: dict[tuple[str, ...], Bits] = {}
         self._known: dict[tuple[Bits, int, str], Evidence] = {}
@@ -68,7 +71,8 @@ class Where:
         self.points: list[Point] = []
         self.at_site: dict[str, Bits] = {}  # which points
         models = [(bit, lineage.by_name[r]) for r, bit in self._bit.items()]
-        self._lacking = reduce(or_, (bit for bit, m in models if not (m.kept and self._measures(m.head) & bit)), 0)
+        lacking = reduce(or_, (bit for bit, m in models if not (m.kept and self._measures(m.head) & bit)), 0)
+        self._lacking = lacking & ~self._mute
         self.own = {m.name: self._points(m.name, bit) for bit, m in models if not bit & self._lacking}
 
     def stand_ins(self, sources: Mapping[str, Bits]) -> dict[str, StandIns]:
@@ -114,10 +118,10 @@ class Where:
         return self._known[alike]
 
     def _evidence(self, sources: Bits, own: Bits, stand_ins: StandIns, net: str) -> Evidence:
-        borrowed, unmeasured, far = [], 0, {}
+        borrowed, unmeasured, far = [], sources & self._mute, {}
         if left := sources & self._lacking & ~stand_ins.roots:
             far = {at: left & roots for at, roots in self._nearest.items() if left & roots}
-            unmeasured = left & ~reduce(or_, far.values(), 0)
+            unmeasured |= left & ~reduce(or_, far.values(), 0)
             borrowed = sorted(far)
         at = [*stand_ins.of.items(), *far.items()]
         points = reduce(or_, (self._points(*one) for one in at), own)
@@ -165,6 +169,11 @@ class Where:
                 _, at = near[root]
                 found[at] = found.get(at, 0) | self._bit[root]
         return found
+
+
+def _present(entries: Mapping[str, Sequence[Shard]], departed: frozenset[str]) -> Mapping[str, Sequence[Shard]]:
+    """The shards of places that are still there."""
+    return {root: [s for s in held if s.site not in departed] for root, held in entries.items()} if departed else entries
 
 
 def _earlier(a: StandIns, b: StandIns, order: Mapping[str, int]) -> StandIns:

@@ -31,7 +31,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         `lineage` (the drawing), `evidence`, `cost`, `objections`, `evaluations` (those used), `not_measured` and `limits`.
     """
     body, facts, cost = line.body, line.body["record"]["facts"], line.body["record"]["cost"]
-    lineage, request = _as_of(family, line), Request.from_json(facts["request"])
+    lineage, request = family.lineage_at(line), Request.from_json(facts["request"])
     sealed = next((x.number for x in family.ledger.lines if x.kind == "sealed" and line.number in x.body["seals"]), None)
     undone = next((x.number for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
     used, stale = _of_versions(facts["models"], evaluations)
@@ -87,7 +87,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         "objections": facts["objections"],
         "evaluations": {name: used[name] for name in risks if name in used},
         "not_measured": unmeasured(facts["models"], used, stale),
-        "limits": limits(facts, used, sealed),
+        "limits": limits(facts, used, sealed, family.departed),
     }
 
 
@@ -99,12 +99,6 @@ def _case(request: Request, line: Line, facts: Mapping[str, Any]) -> dict[str, A
 
 def _late(request: Request, line: Line) -> bool | None:
     return None if request.due is None else line.time[:10] > request.due
-
-
-def _as_of(family: Family, line: Line) -> Lineage:
-    """The lineage without models that were born after a ledger line."""
-    known, whole = family.models_before(line.number), family.lineage
-    return whole if known in (None, len(whole.models)) else Lineage(whole.models[:known], whole.tests)
 
 
 def _of_versions(

@@ -4,15 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedunlearn.report.measurements import Evaluation
+from fedunlearn.store import Line
 
 
-def limits(facts: Mapping[str, Any], evaluations: Mapping[str, Evaluation], sealed: int | None) -> list[dict[str, str]]:
+def limits(
+    facts: Mapping[str, Any], evaluations: Mapping[str, Evaluation], sealed: int | None, departed: Mapping[str, Line]
+) -> list[dict[str, str]]:
     """Short paragraphs, each with `about` and `text`.
 
     Args:
         facts: the record's.
         evaluations: of each model, those that are used.
         sealed: the ledger line that ended the rollback window; None while it lasts.
+        departed: places that are gone for good, and the ledger lines that say so.
     """
     taken = {metric for tiers in evaluations.values() for result in tiers.values() for metric in result["metrics"]}
     nets = {net for tiers in evaluations.values() for result in tiers.values() for net in result["nets"]}
@@ -71,6 +75,10 @@ def limits(facts: Mapping[str, Any], evaluations: Mapping[str, Evaluation], seal
             "anew, or that its end was not cut off: keep the last hash somewhere else.",
         ),
     ]
+    for place, line in departed.items():
+        lost = f", and with it {', '.join(line.body['lost'])}" if line.body["lost"] else ""
+        text = f"On {line.time[:10]} (ledger line {line.number}) {place} was given up{lost}. What it still holds, and whether "
+        said.append(("Departed", text + "it erased what it was told to, nobody here can say."))
     if facts["accepted_untested"] is not None:
         said.insert(0, ("Committed untested", "Somebody accepted what could not be tested. For those models nothing is shown."))
     return [{"about": about, "text": text} for about, text in said]

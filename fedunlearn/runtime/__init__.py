@@ -11,6 +11,8 @@ from fedunlearn.runtime.cases import check_cases as check_cases
 from fedunlearn.runtime.cases import names_of as names_of
 from fedunlearn.runtime.cases import waiting as waiting
 from fedunlearn.runtime.coordinator import unlearn as unlearn
+from fedunlearn.runtime.depart import depart as depart
+from fedunlearn.runtime.depart import lost_with as lost_with
 from fedunlearn.runtime.family import Family as Family
 from fedunlearn.runtime.fsck import fsck as fsck
 from fedunlearn.runtime.fsck import verify as verify

@@ -29,6 +29,7 @@ class Standing:
             back or wait; "refused": the gate held back all; "sealed": it cannot be rolled back any more; "rolled back";
             "held by no model": none had been trained on it.
         left: models that still hold it.
+        lost: models that held it when they were lost with their homes (see `depart`).
         lines: numbers of its ledger lines.
         reached: models that those of them that are in force were about.
         overdue: whether it is not done, and its date is past.
@@ -38,6 +39,7 @@ class Standing:
     request: Request
     state: str
     left: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
     lines: tuple[int, ...] = ()
     reached: frozenset[str] = frozenset()
     overdue: bool = False
@@ -75,12 +77,17 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
         held = by_what.get(what, [])
         in_force = [(line, set(models)) for line, models in held if line.number not in undone]
         state, left = _state(in_force, sealed) if in_force else (UNDONE if held else PLANNED, set())
-        if in_force and (new := _born_since(family, request, in_force, left)):
-            state, left = state if state in (SEALED, REFUSED) else PENDING, left | new
+        new = _born_since(family, request, in_force, left) if in_force else set()
+        gone, left = left & family.lost, (left | new) - family.lost
+        if new:
+            state = state if state in (SEALED, REFUSED) else PENDING
+        elif gone and not left and state != SEALED:  # nobody is left to wait for, or to try again
+            state = APPLIED if any(reached & set(line.body["heads"]) for line, reached in in_force) else NOTHING
         late = request.due is not None and date.fromisoformat(request.due) < now and (state not in DONE or bool(left))
         reached = frozenset(m for _, models in in_force for m in models)
         lines = tuple(line.number for line, _ in held)
-        found.append(Standing(request, state, tuple(sorted(left)), lines, reached, late, names.get(what, {})))
+        parts = tuple(sorted(left)), tuple(sorted(gone))
+        found.append(Standing(request, state, *parts, lines, reached, late, names.get(what, {})))
     return tuple(found)
 
 
@@ -163,7 +170,7 @@ def waiting(family: Family) -> dict[str, Line]:
         if (resumed := line.body.get("resumes")) is not None:  # whatever became of them, they are waiting no more
             found = {m: x for m, x in found.items() if x.number != resumed or m not in models_of(line)}
         found |= dict.fromkeys(line.body.get("waiting", ()), line)
-    return found
+    return {model: line for model, line in found.items() if model not in family.lost}
 
 
 def models_of(line: Line) -> set[str]:

@@ -14,7 +14,7 @@ from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Lineage
 from fedunlearn.plain import digest, loads, shaped
 from fedunlearn.runtime.told import checked
-from fedunlearn.store import Ledger, Store, write_atomically
+from fedunlearn.store import Ledger, Line, Store, write_atomically
 
 LEDGER = "ledger.jsonl"
 LINEAGE = "lineage.json"
@@ -79,11 +79,31 @@ class Family:
 
     @cached_property
     def lineage(self) -> Lineage:
-        """Who descends from whom, as far as the ledger says that it was trained.
+        """Who descends from whom, as far as the ledger says that it was trained, and without places that have departed.
 
         Raises:
             StoreError: the file is missing or damaged.
         """
+        return self._trained_lineage.without(self.departed)
+
+    def lineage_at(self, line: Line) -> Lineage:
+        """The lineage as it was when a ledger line was written."""
+        whole, known = self._trained_lineage, self.models_before(line.number)
+        then = whole if known in (None, len(whole.models)) else Lineage(whole.models[:known], whole.tests)
+        return then.without({place for place, gone in self.departed.items() if gone.number < line.number})
+
+    @property
+    def departed(self) -> dict[str, Line]:
+        """Places that are gone for good -> the ledger line that says so."""
+        return {line.body["place"]: line for line in self.ledger.lines if line.kind == "departed"}
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """Models that are gone with their homes."""
+        return frozenset(model for line in self.departed.values() for model in line.body["lost"])
+
+    @cached_property
+    def _trained_lineage(self) -> Lineage:
         path = self.folder / LINEAGE
         try:
             plain = shaped(loads(path.read_bytes()), _Named)
@@ -117,11 +137,12 @@ class Family:
     @property
     def heads(self) -> dict[str, str]:
         """The current version of every kept model, from the ledger."""
-        return self.ledger.heads()
+        lost = self.lost
+        return {model: version for model, version in self.ledger.heads().items() if model not in lost}
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Every place: homes of kept models, and sites."""
+        """Every place that is still there: homes of kept models, and sites."""
         return tuple(sorted(_places(self.lineage)))
 
     def store(self, place: str) -> Store:
@@ -180,4 +201,4 @@ class Family:
 
 
 def _places(lineage: Lineage) -> set[str]:
-    return {m.home for m in lineage.models if m.kept} | set(lineage.sites)
+    return ({m.home for m in lineage.models if m.kept} | set(lineage.sites)) - lineage.departed

@@ -61,7 +61,8 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
             del found.orphans[file]  # a reference's, which a site keeps beside the family's own
     for other in sorted((folder / "homes").glob("*")):
         if other.name not in family.places:
-            found.orphans[other] = "no place of this family"
+            left = "of a place that has departed" if other.name in family.departed else "no place of this family"
+            found.orphans[other] = left
     for other in sorted(folder.iterdir()):
         if other.name not in KNOWN:
             found.orphans[other] = "no file of a family"
@@ -151,7 +152,7 @@ def _plain(family: Family, found: Checked) -> None:
         found.files += 1
         try:
             plain = shaped(loads(file.read_bytes()), dict[str, str])
-            good = plain.keys() <= set(family.places) and set(plain.values()) <= lines
+            good = plain.keys() <= {*family.places, *family.departed} and set(plain.values()) <= lines
         except (OSError, ValueError):
             good = False
         if not good:

@@ -18,11 +18,12 @@ def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str,
         sealing: ledger lines that are about to be sealed.
     """
     lineage, ledger = family.lineage, family.ledger
-    undone, sealed = ledger.undone, {*ledger.sealed, *sealing}
+    undone, sealed, lost = ledger.undone, {*ledger.sealed, *sealing}, family.lost
     found: dict[str, dict[str, str]] = {}
 
     def keep(model: str, version: str, why: str) -> None:
-        found.setdefault(lineage[model].home, {}).setdefault(version, why)
+        if model not in lost:
+            found.setdefault(lineage[model].home, {}).setdefault(version, why)
 
     for model, version in ledger.heads().items():
         keep(model, version, f"the current version of {model}")
@@ -45,4 +46,4 @@ def pending(family: Family) -> dict[str, str]:
         for model in line.body.get("heads", {}):
             found.pop(model, None)
         found.update(line.body.get("pending", {}))
-    return found
+    return {model: version for model, version in found.items() if model not in family.lost}

@@ -125,7 +125,9 @@ def erase_sealed(family: Family, backend: Backend) -> list[Sealed]:
 
 
 def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict[str, Swept]:
-    """Erase what nothing needs: overtaken versions and what a crash left. Never what the ledger can roll back to.
+    """Erase what nothing needs: overtaken versions, what a crash left, and what a place that has departed left in the folder.
+
+    Never what the ledger can roll back to.
 
     Args:
         family: the family.
@@ -146,7 +148,7 @@ def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict
             for place in (p for p in one.places if p in here):
                 name = str(one.store(place).folder.relative_to(family.folder))
                 found[name] = sweep(one.store(place), keep, dry=dry)
-        for folder in _cut_off(family):
+        for folder in (*_cut_off(family), *_left_behind(family)):
             size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
             found[str(folder.relative_to(family.folder))] = Swept(bytes=size)
             if not dry:
@@ -171,6 +173,11 @@ def _cut_off(family: Family) -> Iterator[Path]:
     return (folder for folder in _folders(family) if folder not in whole)
 
 
+def _left_behind(family: Family) -> Iterator[Path]:
+    """Stores of places that have departed, where they were in the family's folder."""
+    return (folder for place in sorted(family.departed) if (folder := family.store(place).folder).is_dir())
+
+
 def _folders(family: Family) -> list[Path]:
     return sorted(p for p in (family.folder / "reference").glob("*") if p.is_dir())
 
@@ -191,13 +198,13 @@ def _forgotten(family: Family) -> dict[str, dict[str, Selection]]:
 
 
 def _held(family: Family) -> set[str]:
-    """Every version that the ledger names, but for those that a sealing has erased since."""
-    found = set[str]()
+    """Every version that the ledger names, but for those that a sealing has erased since, and of models that are lost."""
+    found, lost = set[str](), family.lost
     for line in family.ledger.lines:
-        found = found - set(line.body.get("erases", ())) | _versions(line)
+        found = found - set(line.body.get("erases", ())) | _versions(line, lost)
     return found
 
 
-def _versions(line: Line) -> set[str]:
+def _versions(line: Line, lost: frozenset[str]) -> set[str]:
     """Those that a ledger line makes current or holds back."""
-    return {v for k in ("heads", "pending") for v in line.body.get(k, {}).values()}
+    return {v for k in ("heads", "pending") for m, v in line.body.get(k, {}).items() if m not in lost}

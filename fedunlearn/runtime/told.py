@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 from fedunlearn.data.exclusions import Selected
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request
-from fedunlearn.plain import shaped
+from fedunlearn.plain import Place, shaped
 from fedunlearn.store import Ledger, Line
 
 Share = float | None
@@ -120,7 +120,12 @@ class _Undone(TypedDict):
     lifted: bool
 
 
-_SHAPES: dict[str, Any] = {"unlearned": _Unlearned, "rolled back": _Undone}
+class _Departed(TypedDict):
+    place: Place
+    lost: dict[str, str]
+
+
+_SHAPES: dict[str, Any] = {"unlearned": _Unlearned, "rolled back": _Undone, "departed": _Departed}
 
 
 def checked(ledger: Ledger) -> Ledger:

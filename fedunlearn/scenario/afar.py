@@ -5,7 +5,7 @@ one for an increment or a transfer, and one more where a parent's weights lie at
 coordinator does see each client's update.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
@@ -23,12 +23,11 @@ from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
 from fedunlearn.scenario.answers import agreed, sound, usable, usable_weights
 from fedunlearn.scenario.build import check_test
-from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.nets import maker
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
 from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
-from fedunlearn.scenario.train import grown
+from fedunlearn.scenario.train import grown, joining
 from fedunlearn.scenario.upbringing import Brood, Progress, Teacher, bring_up, free
 from fedunlearn.store import Store
 from fedunlearn.tensors import Tensors
@@ -97,11 +96,10 @@ def extend_afar(
         TrainingError: a site failed, refused or answered something else; the family stays as it was.
         SiteError: the models are trained, but some place does not hold the ledger line yet.
     """
-    scenario, order = grown(of_family(family), more, where)
+    scenario, order = grown(family, more, where)
     here = workers_here(scenario, family)
     if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
-        joining = tuple(s for s in scenario.sites if s not in family.places)
-        settle(family, Split(here, backend, family.id), joining=joining)
+        settle(family, Split(here, backend, family.id), joining=joining(family, scenario))
     afar = _afar(scenario, family, backend, here, (), progress)
     lineage, syllabus = family.lineage, afar.syllabus
     brood = Brood(list(lineage.models))
@@ -127,7 +125,7 @@ def _afar(
     _refuse(scenario, here)
     both = Split(here, backend, family.id or token_hex(16))
     progress("asking the sites what they could train on")
-    told = _survey(scenario, without, both)
+    told = _survey(scenario, without, both, family.departed)
     surveys = {place: survey for (place, left), survey in told.items() if not left}
     classes, shape = agreed(scenario, surveys)
     known = [c for named in classes.values() for c in named]
@@ -256,10 +254,12 @@ class Afar(Teacher):
         return _asked(self.backend, tasks, kind, where)
 
 
-def _survey(scenario: Scenario, without: Sequence[Request], backend: Backend) -> dict[tuple[str, Without], Surveyed]:
+def _survey(
+    scenario: Scenario, without: Sequence[Request], backend: Backend, departed: Container[str]
+) -> dict[tuple[str, Without], Surveyed]:
     """One message a place: what it could train on, with nothing left out and with what each model of it leaves out."""
     tasks: dict[tuple[str, Without], Survey] = {}
-    for place in scenario.places:
+    for place in (p for p in scenario.places if p not in departed):
         shards = tuple(name for name in scenario.sets if place in scenario.sites_of(name))
         mine = [name for name, spec in scenario.models.items() if place in spec.sites]
         for left in ({}, *(left_out(scenario, without, name, place) for name in mine)):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from fedunlearn.errors import ShapeError, TrainingError
+from fedunlearn.errors import InputError, ShapeError, TrainingError
 from fedunlearn.nets import head_of
 from fedunlearn.runtime.tasks import Survey, Surveyed, Train, Trained
 from fedunlearn.scenario.build import Seen, agree, union
@@ -47,10 +47,13 @@ def agreed(scenario: Scenario, surveys: Mapping[str, Surveyed]) -> tuple[dict[st
     """
     sets: dict[str, Seen] = {}
     for name in scenario.sets:
-        seen = {site: (surveys[site].classes[name], surveys[site].shape) for site in scenario.sites_of(name)}
+        asked = [site for site in scenario.sites_of(name) if site in surveys]  # others have departed
+        seen = {site: (surveys[site].classes[name], surveys[site].shape) for site in asked}
         agree(seen)
         if seen:
             sets[name] = next(iter(seen.values()))
+    if not sets:
+        raise InputError(f"{scenario.name}: every site that held rows has departed; there is nothing to train on")
     union(sets)
     return {name: classes for name, (classes, _) in sets.items()}, next(shape for _, shape in sets.values())
 

@@ -1,6 +1,6 @@
 """A family's places behind each backend: all in this process, or each where it is."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -70,7 +70,7 @@ def backend_of(
     """
     scenario = of_family(family)
     if scenario.own and sites is not None:
-        return _split(scenario, family, sites_away(scenario, sites, name, address))
+        return _split(scenario, family, sites_away(scenario, sites, name, address, departed=family.departed))
     refuse_own(scenario)
     if sites is not None:
         raise InputError(f"--sites-in {sites}: goes with a family whose data says `sites: own`; this one's is opened here")
@@ -85,7 +85,12 @@ def backend_of(
 
 
 def sites_away(
-    scenario: Scenario, folder: Path, name: str = "in-process", address: str | None = None
+    scenario: Scenario,
+    folder: Path,
+    name: str = "in-process",
+    address: str | None = None,
+    *,
+    departed: Container[str] = (),
 ) -> AbstractContextManager[Backend]:
     """A backend for the sites of a scenario, each of which opens its own `<folder>/<site>/site.yaml`.
 
@@ -95,18 +100,19 @@ def sites_away(
             says there (FEDUNLEARN_SITES) is taken instead.
         name: one of `BACKENDS`.
         address: of a running Ray cluster, where each site's machine declares the resource `site:<name>`.
+        departed: sites that are gone for good; nothing of theirs is opened.
 
     Raises:
         InputError: an unknown backend, one that is not installed, or a site's file that is wrong.
     """
-    where = str(folder.resolve())
+    where, sites = str(folder.resolve()), [site for site in scenario.sites if site not in departed]
     if name == "ray":
         from fedunlearn.runtime.ray import Ray  # an extra: asked for only here
 
-        return Ray({site: partial(open_site_in, where, site) for site in scenario.sites}, address, deadline=deadline())
+        return Ray({site: partial(open_site_in, where, site) for site in sites}, address, deadline=deadline())
     if name != "in-process":
         raise unknown("backend", name, BACKENDS)
-    return nullcontext(InProcess({site: open_site_in(where, site) for site in scenario.sites}))
+    return nullcontext(InProcess({site: open_site_in(where, site) for site in sites}))
 
 
 def retrained(

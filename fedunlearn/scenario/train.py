@@ -87,15 +87,14 @@ def extend(
         TrainingError: a client or a rank died, or a strategy gave nothing; the family stays as it was.
     """
     old = of_family(family)
-    scenario, order = grown(old, more, where)
+    scenario, order = grown(family, more, where)
     for name, spec in scenario.sets.items():
         new = [s for s in scenario.sites_of(name) if spec.set is not None and s not in old.sites_of(name)]
         if new:
             known = ", ".join(old.sites_of(name)) or "none"
             raise InputError(f"{where}: site {new[0]!r}: all rows of {spec.set} are dealt; sites that hold some: {known}")
     if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
-        joining = tuple(s for s in scenario.sites if s not in family.places)
-        settle(family, InProcess(workers(scenario, family)), joining=joining)
+        settle(family, InProcess(workers(scenario, family)), joining=joining(family, scenario))
     school = School.of(scenario, family, (), _federate(backend))
     lineage = family.lineage
     brood = Brood(list(lineage.models))
@@ -107,17 +106,19 @@ def extend(
     return Family.open(family.folder)
 
 
-def grown(old: Scenario, more: Mapping[str, Any], where: str) -> tuple[Scenario, tuple[str, ...]]:
-    """A scenario with further models, requests or other limits, and which models are new, parents first.
+def grown(family: Family, more: Mapping[str, Any], where: str) -> tuple[Scenario, tuple[str, ...]]:
+    """The family's scenario with further models, requests or other limits, and which models are new, parents first.
 
     Args:
-        old: the family's scenario.
+        family: the family.
         more: what is added; see `extend`.
         where: the file, to say in errors.
 
     Raises:
-        InputError: something else is added than models, nets, requests and a gate, is there already, or is wrong.
+        InputError: something else is added than models, nets, requests and a gate, is there already, is wrong, or needs a
+            place that has departed.
     """
+    old = of_family(family)
     if not isinstance(more, Mapping) or not all(isinstance(v, Mapping | None) for v in more.values()):
         raise InputError(f"{where}: expected a mapping with models, found {type(more).__name__}")
     plain = old.model_dump(by_alias=True, mode="json")
@@ -131,9 +132,27 @@ def grown(old: Scenario, more: Mapping[str, Any], where: str) -> tuple[Scenario,
         plain[key] = {**plain[key], **(more[key] or {})}
     scenario = parse(plain | {"gate": {**plain["gate"], **gate}}, where)
     order = tuple(n for n in ordered(scenario.parents) if n not in old.models)
+    for name in order:
+        spec = scenario.models[name]
+        _check_departed(family, {*spec.sites, spec.place}, set(spec.source), f"{where}: models.{name}")
     if scenario == old:
         raise InputError(f"{where}: adds nothing: it names no new model, no new request, and no other limits than the family's")
     return scenario, order
+
+
+def joining(family: Family, scenario: Scenario) -> tuple[str, ...]:
+    """Sites of a scenario that has grown that were no part of the family before."""
+    return tuple(s for s in scenario.sites if s not in family.places and s not in family.departed)
+
+
+def _check_departed(family: Family, places: set[str], parents: set[str], where: str) -> None:
+    """Refuse to train at a place that is gone for good, or from a model that was lost with one."""
+    for place, line in family.departed.items():
+        told = f"place {place!r} departed on {line.time[:10]} (ledger line {line.number})"
+        if place in places:
+            raise InputError(f"{where}: {told}; name a place that is there, or a new one")
+        if lost := sorted(parents & line.body["lost"].keys()):
+            raise InputError(f"{where}.from: {lost[0]!r} is lost: {told}; start from {' or '.join(family.heads)}")
 
 
 def _federate(backend: str) -> Federate:

@@ -34,7 +34,7 @@ class Line:
     Args:
         number: from 0.
         time: UTC, ISO 8601.
-        kind: "trained", "unlearned", "rolled back" or "sealed".
+        kind: "trained", "unlearned", "rolled back", "sealed" or "departed".
         body: what, as plain data.
         previous: hash of the line before.
         hash: of this line's other fields but the signature.

@@ -83,6 +83,28 @@ def test_a_case_that_no_scenario_names_has_a_name_and_dates(run: Run, folder: Pa
         assert re.search(says, " ".join(said.split()))
 
 
+def test_a_place_that_is_gone_for_good(run: Run, leaving: Path) -> None:
+    before = snapshot(leaving)
+    status, _, said = run("depart", leaving, "east")
+    assert (status, "eastern, parallel are lost with it" in " ".join(said.split())) == (2, True)
+    assert snapshot(leaving) == before
+    status, _, said = run("depart", leaving, "eats", "--yes")
+    assert (status, "did you mean 'east'" in " ".join(said.split())) == (2, True)
+    status, text, _ = run("depart", leaving, "east", "--yes", "--reason", "it closed", "--json")
+    told = json.loads(text)
+    assert (status, told["place"], set(told["lost"]), told["unerased"]) == (0, "east", {"eastern", "parallel"}, False)
+    status, text, _ = run("show", leaving)
+    assert (status, "departed: east, and with it" in text, "not yet at" in text) == (0, True, False)
+    assert json.loads(run("show", leaving, "--json")[1])["departed"] == ["east"]
+    status, _, said = run("export", leaving, "eastern", leaving / "x.safetensors")
+    assert (status, "its weights are gone" in " ".join(said.split())) == (2, True)
+    assert "departed east" in run("log", leaving, "--verify")[1]
+    assert run("fsck", leaving)[0] == 0
+    assert run("report", leaving)[0] == 0
+    assert run("seal", leaving, "--yes")[0] == 0
+    assert "east" not in json.loads(run("settle", leaving, "--json")[1])["places"]
+
+
 def test_gc_says_first_and_erases_then(run: Run, leaving: Path) -> None:
     run("rollback", leaving, "--lift-exclusion", "--reason", "a mistake")
     before = snapshot(leaving)

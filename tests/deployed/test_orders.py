@@ -75,6 +75,27 @@ def test_a_family_grows_at_its_sites(world: World) -> None:
     assert again["error"].startswith("run-config: topology: models.later: the family has one already")
 
 
+def test_a_site_that_is_gone_for_good_is_waited_for_no_more(world: World, tmp_path: Path) -> None:
+    world.done(action="train", topology=TOPOLOGY)
+    del world.nodes[2]
+    assert "south: no node is this site" in world.done(action="unlearn", classes="1")["error"]
+    assert "unknown place 'sauth'; did you mean 'south'" in world.done(action="depart", place="sauth")["error"]
+    told = world.done(action="depart", place="south", reason="it closed", by="ada")
+    family = Copy(tmp_path / "copy", "any", "ours").keep(told["family"])
+    assert (family.ledger.lines[-1].kind, family.ledger.lines[-1].by) == ("departed", "ada")
+    assert "south" not in family.places
+    told = world.done(action="unlearn", classes="1")
+    assert told["record"]["facts"]["absent"] == []
+    points = [p for m in told["record"]["facts"]["models"] for p in m["points"]]
+    assert points
+    assert not any("south" in p for p in points)
+    more = {"models": {"later": {"born": "incremental", "from": ["eastern"], "site": "north", "epochs": 1}}}
+    assert "error" not in world.done(action="extend", topology=json.dumps(more))
+    more["models"] = {"last": {**more["models"]["later"], "site": "south"}}
+    assert "models.last: place 'south' departed on" in world.done(action="extend", topology=json.dumps(more))["error"]
+    assert "later" in Family.open(world.families / "ours").heads
+
+
 def test_a_reference_is_retrained_at_the_sites(world: World, tmp_path: Path) -> None:
     world.done(action="train", topology=TOPOLOGY)
     told = world.done(action="unlearn", classes="0", sites="north", reference=True)
@@ -143,6 +164,8 @@ def test_a_run_config_of_flowers_own_is_read_and_a_wrong_one_told(world: World) 
         ({"settings": "{"}, "settings '{': not JSON"),
         ({"topology": "{}"}, "action 'show' takes no topology"),
         ({"action": "train"}, "action 'train' needs topology"),
+        ({"place": "north"}, "action 'show' takes no place"),
+        ({"action": "depart"}, "action 'depart' needs a place"),
         ({"token": "a b"}, "token 'a b': expected letters and digits"),
     ],
 )

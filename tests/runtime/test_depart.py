@@ -1,0 +1,191 @@
+"""A place that is gone for good: the family goes on without it, and says what it cannot know any more."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedunlearn.errors import InputError
+from fedunlearn.lineage import Request
+from fedunlearn.methods import FIUn, LogitMask
+from fedunlearn.report import document
+from fedunlearn.runtime import (
+    Family,
+    InProcess,
+    behind,
+    cases,
+    collect,
+    depart,
+    fsck,
+    needed,
+    owed,
+    resume,
+    rollback,
+    seal,
+    sealable,
+    unlearn,
+    waiting,
+)
+from fedunlearn.scenario import Scenario, extend, workers
+from tests.conftest import LEAVE, snapshot
+from tests.runtime.test_offline import Offline, rows
+
+LAST = FIUn(layers="last")
+ANYTHING = "whatever is left, for the test"
+EAST = {"eastern", "parallel"}  # whose home it is
+
+Backend = Callable[[Family], InProcess]
+
+
+def without(family: Family, hospitals: Scenario, *places: str) -> Family:
+    for place in places:
+        family = depart(family, Offline(workers(hospitals, family), {place}), place, reason="it closed")
+    return family
+
+
+def test_nobody_asks_a_place_that_has_departed(family: Family, hospitals: Scenario) -> None:
+    before = family.heads
+    after = without(family, hospitals, "east")
+    assert after.ledger.lines[-1].body["lost"] == {m: before[m] for m in EAST}
+    assert after.heads == {m: v for m, v in before.items() if m not in EAST}
+    assert "east" not in after.places
+    assert not behind(after)
+    carrier = Offline(workers(hospitals, after), {"east"})
+    record = unlearn(after, LEAVE, LAST, carrier, accept_untested=ANYTHING)
+    assert "east" not in carrier.asked
+    assert set(rows(record)) == {"shared", "merged", "triage"}
+    assert rows(record)["merged"]["status"] == "committed"
+    assert record.facts["absent"] == []
+    seal(after, carrier)
+    assert "east" not in carrier.asked
+    assert not owed(after)
+    assert not any(before[m] in Family.open(after.folder).ledger.lines[-1].body["erases"] for m in EAST)
+
+
+def test_its_store_is_an_orphan_that_gc_erases(family: Family, hospitals: Scenario) -> None:
+    after, kept = without(family, hospitals, "east"), set(needed(family))
+    found = fsck(after.folder)
+    assert not found.damage
+    assert found.orphans == {after.folder / "homes" / "east": "of a place that has departed"}
+    assert set(needed(after)) == kept - {"east"}
+    assert collect(after, after.places, dry=True)["homes/east"].bytes > 0
+    assert (after.folder / "homes" / "east").exists()
+    collect(after, after.places)
+    found = fsck(after.folder)
+    assert not found.damage
+    assert not found.orphans
+
+
+def test_what_waits_for_it_is_lost_and_said_to_hold_what_it_held(family: Family, hospitals: Scenario) -> None:
+    offline = Offline(workers(hospitals, family), {"east"})
+    unlearn(family, LEAVE, LAST, offline, quorum=0, accept_untested=ANYTHING)
+    stuck = Family.open(family.folder)
+    assert set(waiting(stuck)) >= EAST
+    with pytest.raises(InputError, match="still wait for a place to be online"):
+        sealable(stuck)
+    after = without(stuck, hospitals, "east")
+    if left := set(waiting(after)):
+        assert left.isdisjoint(EAST)
+        resume(after, InProcess(workers(hospitals, after)))
+    after = Family.open(after.folder)
+    case = cases(after)[0]
+    assert set(case.lost) == EAST
+    assert EAST.isdisjoint(case.left)
+    line = seal(after, Offline(workers(hospitals, after), {"east"}))
+    assert EAST.isdisjoint(line.body["left"])
+    assert not owed(after)
+
+
+def test_where_it_alone_had_evidence_only_a_method_that_needs_none_goes_on(family: Family, hospitals: Scenario) -> None:
+    after = without(family, hospitals, "north", "south")
+    before = snapshot(after.folder)
+    with pytest.raises(InputError, match="no heir can be edited"):
+        unlearn(after, LEAVE, LAST, InProcess(workers(hospitals, after)))
+    assert {n: b for n, b in snapshot(after.folder).items() if not n.endswith(".lock")} == {
+        n: b for n, b in before.items() if not n.endswith(".lock")
+    }
+    record = unlearn(after, LEAVE, LogitMask(), InProcess(workers(hospitals, after)), accept_untested=ANYTHING)
+    assert rows(record)["merged"]["status"] == "committed"
+    assert rows(record)["merged"]["points"] == []
+
+
+def test_a_request_may_name_it(family: Family, hospitals: Scenario) -> None:
+    after = without(family, hospitals, "north")
+    asked = Request(classes=("0",), sites=("north",))
+    with pytest.raises(InputError, match="no heir can be edited"):
+        unlearn(after, asked, LAST, InProcess(workers(hospitals, after)))
+    mine = Request(classes=("1",), sites=("north", "south"))
+    record = unlearn(after, mine, LAST, InProcess(workers(hospitals, after)), accept_untested=ANYTHING)
+    assert {p.split(" @ ")[1] for p in rows(record)["shared"]["points"]} == {"south/main"}
+
+
+def test_who_waits_for_evidence_that_is_gone_is_left_as_it_is(family: Family, hospitals: Scenario) -> None:
+    offline = Offline(workers(hospitals, family), {"south"})
+    asked = Request(classes=("5",), sites=("south", "west"))
+    unlearn(family, asked, LAST, offline, quorum=0, accept_untested=ANYTHING)
+    stuck = Family.open(family.folder)
+    assert set(waiting(stuck)) == {"shared", "eastern", "triage"}  # to which it came from south alone
+    after = without(stuck, hospitals, "south")
+    record = resume(after, InProcess(workers(hospitals, after)))
+    assert rows(record)["shared"]["status"] == "untouched"
+    assert not waiting(Family.open(after.folder))
+    assert sealable(Family.open(after.folder))
+
+
+def test_a_rollback_leaves_out_what_is_lost(family: Family, hospitals: Scenario) -> None:
+    before = family.heads
+    unlearn(family, LEAVE, LAST, InProcess(workers(hospitals, family)), accept_untested=ANYTHING)
+    after = without(Family.open(family.folder), hospitals, "east")
+    line = rollback(after, Offline(workers(hospitals, after), {"east"}), lift_exclusion=True)
+    assert EAST.isdisjoint(line.body["heads"])
+    assert Family.open(family.folder).heads == {m: v for m, v in before.items() if m not in EAST}
+
+
+def test_models_go_on_being_born_elsewhere(family: Family, hospitals: Scenario) -> None:
+    after = without(family, hospitals, "east")
+    for spec, words in (
+        ({"born": "incremental", "from": ["shared"], "site": "east"}, "place 'east' departed on .* name a place that is there"),
+        ({"born": "incremental", "from": ["eastern"], "site": "west"}, "'eastern' is lost: place 'east' departed"),
+    ):
+        with pytest.raises(InputError, match=words):
+            extend(after, {"models": {"more": spec}}, "more.yaml")
+    grown = extend(after, {"models": {"more": {"born": "incremental", "from": ["shared"], "site": "west"}}}, "more.yaml")
+    assert set(grown.heads) == {*after.heads, "more"}
+    assert grown.departed.keys() == {"east"}
+    assert not fsck(grown.folder).damage
+    record = unlearn(grown, LEAVE, LAST, InProcess(workers(hospitals, grown)), accept_untested=ANYTHING)
+    assert "more" in rows(record)
+
+
+def test_a_report_shows_the_family_as_it_was(family: Family, hospitals: Scenario) -> None:
+    unlearn(family, LEAVE, LAST, InProcess(workers(hospitals, family)), accept_untested=ANYTHING)
+    after = without(Family.open(family.folder), hospitals, "east")
+    line = next(x for x in after.ledger.lines if x.kind == "unlearned")
+    told = document(after, line, {})
+    assert {m["name"] for m in told["models"]} == set(family.heads)
+    assert any("east" in one["text"] for one in told["limits"] if one["about"] == "Departed")
+
+
+def test_what_cannot_depart(folder: Path, family: Family, hospitals: Scenario) -> None:
+    before = snapshot(folder)
+    with pytest.raises(InputError, match=r"place 'eats'.*did you mean 'east'"):
+        depart(family, InProcess({}), "eats")
+    assert {n: b for n, b in snapshot(folder).items() if not n.endswith(".lock")} == {
+        n: b for n, b in before.items() if not n.endswith(".lock")
+    }
+    after = without(family, hospitals, "east")
+    with pytest.raises(InputError, match=r"'east': departed on .* already \(ledger line 1\)"):
+        depart(after, InProcess({}), "east")
+    after = without(after, hospitals, "west")
+    with pytest.raises(InputError, match="every model that is left is there"):
+        depart(after, InProcess({}), "server")
+
+
+def test_the_word_of_the_ledger_alone_decides(family: Family, hospitals: Scenario) -> None:
+    """A copy of the folder from before follows once it has the ledger's new line."""
+    old = Path(shutil.copytree(family.folder, family.folder.with_name("old")))
+    after = without(family, hospitals, "east")
+    shutil.copy(after.folder / "ledger.jsonl", old / "ledger.jsonl")
+    assert Family.open(old).heads == after.heads
+    assert Family.open(old).places == after.places
