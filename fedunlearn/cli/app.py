@@ -42,7 +42,7 @@ from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, check_cases, erase_sealed, pending, settle
+from fedunlearn.runtime import Family, catch_up, check_cases, pending
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.scenario import (
@@ -387,8 +387,7 @@ def settle_(
         family = flower.settle(folder, federation)
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
-            settle(family, carrier)
-            erase_sealed(family, carrier)
+            catch_up(family, carrier)
     number = family.ledger.lines[-1].number
     if as_json:
         print_json({"line": number, "places": list(family.places)})

@@ -16,11 +16,10 @@ from fedunlearn.runtime import (
     Record,
     Split,
     bank,
+    catch_up,
     depart,
-    erase_sealed,
     rollback,
     seal,
-    settle,
 )
 from fedunlearn.scenario import (
     Scenario,
@@ -39,6 +38,7 @@ from fedunlearn.scenario.train import grown
 
 FAMILIES = "FEDUNLEARN_FAMILIES"
 WHERE = "run-config: topology"
+EVERYBODY = ("unlearn", "rollback", "assess", "bank")  # is needed; for others, whoever is not there follows later
 
 Say = Callable[[str], None]
 Answer = dict[str, Any]
@@ -91,7 +91,7 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
         wait(_staying(family, grown(family, more, WHERE)[0]))
         return _answer(extend_afar(family, more, WHERE, away, progress=say), {})
     scenario = of_family(family)
-    if order.quorum == 1 and order.action != "depart":  # otherwise whoever is missing is for the quorum to judge
+    if order.quorum == 1 and order.action in EVERYBODY:  # otherwise whoever is missing is for the quorum to judge
         wait(_staying(family, scenario))
     both = Split(workers_here(scenario, family), away, family.id)
     if order.action == "unlearn":
@@ -113,8 +113,7 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
         return _answer(family, {"line": line.number, "requests": line.body["requests"]})
     if order.action == "depart":
         return _answer(depart(family, both, order.place, reason=order.reason or None), {})
-    settle(family, both)
-    erase_sealed(family, both)
+    catch_up(family, both)
     return _answer(family, {"line": family.ledger.lines[-1].number, "places": list(family.places)})
 
 

@@ -26,6 +26,7 @@ from fedunlearn.runtime.resume import resume as resume
 from fedunlearn.runtime.resume import waiting_plan as waiting_plan
 from fedunlearn.runtime.scoring import gone_from as gone_from
 from fedunlearn.runtime.scoring import score_all as score_all
+from fedunlearn.runtime.seal import catch_up as catch_up
 from fedunlearn.runtime.seal import collect as collect
 from fedunlearn.runtime.seal import erase_sealed as erase_sealed
 from fedunlearn.runtime.seal import owed as owed

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fedunlearn.data import Selection
-from fedunlearn.errors import InputError, StoreError, unknown
+from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, check
 from fedunlearn.runtime.cases import cases, changed_by, waiting
@@ -122,6 +122,21 @@ def erase_sealed(family: Family, backend: Backend) -> list[Sealed]:
         family.note_erased({t.place: a.line for t, a in pairs if isinstance(a, Sealed) and a.line == line.hash})
     otherwise = f"sealed (ledger line {line.number}), but not yet erased everywhere; run `fedunlearn settle`"
     return check(tasks, answers, Sealed, otherwise)
+
+
+def catch_up(family: Family, backend: Backend) -> None:
+    """Bring every place in line with the ledger, and have it erase what it owes; those that are there, whoever is not.
+
+    Raises:
+        SiteError: some place failed, or is not there; repeating this goes on.
+        StoreError: another command is at work, or the ledger was cut.
+    """
+    try:
+        settle(family, backend)
+    except SiteError:
+        erase_sealed(family, backend)
+        raise
+    erase_sealed(family, backend)
 
 
 def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict[str, Swept]:

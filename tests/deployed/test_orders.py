@@ -14,7 +14,7 @@ from fedunlearn.deployed import client as client_side
 from fedunlearn.deployed.coordinator import FAMILIES
 from fedunlearn.deployed.wire import MARK, Reader
 from fedunlearn.errors import InputError
-from fedunlearn.runtime import Family, InProcess, Split, rollback, unlearn
+from fedunlearn.runtime import Family, InProcess, Split, owed, rollback, unlearn
 from fedunlearn.scenario import open_site, request_of, train_afar, workers_here
 from tests.conftest import ROOT, snapshot
 from tests.deployed.conftest import SCENARIO, SITES, TOPOLOGY, World, site_files
@@ -94,6 +94,19 @@ def test_a_site_that_is_gone_for_good_is_waited_for_no_more(world: World, tmp_pa
     more["models"] = {"last": {**more["models"]["later"], "site": "south"}}
     assert "models.last: place 'south' departed on" in world.done(action="extend", topology=json.dumps(more))["error"]
     assert "later" in Family.open(world.families / "ours").heads
+
+
+def test_a_site_that_is_away_keeps_nobody_from_sealing(world: World) -> None:
+    world.done(action="train", topology=TOPOLOGY)
+    world.done(action="unlearn", classes="0", method="logit_mask")
+    nodes = dict(world.nodes)
+    del world.nodes[2]
+    for action in ("seal", "settle"):
+        assert re.search("not yet erased everywhere.*south: no node is this site", world.done(action=action)["error"])
+        assert owed(Family.open(world.families / "ours")) == ("south",)
+    world.nodes.update(nodes)
+    assert "error" not in world.done(action="settle")
+    assert not owed(Family.open(world.families / "ours"))
 
 
 def test_a_reference_is_retrained_at_the_sites(world: World, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from fedunlearn.runtime import (
     bank,
     behind,
     cases,
+    catch_up,
     collect,
     erase_sealed,
     fsck,
@@ -164,6 +165,18 @@ def test_a_place_that_has_not_erased_yet_owes_it(hospitals: Scenario, after: Pat
     assert erase_sealed(Family.open(after), InProcess(held)) == []
     task = Seal("east", tuple(v for h in needed(family).values() for v in h), {}, "line")
     assert held["east"].handle(task) == Sealed("line", 0, 0, 0, 0)
+
+
+def test_whoever_is_not_there_keeps_nobody_else_from_catching_up(hospitals: Scenario, after: Path) -> None:
+    held = dict(workers(hospitals, Family.open(after)))
+    with pytest.raises(SiteError, match="not yet erased everywhere"):
+        seal(Family.open(after), Offline(held, {"east", "west"}))
+    assert set(owed(Family.open(after))) == set(behind(Family.open(after))) == {"east", "west"}
+    with pytest.raises(SiteError, match="east: no answer"):
+        catch_up(Family.open(after), Offline(held, {"east"}))
+    assert owed(Family.open(after)) == behind(Family.open(after)) == ("east",)
+    catch_up(Family.open(after), InProcess(held))
+    assert owed(Family.open(after)) == behind(Family.open(after)) == ()
 
 
 def test_a_place_refuses_to_erase_what_it_holds_to_be_in_force(hospitals: Scenario, after: Path) -> None:
