@@ -1,16 +1,15 @@
 """Reading a topology, with errors that name file, key, value and the nearest right name."""
 
-import difflib
 import json
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import yaml
 from blake3 import blake3
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from fedunlearn.errors import InputError, StoreError, unknown
 from fedunlearn.lineage import ordered
@@ -18,8 +17,8 @@ from fedunlearn.runtime import Family
 from fedunlearn.scenario import schema
 from fedunlearn.scenario.build import MAIN
 from fedunlearn.scenario.macros import expand
-from fedunlearn.scenario.schema import Data, Scenario
-from fedunlearn.scenario.sources import Sending
+from fedunlearn.scenario.schema import Scenario
+from fedunlearn.scenario.wrong import KINDS, said
 from fedunlearn.training import STRATEGIES, kept_rounds
 
 SHIPPED = (Path(__file__).parent.parent / "topologies", Path(__file__).parents[2] / "topologies")
@@ -27,13 +26,6 @@ MOST_BYTES = 16 << 20  # of a file
 MOST_VALUES = 1_000_000  # in a file
 MOST_DIGITS = 40
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-KINDS: dict[str, type[BaseModel]] = {
-    "federated": schema.Federated,
-    "distributed": schema.Distributed,
-    "incremental": schema.Incremental,
-    "transfer": schema.Transfer,
-    "imported": schema.Imported,
-}
 
 
 def load(path: Path) -> Scenario:
@@ -258,45 +250,3 @@ def _check_model(scenario: Scenario, name: str) -> None:
             raise InputError(
                 f"{where}.replay: replays classes that it is not trained on; say in `classes` what it is trained on"
             )
-
-
-def said(error: Any, where: str, fields: Callable[[list[str]], list[str]] | None = None) -> str:
-    """What is wrong with a value of a file, in words.
-
-    Args:
-        error: of pydantic, plain.
-        where: the file.
-        fields: from the path of a wrong key to the right keys there; those of a topology by default.
-    """
-    *_, key = error["loc"] or ("",)
-    keys = [str(k) for k in error["loc"] if str(k) not in KINDS]
-    path = ".".join(keys)
-    if error["type"] == "extra_forbidden":
-        known = (fields or _fields)(keys)
-        close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-        return (
-            f"{where}: {path}: unknown key {key!r}; "
-            + (f"did you mean {close[0]!r}? " if close else "")
-            + f"known: {', '.join(known)}"
-        )
-    if error["type"] == "missing":
-        return f"{where}: {path}: missing; a value is needed here"
-    if error["type"] in ("tuple_type", "list_type"):
-        return f"{where}: {path}: {error['input']!r}: expected a list, such as [{error['input']}]"
-    return f"{where}: {path}: {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _fields(keys: list[str]) -> list[str]:
-    """Right keys at the place of a wrong one."""
-    at: dict[str, list[type[BaseModel]]] = {
-        "data": [Data],
-        "evidence": [Sending],
-        "gate": [schema.Limits],
-        "requests": [schema.Asked],
-        "more": [Data],
-        "models": list(KINDS.values()),
-    }
-    kinds: list[type[BaseModel]] = at.get(keys[0], [Scenario]) if len(keys) > 1 else [Scenario]
-    if keys[:2] == ["gate", "metrics"]:
-        kinds = [schema.Bound]
-    return sorted({field.alias or name for kind in kinds for name, field in kind.model_fields.items()})

@@ -25,11 +25,12 @@ from fedunlearn.runtime.consent import Asking, Consent
 from fedunlearn.runtime.place import CONSENT
 from fedunlearn.runtime.tasks import Answer, Commit, Seal, Survey, Task, Train
 from fedunlearn.scenario.build import MAIN, Seen, among, shared_test, union
-from fedunlearn.scenario.files import read_plain, said
+from fedunlearn.scenario.files import read_plain
 from fedunlearn.scenario.nets import net_spec
 from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.sources import Name, Opening, Sending, Strict
 from fedunlearn.scenario.staffing import device_of
+from fedunlearn.scenario.wrong import said
 from fedunlearn.store import Store
 
 SITES = "FEDUNLEARN_SITES"  # the folder with this machine's <site>/site.yaml, where it is not where others think
