@@ -142,6 +142,8 @@ def retrained(
     if not isinstance(backend, Split):
         twin = reference(family, scenario, request, progress, before=before)
         return Reference.of(twin, found, InProcess(workers(scenario, twin)), gone)
+    if lacking := [site for site in scenario.sites if site in family.departed]:
+        raise InputError(f"{', '.join(lacking)}: departed; without its rows the family cannot be retrained (--no-reference)")
     away = backend.away
 
     def retrain(scenario: Scenario, folder: Path, **more: Any) -> Family:

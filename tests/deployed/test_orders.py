@@ -84,6 +84,7 @@ def test_a_site_that_is_gone_for_good_is_waited_for_no_more(world: World, tmp_pa
     family = Copy(tmp_path / "copy", "any", "ours").keep(told["family"])
     assert (family.ledger.lines[-1].kind, family.ledger.lines[-1].by) == ("departed", "ada")
     assert "south" not in family.places
+    assert "south: departed; without its rows" in world.done(action="unlearn", classes="1", reference=True)["error"]
     told = world.done(action="unlearn", classes="1")
     assert told["record"]["facts"]["absent"] == []
     points = [p for m in told["record"]["facts"]["models"] for p in m["points"]]
