@@ -72,13 +72,13 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             asked[request.what] = replace(first, received=min(dates, default=None), due=first.due or request.due)
             names[request.what].setdefault(request.id, by_what[request.what][-1][0].number)
     now, undone, sealed = today or date.today(), family.ledger.undone, family.ledger.sealed.keys()
-    found = []
+    found, lost = [], family.lost
     for what, request in asked.items():
         held = by_what.get(what, [])
         in_force = [(line, set(models)) for line, models in held if line.number not in undone]
         state, left = _state(in_force, sealed) if in_force else (UNDONE if held else PLANNED, set())
         new = _born_since(family, request, in_force, left) if in_force else set()
-        gone, left = left & family.lost, (left | new) - family.lost
+        gone, left = left & lost, (left | new) - lost
         if new:
             state = state if state in (SEALED, REFUSED) else PENDING
         elif gone and not left and state != SEALED:  # nobody is left to wait for, or to try again
@@ -164,13 +164,13 @@ def check_cases(family: Family, plan: Plan) -> None:
 
 def waiting(family: Family) -> dict[str, Line]:
     """Models that an unlearning in force has left waiting -> the ledger line that did, in order of time."""
-    undone = family.ledger.undone
+    undone, lost = family.ledger.undone, family.lost
     found: dict[str, Line] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned" and x.number not in undone):
         if (resumed := line.body.get("resumes")) is not None:  # whatever became of them, they are waiting no more
             found = {m: x for m, x in found.items() if x.number != resumed or m not in models_of(line)}
         found |= dict.fromkeys(line.body.get("waiting", ()), line)
-    return {model: line for model, line in found.items() if model not in family.lost}
+    return {model: line for model, line in found.items() if model not in lost}
 
 
 def models_of(line: Line) -> set[str]:

@@ -46,4 +46,5 @@ def pending(family: Family) -> dict[str, str]:
         for model in line.body.get("heads", {}):
             found.pop(model, None)
         found.update(line.body.get("pending", {}))
-    return {model: version for model, version in found.items() if model not in family.lost}
+    lost = family.lost
+    return {model: version for model, version in found.items() if model not in lost}

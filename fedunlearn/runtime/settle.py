@@ -163,7 +163,7 @@ def rollback(family: Family, backend: Backend, *, lift_exclusion: bool, reason: 
     with alone(family):
         undone = family.ledger.last_undoable()
         before: Mapping[str, str] = family.ledger.heads(undone.number)
-        heads = {model: before[model] for model in undone.body["heads"] if model not in family.lost}
+        heads = {model: before[model] for model in sorted(undone.body["heads"].keys() - family.lost)}
         checks = [Score(family.lineage[model].home, version, Question()) for model, version in heads.items()]
         ask(backend, checks, Scored)  # reading a version checks every hash of it
         request = undone.body["request"]
