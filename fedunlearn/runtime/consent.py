@@ -1,9 +1,10 @@
 """A place whose owner is asked before it computes on its rows, changes a model or gives something away.
 
-Survey (rows a class), Score (accuracies on held-out rows) and Commit (the mirror of the ledger: current versions, and what must
-not be trained on) are answered without asking, and so is a quick evaluation of versions that are here: it gives accuracies and
-distances of outputs. For everything else the owner is asked; also for a score or a quick evaluation of a model that comes
-along, as what a model made for it says to few rows may tell them.
+Survey (rows a class), Score (accuracies on held-out rows, or on all rows of a class) and Commit (the mirror of the ledger:
+current versions, and what must not be trained on) are answered without asking, and so is a quick evaluation of versions that
+are here: it gives accuracies and distances of outputs. For everything else the owner is asked; also for a score or a quick
+evaluation of a model that comes along, as what a model made for it says to few rows may tell them, and for one of samples by
+name, as what a model says to a single row may tell whether it was trained on it.
 """
 
 import json
@@ -187,7 +188,7 @@ class Asking:
 
 def free(task: Task) -> bool:
     """Whether a task is done without asking."""
-    if isinstance(task, Score | Evaluate) and task.sent:
+    if isinstance(task, Score | Evaluate) and (task.sent or any(s.samples for s in task.question.selections.values())):
         return False
     return isinstance(task, FREE) or (isinstance(task, Evaluate) and task.tier == "quick")
 
@@ -238,6 +239,9 @@ def words(task: Task) -> str:
             )
         case Seal():
             return f"erase every version but {len(task.keep)} that are still needed, and what was banked of what is forgotten"
+        case Score():
+            samples = sum(len(chosen.samples) for chosen in task.question.selections.values())
+            return f"score {_short(task.version)} on {samples} samples; accuracies are sent"
         case Fetch():
             return f"send the weights of {_short(task.version)}"
         case _:

@@ -174,6 +174,8 @@ ASKED = [
     Evaluate("north", "full", "v" * 64, "w" * 64, Question(("0",))),
     Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",), {"r": Fetched({"w": SENT}, Head("w", ("0",)))}),
     Seal("north", ("v" * 64,), {}, "line"),
+    Score("north", "v" * 64, Question(selections={"main": Selection(samples=("main/1",))})),
+    Evaluate("north", "quick", "v", "w", Question(selections={"main": Selection(samples=("main/1",))}), (), ("r",)),
 ]
 
 
@@ -216,7 +218,9 @@ def test_what_tells_only_counts_and_scores_is_answered(tmp_path: Path) -> None:
     site = open_site(write(tmp_path, policy="ask"))
     assert isinstance(answer(site, Survey("north", ("main",)), ()), Surveyed)
     assert not isinstance(answer(site, Commit("north", {}, {}, ("line",)), ()), Failure)
-    for task in (Score("north", "v", Question()), Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",))):
+    looks = Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",))
+    whole = Question(selections={"main": Selection(("0",))})
+    for task in (Score("north", "v", Question()), Score("north", "v", whole), looks):
         assert "unknown version" in str(getattr(answer(site, task, ()), "text", ""))
     assert site.consent.wishes() == []
 
