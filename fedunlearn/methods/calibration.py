@@ -78,68 +78,90 @@ def calibrate(
     """
     if len(strengths) == 1:
         return Choice(strengths[0], "given", ())
-    rest = min((s.retained for s in (before, aim) if s is not None and s.retained is not None), default=None)
-    unseen = "no row tells" if before.forgotten is None else "no retrained model tells" if aim is None else ""
-    tried, broken = list[tuple[Strength, Result]](), list[ShapeError]()
-
-    def lost(scores: Scores) -> float:
-        return max(0.0, (rest or 0.0) - (scores.retained or 0.0))
-
-    def badness(*ends: Result) -> tuple[bool, float]:
-        """Whether a limit is broken, and how bad it is; of a smaller and a larger edit, the least that may lie between them."""
-        cost, sizes = min(lost(scores) for scores, _ in ends), [size for _, size in ends]
-        if aim is None or unseen:  # what is larger than one that costs too much only seems to cost less
-            least = min((size for _, (scores, size) in tried if lost(scores) > SPARE), default=inf)
-            return (True, cost) if cost > SPARE or min(sizes) > least else (False, -max(sizes))
-        small, large = ends[0][0], ends[-1][0]
-        ruined = lost(small) <= limits[1] < lost(large) and _away([small], aim) <= _away([large], aim)
-        away = 0.0 if ruined else _away([small, large], aim)  # what is ruined may well know the class again
-        return away > limits[0] or cost > limits[1], away + cost
-
-    def take(strength: Strength) -> Result:
-        for one, result in tried:
-            if one == strength:
-                return result
-        try:
-            result = score(strength)
-        except ShapeError as error:
-            broken.append(error)
-            result = BROKEN
-        tried.append((strength, result))
-        return result
-
-    def found() -> list[tuple[Strength, Result]]:
-        return [(strength, result) for strength, result in tried if result is not BROKEN]
-
-    def chosen(strength: Strength | None, rule: str) -> Choice:
-        return Choice(strength, rule, tuple((s, of.forgotten, of.retained, size) for s, (of, size) in found()))
-
-    if sent is not None and (result := take(sent)) is not BROKEN and lost(result[0]) <= limits[1]:
-        if unseen:
-            return chosen(sent, f"{AT_ROOTS}; {unseen} what is left here")
-        if badness(result) <= (False, inf):
-            return chosen(sent, f"{AT_ROOTS}, and within the limits here")
-    if rest is None:
-        return chosen(
+    search = _Search(score, before, aim, limits)
+    if sent is not None and (result := search.take(sent)) is not BROKEN and search.lost(result[0]) <= limits[1]:
+        if search.unseen:
+            return search.choice(sent, f"{AT_ROOTS}; {search.unseen} what is left here")
+        if search.badness(result) <= (False, inf):
+            return search.choice(sent, f"{AT_ROOTS}, and within the limits here")
+    if search.rest is None:
+        return search.choice(
             None, "no calibration row of the rest tells what an edit costs: give a strength, for example --set alpha=10"
         )
-    line = {at: take(strengths[at]) for at in evenly(len(strengths), BEGIN)[: most - len(tried)]}
-    while len(tried) < most and found():
-        gaps = [(badness(line[a], line[b]), a, b) for a, b in pairwise(sorted(line)) if b - a > 1]
-        best = min(badness(result) for _, result in found())
+    line = {at: search.take(strengths[at]) for at in evenly(len(strengths), BEGIN)[: most - len(search.tried)]}
+    while len(search.tried) < most and search.found():
+        gaps = [(search.badness(line[a], line[b]), a, b) for a, b in pairwise(sorted(line)) if b - a > 1]
+        best = min(search.badness(result) for _, result in search.found())
         worth = [(worse, round(bad, 2), a - b, a, b) for (worse, bad), a, b in gaps if (worse, bad + GAIN) < best]
         if not worth:
             break
         *_, a, b = min(worth)  # of those that promise as much, the widest
-        line[(a + b) // 2] = take(strengths[(a + b) // 2])
-    if not found():
-        raise broken[-1]
-    strength, (scores, _) = min(found(), key=lambda one: (badness(one[1]), one[1][1]))
-    if not unseen:
-        to = aim.forgotten if aim is not None and aim.forgotten else 0.0
-        return chosen(strength, f"closest to {to:.0%} left with the least lost on the rest")
-    bound = "largest that costs at most" if lost(scores) <= SPARE else "costs the least, though more than"
-    return chosen(strength, f"{unseen} what is left: {bound} {SPARE:.0%} of the rest")
+        line[(a + b) // 2] = search.take(strengths[(a + b) // 2])
+    return search.best()
+
+
+class _Search:
+    """What was tried, and how bad it is; arguments are those of `calibrate`."""
+
+    def __init__(
+        self, score: Callable[[Strength], Result], before: Scores, aim: Scores | None, limits: tuple[float, float]
+    ) -> None:
+        self._score, self._aim, self._limits = score, aim, limits
+        self.rest = min((s.retained for s in (before, aim) if s is not None and s.retained is not None), default=None)
+        self.unseen = "no row tells" if before.forgotten is None else "no retrained model tells" if aim is None else ""
+        self.tried: list[tuple[Strength, Result]] = []
+        self._broken: list[ShapeError] = []
+
+    def take(self, strength: Strength) -> Result:
+        """What comes of a strength, tried once; `BROKEN` where the model breaks."""
+        for one, result in self.tried:
+            if one == strength:
+                return result
+        try:
+            result = self._score(strength)
+        except ShapeError as error:
+            self._broken.append(error)
+            result = BROKEN
+        self.tried.append((strength, result))
+        return result
+
+    def found(self) -> list[tuple[Strength, Result]]:
+        """All that broke nothing."""
+        return [(strength, result) for strength, result in self.tried if result is not BROKEN]
+
+    def lost(self, scores: Scores) -> float:
+        """What an edit costs on the rest."""
+        return max(0.0, (self.rest or 0.0) - (scores.retained or 0.0))
+
+    def badness(self, *ends: Result) -> tuple[bool, float]:
+        """Whether a limit is broken, and how bad it is; of a smaller and a larger edit, the least that may lie between them."""
+        cost, sizes, limits = min(self.lost(scores) for scores, _ in ends), [size for _, size in ends], self._limits
+        if self._aim is None or self.unseen:  # what is larger than one that costs too much only seems to cost less
+            least = min((size for _, (scores, size) in self.tried if self.lost(scores) > SPARE), default=inf)
+            return (True, cost) if cost > SPARE or min(sizes) > least else (False, -max(sizes))
+        small, large = ends[0][0], ends[-1][0]
+        ruined = self.lost(small) <= limits[1] < self.lost(large) and _away([small], self._aim) <= _away([large], self._aim)
+        away = 0.0 if ruined else _away([small, large], self._aim)  # what is ruined may well know the class again
+        return away > limits[0] or cost > limits[1], away + cost
+
+    def best(self) -> Choice:
+        """The least bad of what was tried; of several, the smallest edit.
+
+        Raises:
+            ShapeError: all of it broke the model.
+        """
+        if not self.found():
+            raise self._broken[-1]
+        strength, (scores, _) = min(self.found(), key=lambda one: (self.badness(one[1]), one[1][1]))
+        if not self.unseen:
+            to = self._aim.forgotten if self._aim is not None and self._aim.forgotten else 0.0
+            return self.choice(strength, f"closest to {to:.0%} left with the least lost on the rest")
+        bound = "largest that costs at most" if self.lost(scores) <= SPARE else "costs the least, though more than"
+        return self.choice(strength, f"{self.unseen} what is left: {bound} {SPARE:.0%} of the rest")
+
+    def choice(self, strength: Strength | None, rule: str) -> Choice:
+        """A strength, and all that was tried."""
+        return Choice(strength, rule, tuple((s, of.forgotten, of.retained, size) for s, (of, size) in self.found()))
 
 
 def evenly(of: int, number: int) -> list[int]:
