@@ -84,6 +84,7 @@ class Case:
         head: the heir's outputs.
         classes: the classes to be forgotten; empty where the request is about samples or whole sites.
         home: what lies at its home, for methods that need it.
+        parameters: names of the heir's, where they are known.
     """
 
     evidence: tuple[Evidence, ...]
@@ -91,6 +92,7 @@ class Case:
     head: Head
     classes: tuple[str, ...]
     home: Home | None = None
+    parameters: frozenset[str] = frozenset()
 
     @property
     def merged(self) -> Tensors:

@@ -23,7 +23,10 @@ class LogitMask(Unguided):
     layers = "last"
 
     def misses(self, case: Case) -> str | None:
-        """An heir without an output to mask, or with no other."""
+        """An heir without an output to mask, with no other, or without a bias to mask with."""
+        _, bias = case.head.names
+        if case.parameters and bias not in case.parameters:
+            return f"has no bias in its last layer {case.head.layer!r} to mask with; other methods need none"
         return no_output(case, "mask")
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:

@@ -23,7 +23,8 @@ def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1)
         by_vote.setdefault(point.site if method.votes else "", []).append(point)
     votes = [_aligned(points, family.lineage, heir, plan, method, found) for points in by_vote.values()]
     aligned = [e for vote in votes for e in (method.vote(vote) if method.votes else vote)]
-    return Case(method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence()), mine.head, heir.classes)
+    evidence, own = method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence())
+    return Case(evidence, own, mine.head, heir.classes, parameters=frozenset(mine.shapes))
 
 
 def _aligned(

@@ -3,10 +3,12 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError
@@ -22,8 +24,10 @@ from fedunlearn.runtime.merging import merge
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
 from fedunlearn.runtime.tasks import Answer, Apply, Lot, Measure, Measured, Task
-from fedunlearn.scenario import Scenario, workers
+from fedunlearn.scenario import Scenario, train, workers
+from fedunlearn.scenario.files import parse
 from tests.conftest import LEAVE, NORTH, snapshot
+from tests.scenario.small import changed
 
 BackendOf = Callable[[Family], InProcess]
 HEIRS = ("shared", "parallel", "eastern", "merged")
@@ -48,6 +52,23 @@ def test_every_method_keeps_to_the_gate_or_is_held_back_and_to_its_budget(
         if m["status"] == "committed":
             assert m["retained_before"] - m["retained_after"] <= gate.retained_drop_at_most
             assert m["target"] != "absent" or m["forgotten_after"] <= gate.forgotten_at_most
+
+
+def bare(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), outputs, bias=False))
+
+
+def test_a_head_without_a_bias_is_not_masked_and_keeps_no_other_from_it(tmp_path: Path) -> None:
+    plain = changed("nets", {"bare": {"factory": f"{__name__}:bare"}})
+    plain["models"]["other"] = {**plain["models"]["one"], "net": "bare"}
+    scenario = parse(plain, "small.yaml")
+    family = train(scenario, tmp_path / "family")
+    record = unlearn(family, LEAVE, "logit_mask", InProcess(workers(scenario, family)))
+    assert by_name(record)["one"]["status"] == "committed"
+    assert by_name(record)["other"]["status"] == "untouched"
+    assert {"model": "other", "text": "untouched: has no bias in its last layer '1' to mask with; other methods need none"} in (
+        record.facts["objections"]
+    )
 
 
 @pytest.mark.parametrize("layers", ["last", "all"])
