@@ -158,7 +158,10 @@ def log(
     folder: Folder,
     verify_: Annotated[bool, typer.Option("--verify", help="check signatures, and that no place knows more lines")] = False,
     expect: Annotated[str | None, typer.Option(help="hash of a line that must be there, or its beginning; checked too")] = None,
-    key: Annotated[Path | None, typer.Option(help="public key in PEM that must have signed every line; checked too")] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(help="public key in PEM that must have signed every line; again for the one that took over; checked too"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """All lines of the ledger: who did what, when, why, with which code. Exit status 1 if anything was changed."""
@@ -168,7 +171,7 @@ def log(
         if not ledger.lines:
             _ = Family.open(folder)
         if verify_ or expect or key:
-            wrong += verify(ledger, read_public(key) if key else None)
+            wrong += verify(ledger, [read_public(file) for file in key or ()])
             wrong += [words for words in [cut(Family.open(folder))] if words]
         if expect and not any(line.hash.startswith(expect) for line in ledger.lines):
             wrong.append(f"{ledger.path}: has no line {expect}; it was cut, rewritten, or is another family's")

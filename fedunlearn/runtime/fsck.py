@@ -1,6 +1,6 @@
 """Checking all files of a family: every hash, every reference, and what nothing refers to. Reads only."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,22 +91,25 @@ def _readable(twin: Family) -> bool:
     return True
 
 
-def verify(ledger: Ledger, public: str | None = None) -> list[str]:
+def verify(ledger: Ledger, keys: Sequence[str] = ()) -> list[str]:
     """What is wrong with signatures of ledger lines; that lines follow from one another is checked when they are read.
 
     Args:
         ledger: the ledger.
-        public: the key that must have signed every line, hexadecimal; None for the keys that the lines name.
+        keys: those that must have signed the lines, hexadecimal, in the order in which one took over from the other: once
+            a line is signed with one, those before it sign no more. Without any, the keys that the lines name.
     """
     from fedunlearn.store.signing import verify as signed
 
-    found = []
+    found, valid = [], list(keys)
     for line in ledger.lines:
         where = f"{ledger.path}: ledger line {line.number}"
-        if public is not None and line.key != public:
+        if keys and line.key not in valid:
             told = f"signed with key {line.key[:16]}" if line.key else "not signed"
-            found.append(f"{where}: {told}, expected key {public[:16]}")
-        elif (line.key or line.signature) and not signed(line.key, line.hash, line.signature):
+            found.append(f"{where}: {told}, expected key {' or '.join(key[:16] for key in valid)}")
+            continue
+        valid = valid[valid.index(line.key) :] if keys else valid
+        if (line.key or line.signature) and not signed(line.key, line.hash, line.signature):
             found.append(f"{where}: its signature is not of this line and key {line.key[:16]}; it was changed or damaged")
     return found
 

@@ -53,7 +53,7 @@ def test_a_line_says_who_and_with_what(tmp_path: Path, monkeypatch: pytest.Monke
 def test_whatever_a_line_says_cannot_be_changed(what: str, key: str, tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     line = filled(path).lines[1]
-    assert verify(Ledger(path), key) == []
+    assert verify(Ledger(path), [key]) == []
     said = {"by": line.by, "torch": line.code["torch"], "key": line.key, "signature": line.signature}[what]
     one, two, three, _ = path.read_bytes().split(b"\n")
     two = two.replace(f'"{what}":"{said}"'.encode(), f'"{what}":"{said[:-1]}{chr(ord(said[-1]) ^ 1)}"'.encode())
@@ -70,8 +70,25 @@ def test_a_ledger_that_was_written_anew_with_another_key_is_found(key: str, tmp_
     theirs = new_key(tmp_path / "key.pem")
     filled(tmp_path / "other.jsonl")
     assert verify(Ledger(tmp_path / "other.jsonl")) == []
-    assert len(verify(Ledger(tmp_path / "other.jsonl"), key)) == 3
+    assert len(verify(Ledger(tmp_path / "other.jsonl"), [key])) == 3
     assert read_public(tmp_path / "key.pub") == theirs != key
+
+
+def test_a_key_takes_over_from_another_for_good(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.jsonl"
+    filled(path)
+    (tmp_path / "later").mkdir()
+    later = new_key(tmp_path / "later" / "key.pem")
+    first = os.environ[KEY]
+    monkeypatch.setenv(KEY, str(tmp_path / "later" / "key.pem"))
+    Ledger(path).append("trained", {"heads": {}})
+    assert verify(Ledger(path), [key, later]) == []
+    assert [re.search(r"line \d", text)[0] for text in verify(Ledger(path), [key])] == ["line 3"]  # type: ignore[index]
+    assert len(verify(Ledger(path), [later, key])) == 1  # what the later one signed came last
+    monkeypatch.setenv(KEY, first)
+    Ledger(path).append("trained", {"heads": {}})
+    (text,) = verify(Ledger(path), [key, later])  # whoever has the old key writes on with it
+    assert text.endswith(f"ledger line 4: signed with key {key[:16]}, expected key {later[:16]}")
 
 
 def test_a_signed_ledger_takes_no_line_without_a_key(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +104,7 @@ def test_a_signed_ledger_takes_no_line_without_a_key(key: str, tmp_path: Path, m
 def test_an_unsigned_line_is_found_by_the_key_that_should_have_signed_it(tmp_path: Path) -> None:
     found = filled(tmp_path / "ledger.jsonl")
     assert verify(found) == []
-    assert all(text.endswith(f"not signed, expected key {'a' * 16}") for text in verify(found, "a" * 64))
+    assert all(text.endswith(f"not signed, expected key {'a' * 16}") for text in verify(found, ["a" * 64]))
 
 
 def test_wrong_keys_are_errors(tmp_path: Path) -> None:
