@@ -1,6 +1,6 @@
 """Labelled rows, each with a key that stays the same whatever is done with them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -76,6 +76,14 @@ class Rows:
     def without(self, classes: Collection[str]) -> "Rows":
         """Only the rows of other classes."""
         return self.of(set(self.classes) - set(classes))
+
+    def named(self, keys: Container[str]) -> "Rows":
+        """Only the rows of these keys."""
+        return self.take([i for i, key in enumerate(self.keys) if key in keys])
+
+    def but(self, keys: Container[str]) -> "Rows":
+        """Only the rows of other keys."""
+        return self.take([i for i, key in enumerate(self.keys) if key not in keys])
 
     def counts(self) -> dict[str, int]:
         """How many rows of each class there are; classes without a row are left out."""

@@ -26,10 +26,10 @@ def home_of(task: Apply, data: Mapping[str, SiteData], net: nn.Module, head: Hea
         SiteError: rows lie elsewhere.
     """
     forgotten, retained = ([_rows(lot, data) for lot in lots] for lots in (task.forgotten, task.retained))
-    gone = {(lot.site, lot.shard, k) for lot, rows in zip(task.forgotten, forgotten, strict=True) for k in rows.keys}
-    kept = []
-    for lot, rows in zip(task.retained, retained, strict=True):
-        kept.append(rows.take([i for i, k in enumerate(rows.keys) if (lot.site, lot.shard, k) not in gone]))
+    gone: dict[tuple[str, str], set[str]] = {}
+    for lot, rows in zip(task.forgotten, forgotten, strict=True):
+        gone.setdefault((lot.site, lot.shard), set()).update(rows.keys)
+    kept = [rows.but(gone.get((lot.site, lot.shard), ())) for lot, rows in zip(task.retained, retained, strict=True)]
     return Home(deepcopy(net), _together(forgotten, head), _together(kept, head))
 
 

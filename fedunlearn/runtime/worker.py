@@ -141,9 +141,7 @@ class Worker:
             rows = self.data.selected(task.shard, task.selection).for_head(found.head.classes)
         else:
             rows = self.data.training(task.shard, task.classes).for_head(found.head.classes)
-        if task.left_out:
-            left_out = set(task.left_out)
-            rows = rows.take([i for i, key in enumerate(rows.keys) if key not in left_out])
+        rows = rows.but(set(task.left_out))
         if 0 < task.most < len(rows):
             rows = rows.take([i * len(rows) // task.most for i in range(task.most)])
         net, x, y = self._net(found), rows.x.to(self.device), rows.y.to(self.device)

@@ -74,12 +74,11 @@ class Registers:
     def stand_ins(self, name: str) -> Rows:
         """What stands for a set's rows that are gone."""
         found = self._found[name]
-        return found.rows.take([i for i, key in enumerate(found.rows.keys) if key in found.gone])
+        return found.rows.named(found.gone)
 
     def present(self, name: str, part: Rows) -> Rows:
         """Some of a set's rows without those that are gone."""
-        gone = self.gone(name)
-        return part.take([i for i, key in enumerate(part.keys) if key not in gone]) if gone else part
+        return part.but(self.gone(name))
 
     def check(self, names: Collection[str]) -> None:
         """Before training on these sets: refuse rows that it would leave out, because they have come since.

@@ -133,8 +133,7 @@ class School(Teacher):
         if isinstance(spec, Incremental) and spec.replay:
             kept = self._rows(name, site, spec.data, tuple(c for c in head if c not in spec.classes))
             both = {*rows.keys, *kept.first(spec.replay).keys}
-            whole = self._rows(name, site, spec.data, head)
-            rows = whole.take([i for i, key in enumerate(whole.keys) if key in both])
+            rows = self._rows(name, site, spec.data, head).named(both)
         return [Portion(site, spec.data, rows.for_head(head), self._exclusions(name, site))]
 
     def _rows(self, name: str, site: str, data: str, classes: Sequence[str]) -> Rows:
