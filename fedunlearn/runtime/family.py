@@ -82,13 +82,13 @@ class Family:
         """Who descends from whom, as far as the ledger says that it was trained, and without places that have departed.
 
         Raises:
-            StoreError: the file is missing or damaged.
+            StoreError: as `whole_lineage`.
         """
-        return self._trained_lineage.without(self.departed)
+        return self.whole_lineage.without(self.departed)
 
     def lineage_at(self, line: Line) -> Lineage:
         """The lineage as it was when a ledger line was written."""
-        whole, known = self._trained_lineage, self.models_before(line.number)
+        whole, known = self.whole_lineage, self.models_before(line.number)
         then = whole if known in (None, len(whole.models)) else Lineage(whole.models[:known], whole.tests)
         return then.without({place for place, gone in self.departed.items() if gone.number < line.number})
 
@@ -103,7 +103,12 @@ class Family:
         return frozenset(model for line in self.departed.values() for model in line.body["lost"])
 
     @cached_property
-    def _trained_lineage(self) -> Lineage:
+    def whole_lineage(self) -> Lineage:
+        """The lineage as its file says it, with what has been lost since: a line of the ledger takes nothing out of the file.
+
+        Raises:
+            StoreError: the file is missing or damaged.
+        """
         path = self.folder / LINEAGE
         try:
             plain = shaped(loads(path.read_bytes()), _Named)

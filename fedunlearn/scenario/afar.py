@@ -27,7 +27,7 @@ from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.nets import maker
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
 from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
-from fedunlearn.scenario.train import grown, joining
+from fedunlearn.scenario.train import grown, joining, started_from
 from fedunlearn.scenario.upbringing import Brood, Progress, Teacher, bring_up, free
 from fedunlearn.store import Store
 from fedunlearn.tensors import Tensors
@@ -101,14 +101,13 @@ def extend_afar(
     if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
         settle(family, Split(here, backend, family.id), joining=joining(family, scenario))
     afar = _afar(scenario, family, backend, here, (), progress)
-    lineage, syllabus = family.lineage, afar.syllabus
-    brood = Brood(list(lineage.models))
-    for model in lineage.models:
-        if model.kept:
-            head = head_of(syllabus.make(len(model.head), model.net, 0), model.head)
-            version = family.heads[model.name]
-            state = afar.store(model.home).read_state(version) if model.home in afar.here else {}
-            brood.given[model.name] = Given({}, head, version, state)
+    syllabus, heads = afar.syllabus, family.heads
+    brood = Brood(list(family.whole_lineage.models))
+    for model in started_from(family, scenario, order):
+        head = head_of(syllabus.make(len(model.head), model.net, 0), model.head)
+        version = heads[model.name]
+        state = afar.store(model.home).read_state(version) if model.home in afar.here else {}
+        brood.given[model.name] = Given({}, head, version, state)
     bring_up(afar, order, brood, progress)
     return Family.open(family.folder)
 

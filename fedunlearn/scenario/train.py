@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from fedunlearn.data.register import FOLDER as REGISTERS
 from fedunlearn.errors import InputError
-from fedunlearn.lineage import Request, ordered
+from fedunlearn.lineage import Model, Request, ordered
 from fedunlearn.runtime import Family, InProcess, behind, excluded, settle
 from fedunlearn.runtime.settle import exclusions, in_force
 from fedunlearn.runtime.told import request_of
@@ -96,12 +96,12 @@ def extend(
     if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
         settle(family, InProcess(workers(scenario, family)), joining=joining(family, scenario))
     school = School.of(scenario, family, (), _federate(backend))
-    lineage = family.lineage
-    brood = Brood(list(lineage.models))
-    for name in {p for n in order for p in scenario.models[n].source if p in lineage.by_name}:
-        version = family.store(lineage[name].home).read(family.heads[name])
-        state = family.store(lineage[name].home).read_state(version.name)
-        brood.given[name] = Given(version.weights, version.head, version.name, state)
+    brood = Brood(list(family.whole_lineage.models))
+    heads = family.heads
+    for model in started_from(family, scenario, order):
+        version = family.store(model.home).read(heads[model.name])
+        state = family.store(model.home).read_state(version.name)
+        brood.given[model.name] = Given(version.weights, version.head, version.name, state)
     bring_up(school, order, brood, progress)
     return Family.open(family.folder)
 
@@ -138,6 +138,12 @@ def grown(family: Family, more: Mapping[str, Any], where: str) -> tuple[Scenario
     if scenario == old:
         raise InputError(f"{where}: adds nothing: it names no new model, no new request, and no other limits than the family's")
     return scenario, order
+
+
+def started_from(family: Family, scenario: Scenario, order: Sequence[str]) -> list[Model]:
+    """The family's models that new ones start from."""
+    parents = {p: None for name in order for p in scenario.models[name].source}
+    return [model for name in parents if (model := family.lineage.by_name.get(name))]
 
 
 def joining(family: Family, scenario: Scenario) -> tuple[str, ...]:

@@ -141,6 +141,8 @@ def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pr
                 heads[child.model.name] = brood.given[child.model.name].version
     seconds = time.perf_counter() - started
     tests = {place: tuple(s.tests) for place, s in teacher.surveys.items() if s.tests}
+    if family.departed:  # whom nobody can ask any more
+        tests |= {p: classes for p, classes in family.whole_lineage.tests.items() if p in family.departed}
     lineage = family.write_lineage(Lineage(tuple(brood.models), tests))
     body = {
         "scenario": scenario.name,

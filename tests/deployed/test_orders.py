@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,11 @@ def test_a_site_that_is_gone_for_good_is_waited_for_no_more(world: World, tmp_pa
     assert points
     assert not any("south" in p for p in points)
     more = {"models": {"later": {"born": "incremental", "from": ["eastern"], "site": "north", "epochs": 1}}}
+    before = (world.families / "ours" / "ledger.jsonl").read_bytes()
     assert "error" not in world.done(action="extend", topology=json.dumps(more))
+    cut = Path(shutil.copytree(world.families / "ours", tmp_path / "cut"))
+    (cut / "ledger.jsonl").write_bytes(before)  # an extension that ended before its ledger line
+    assert "later" not in Family.open(cut).heads
     more["models"] = {"last": {**more["models"]["later"], "site": "south"}}
     assert "models.last: place 'south' departed on" in world.done(action="extend", topology=json.dumps(more))["error"]
     assert "later" in Family.open(world.families / "ours").heads

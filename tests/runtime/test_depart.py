@@ -34,6 +34,7 @@ from tests.runtime.test_offline import Offline, rows
 LAST = FIUn(layers="last")
 ANYTHING = "whatever is left, for the test"
 EAST = {"eastern", "parallel"}  # whose home it is
+MORE = {"models": {"more": {"born": "incremental", "from": ["shared"], "site": "west"}}}
 
 Backend = Callable[[Family], InProcess]
 
@@ -150,7 +151,7 @@ def test_models_go_on_being_born_elsewhere(family: Family, hospitals: Scenario) 
     ):
         with pytest.raises(InputError, match=words):
             extend(after, {"models": {"more": spec}}, "more.yaml")
-    grown = extend(after, {"models": {"more": {"born": "incremental", "from": ["shared"], "site": "west"}}}, "more.yaml")
+    grown = extend(after, MORE, "more.yaml")
     assert set(grown.heads) == {*after.heads, "more"}
     assert grown.departed.keys() == {"east"}
     assert not fsck(grown.folder).damage
@@ -158,13 +159,25 @@ def test_models_go_on_being_born_elsewhere(family: Family, hospitals: Scenario) 
     assert "more" in rows(record)
 
 
-def test_a_report_shows_the_family_as_it_was(family: Family, hospitals: Scenario) -> None:
+def test_a_report_shows_the_family_as_it_was_also_after_an_extension(family: Family, hospitals: Scenario) -> None:
     unlearn(family, LEAVE, LAST, InProcess(workers(hospitals, family)), accept_untested=ANYTHING)
+    before = family.heads
     after = without(Family.open(family.folder), hospitals, "east")
-    line = next(x for x in after.ledger.lines if x.kind == "unlearned")
-    told = document(after, line, {})
-    assert {m["name"] for m in told["models"]} == set(family.heads)
-    assert any("east" in one["text"] for one in told["limits"] if one["about"] == "Departed")
+    grown = extend(after, MORE, "more.yaml")
+    for one in (after, grown):
+        line = next(x for x in one.ledger.lines if x.kind == "unlearned")
+        told = document(one, line, {})
+        assert {m["name"] for m in told["models"]} == set(before)
+        assert any("east" in limit["text"] for limit in told["limits"] if limit["about"] == "Departed")
+        assert one.lineage_at(line) == family.lineage
+
+
+def test_an_extension_that_is_cut_off_leaves_the_family_as_it_was(family: Family, hospitals: Scenario) -> None:
+    after = without(family, hospitals, "east")
+    ledger = after.ledger.path.read_bytes()
+    extend(after, MORE, "more.yaml")
+    after.ledger.path.write_bytes(ledger)  # as far as its ledger line
+    assert Family.open(after.folder).lineage == after.lineage
 
 
 def test_what_cannot_depart(folder: Path, family: Family, hospitals: Scenario) -> None:
