@@ -166,8 +166,8 @@ def extend(
             if sites_in is None:
                 family = run_extend(family, more, str(models), backend=backend, progress=say)
             else:
-                away_from = grown(family, more, str(models))[0], sites_in, backend, address
-                with sites_away(*away_from, departed=family.departed) as away:
+                scenario = grown(family, more, str(models))[0]
+                with sites_away(scenario, sites_in, backend, address, departed=family.departed) as away:
                     family = extend_afar(family, more, str(models), away, progress=say)
     if as_json:
         print_json({"folder": str(folder), **state(family)})

@@ -90,6 +90,25 @@ def say_inherited(family: Family, known: Collection[str]) -> None:
             )
 
 
+def _done(kind: str, body: Mapping[str, Any]) -> str:
+    """What a ledger line did, in a few words."""
+    match kind:
+        case "trained":
+            return f"{len(body['heads'])} models" if body.get("heads") else f"no model; limits: {_limits(body)}"
+        case "unlearned":
+            waiting = f", {len(body['waiting'])} waiting" if "waiting" in body else ""
+            counts = f"{len(body['heads'])} committed, {len(body['pending'])} pending, {len(body['untouched'])} untouched"
+            return f"{body['request']}: {counts}{waiting}"
+        case "rolled back":
+            return f"{body['request']}, line {body['undoes']}"
+        case "sealed":
+            return ", ".join(body["requests"])
+        case "departed":
+            lost = f", and with it {', '.join(body['lost'])}" if body["lost"] else ""
+            return f"{body['place']}{lost}"
+    return ""
+
+
 def say_family(family: Family, whole: bool = False) -> None:
     """The lineage, what happened so far, what is open."""
     waits = waiting_for(family)
@@ -101,16 +120,7 @@ def say_family(family: Family, whole: bool = False) -> None:
     for line in family.ledger.lines:
         when = datetime.fromisoformat(line.time).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
         body = line.body
-        what = {
-            "trained": f"{len(body['heads'])} models" if body.get("heads") else f"no model; limits: {_limits(body)}",
-            "unlearned": f"{body.get('request')}: {len(body.get('heads', {}))} committed, "
-            f"{len(body.get('pending', {}))} pending, {len(body.get('untouched', []))} untouched"
-            + (f", {len(body['waiting'])} waiting" if "waiting" in body else ""),
-            "rolled back": f"{body.get('request')}, line {body.get('undoes')}",
-            "sealed": ", ".join(body.get("requests", ())),
-            "departed": body.get("place", "") + (f", and with it {', '.join(lost)}" if (lost := body.get("lost")) else ""),
-        }[line.kind]
-        out.print(f"{line.number:>3}  {when}  {line.kind}: {what}", markup=False)
+        out.print(f"{line.number:>3}  {when}  {line.kind}: {_done(line.kind, body)}", markup=False)
         for model, words in body.get("carried", {}).items():
             out.print(f"     {model}: {'; '.join(words)}", markup=False)
     for one in due(family):

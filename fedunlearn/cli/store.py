@@ -144,7 +144,7 @@ def depart(
     if flower.asked(backend, federation):
         family = flower.depart(folder, federation, place, reason)
     else:
-        with backend_of(family, backend, address, sites_in) as carrier:
+        with backend_of(family, backend, address, sites_in, departing=(place,)) as carrier:
             family = run_depart(family, carrier, place, reason=reason)
     line = family.departed[place]
     if as_json:

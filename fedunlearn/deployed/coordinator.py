@@ -38,7 +38,7 @@ from fedunlearn.scenario.train import grown
 
 FAMILIES = "FEDUNLEARN_FAMILIES"
 WHERE = "run-config: topology"
-EVERYBODY = ("unlearn", "rollback", "assess", "bank")  # is needed; for others, whoever is not there follows later
+NEED_EVERYBODY = ("unlearn", "rollback", "assess", "bank")  # for others, whoever is not there follows later
 
 Say = Callable[[str], None]
 Answer = dict[str, Any]
@@ -91,7 +91,7 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
         wait(_staying(family, grown(family, more, WHERE)[0]))
         return _answer(extend_afar(family, more, WHERE, away, progress=say), {})
     scenario = of_family(family)
-    if order.quorum == 1 and order.action in EVERYBODY:  # otherwise whoever is missing is for the quorum to judge
+    if order.quorum == 1 and order.action in NEED_EVERYBODY:  # otherwise whoever is missing is for the quorum to judge
         wait(_staying(family, scenario))
     both = Split(workers_here(scenario, family), away, family.id)
     if order.action == "unlearn":

@@ -36,7 +36,8 @@ def discover(lineage: Lineage, request: Request) -> Plan:
     bits = lineage.inherited(bit)
     sources: dict[Bits, Sequence[str]] = {b: Subset(roots, b) for b in set(bits.values())}
     gone = _gone(request, entries)
-    holders = frozenset(s.site for shards in entries.values() for s in shards) - lineage.departed
+    holders = frozenset(s.site for shards in entries.values() for s in shards)
+    out_of_reach = _out_of_reach(lineage, entries, bit)
     where, aim, nothing = Where(lineage, request, entries, gone), _aims(lineage, request), frozenset[str]()
     own_points = bits if where.own == bit else lineage.inherited(where.own)
     stand_ins = where.stand_ins(bits)
@@ -51,15 +52,28 @@ def discover(lineage: Lineage, request: Request) -> Plan:
             tested = bool(wanted) and wanted <= tests.get(model.home, nothing)
         else:  # scored on the forgotten rows themselves, which only their own sites hold: some or all of them its home
             tested = bool(at.points.bits) and not at.points.bits & ~where.at_site.get(model.home, 0)
-        own = model.data if len(model.data) == 1 and not lineage.departed else lineage.own(name)
+        own = model.data if len(model.data) == 1 else lineage.own(name)
         holds = not holders.isdisjoint([s.site for s in own])
+        away = tuple(shard for shard, roots_ in out_of_reach.items() if roots_ & bits[name])
+        if lineage.departed:
+            own = tuple(s for s in own if s.site not in lineage.departed)
+            tested = tested and (bool(request.classes) or not away)
         of, told = sources[bits[name]], (at.points, at.borrowed, at.unmeasured)
-        heirs.append(Heir(name, model.home, target, classes, of, *told, own, holds, tested, at.foreign, absent))
+        heirs.append(Heir(name, model.home, target, classes, of, *told, own, holds, tested, at.foreign, absent, away))
     points = tuple(where.points)
     rows = sum(sum(gone[p.shard].values()) if p.classes else len(p.keys) for p in points)
     sent = sum(8 * lineage.by_name[p.model].size for p in points)
     cases = {r.id: tuple(n for n, shards in entries.items() if any(map(r.touches, shards))) for r in request.merges}
     return Plan(request, roots, affected, {n: sources[bits[n]] for n in affected}, tuple(heirs), points, rows, sent, cases)
+
+
+def _out_of_reach(lineage: Lineage, entries: Mapping[str, list[Shard]], bit: Mapping[str, Bits]) -> dict[str, Bits]:
+    """Shards of places that have departed -> the roots by which they entered."""
+    found: dict[str, Bits] = {}
+    for root, shards in entries.items() if lineage.departed else ():
+        for shard in (s for s in shards if s.site in lineage.departed):
+            found[shard.key] = found.get(shard.key, 0) | bit[root]
+    return found
 
 
 def _exposures(lineage: Lineage, request: Request) -> tuple[dict[str, list[Shard]], dict[str, Bits], dict[str, Bits]]:

@@ -104,8 +104,7 @@ class Lineage:
     def own(self, name: str) -> tuple[Shard, ...]:
         """The shards that weigh a model: those that trained it, or for an average those of the models it averaged.
 
-        A global model has no data of its own; its Fisher is pooled over the clients whose updates it averaged. What departed
-        weighs nothing.
+        A global model has no data of its own; its Fisher is pooled over the clients whose updates it averaged.
         """
         found: dict[str, Shard] = {}
         walk, seen = [name], {name}
@@ -117,7 +116,7 @@ class Lineage:
                 new = [p for p in model.parents if p not in seen]
                 seen.update(new)
                 walk += new
-        return tuple(found[k] for k in sorted(found) if found[k].site not in self.departed)
+        return tuple(found[k] for k in sorted(found))
 
     def inherited(self, own: Mapping[str, Bits]) -> dict[str, Bits]:
         """What of all that is some models' own is a model's or an ancestor's; of each that has any, in order of time."""

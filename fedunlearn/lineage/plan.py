@@ -44,13 +44,15 @@ class Heir(NamedTuple):
         points: evidence points, without duplicates.
         borrowed: models among the points that are no ancestors of it (nothing kept stands between root and heir).
         unmeasured: roots for which no kept model can stand in.
-        own: the shards that weigh it (see `Lineage.own`).
+        own: the shards that weigh it (see `Lineage.own`), of places that are still there.
         holds_class: whether a site that trained it directly, or one of an average's clients, has rows to be forgotten.
         tested: whether its home has rows of all that is forgotten to score it on: held-out ones of the classes or, of samples
             and sites, those very rows.
         foreign: models among the points with another architecture: evidence of them flows only where names, shapes and classes
             agree.
         absent: classes of which no source is left for it, where the target is "as_retrained" for the sake of others.
+        out_of_reach: shards of what is to be forgotten that it has from places that have departed: nobody measures or tests on
+            them any more.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Heir(NamedTuple):
     tested: bool
     foreign: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    out_of_reach: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class Plan:
                 "unmeasured": list(h.unmeasured),
                 "foreign": list(h.foreign),
                 "absent": list(h.absent),
+                "out_of_reach": list(h.out_of_reach),
                 "weighed_by": [s.key for s in h.own],
                 "holds_class": h.holds_class,
                 "tested": h.tested,

@@ -119,7 +119,7 @@ class Request:
         shards = {s.key for m in lineage.models for s in m.data} if self.samples else set()
         check_names("site", (key.split("/")[0] for key in self.shards), lineage.sites, where)
         check_names("shard", self.shards, shards, where)
-        if self.since is not None and not lineage[self.since].kept:
+        if self.since is not None and not (lineage[self.since].kept or lineage[self.since].home in lineage.departed):
             raise InputError(f"{where}: since {self.since!r} is a model on the way to another; name a kept model")
 
     @property

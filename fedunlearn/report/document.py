@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from fedunlearn.evaluation.tiers import TIERS
 from fedunlearn.lineage import Lineage, Request
 from fedunlearn.report.drawing import drawing
 from fedunlearn.report.limits import limits
@@ -35,6 +36,10 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     sealed = next((x.number for x in family.ledger.lines if x.kind == "sealed" and line.number in x.body["seals"]), None)
     undone = next((x.number for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
     used, stale = _of_versions(facts["models"], evaluations)
+    for row in (r for r in facts["models"] if r["name"] in family.lost):
+        for tier in TIERS:
+            told = f"it is lost with {row['home']} (ledger line {family.departed[row['home']].number})"
+            stale.setdefault((row["name"], tier), told)
     for row in (r for r in facts["models"] if r.get("evaluation")):
         used[row["name"]] = {**row["evaluation"], **used.get(row["name"], {})}
     sets = _evidence(facts["models"])

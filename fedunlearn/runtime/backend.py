@@ -68,10 +68,13 @@ class InProcess(Backend):
     Args:
         workers: place -> worker.
         simulation: grant what a method may need, rows of other places included: for comparisons, never for a deployment.
+        offline: places that are not there, and why.
     """
 
-    def __init__(self, workers: Mapping[str, Answerer], *, simulation: bool = False) -> None:
-        self.workers = dict(workers)
+    def __init__(
+        self, workers: Mapping[str, Answerer], *, simulation: bool = False, offline: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self.workers, self.offline = dict(workers), offline
         if simulation:
             self.grants = frozenset({HEIRS_AT_ROOTS, FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS})
             here = {place: worker for place, worker in workers.items() if isinstance(worker, Worker)}
@@ -82,6 +85,9 @@ class InProcess(Backend):
         """Do them one after another."""
         answers: list[Answer] = []
         for task in tasks:
+            if task.place in self.offline:
+                answers.append(Failure(task.place, self.offline[task.place], offline=True))
+                continue
             if task.place not in self.workers:
                 answers.append(Failure(task.place, str(unknown("place", task.place, self.workers))))
                 continue

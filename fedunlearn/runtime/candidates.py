@@ -106,7 +106,8 @@ def score_candidates(
 
 def _elsewhere(heir: Heir) -> tuple[str, ...]:
     """What its home can tell nothing of: of samples and whole sites, a score is about those very rows."""
-    sites = sorted({p.site for p in heir.points if p.site != heir.home}) if not heir.classes else ()
+    reach = {p.site for p in heir.points} | {shard.split("/", 1)[0] for shard in heir.out_of_reach}
+    sites = sorted(reach - {heir.home}) if not heir.classes else ()
     return tuple(f"not tested: what is to be forgotten at {site} cannot be scored at its home" for site in sites)
 
 

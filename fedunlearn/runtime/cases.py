@@ -13,8 +13,8 @@ from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
 
 PLANNED, APPLIED, PENDING, SEALED, REFUSED, UNDONE = "planned", "applied", "pending", "sealed", "refused", "rolled back"
-NOTHING = "held by no model"
-DONE = (APPLIED, SEALED, NOTHING)
+NOTHING, LOST = "held by no model", "lost"
+DONE = (APPLIED, SEALED, NOTHING, LOST)
 
 Held = tuple[Line, Collection[str]]  # a ledger line, and those of its heirs that a case reaches
 
@@ -27,9 +27,9 @@ class Standing:
         request: the request.
         state: "planned": nobody has carried it out; "applied": every heir was committed; "pending": some heirs were held
             back or wait; "refused": the gate held back all; "sealed": it cannot be rolled back any more; "rolled back";
-            "held by no model": none had been trained on it.
+            "held by no model": none had been trained on it; "lost": what held it is lost, and none of it was changed.
         left: models that still hold it.
-        lost: models that held it when they were lost with their homes (see `depart`).
+        lost: models that hold it and are lost with their homes (see `depart`): nobody can say what becomes of them.
         lines: numbers of its ledger lines.
         reached: models that those of them that are in force were about.
         overdue: whether it is not done, and its date is past.
@@ -72,17 +72,14 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             asked[request.what] = replace(first, received=min(dates, default=None), due=first.due or request.due)
             names[request.what].setdefault(request.id, by_what[request.what][-1][0].number)
     now, undone, sealed = today or date.today(), family.ledger.undone, family.ledger.sealed.keys()
-    found, lost = [], family.lost
+    found = []
     for what, request in asked.items():
         held = by_what.get(what, [])
         in_force = [(line, set(models)) for line, models in held if line.number not in undone]
-        state, left = _state(in_force, sealed) if in_force else (UNDONE if held else PLANNED, set())
-        new = _born_since(family, request, in_force, left) if in_force else set()
-        gone, left = left & lost, (left | new) - lost
-        if new:
-            state = state if state in (SEALED, REFUSED) else PENDING
-        elif gone and not left and state != SEALED:  # nobody is left to wait for, or to try again
-            state = APPLIED if any(reached & set(line.body["heads"]) for line, reached in in_force) else NOTHING
+        if in_force:
+            state, left, gone = _standing(family, request, in_force, sealed)
+        else:
+            state, left, gone = UNDONE if held else PLANNED, set(), set()
         late = request.due is not None and date.fromisoformat(request.due) < now and (state not in DONE or bool(left))
         reached = frozenset(m for _, models in in_force for m in models)
         lines = tuple(line.number for line, _ in held)
@@ -178,6 +175,25 @@ def models_of(line: Line) -> set[str]:
     return {one["name"] for one in line.body["record"]["facts"]["models"]}
 
 
+def _standing(
+    family: Family, request: Request, held: Sequence[tuple[Line, set[str]]], sealed: Set[int]
+) -> tuple[str, set[str], set[str]]:
+    """How far a case is, who is there and holds it, and who holds it and is lost."""
+    state, left = _state(held, sealed)
+    new, lost = _born_since(family, request, held, left), family.lost
+    gone = (left | new) & lost
+    if lost:  # those too that no line names, as they were lost before it
+        first = {m.name for m in family.whole_lineage.models[: family.models_before(held[0][0].number)]}
+        done = {m for line, reached in held for m in reached & set(line.body["heads"])}
+        gone |= {h.name for h in discover(family.whole_lineage, request).heirs} & lost & first - done
+    new, left = new - lost, (left | new) - lost
+    if new:
+        state = state if state in (SEALED, REFUSED) else PENDING
+    elif gone and not left and state not in (SEALED, APPLIED):  # nobody is left to wait for, or to try again
+        state = APPLIED if any(reached & set(line.body["heads"]) for line, reached in held) else LOST
+    return state, left, gone
+
+
 def _born_since(family: Family, request: Request, held: Sequence[tuple[Line, set[str]]], left: Set[str]) -> set[str]:
     """Models that have come since the last of a case's ledger lines and hold it: of a model that does, or trained on it.
 
@@ -187,9 +203,10 @@ def _born_since(family: Family, request: Request, held: Sequence[tuple[Line, set
     known = family.models_before(then)
     if known is None or not any(line.kind == "trained" for line in family.ledger.lines[then:]):
         return set()
-    plan = discover(family.lineage, request)
+    lineage = family.whole_lineage  # what is lost may hold it, too
+    plan = discover(lineage, request)
     roots, affected, holding = set(plan.roots), set(plan.affected), set(left)
-    new = [m for m in family.lineage.models[known:] if m.name in affected]
+    new = [m for m in lineage.models[known:] if m.name in affected]
     for model in new:  # parents first
         if model.name in roots or not holding.isdisjoint(model.parents):
             holding.add(model.name)

@@ -237,11 +237,11 @@ def words(task: Task) -> str:
             return (
                 f"score {_short(task.version)}, which is sent along, on held-out rows here and on {about}; accuracies are sent"
             )
-        case Seal():
-            return f"erase every version but {len(task.keep)} that are still needed, and what was banked of what is forgotten"
         case Score():
             samples = sum(len(chosen.samples) for chosen in task.question.selections.values())
             return f"score {_short(task.version)} on {samples} samples; accuracies are sent"
+        case Seal():
+            return f"erase every version but {len(task.keep)} that are still needed, and what was banked of what is forgotten"
         case Fetch():
             return f"send the weights of {_short(task.version)}"
         case _:

@@ -148,7 +148,10 @@ def carry_out(
     cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs if h.name not in waiting}
     misses = {name: text for name, case in cases.items() if (text := method.misses(case))}
     misses |= {name: _SILENT.format(", ".join(shards)) for name in cases if (shards := found.silent(name))}
-    bare = "cannot be weighed: every row of its own is excluded from use by now; logit_mask needs none"
+    alone = {h.name: ", ".join(h.out_of_reach) for h in plan.heirs if h.out_of_reach and not h.points}
+    misses |= {name: _NOBODY.format(shards) for name, shards in alone.items() if name in misses}
+    gone = "departed or is" if family.departed else "is"
+    bare = f"cannot be weighed: every row of its own {gone} excluded from use by now; {_MASK}"
     misses |= {name: bare for name in found.unweighed if name in cases and name not in misses}
     reached = {name: case for name, case in cases.items() if name not in misses}
     if not reached and (waiting or doing.resumes is None):
@@ -189,6 +192,8 @@ def carry_out(
 
 _SILENT = "has evidence that is zero in every weight, from {}: the model has no loss left there, or a site withholds it"
 _OFFLINE = "waits for {} to be online"
+_MASK = "logit_mask needs none"
+_NOBODY = "has no evidence: {} departed, and nobody who is left has any; " + _MASK
 
 
 def _needed(lineage: Lineage, plan: Plan, method: Method) -> frozenset[str]:
@@ -255,6 +260,7 @@ def _judge(
             else:
                 unresolved = doing.gate.unresolved(heir.target, by.before, reference)
         unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing(heir.name)))
+        unmeasured += tuple(f"{shard} (departed)" for shard in heir.out_of_reach if weighs)
         given = scored, done, reference, missing, unmeasured, status, bool(plan.request.classes), of, by, untested, unresolved
         rows.append(row(heir, lineage[heir.name], *given))
         objections += [{"model": heir.name, "text": text} for text in texts]

@@ -97,10 +97,11 @@ class Family:
         """Places that are gone for good -> the ledger line that says so."""
         return {line.body["place"]: line for line in self.ledger.lines if line.kind == "departed"}
 
-    @property
+    @cached_property
     def lost(self) -> frozenset[str]:
         """Models that are gone with their homes."""
-        return frozenset(model for line in self.departed.values() for model in line.body["lost"])
+        gone = self.departed
+        return frozenset(m.name for m in self.whole_lineage.models if m.kept and m.home in gone) if gone else frozenset()
 
     @cached_property
     def whole_lineage(self) -> Lineage:
@@ -142,8 +143,7 @@ class Family:
     @property
     def heads(self) -> dict[str, str]:
         """The current version of every kept model, from the ledger."""
-        lost = self.lost
-        return {model: version for model, version in self.ledger.heads().items() if model not in lost}
+        return {model: version for model, version in self.ledger.heads().items() if model not in self.lost}
 
     @property
     def places(self) -> tuple[str, ...]:

@@ -96,21 +96,24 @@ def verify(ledger: Ledger, keys: Sequence[str] = ()) -> list[str]:
 
     Args:
         ledger: the ledger.
-        keys: those that must have signed the lines, hexadecimal, in the order in which one took over from the other: once
-            a line is signed with one, those before it sign no more. Without any, the keys that the lines name.
+        keys: those that must have signed the lines, hexadecimal, in the order in which one took over from the other: the first
+            signed the first line, and each has signed some before the next took over for good. Without any, those that the
+            lines name.
     """
     from fedunlearn.store.signing import verify as signed
 
-    found, valid = [], list(keys)
+    found, at = list[str](), 0
     for line in ledger.lines:
         where = f"{ledger.path}: ledger line {line.number}"
+        valid = keys[at : at + 2] if line.number else keys[:1]
         if keys and line.key not in valid:
             told = f"signed with key {line.key[:16]}" if line.key else "not signed"
             found.append(f"{where}: {told}, expected key {' or '.join(key[:16] for key in valid)}")
             continue
-        valid = valid[valid.index(line.key) :] if keys else valid
+        at += valid.index(line.key) if keys else 0
         if (line.key or line.signature) and not signed(line.key, line.hash, line.signature):
             found.append(f"{where}: its signature is not of this line and key {line.key[:16]}; it was changed or damaged")
+    found += [f"{ledger.path}: key {key[:16]} has signed no line" for key in keys[at + 1 :]]
     return found
 
 

@@ -120,12 +120,18 @@ class _Undone(TypedDict):
     lifted: bool
 
 
+class _Sealed(TypedDict):
+    requests: list[str]
+    left: list[str]
+    erases: list[str]
+
+
 class _Departed(TypedDict):
     place: Place
     lost: dict[str, str]
 
 
-_SHAPES: dict[str, Any] = {"unlearned": _Unlearned, "rolled back": _Undone, "departed": _Departed}
+_SHAPES: dict[str, Any] = {"unlearned": _Unlearned, "rolled back": _Undone, "sealed": _Sealed, "departed": _Departed}
 
 
 def checked(ledger: Ledger) -> Ledger:

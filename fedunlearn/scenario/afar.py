@@ -127,6 +127,7 @@ def _afar(
     told = _survey(scenario, without, both, family.departed)
     surveys = {place: survey for (place, left), survey in told.items() if not left}
     classes, shape = agreed(scenario, surveys)
+    classes |= _remembered(scenario, family) if family.departed else {}
     known = [c for named in classes.values() for c in named]
     for spec, tests in ((scenario.data, surveys[place].tests) for place in here if place in surveys):
         check_test(spec, tests, known)
@@ -134,6 +135,16 @@ def _afar(
     for net in dict.fromkeys(map(scenario.net_of, scenario.models)):
         syllabus.make(len(known), net, 0)  # whatever cannot be made is said before anything is trained
     return Afar(family, syllabus, surveys, told, both, here)
+
+
+def _remembered(scenario: Scenario, family: Family) -> dict[str, tuple[str, ...]]:
+    """Classes of sets that only places held which have departed: what the heads of models that were trained on them say."""
+    found = {}
+    for name, model in family.whole_lineage.by_name.items():
+        held, grown = scenario.outputs(name) if name in scenario.models else (None, ())
+        if held and family.departed.keys() >= set(scenario.sites_of(held)):
+            found[held] = model.head[: len(model.head) - len(grown)]
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """From a scenario to what each place holds."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,12 +43,12 @@ class Opened:
     registers: Registers
 
 
-def open_site_data(scenario: Scenario, folder: Path) -> dict[str, SiteData]:
+def open_site_data(scenario: Scenario, folder: Path, departed: Container[str] = ()) -> dict[str, SiteData]:
     """What every place of a scenario holds (see `open_data`)."""
-    return open_data(scenario, folder).places
+    return open_data(scenario, folder, departed).places
 
 
-def open_data(scenario: Scenario, folder: Path) -> Opened:
+def open_data(scenario: Scenario, folder: Path, departed: Container[str] = ()) -> Opened:
     """Open every set. Sets are dealt to the sites; a factory's rows are the sites' own.
 
     Classes of all sets share one list, so that a head can be tested wherever held-out rows of its classes are.
@@ -56,6 +56,7 @@ def open_data(scenario: Scenario, folder: Path) -> Opened:
     Args:
         scenario: the scenario.
         folder: of the family, for exclusions and registers; it need not be there.
+        departed: sites that are gone for good: no factory is asked for their rows. What is dealt is dealt as ever.
 
     Raises:
         InputError: data cannot be opened, a site's rows do not fit the others, two sets name the same class, or the rows are
@@ -63,7 +64,8 @@ def open_data(scenario: Scenario, folder: Path) -> Opened:
     """
     refuse_own(scenario)
     registers = Registers(folder)
-    opened = {name: _open_set(scenario, name, registers) for name in scenario.sets if scenario.sites_of(name) or name == MAIN}
+    used = [name for name in scenario.sets if scenario.sites_of(name) or name == MAIN]
+    opened = {name: _open_set(scenario, name, registers, departed) for name in used}
     shards: dict[str, dict[str, Rows]] = {}
     held: dict[str, dict[str, list[Rows]]] = {}
     classes = union({name: _seen(rows) for name, (dealt, _) in opened.items() for rows in list(dealt.values())[:1]})
@@ -132,7 +134,9 @@ def _source(scenario: Scenario, name: str, site: str) -> str:
     return name if scenario.sets[name].set is not None else f"{name}@{site}"
 
 
-def _open_set(scenario: Scenario, name: str, registers: Registers) -> tuple[dict[str, Rows], dict[str, dict[str, Rows]]]:
+def _open_set(
+    scenario: Scenario, name: str, registers: Registers, departed: Container[str]
+) -> tuple[dict[str, Rows], dict[str, dict[str, Rows]]]:
     """Rows of every site, and held-out rows of every place, of one set."""
     spec, sites = scenario.sets[name], scenario.sites_of(name)
     dealt: dict[str, Rows] = {}
@@ -148,7 +152,7 @@ def _open_set(scenario: Scenario, name: str, registers: Registers) -> tuple[dict
         dealt = {site: registers.present(name, part) for site, part in dealt.items()}
         held = {place: {"calibration": calibration, "test": test} for place in scenario.places}
     else:
-        for site in sites:
+        for site in (s for s in sites if s not in departed):
             source = _source(scenario, name, site)
             own = registers.recall(source, open_site(spec.factory or "", site))
             own = own.without(_lacks(own.classes, spec, site))

@@ -1,6 +1,6 @@
 """A family's places behind each backend: all in this process, or each where it is."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -55,7 +55,12 @@ def open_worker(folder: str, place: str) -> Worker:
 
 
 def backend_of(
-    family: Family, name: str = "in-process", address: str | None = None, sites: Path | None = None
+    family: Family,
+    name: str = "in-process",
+    address: str | None = None,
+    sites: Path | None = None,
+    *,
+    departing: Sequence[str] = (),
 ) -> AbstractContextManager[Backend]:
     """A backend for all places of a family, to be used in a `with` block.
 
@@ -64,13 +69,14 @@ def backend_of(
         name: one of `BACKENDS`.
         address: of a running Ray cluster; without one, a cluster is started on this machine and stopped at the end.
         sites: for a family whose data says `sites: own`: see `sites_away`.
+        departing: places that are about to be given up; nothing of theirs is opened.
 
     Raises:
         InputError: an unknown backend, one that is not installed, or a family whose sites are elsewhere, nobody knows where.
     """
     scenario = of_family(family)
     if scenario.own and sites is not None:
-        return _split(scenario, family, sites_away(scenario, sites, name, address, departed=family.departed))
+        return _split(scenario, family, sites_away(scenario, sites, name, address, departed={*family.departed, *departing}))
     refuse_own(scenario)
     if sites is not None:
         raise InputError(f"--sites-in {sites}: goes with a family whose data says `sites: own`; this one's is opened here")
@@ -81,7 +87,7 @@ def backend_of(
         return Ray({place: partial(open_worker, folder, place) for place in scenario.places}, address, deadline=deadline())
     if name != "in-process":
         raise unknown("backend", name, BACKENDS)
-    return nullcontext(InProcess(workers(scenario, family)))
+    return nullcontext(InProcess(workers(scenario, family, departing)))
 
 
 def sites_away(
@@ -96,8 +102,8 @@ def sites_away(
 
     Args:
         scenario: whose data says `sites: own`.
-        folder: where the sites' folders are. Under Ray this is looked up on each site's machine, and what the environment
-            says there (FEDUNLEARN_SITES) is taken instead.
+        folder: where the sites' folders are; a site whose folder is not there is offline. Under Ray this is looked up on
+            each site's machine, and what the environment says there (FEDUNLEARN_SITES) is taken instead.
         name: one of `BACKENDS`.
         address: of a running Ray cluster, where each site's machine declares the resource `site:<name>`.
         departed: sites that are gone for good; nothing of theirs is opened.
@@ -112,7 +118,8 @@ def sites_away(
         return Ray({site: partial(open_site_in, where, site) for site in sites}, address, deadline=deadline())
     if name != "in-process":
         raise unknown("backend", name, BACKENDS)
-    return nullcontext(InProcess({site: open_site_in(where, site) for site in sites}))
+    missing = {site: f"there is no folder {Path(where, site)}" for site in sites if not Path(where, site).is_dir()}
+    return nullcontext(InProcess({s: open_site_in(where, s) for s in sites if s not in missing}, offline=missing))
 
 
 def retrained(
@@ -142,11 +149,13 @@ def retrained(
     if not isinstance(backend, Split):
         twin = reference(family, scenario, request, progress, before=before)
         return Reference.of(twin, found, InProcess(workers(scenario, twin)), gone)
-    if lacking := [site for site in scenario.sites if site in family.departed]:
-        raise InputError(f"{', '.join(lacking)}: departed; without its rows the family cannot be retrained (--no-reference)")
     away = backend.away
 
     def retrain(scenario: Scenario, folder: Path, **more: Any) -> Family:
+        if lacking := [site for site in scenario.sites if site in family.departed]:
+            raise InputError(
+                f"{', '.join(lacking)}: departed; without its rows the family cannot be retrained (--no-reference)"
+            )
         return train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), **more)
 
     twin = reference(family, scenario, request, progress, retrain=retrain, before=before)

@@ -51,7 +51,7 @@ class School(Teacher):
         Raises:
             InputError: data cannot be opened, or a net cannot be made.
         """
-        opened = open_data(scenario, family.folder)
+        opened = open_data(scenario, family.folder, family.departed)
         if not without:  # what is only to compare with leaves rows out that have come since, as the family did
             opened.registers.check(opened.registers.names)
         syllabus = Syllabus(scenario, opened.classes, net_maker(scenario, opened.places), without)
@@ -103,10 +103,11 @@ class School(Teacher):
     ) -> Anchor:
         """What elastic weight consolidation holds on to, measured anew on the version that is started from."""
         scenario, lineage, old = self.syllabus.scenario, Lineage(tuple(before)), parents[0].head
+        there = {s.key: s for p in spec.source for s in lineage.own(p) if s.site not in self.family.departed}
         mean = average([g.weights for g in parents])
         net = load(self.syllabus.make(len(old.classes), scenario.net_of(spec.source[0]), 0), mean).eval()
         parts = []
-        for shard in {s.key: s for p in spec.source for s in lineage.own(p)}.values():
+        for shard in there.values():
             rows = self._rows(spec.source[0], shard.site, shard.name, tuple(shard.rows)).for_head(old.classes)
             if len(rows):
                 parts.append(measure(net, rows.x, rows.y, head=old, statistic="squares"))

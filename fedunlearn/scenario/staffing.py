@@ -1,5 +1,7 @@
 """The workers that answer for the places of a scenario in this process, and where they compute."""
 
+from collections.abc import Sequence
+
 import torch
 
 from fedunlearn.runtime import Family, Worker
@@ -9,14 +11,15 @@ from fedunlearn.scenario.schema import Scenario, matching
 from fedunlearn.scenario.sources import Sending
 
 
-def workers(scenario: Scenario, family: Family) -> dict[str, Worker]:
+def workers(scenario: Scenario, family: Family, departing: Sequence[str] = ()) -> dict[str, Worker]:
     """A worker for every place, in this process.
 
     Args:
         scenario: the family's scenario.
         family: where its homes are.
+        departing: places that are about to be given up; like those that have departed, they have no rows any more.
     """
-    data = open_site_data(scenario, family.folder)
+    data = open_site_data(scenario, family.folder, {*family.departed, *departing})
     make = net_maker(scenario, data)
     device = device_of()
     return {

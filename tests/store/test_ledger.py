@@ -79,12 +79,16 @@ def test_a_key_takes_over_from_another_for_good(key: str, tmp_path: Path, monkey
     filled(path)
     (tmp_path / "later").mkdir()
     later = new_key(tmp_path / "later" / "key.pem")
+    assert verify(Ledger(path), [key, later]) == [f"{path}: key {later[:16]} has signed no line"]
     first = os.environ[KEY]
     monkeypatch.setenv(KEY, str(tmp_path / "later" / "key.pem"))
     Ledger(path).append("trained", {"heads": {}})
     assert verify(Ledger(path), [key, later]) == []
     assert [re.search(r"line \d", text)[0] for text in verify(Ledger(path), [key])] == ["line 3"]  # type: ignore[index]
-    assert len(verify(Ledger(path), [later, key])) == 1  # what the later one signed came last
+    assert verify(Ledger(path), [later, key])  # what the later one signed came last
+    filled(tmp_path / "anew.jsonl")
+    anew = verify(Ledger(tmp_path / "anew.jsonl"), [key, later])  # whoever has the new key cannot rewrite what was before
+    assert re.search(f"line 0: signed with key {later[:16]}, expected key {key[:16]}", anew[0])
     monkeypatch.setenv(KEY, first)
     Ledger(path).append("trained", {"heads": {}})
     (text,) = verify(Ledger(path), [key, later])  # whoever has the old key writes on with it
