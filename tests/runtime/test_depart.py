@@ -3,10 +3,11 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn, LogitMask
 from fedunlearn.report import document
@@ -27,9 +28,13 @@ from fedunlearn.runtime import (
     unlearn,
     waiting,
 )
-from fedunlearn.scenario import Scenario, extend, workers
+from fedunlearn.scenario import Scenario, backend_of, extend, sites_away, train, train_afar, workers, workers_here
+from fedunlearn.scenario.files import parse
 from tests.conftest import LEAVE, snapshot
+from tests.deployed.conftest import SCENARIO, site_files
 from tests.runtime.test_offline import Offline, rows
+from tests.scenario import elsewhere
+from tests.scenario.small import changed
 
 LAST = FIUn(layers="last")
 ANYTHING = "whatever is left, for the test"
@@ -202,3 +207,105 @@ def test_the_word_of_the_ledger_alone_decides(family: Family, hospitals: Scenari
     shutil.copy(after.folder / "ledger.jsonl", old / "ledger.jsonl")
     assert Family.open(old).heads == after.heads
     assert Family.open(old).places == after.places
+
+
+def test_what_is_out_of_reach_was_not_measured_and_is_not_tested(family: Family, hospitals: Scenario) -> None:
+    after = without(family, hospitals, "east")
+    folder = Path(shutil.copytree(after.folder, after.folder.with_name("other")))
+    record = unlearn(after, Request(classes=("5",)), LAST, InProcess(workers(hospitals, after)), accept_untested=ANYTHING)
+    assert rows(record)["shared"]["unmeasured"] == ["east/main (departed)"]
+    told = document(Family.open(after.folder), Family.open(after.folder).ledger.lines[-1], {})
+    (shared,) = [m for m in told["models"] if m["name"] == "shared"]
+    assert any("Evidence of east/main (departed) was not measured" in text for text in shared["findings"])
+    other = Family.open(folder)
+    record = unlearn(other, Request(sites=("east", "west")), LAST, InProcess(workers(hospitals, other)))
+    assert "not tested: what is to be forgotten at east cannot be scored at its home" in rows(record)["triage"]["untested"]  # type: ignore[operator]
+
+
+def test_a_case_names_what_is_lost_and_holds_it_whenever_it_was_asked(family: Family, hospitals: Scenario) -> None:
+    after = without(family, hospitals, "east")
+    unlearn(after, LEAVE, LAST, InProcess(workers(hospitals, after)), accept_untested=ANYTHING)
+    (case,) = cases(Family.open(family.folder))
+    assert set(case.lost) == EAST
+
+
+def test_a_case_whose_only_holder_is_lost_is_not_one_that_nobody_holds(tmp_path: Path) -> None:
+    plain = changed("data.without", {"south": ["1"]})
+    plain["models"]["other"] = {"born": "incremental", "site": "south", "epochs": 1}
+    del plain["models"]["two"]
+    scenario = parse(plain, "small.yaml")
+    family = depart(train(scenario, tmp_path / "family"), InProcess({}, offline={"south": "away"}), "north")
+    unlearn(family, Request(classes=("1",)), "logit_mask", InProcess(workers(scenario, family)))
+    (case,) = cases(Family.open(family.folder))
+    assert (case.state, case.lost, case.left) == ("lost", ("one",), ())
+
+
+def test_a_model_that_is_lost_still_says_since_when(family: Family, hospitals: Scenario) -> None:
+    asked = Request(classes=("5",), since="eastern")
+    unlearn(family, asked, LogitMask(), InProcess(workers(hospitals, family)), accept_untested=ANYTHING)
+    after = extend(without(Family.open(family.folder), hospitals, "east"), MORE, "more.yaml")
+    assert {case.request.what for case in cases(after)} == {asked.what}
+    seal(after, InProcess(workers(hospitals, after)))
+
+
+GONE: set[str] = set()
+
+
+def load_site(name: str) -> Any:
+    if name in GONE:
+        raise OSError(f"the disk of {name} is gone")
+    return elsewhere.load_site(name)
+
+
+def test_rows_of_what_departed_are_not_opened_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {k: elsewhere.MODELS[k] for k in ("shared", "eastern")}
+    net = {"name": "mlp", "hidden": 8}
+    scenario = parse({"name": "own", "data": {"factory": f"{__name__}:load_site"}, "net": net, "models": models}, "own.yaml")
+    family = train(scenario, tmp_path / "family")
+    monkeypatch.setattr(f"{__name__}.GONE", {"south"})
+    with pytest.raises(InputError, match="the disk of south is gone"):
+        workers(scenario, family)
+    with backend_of(family, departing=("south",)) as carrier:
+        after = depart(family, carrier, "south")
+    with backend_of(after) as carrier:
+        record = unlearn(after, Request(classes=("0",)), LAST, carrier, accept_untested=ANYTHING)
+    assert {p for m in rows(record).values() for p in m["points"] if "south" in p} == set()  # type: ignore[attr-defined]
+    held_on = {"born": "incremental", "from": ["shared"], "site": "north", "epochs": 1, "ewc": 1.0}
+    grown = extend(Family.open(after.folder), {"models": {"more": held_on}}, "more.yaml")
+    assert "more" in grown.heads
+
+
+def test_a_site_whose_folder_is_gone_is_offline_until_it_departs(tmp_path: Path) -> None:
+    site_files(tmp_path / "sites")
+    with sites_away(SCENARIO, tmp_path / "sites") as away:
+        family = train_afar(SCENARIO, tmp_path / "family", away, workers_here(SCENARIO, Family(tmp_path / "family")))
+    for site in ("south", "east"):
+        shutil.rmtree(tmp_path / "sites" / site)
+    with backend_of(family, sites=tmp_path / "sites") as carrier, pytest.raises(SiteError, match="south: there is no folder"):
+        unlearn(family, Request(classes=("1",)), LAST, carrier)
+    for site in ("south", "east"):
+        with backend_of(family, sites=tmp_path / "sites", departing=(site,)) as carrier:
+            family = depart(family, carrier, site)
+    with backend_of(family, sites=tmp_path / "sites") as carrier:
+        record = unlearn(family, Request(classes=("1",)), LAST, carrier, accept_untested=ANYTHING)
+    assert rows(record)["shared"]["points"]
+    assert not behind(Family.open(family.folder))
+
+
+@pytest.mark.parametrize("lost", [{"shared": "0" * 64}, {"nobody": "x"}, {}])
+@pytest.mark.parametrize("place", ["west", "server", "nowhere"])
+def test_whatever_a_line_says_is_lost_it_is_what_lived_there(
+    place: str, lost: dict[str, str], family: Family, hospitals: Scenario
+) -> None:
+    family.ledger.append("departed", {"place": place, "lost": lost})
+    after = Family.open(family.folder)
+    assert after.lost == {m.name for m in family.lineage.models if m.kept and m.home == place}
+    unlearn(after, LEAVE, LAST, InProcess(workers(hospitals, after)), accept_untested=ANYTHING)
+    assert not fsck(after.folder).damage
+
+
+@pytest.mark.parametrize("body", [{"place": "west", "lost": 7}, {"place": 5, "lost": {}}, {"place": "../x", "lost": {}}, {}])
+def test_a_line_that_says_nothing_of_the_kind_is_refused(body: dict[str, Any], family: Family) -> None:
+    family.ledger.append("departed", body)
+    with pytest.raises(StoreError, match="says what no 'departed' line says"):
+        Family.open(family.folder)
