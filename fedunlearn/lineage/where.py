@@ -61,7 +61,7 @@ class Where:
         self._roots = tuple(entries)
         self._bit = positions(self._roots)
         self._entries = _present(entries, lineage.departed)
-        self._mute = reduce(or_, (self._bit[root] for root, shards in self._entries.items() if not shards), 0)
+        self._departed = reduce(or_, (self._bit[root] for root, shards in self._entries.items() if not shards), 0)
         self._brought = positions(frozenset(c for s in held for c in request.touches(s)) for held in self._entries.values())
         self._nets = positions(lineage.by_name[r].net for r in self._roots)
         self._able: dict[tuple[str, ...], Bits] = {}
@@ -72,7 +72,7 @@ class Where:
         self.at_site: dict[str, Bits] = {}  # which points
         models = [(bit, lineage.by_name[r]) for r, bit in self._bit.items()]
         lacking = reduce(or_, (bit for bit, m in models if not (m.kept and self._measures(m.head) & bit)), 0)
-        self._lacking = lacking & ~self._mute
+        self._lacking = lacking & ~self._departed
         self.own = {m.name: self._points(m.name, bit) for bit, m in models if not bit & self._lacking}
 
     def stand_ins(self, sources: Mapping[str, Bits]) -> dict[str, StandIns]:
@@ -118,7 +118,7 @@ class Where:
         return self._known[alike]
 
     def _evidence(self, sources: Bits, own: Bits, stand_ins: StandIns, net: str) -> Evidence:
-        borrowed, unmeasured, far = [], sources & self._mute, {}
+        borrowed, unmeasured, far = [], sources & self._departed, {}
         if left := sources & self._lacking & ~stand_ins.roots:
             far = {at: left & roots for at, roots in self._nearest.items() if left & roots}
             unmeasured |= left & ~reduce(or_, far.values(), 0)

@@ -226,7 +226,9 @@ def words(task: Task) -> str:
             about = _listed(task.question.classes) if task.question.classes else "samples"
             return f"edit {_short(task.version)} with {task.method!r} to forget {about}; the new version stays here"
         case Evaluate():
-            how = "on rows here" if task.tier == "quick" else "with short trainings on rows here"
+            samples = sum(len(chosen.samples) for chosen in task.question.selections.values())
+            rows = f"{samples} samples and other rows here" if samples else "rows here"
+            how = f"on {rows}" if task.tier == "quick" else f"with short trainings on {rows}"
             how = f"with {2 * task.audit.shadows} models trained on rows here, which stay here" if task.audit else how
             beside = f", beside {len(task.retrained)} retrained, {len(task.sent)} of them sent along" if task.retrained else ""
             return (

@@ -21,7 +21,7 @@ from fedunlearn.runtime import Backend, Family, Split, Worker, behind, settle
 from fedunlearn.runtime.backend import ask
 from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
-from fedunlearn.scenario.answers import agreed, sound, usable, usable_weights
+from fedunlearn.scenario.answers import agreed, remembered, sound, usable, usable_weights
 from fedunlearn.scenario.build import check_test
 from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.nets import maker
@@ -127,7 +127,7 @@ def _afar(
     told = _survey(scenario, without, both, family.departed)
     surveys = {place: survey for (place, left), survey in told.items() if not left}
     classes, shape = agreed(scenario, surveys)
-    classes |= _remembered(scenario, family) if family.departed else {}
+    classes |= remembered(scenario, family) if family.departed else {}
     known = [c for named in classes.values() for c in named]
     for spec, tests in ((scenario.data, surveys[place].tests) for place in here if place in surveys):
         check_test(spec, tests, known)
@@ -135,16 +135,6 @@ def _afar(
     for net in dict.fromkeys(map(scenario.net_of, scenario.models)):
         syllabus.make(len(known), net, 0)  # whatever cannot be made is said before anything is trained
     return Afar(family, syllabus, surveys, told, both, here)
-
-
-def _remembered(scenario: Scenario, family: Family) -> dict[str, tuple[str, ...]]:
-    """Classes of sets that only places held which have departed: what the heads of models that were trained on them say."""
-    found = {}
-    for name, model in family.whole_lineage.by_name.items():
-        held, grown = scenario.outputs(name) if name in scenario.models else (None, ())
-        if held and family.departed.keys() >= set(scenario.sites_of(held)):
-            found[held] = model.head[: len(model.head) - len(grown)]
-    return found
 
 
 @dataclass(frozen=True)

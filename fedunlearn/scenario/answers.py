@@ -8,6 +8,7 @@ from torch import nn
 
 from fedunlearn.errors import InputError, ShapeError, TrainingError
 from fedunlearn.nets import head_of
+from fedunlearn.runtime import Family
 from fedunlearn.runtime.tasks import Survey, Surveyed, Train, Trained
 from fedunlearn.scenario.build import Seen, agree, union
 from fedunlearn.scenario.schema import Scenario
@@ -56,6 +57,16 @@ def agreed(scenario: Scenario, surveys: Mapping[str, Surveyed]) -> tuple[dict[st
         raise InputError(f"{scenario.name}: every site that held rows has departed; there is nothing to train on")
     union(sets)
     return {name: classes for name, (classes, _) in sets.items()}, next(shape for _, shape in sets.values())
+
+
+def remembered(scenario: Scenario, family: Family) -> dict[str, tuple[str, ...]]:
+    """Classes of sets that only places held which have departed: what the heads of models that were trained on them say."""
+    found = {}
+    for name, model in family.whole_lineage.by_name.items():
+        held, grown = scenario.outputs(name) if name in scenario.models else (None, ())
+        if held and family.departed.keys() >= set(scenario.sites_of(held)):
+            found[held] = model.head[: len(model.head) - len(grown)]
+    return found
 
 
 def usable(task: Train, answer: Trained, rows: Mapping[str, int], net: nn.Module) -> Trained:
