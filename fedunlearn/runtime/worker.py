@@ -297,9 +297,12 @@ def _evidence(of: Importance, statistic: str, about: str = "") -> Evidence:
 
 
 def _distance(before: Tensors, after: Tensors) -> float:
-    """How far an edit moves the weights: the Euclidean distance."""
-    moved = sum(float((after[n].double() - t.double()).square().sum()) for n, t in before.items() if t.is_floating_point())
-    return float(moved**0.5)
+    """How far an edit moves the weights: the Euclidean distance, whatever the order of the elements in memory.
+
+    Evidence that came in a message lies in rows, the same evidence measured in this process may not, and a sum follows memory.
+    """
+    moves = (after[n].double() - t.double() for n, t in before.items() if t.is_floating_point())
+    return float(sum(float(move.contiguous().square().sum()) for move in moves) ** 0.5)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from fedunlearn.methods import Evidence
 from fedunlearn.nets import build, head_of, load, weights_of
 from fedunlearn.runtime import Worker
 from fedunlearn.runtime.tasks import Applied, Apply, Question
+from fedunlearn.runtime.worker import _distance
 from fedunlearn.store import Store
 
 SPEC, SHAPE, CLASSES = {"name": "mlp", "hidden": 8}, (6,), ("a", "b", "c")
@@ -81,3 +82,12 @@ def test_activation_mask_silences_the_batchnorm_of_a_channel_at_home(tmp_path: P
     edited(torch.randn(4, 3, 8, 8))
     assert len(quiet) == len(convolutions)
     assert all(quiet)
+
+
+def test_the_size_of_an_edit_does_not_hang_on_how_it_lies_in_memory() -> None:
+    torch.manual_seed(0)
+    for _ in range(20):
+        before, after = torch.randn(37, 53), torch.randn(37, 53)
+        turned = after.T.contiguous().T
+        assert torch.equal(turned, after)
+        assert _distance({"w": before.T.contiguous().T}, {"w": turned}) == _distance({"w": before}, {"w": after})
