@@ -28,6 +28,7 @@ from fedunlearn.cli.options import (
     MethodName,
     Named,
     OwnSites,
+    Reason,
     Samples,
     Settings,
     Since,
@@ -166,8 +167,8 @@ def extend(
             if sites_in is None:
                 family = run_extend(family, more, str(models), backend=backend, progress=say)
             else:
-                scenario = grown(family, more, str(models))[0]
-                with sites_away(scenario, sites_in, backend, address, departed=family.departed) as away:
+                whole = grown(scenario, more, str(models))[0]
+                with sites_away(whole, sites_in, backend, address, departed=family.departed) as away:
                     family = extend_afar(family, more, str(models), away, progress=say)
     if as_json:
         print_json({"folder": str(folder), **state(family)})
@@ -252,7 +253,7 @@ def unlearn(
     atomic: Annotated[bool, typer.Option("--atomic", help="hold back all models when one is held back")] = False,
     accept_untested: Annotated[str | None, typer.Option(help="commit what could not be tested, for this reason")] = None,
     score_at_roots: AtRoots = False,
-    reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
+    reason: Reason = None,
     case: Annotated[str, typer.Option(help="name of the case, where the scenario has none; else made of what is asked")] = "",
     received: Annotated[str | None, typer.Option(help="date that it came in; by default today")] = None,
     due: Annotated[str | None, typer.Option(help="date by which it must be done")] = None,
@@ -310,7 +311,7 @@ def rollback(
         bool | None,
         typer.Option("--lift-exclusion/--keep-exclusion", help="may the forgotten data be trained on again? asked, or kept"),
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
+    reason: Reason = None,
     backend: Carrier = "in-process",
     address: Address = None,
     sites_in: OwnSites = None,

@@ -45,6 +45,8 @@ def _by(name: str | None) -> str | None:
 
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
+Reason = Annotated[str | None, typer.Option(help="why; goes to the ledger")]
+Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="folder of data sets and checkpoints; FEDUNLEARN_DATA by default", callback=_data),

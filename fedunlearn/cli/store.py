@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from fedunlearn.cli import flower
 from fedunlearn.cli.console import one_line, out, print_json
-from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, Json, OwnSites
+from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, Json, OwnSites, Reason, Yes
 from fedunlearn.cli.state import standing
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.runtime import Family, changed_by, collect, cut, fsck, lost_with, owed, sealable, verify
@@ -88,8 +88,8 @@ def gc(
 def seal(
     folder: Folder,
     request: Annotated[str | None, typer.Option("--request", help="its id; all in force by default")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
-    reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
+    yes: Yes = False,
+    reason: Reason = None,
     backend: Carrier = "in-process",
     address: Address = None,
     sites_in: OwnSites = None,
@@ -126,8 +126,8 @@ def seal(
 def depart(
     folder: Folder,
     place: Annotated[str, typer.Argument(help="a site or a home that is gone for good")],
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
-    reason: Annotated[str | None, typer.Option(help="why; goes to the ledger")] = None,
+    yes: Yes = False,
+    reason: Reason = None,
     backend: Carrier = "in-process",
     address: Address = None,
     sites_in: OwnSites = None,

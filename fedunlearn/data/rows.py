@@ -81,9 +81,9 @@ class Rows:
         """Only the rows of these keys."""
         return self.take([i for i, key in enumerate(self.keys) if key in keys])
 
-    def but(self, keys: Container[str]) -> "Rows":
+    def but(self, keys: Collection[str]) -> "Rows":
         """Only the rows of other keys."""
-        return self.take([i for i, key in enumerate(self.keys) if key not in keys])
+        return self.take([i for i, key in enumerate(self.keys) if key not in keys]) if keys else self
 
     def counts(self) -> dict[str, int]:
         """How many rows of each class there are; classes without a row are left out."""

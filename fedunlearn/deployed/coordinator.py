@@ -86,11 +86,11 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
     family.ledger.by = order.by
     if order.action == "show":
         return _answer(family, {})
+    scenario = of_family(family)
     if order.action == "extend":
         more = _topology(order)
-        wait(_staying(family, grown(family, more, WHERE)[0]))
+        wait(_staying(family, grown(scenario, more, WHERE)[0]))
         return _answer(extend_afar(family, more, WHERE, away, progress=say), {})
-    scenario = of_family(family)
     if order.quorum == 1 and order.action in NEED_EVERYBODY:  # otherwise whoever is missing is for the quorum to judge
         wait(_staying(family, scenario))
     both = Split(workers_here(scenario, family), away, family.id)

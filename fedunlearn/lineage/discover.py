@@ -56,7 +56,7 @@ def discover(lineage: Lineage, request: Request) -> Plan:
         holds = not holders.isdisjoint([s.site for s in own])
         away = tuple(shard for shard, roots_ in out_of_reach.items() if roots_ & bits[name])
         if lineage.departed:
-            own = tuple(s for s in own if s.site not in lineage.departed)
+            own = lineage.weighing(name)
             tested = tested and (bool(request.classes) or not away)
         of, told = sources[bits[name]], (at.points, at.borrowed, at.unmeasured)
         heirs.append(Heir(name, model.home, target, classes, of, *told, own, holds, tested, at.foreign, absent, away))

@@ -118,6 +118,10 @@ class Lineage:
                 walk += new
         return tuple(found[k] for k in sorted(found))
 
+    def weighing(self, name: str) -> tuple[Shard, ...]:
+        """Of the shards that weigh a model, those of places that are still there."""
+        return tuple(s for s in self.own(name) if s.site not in self.departed)
+
     def inherited(self, own: Mapping[str, Bits]) -> dict[str, Bits]:
         """What of all that is some models' own is a model's or an ancestor's; of each that has any, in order of time."""
         found: dict[str, Bits] = {}

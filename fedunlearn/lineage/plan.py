@@ -44,7 +44,7 @@ class Heir(NamedTuple):
         points: evidence points, without duplicates.
         borrowed: models among the points that are no ancestors of it (nothing kept stands between root and heir).
         unmeasured: roots for which no kept model can stand in.
-        own: the shards that weigh it (see `Lineage.own`), of places that are still there.
+        own: the shards that weigh it (see `Lineage.weighing`).
         holds_class: whether a site that trained it directly, or one of an average's clients, has rows to be forgotten.
         tested: whether its home has rows of all that is forgotten to score it on: held-out ones of the classes or, of samples
             and sites, those very rows.

@@ -36,10 +36,10 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     sealed = next((x.number for x in family.ledger.lines if x.kind == "sealed" and line.number in x.body["seals"]), None)
     undone = next((x.number for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
     used, stale = _of_versions(facts["models"], evaluations)
+    departed = family.departed
     for row in (r for r in facts["models"] if r["name"] in family.lost):
-        for tier in TIERS:
-            told = f"it is lost with {row['home']} (ledger line {family.departed[row['home']].number})"
-            stale.setdefault((row["name"], tier), told)
+        told = f"it is lost with {row['home']} (ledger line {departed[row['home']].number})"
+        stale = dict.fromkeys(((row["name"], tier) for tier in TIERS), told) | stale
     for row in (r for r in facts["models"] if r.get("evaluation")):
         used[row["name"]] = {**row["evaluation"], **used.get(row["name"], {})}
     sets = _evidence(facts["models"])
@@ -92,7 +92,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         "objections": facts["objections"],
         "evaluations": {name: used[name] for name in risks if name in used},
         "not_measured": unmeasured(facts["models"], used, stale),
-        "limits": limits(facts, used, sealed, family.departed),
+        "limits": limits(facts, used, sealed, departed),
     }
 
 

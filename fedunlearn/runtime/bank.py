@@ -32,8 +32,7 @@ def bank(family: Family, backend: Backend, statistic: str = "squares") -> int:
 
 def _bank(family: Family, backend: Backend, statistic: str) -> int:
     lineage, heads = family.lineage, family.heads
-    owned = ((m.name, s) for m in lineage.models if m.kept for s in lineage.own(m.name))
-    pairs = {(name, s.site, s.key) for name, s in owned if s.site not in lineage.departed}
+    pairs = {(m.name, s.site, s.key) for m in lineage.models if m.kept for s in lineage.weighing(m.name)}
     for name in lineage.classes:
         pairs |= {(p.model, p.site, p.shard) for p in discover(lineage, Request(classes=(name,))).points}
     away = {(m, heads[m]) for m, site, _ in pairs if lineage[m].home != site}

@@ -181,16 +181,15 @@ def _standing(
     """How far a case is, who is there and holds it, and who holds it and is lost."""
     state, left = _state(held, sealed)
     new, lost = _born_since(family, request, held, left), family.lost
-    gone = (left | new) & lost
+    gone, done = (left | new) & lost, {m for line, reached in held for m in reached & set(line.body["heads"])}
     if lost:  # those too that no line names, as they were lost before it
         first = {m.name for m in family.whole_lineage.models[: family.models_before(held[0][0].number)]}
-        done = {m for line, reached in held for m in reached & set(line.body["heads"])}
         gone |= {h.name for h in discover(family.whole_lineage, request).heirs} & lost & first - done
     new, left = new - lost, (left | new) - lost
     if new:
         state = state if state in (SEALED, REFUSED) else PENDING
     elif gone and not left and state not in (SEALED, APPLIED):  # nobody is left to wait for, or to try again
-        state = APPLIED if any(reached & set(line.body["heads"]) for line, reached in held) else LOST
+        state = APPLIED if done else LOST
     return state, left, gone
 
 

@@ -23,11 +23,12 @@ from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
 from fedunlearn.scenario.answers import agreed, remembered, sound, usable, usable_weights
 from fedunlearn.scenario.build import check_test
+from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.nets import maker
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
 from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
-from fedunlearn.scenario.train import grown, joining, started_from
+from fedunlearn.scenario.train import grown, joining, refuse_departed, started_from
 from fedunlearn.scenario.upbringing import Brood, Progress, Teacher, bring_up, free
 from fedunlearn.store import Store
 from fedunlearn.tensors import Tensors
@@ -96,7 +97,8 @@ def extend_afar(
         TrainingError: a site failed, refused or answered something else; the family stays as it was.
         SiteError: the models are trained, but some place does not hold the ledger line yet.
     """
-    scenario, order = grown(family, more, where)
+    scenario, order = grown(of_family(family), more, where)
+    refuse_departed(family, scenario, order, where)
     here = workers_here(scenario, family)
     if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
         settle(family, Split(here, backend, family.id), joining=joining(family, scenario))

@@ -102,12 +102,12 @@ class School(Teacher):
         self, spec: Incremental, parents: Sequence[Given], before: Sequence[Model], start: Tensors, head: Head
     ) -> Anchor:
         """What elastic weight consolidation holds on to, measured anew on the version that is started from."""
-        scenario, lineage, old = self.syllabus.scenario, Lineage(tuple(before)), parents[0].head
-        there = {s.key: s for p in spec.source for s in lineage.own(p) if s.site not in self.family.departed}
+        scenario, old = self.syllabus.scenario, parents[0].head
+        lineage = Lineage(tuple(before)).without(self.family.departed)
         mean = average([g.weights for g in parents])
         net = load(self.syllabus.make(len(old.classes), scenario.net_of(spec.source[0]), 0), mean).eval()
         parts = []
-        for shard in there.values():
+        for shard in {s.key: s for p in spec.source for s in lineage.weighing(p)}.values():
             rows = self._rows(spec.source[0], shard.site, shard.name, tuple(shard.rows)).for_head(old.classes)
             if len(rows):
                 parts.append(measure(net, rows.x, rows.y, head=old, statistic="squares"))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def extend(
         TrainingError: a client or a rank died, or a strategy gave nothing; the family stays as it was.
     """
     old = of_family(family)
-    scenario, order = grown(family, more, where)
+    scenario, order = grown(old, more, where)
+    refuse_departed(family, scenario, order, where)
     for name, spec in scenario.sets.items():
         new = [s for s in scenario.sites_of(name) if spec.set is not None and s not in old.sites_of(name)]
         if new:
@@ -106,19 +108,17 @@ def extend(
     return Family.open(family.folder)
 
 
-def grown(family: Family, more: Mapping[str, Any], where: str) -> tuple[Scenario, tuple[str, ...]]:
-    """The family's scenario with further models, requests or other limits, and which models are new, parents first.
+def grown(old: Scenario, more: Mapping[str, Any], where: str) -> tuple[Scenario, tuple[str, ...]]:
+    """A scenario with further models, requests or other limits, and which models are new, parents first.
 
     Args:
-        family: the family.
+        old: the family's scenario.
         more: what is added; see `extend`.
         where: the file, to say in errors.
 
     Raises:
-        InputError: something else is added than models, nets, requests and a gate, is there already, is wrong, or needs a
-            place that has departed.
+        InputError: something else is added than models, nets, requests and a gate, is there already, or is wrong.
     """
-    old = of_family(family)
     if not isinstance(more, Mapping) or not all(isinstance(v, Mapping | None) for v in more.values()):
         raise InputError(f"{where}: expected a mapping with models, found {type(more).__name__}")
     plain = old.model_dump(by_alias=True, mode="json")
@@ -132,9 +132,6 @@ def grown(family: Family, more: Mapping[str, Any], where: str) -> tuple[Scenario
         plain[key] = {**plain[key], **(more[key] or {})}
     scenario = parse(plain | {"gate": {**plain["gate"], **gate}}, where)
     order = tuple(n for n in ordered(scenario.parents) if n not in old.models)
-    for name in order:
-        spec = scenario.models[name]
-        _check_departed(family, {*spec.sites, spec.place}, set(spec.source), f"{where}: models.{name}")
     if scenario == old:
         raise InputError(f"{where}: adds nothing: it names no new model, no new request, and no other limits than the family's")
     return scenario, order
@@ -151,14 +148,25 @@ def joining(family: Family, scenario: Scenario) -> tuple[str, ...]:
     return tuple(s for s in scenario.sites if s not in family.places and s not in family.departed)
 
 
-def _check_departed(family: Family, places: set[str], parents: set[str], where: str) -> None:
-    """Refuse to train at a place that is gone for good, or from a model that was lost with one."""
-    for place, line in family.departed.items():
+def refuse_departed(family: Family, scenario: Scenario, order: Sequence[str], where: str) -> None:
+    """Refuse to train at a place that is gone for good, or from a model that was lost with one.
+
+    Args:
+        family: the family.
+        scenario: its scenario, grown.
+        order: the models that are new.
+        where: the file, to say in errors.
+
+    Raises:
+        InputError: says which, and since when.
+    """
+    for (place, line), name in product(family.departed.items(), order):
+        spec, at = scenario.models[name], f"{where}: models.{name}"
         told = f"place {place!r} departed on {line.time[:10]} (ledger line {line.number})"
-        if place in places:
-            raise InputError(f"{where}: {told}; name a place that is there, or a new one")
-        if lost := sorted(parents & line.body["lost"].keys()):
-            raise InputError(f"{where}.from: {lost[0]!r} is lost: {told}; start from {' or '.join(family.heads)}")
+        if place in (*spec.sites, spec.place):
+            raise InputError(f"{at}: {told}; name a place that is there, or a new one")
+        if lost := [p for p in spec.source if p in family.lost and family.whole_lineage[p].home == place]:
+            raise InputError(f"{at}.from: {lost[0]!r} is lost: {told}; start from {' or '.join(family.heads)}")
 
 
 def _federate(backend: str) -> Federate:
