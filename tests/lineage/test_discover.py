@@ -124,33 +124,6 @@ def test_evidence_of_a_root_without_weights_is_the_earliest_on_the_way_or_else_t
         assert {(p.model, p.shard) for p in heir.points} == expected
 
 
-@given(lineages(), requests(), st.sets(st.sampled_from(SITES)))
-def test_what_departed_is_measured_by_nobody_and_reached_all_the_same(
-    lineage: Lineage, request: Request, departed: set[str]
-) -> None:
-    if asked(lineage, request) is None:
-        return
-    after = lineage.without(departed)
-    whole, plan = discover(lineage, request), discover(after, request)
-    assert (plan.roots, plan.affected, dict(plan.sources)) == (whole.roots, whole.affected, dict(whole.sources))
-    assert [h.name for h in plan.heirs] == [h.name for h in whole.heirs if h.home not in departed]
-    aims = {h.name: (h.target, h.classes, h.absent) for h in whole.heirs}
-    for heir in plan.heirs:
-        assert (heir.target, heir.classes, heir.absent) == aims[heir.name]
-        assert departed.isdisjoint([p.site for p in heir.points] + [s.site for s in heir.own])
-        assert all(after[p.model].kept for p in heir.points)
-        measured = {p.shard for p in heir.points}
-        for root in heir.sources:
-            present = {s for s in touched(lineage, root, request) if s.split("/")[0] not in departed}
-            assert root in heir.unmeasured or (present and present <= measured)
-
-
-@given(lineages(), requests())
-def test_whoever_departed_without_data_or_models_changes_no_plan(lineage: Lineage, request: Request) -> None:
-    if asked(lineage, request) is not None:
-        assert discover(lineage.without({"elsewhere"}), request) == discover(lineage, request)
-
-
 @given(st.lists(st.tuples(st.text(), st.booleans())))
 def test_a_subset_is_the_tuple_of_its_members(drawn: list[tuple[str, bool]]) -> None:
     found = Subset([name for name, _ in drawn], sum(chosen << i for i, (_, chosen) in enumerate(drawn)))

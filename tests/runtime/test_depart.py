@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedunlearn.errors import InputError, SiteError, StoreError
+from fedunlearn.errors import InputError, SiteError
 from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn, LogitMask
 from fedunlearn.report import document
@@ -290,22 +290,3 @@ def test_a_site_whose_folder_is_gone_is_offline_until_it_departs(tmp_path: Path)
         record = unlearn(family, Request(classes=("1",)), LAST, carrier, accept_untested=ANYTHING)
     assert rows(record)["shared"]["points"]
     assert not behind(Family.open(family.folder))
-
-
-@pytest.mark.parametrize("lost", [{"shared": "0" * 64}, {"nobody": "x"}, {}])
-@pytest.mark.parametrize("place", ["west", "server", "nowhere"])
-def test_whatever_a_line_says_is_lost_it_is_what_lived_there(
-    place: str, lost: dict[str, str], family: Family, hospitals: Scenario
-) -> None:
-    family.ledger.append("departed", {"place": place, "lost": lost})
-    after = Family.open(family.folder)
-    assert after.lost == {m.name for m in family.lineage.models if m.kept and m.home == place}
-    unlearn(after, LEAVE, LAST, InProcess(workers(hospitals, after)), accept_untested=ANYTHING)
-    assert not fsck(after.folder).damage
-
-
-@pytest.mark.parametrize("body", [{"place": "west", "lost": 7}, {"place": 5, "lost": {}}, {"place": "../x", "lost": {}}, {}])
-def test_a_line_that_says_nothing_of_the_kind_is_refused(body: dict[str, Any], family: Family) -> None:
-    family.ledger.append("departed", body)
-    with pytest.raises(StoreError, match="says what no 'departed' line says"):
-        Family.open(family.folder)
