@@ -3,13 +3,14 @@
 Survey (rows a class), Score (accuracies on held-out rows, or on all rows of a class) and Commit (the mirror of the ledger:
 current versions, and what must not be trained on) are answered without asking, and so is a quick evaluation of versions that
 are here: it gives accuracies and distances of outputs. For everything else the owner is asked; also for a score or a quick
-evaluation of a model that comes along, as what a model made for it says to few rows may tell them, and for one of samples by
-name, as what a model says to a single row may tell whether it was trained on it.
+evaluation of a model that comes along, as what a model made for it says to few rows may tell them, and for whatever names
+samples: how many rows there are without them tells who is here, and what a model says to a single row may tell whether it was
+trained on it.
 """
 
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +21,8 @@ from typing_extensions import TypedDict
 
 from fedunlearn.errors import SiteError, StoreError, unknown
 from fedunlearn.plain import loads, shaped
-from fedunlearn.runtime.backend import Answerer
 from fedunlearn.runtime.codec import pack
 from fedunlearn.runtime.tasks import (
-    Answer,
     Apply,
     Commit,
     Deposit,
@@ -39,7 +38,6 @@ from fedunlearn.runtime.tasks import (
 )
 from fedunlearn.store import write_atomically
 
-FREE = (Survey, Score, Commit)
 MOST_WAITING = 1000  # of a coordinator that asks without end, no more is written down
 ID = re.compile("[0-9a-f]{16}")
 
@@ -124,7 +122,7 @@ class Consent:
         return allowed
 
     def check(self, task: Task, how: Callable[[str], str]) -> None:
-        """Refuse what the owner has not allowed, and write down that it was asked for.
+        """Refuse what the owner is asked about and has not allowed, and write down that it was asked for.
 
         Args:
             task: what is asked for.
@@ -133,6 +131,8 @@ class Consent:
         Raises:
             SiteError: it is not allowed yet.
         """
+        if free(task):
+            return
         wish = Wish(identity(task), words(task), _now())
         path = self.folder / f"{wish.id}.json"
         if path.exists():
@@ -150,47 +150,16 @@ class Consent:
         write_atomically(self.folder / f"{wish.id}.json", json.dumps(vars(wish), indent=1).encode())
 
 
-@dataclass(frozen=True)
-class Asking:
-    """Answers for a place when its owner has allowed it.
-
-    Args:
-        inside: does what is allowed.
-        consent: what that is.
-        how: from a task's id to the words that say how the owner allows it.
-    """
-
-    inside: Answerer
-    consent: Consent
-    how: Callable[[str], str]
-
-    @property
-    def place(self) -> str:
-        """Its name."""
-        return self.inside.place
-
-    @property
-    def methods(self) -> Collection[str]:
-        """As the place itself says."""
-        return self.inside.methods
-
-    def handle(self, task: Task) -> Answer:
-        """Do one task.
-
-        Raises:
-            SiteError: the owner has not allowed it.
-            FedUnlearnError: it cannot be done; says why.
-        """
-        if not free(task):
-            self.consent.check(task, self.how)
-        return self.inside.handle(task)
-
-
 def free(task: Task) -> bool:
     """Whether a task is done without asking."""
-    if isinstance(task, Score | Evaluate) and (task.sent or any(s.samples for s in task.question.selections.values())):
-        return False
-    return isinstance(task, FREE) or (isinstance(task, Evaluate) and task.tier == "quick")
+    match task:
+        case Survey():
+            return not any(chosen.samples for chosen in task.without.values())
+        case Score() | Evaluate():
+            named = any(chosen.samples for chosen in task.question.selections.values())
+            return not (task.sent or named) and (isinstance(task, Score) or task.tier == "quick")
+        case _:
+            return isinstance(task, Commit)
 
 
 def identity(task: Task) -> str:
@@ -242,6 +211,9 @@ def words(task: Task) -> str:
         case Score():
             samples = sum(len(chosen.samples) for chosen in task.question.selections.values())
             return f"score {_short(task.version)} on {samples} samples; accuracies are sent"
+        case Survey():
+            samples = sum(len(chosen.samples) for chosen in task.without.values())
+            return f"count rows of each class in {_listed(task.shards)} without {samples} samples; the counts are sent"
         case Seal():
             return f"erase every version but {len(task.keep)} that are still needed, and what was banked of what is forgotten"
         case Fetch():

@@ -21,7 +21,7 @@ from fedunlearn.data.rows import joined
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
 from fedunlearn.nets import build
 from fedunlearn.runtime import Answerer, Worker
-from fedunlearn.runtime.consent import Asking, Consent
+from fedunlearn.runtime.consent import Consent
 from fedunlearn.runtime.place import CONSENT
 from fedunlearn.runtime.tasks import Answer, Commit, Seal, Survey, Task, Train
 from fedunlearn.scenario.build import MAIN, Seen, among, shared_test, union
@@ -135,8 +135,7 @@ class Site:
         gone = {name: registers.gone(name) for name in shards}
         data = SiteData(self.place, shards, held, partial(Exclusions.read, store.folder / MIRROR), gone)
         device, guard = file.device or device_of(), file.evidence.guard
-        worker = Worker(self.place, store, data, make, device, methods=file.methods, guard=guard)
-        return worker if file.policy == "auto" else Asking(worker, self.consent, self._how)
+        return Worker(self.place, store, data, make, device, methods=file.methods, guard=guard)
 
     def handle(self, task: Task) -> Answer:
         """Do one task.
@@ -149,6 +148,8 @@ class Site:
             answerer = self.answerer
         except FedUnlearnError as error:
             raise SiteError(f"cannot open its rows, nets or store: {error}") from error
+        if self.file.policy == "ask":
+            self.consent.check(task, self._how)
         if isinstance(task, Survey) and not task.again:
             self._registers.check(task.shards)
         if isinstance(task, Train):

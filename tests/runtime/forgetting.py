@@ -1,11 +1,14 @@
 """The family of `hospitals` after it forgot a class, the retrained one beside it, and what is left to train on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import pytest
 
 from fedunlearn.lineage import Request, discover
-from fedunlearn.runtime import Family, InProcess, Record, Reference, unlearn
+from fedunlearn.runtime import Answerer, Family, InProcess, Record, Reference, unlearn
+from fedunlearn.runtime.consent import Consent
+from fedunlearn.runtime.tasks import Answer, Task
 from fedunlearn.scenario import Scenario, open_site_data, reference, workers
 from tests.conftest import LEAVE
 
@@ -28,3 +31,23 @@ def done(family: Family, hospitals: Scenario, backend_of: BackendOf) -> Record:
 
 def site_training(scenario: Scenario, family: Family, site: str) -> set[str]:
     return set(open_site_data(scenario, family.folder)[site].training("main").labels)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Answers for a place when its owner has allowed it, as a site of `policy: ask` does."""
+
+    inside: Answerer
+    consent: Consent
+
+    @property
+    def place(self) -> str:
+        return self.inside.place
+
+    @property
+    def methods(self) -> Collection[str]:
+        return self.inside.methods
+
+    def handle(self, task: Task) -> Answer:
+        self.consent.check(task, lambda wish: f"allow {wish}")
+        return self.inside.handle(task)

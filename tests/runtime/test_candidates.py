@@ -17,10 +17,11 @@ from fedunlearn.methods import FIUn
 from fedunlearn.nets import load
 from fedunlearn.runtime import Backend, Family, InProcess, Record, unlearn
 from fedunlearn.runtime.backend import Answerer
-from fedunlearn.runtime.consent import Asking, Consent
+from fedunlearn.runtime.consent import Consent
 from fedunlearn.runtime.tasks import Answer, Fetch, Score, Scored, Task
 from fedunlearn.scenario import Scenario, retrained, train, workers
 from tests.conftest import LEAVE, NORTH
+from tests.runtime.forgetting import Asking
 from tests.runtime.grids import over_grid
 from tests.runtime.test_equality import outcome
 from tests.runtime.test_evaluating import Nothing
@@ -148,7 +149,7 @@ def test_without_leave_those_that_lie_elsewhere_are_untested(scenario: Scenario,
 
 def asking(held: dict[str, Any], place: str, folder: Path) -> tuple[dict[str, Answerer], Consent]:
     consent = Consent(folder / place)
-    return {**held, place: Asking(held[place], consent, lambda wish: f"approve {wish}")}, consent
+    return {**held, place: Asking(held[place], consent)}, consent
 
 
 def test_a_home_that_refuses_leaves_it_untested_in_its_own_words_until_its_owner_allows_it(

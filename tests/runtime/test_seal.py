@@ -27,13 +27,14 @@ from fedunlearn.runtime import (
     settle,
     unlearn,
 )
-from fedunlearn.runtime.consent import Asking, Consent
+from fedunlearn.runtime.consent import Consent
 from fedunlearn.runtime.tasks import Apply, Commit, Measure, Seal, Sealed
 from fedunlearn.scenario import Scenario, assessed, reference, workers
 from fedunlearn.scenario.assess import _keep
 from fedunlearn.store import Bank, Store, write_atomically
 from fedunlearn.store.files import with_hash
 from tests.conftest import LEAVE, NORTH, snapshot
+from tests.runtime.forgetting import Asking
 from tests.runtime.remains import raw
 from tests.runtime.test_offline import Offline
 
@@ -187,7 +188,7 @@ def test_a_place_refuses_to_erase_what_it_holds_to_be_in_force(hospitals: Scenar
 
 
 def test_the_owner_is_asked_before_anything_is_erased(hospitals: Scenario, after: Path, tmp_path: Path) -> None:
-    asking = Asking(workers(hospitals, Family.open(after))["west"], Consent(tmp_path / "consent"), lambda wish: f"allow {wish}")
+    asking = Asking(workers(hospitals, Family.open(after))["west"], Consent(tmp_path / "consent"))
     family = Family.open(after)
     keep = tuple(v for h in needed(family).values() for v in h)
     with pytest.raises(SiteError, match="has not allowed it yet: erase every version but"):

@@ -33,7 +33,7 @@ MODELS: dict[str, Any] = {"shared": {"born": "federated", "clients": list(SITES)
 MORE = {"models": {"more": {"born": "incremental", "from": ["shared"], "site": "north", "epochs": 1}}}
 EDIT = make("fiun", {"alpha": 1.0, "lam": 0.5})  # it edits at any rate
 HEAD = tuple(map(str, range(10)))
-RECIPE = Recipe("m", "north", (), HEAD, 1, 0.1, 8, 0)
+TASK = Train("north", Recipe("m", "north", (), HEAD, 1, 0.1, 8, 0), "incremental", "main", HEAD)
 DIGITS = open_rows("digits").first(30)
 
 
@@ -45,8 +45,8 @@ def save(path: Path, order: Sequence[int], come: int = 0) -> None:
     np.savez(path, x=x, y=np.concatenate([np.zeros(come, y.dtype), y]))
 
 
-def site_at(folder: Path) -> Site:
-    plain = {"name": folder.name, "data": {"set": "rows.npz"}, "net": NET}
+def site_at(folder: Path, **more: Any) -> Site:
+    plain = {"name": folder.name, "data": {"set": "rows.npz"}, "net": NET, **more}
     (folder / "site.yaml").write_text(yaml.safe_dump(plain))
     return open_site(folder / "site.yaml")
 
@@ -212,15 +212,23 @@ def test_only_sets_that_are_trained_on_are_registered_and_checked(tmp_path: Path
     save(tmp_path / "rows.npz", range(len(DIGITS)))
     chance, y = np.random.default_rng(0), np.arange(12) % 2
     x = chance.random((12, 8, 8), np.float32)
-    plain = {"name": "north", "data": {"set": "rows.npz"}, "more": {"extra": {"set": "extra.npz"}}, "net": NET}
-    (tmp_path / "site.yaml").write_text(yaml.safe_dump(plain))
     for rows in (8, 12):
         np.savez(tmp_path / "extra.npz", x=x[:rows], y=y[:rows], classes=["a", "b"])
-        site = open_site(tmp_path / "site.yaml")
-        task = Train("north", RECIPE, "incremental", "main", HEAD)
-        assert isinstance(answer(site, task), Trained)
+        site = site_at(tmp_path, name="north", more={"extra": {"set": "extra.npz"}})
+        assert isinstance(answer(site, TASK), Trained)
         assert isinstance(answer(site, Survey("north", ("main",)), ()), Surveyed)
         assert [p.name for p in (tmp_path / "store" / FOLDER).glob("*.json")] == ["main.json"]
+
+
+def test_what_its_owner_has_not_allowed_registers_nothing(tmp_path: Path) -> None:
+    save(tmp_path / "rows.npz", range(7, len(DIGITS)))
+    assert isinstance(answer(site_at(tmp_path, name="north", policy="ask"), TASK), Failure)
+    assert not list((tmp_path / "store" / FOLDER).glob("*.json"))
+    save(tmp_path / "rows.npz", range(len(DIGITS)))  # more rows, before anything is trained here
+    site = site_at(tmp_path, name="north", policy="ask")
+    site.consent.approve(site.consent.wishes()[0].id)
+    assert isinstance(answer(site, TASK), Trained)
+    assert len(Register.read(tmp_path / "store" / FOLDER / "main.json").keys) == len(DIGITS)
 
 
 def test_processes_of_one_site_may_register_at_once(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.methods import Evidence
 from fedunlearn.runtime import InProcess, Split, unlearn
 from fedunlearn.runtime.backend import answer
-from fedunlearn.runtime.consent import FREE, MOST_WAITING, Consent, identity, words
+from fedunlearn.runtime.consent import MOST_WAITING, Consent, free, identity, words
 from fedunlearn.runtime.flower import Flower, client_app
 from fedunlearn.runtime.tasks import (
     Apply,
@@ -119,7 +119,8 @@ def test_what_cannot_be_opened_is_the_sites_answer_and_the_next_task_tries_again
     assert told.text.startswith("cannot open its rows, nets or store: data set 'rows.npz': no such file; looked for")
     x, y, classes, keys = load_site("north")
     np.savez(tmp_path / "rows.npz", x=x, y=y, classes=list(classes), keys=list(keys))
-    assert isinstance(answer(site, Survey("north", ("main",)), ()), Surveyed)
+    for without in ({}, {"r": Selection(("0",))}):
+        assert isinstance(answer(site, Survey("north", ("main",), without), ()), Surveyed)
     wrong = open_site(write(tmp_path / "b", net={"name": "mpl"}))
     assert "unknown net 'mpl'; did you mean 'mlp'" in str(getattr(answer(wrong, Survey("north", ()), ()), "text", ""))
 
@@ -174,6 +175,7 @@ ASKED = [
     Evaluate("north", "full", "v" * 64, "w" * 64, Question(("0",))),
     Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",), {"r": Fetched({"w": SENT}, Head("w", ("0",)))}),
     Seal("north", ("v" * 64,), {}, "line"),
+    Survey("north", ("main",), {"r": Selection(samples=("main/1",))}, again=True),
     Score("north", "v" * 64, Question(selections={"main": Selection(samples=("main/1",))})),
     Evaluate("north", "quick", "v", "w", Question(selections={"main": Selection(samples=("main/1",))}), (), ("r",)),
 ]
@@ -198,7 +200,8 @@ def test_what_computes_changes_or_gives_waits_for_the_owner(task: Any, tmp_path:
 
 def test_whatever_is_not_free_is_asked_about() -> None:
     """A kind of task that is new asks until somebody says that it need not."""
-    assert {type(t) for t in ASKED} | set(FREE) == set(get_args(Task))
+    assert {type(t) for t in ASKED} | {Commit} == set(get_args(Task))
+    assert not any(free(t) for t in ASKED)
 
 
 def test_what_is_allowed_is_that_very_task(tmp_path: Path) -> None:
@@ -216,7 +219,8 @@ def test_what_is_allowed_is_that_very_task(tmp_path: Path) -> None:
 
 def test_what_tells_only_counts_and_scores_is_answered(tmp_path: Path) -> None:
     site = open_site(write(tmp_path, policy="ask"))
-    assert isinstance(answer(site, Survey("north", ("main",)), ()), Surveyed)
+    for without in ({}, {"r": Selection(("0",))}):
+        assert isinstance(answer(site, Survey("north", ("main",), without), ()), Surveyed)
     assert not isinstance(answer(site, Commit("north", {}, {}, ("line",)), ()), Failure)
     looks = Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",))
     whole = Question(selections={"main": Selection(("0",))})
@@ -323,7 +327,7 @@ def test_a_damaged_wish_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(InputError, match="not a task that waits for its owner"):
         Consent(tmp_path).wishes()
-    task = Survey("north", ("main",))
+    task = ASKED[0]
     with pytest.raises(SiteError, match="owner is asked first"):
         Consent(tmp_path / "other").check(task, str)
     (wish,) = Consent(tmp_path / "other").wishes()
