@@ -2,7 +2,8 @@
 
 Families of `families/*.yaml`, seed by seed: every kept model before and after unlearning and as retrained without the class,
 on held-out rows. A model counts as a test of inheritance when it was trained directly on no row of the class and recognised at
-least half of it before; deeper heirs that had lost it are shown, but not counted. Seconds are wall clock.
+least half of it before; deeper heirs that had lost it are shown, but not counted. Seconds are wall clock, with scoring and
+evaluation taken out of both clocks, as in `reproduction.py`; measuring evidence counts.
 """
 
 import argparse
@@ -13,11 +14,13 @@ from typing import Any
 
 import torch
 from common import ALL, keep, splits
+from reproduction import Rows, clocked
 
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Choice, Subject, compare, pooled
 from fedunlearn.compare.cells import KNOWN
 from fedunlearn.compare.origin import joined
+from fedunlearn.compare.work import Nest
 from fedunlearn.methods import make
 from fedunlearn.scenario import load
 
@@ -25,17 +28,17 @@ FAMILIES = Path(__file__).parent / "families"
 TOPOLOGIES = Path(__file__).parent.parent / "topologies"
 KEPT = ("seed", "method", "born", "target", "forgotten_before", "forgotten_after", "retained_before", "retained_after",
         "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten", "rows_retained", "strength", "status",
-        "depth", "train_seconds", "retrain_seconds")  # fmt: skip
+        "depth", "train_seconds", "retrain_seconds", "unlearn_seconds")  # fmt: skip
 
 
 def as_kept(row: dict[str, Any], family: str, layers: str) -> dict[str, Any]:
     """A row of a comparison, as results keep it."""
     counted = row["depth"] > 0 and row["target"] == "absent" and (row["forgotten_before"] or 0) >= KNOWN
-    named = {"family": family, "layers": layers, "name": row["heir"], "counted": counted, "unlearn_seconds": row["seconds"]}
+    named = {"family": family, "layers": layers, "name": row["heir"], "counted": counted}
     return {k: row[k] for k in KEPT} | named
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Rows) -> str:
     """Seeds pooled, in %, a line an heir; models that cannot name the class share a line, a last line tells of the family."""
     columns = ("family", "method", "model", "depth", "before", "left", "retrained", "rest before", "lost", "mask: lost",
                "retrained: rest", "accepted", "counted")  # fmt: skip
@@ -48,8 +51,31 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _summary(rows: list[dict[str, Any]]) -> str:
-    """Seeds, how deep the class is known, seconds."""
+def clocks(rows: Rows) -> str:
+    """What unlearning takes of the time that retraining takes, a line a family, the mean of its seeds."""
+    methods = list(dict.fromkeys(_method(r) for r in rows))
+    columns = ("family", "models", "seeds", "training, s", "retraining, s", *(f"{m}, s" for m in methods),
+               *(f"{m}: ratio" for m in methods))  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for family in dict.fromkeys(r["family"] for r in rows):
+        of = [r for r in rows if r["family"] == family]
+        train, again = (_seconds(of, f"{what}_seconds") for what in ("train", "retrain"))
+        spent = [_seconds([r for r in of if _method(r) == m], "unlearn_seconds") for m in methods]
+        models, seeds = (len({r[k] for r in of}) for k in ("name", "seed"))
+        ratios = (f"{s / again:.3f}" if again else "-" for s in spent)
+        shown = (family, models, seeds, *(f"{s:.1f}" for s in (train, again, *spent)), *ratios)
+        lines.append(f"| {' | '.join(map(str, shown))} |")
+    return "\n".join(lines)
+
+
+def _seconds(rows: Rows, clock: str) -> float:
+    """The mean of the seeds."""
+    each = {r["seed"]: r[clock] or 0 for r in rows}
+    return sum(each.values()) / max(1, len(each))
+
+
+def _summary(rows: Rows) -> str:
+    """Seeds, and how deep the class is known."""
     known = {}
     for depth in sorted({r["depth"] for r in rows if r["target"] == "absent"} - {0}):
         known[depth] = _pooled(
@@ -57,13 +83,8 @@ def _summary(rows: list[dict[str, Any]]) -> str:
         )
     lost = [d for d, share in known.items() if share is not None and share < 100 * KNOWN]
     where = f"from depth {lost[0]} on less than half of it is known" if lost else "more than half of it is known at every depth"
-    seeds = {r["seed"]: r for r in rows}
-
-    def clock(what: str) -> str:
-        return f"{sum(r[what] or 0 for r in seeds.values()):.0f} s"
-
-    spent = f"training {clock('train_seconds')}, retraining {clock('retrain_seconds')}, unlearning {clock('unlearn_seconds')}"
-    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}; {where if known else 'nobody inherits it'}; {spent}"
+    seeds = {r["seed"] for r in rows}
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}; {where if known else 'nobody inherits it'}"
 
 
 def _method(row: dict[str, Any]) -> str:
@@ -74,7 +95,7 @@ def _group(row: dict[str, Any]) -> str:
     return row["name"] if row["target"] == "absent" else f"{row['name'].rsplit('-', 1)[0]} (no output for it)"
 
 
-def _cells(key: str, cell: list[dict[str, Any]]) -> list[str]:
+def _cells(key: str, cell: Rows) -> list[str]:
     def lost(what: str) -> str:
         before, after = (_pooled(cell, w, "rows_retained") for w in ("retained_before", what))
         return "-" if before is None or after is None else f"{before - after:.1f}"
@@ -87,7 +108,7 @@ def _cells(key: str, cell: list[dict[str, Any]]) -> list[str]:
     return [key, str(cell[0]["depth"]), *text[:4], lost("retained_after"), lost("mask_retained"), text[4], accepted, counted]
 
 
-def _pooled(rows: list[dict[str, Any]], what: str, weight: str) -> float | None:
+def _pooled(rows: Rows, what: str, weight: str) -> float | None:
     found = pooled(rows, what, weight)
     return None if found is None else 100 * found
 
@@ -124,15 +145,18 @@ def main() -> None:
                 compare([Subject.of(topologies[name])], choices, [seed], args.work, not args.no_retrained, progress=say)
         return
     for name, scenario in topologies.items():
+        subject = Subject.of(scenario)
         with progress() as say:
-            found = compare([Subject.of(scenario)], choices, seeds, args.work, not args.no_retrained, progress=say)
-        made = [as_kept(row, name, args.layers) for row in found["rows"]]
+            found = compare([subject], choices, seeds, args.work, not args.no_retrained, progress=say)
+        of = {seed: [row for row in found["rows"] if row["seed"] == seed] for seed in seeds}
+        timed = [row for seed, some in of.items() for row in clocked(some, name, subject, Nest.of(args.work, scenario, seed))]
+        made = [as_kept(row, name, args.layers) for row in timed]
         origins.append({k: found[k] for k in ("versions", "commit", "host")})
         if args.write:
             keep(f"inherited_{name}", {"what": __doc__, "size": args.size, **origins[-1], "rows": made})
         rows += made
     result = {"what": __doc__, "size": args.size, **joined(origins), "rows": rows}
-    print(json.dumps(result, indent=1) if args.json else table(rows))
+    print(json.dumps(result, indent=1) if args.json else f"{table(rows)}\n\n{clocks(rows)}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from depth_probe import table as depth
 from evidence_leaks import table as leaks
 from figures import draw
 from hospitals_classes import table as hospitals
+from inherited import clocks
 from inherited import table as inherited_table
 from kept import read
 from open_questions_answers import ANSWERS, answer
@@ -97,6 +98,11 @@ def inherited(*results: dict[str, Any]) -> str:
     return inherited_table([row for r in results for row in r["rows"]]) + where(joined(results))
 
 
+def inherited_clocks(*results: dict[str, Any]) -> str:
+    """What unlearning all families took."""
+    return clocks([row for r in results for row in r["rows"]]) + where(joined(results))
+
+
 def compared(result: dict[str, Any]) -> str:
     """The overview of a comparison, and what must be said with it."""
     return "\n\n".join([overview(result).markdown(), *notes(result)])
@@ -142,6 +148,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "scale": ("scale_cpu", lambda result: scale(result) + where(result)),
     **{f"bench_store_{n}": (f"bench_store_cpu_{n}_cores", lambda result: stored(result) + where(result)) for n in (2, 16)},
     "inherited": ("inherited_*", inherited),
+    "inherited_clocks": ("inherited_*", inherited_clocks),
 }
 
 

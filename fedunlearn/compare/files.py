@@ -19,6 +19,7 @@ FIELDS = (
     "probe_above_retrained", "relearned", "membership_auc", "not_measured", "seconds", "evaluation_seconds",
     "train_seconds", "retrain_seconds", "commit",
 )  # fmt: skip
+LATER = ("measure_seconds", "rows_read", "bytes_up")  # files from before there were these lack them
 
 TEXT = ("topology", "method", "request", "class", "heir", "home", "born", "target", "status", "why", "not_measured", "commit")
 
@@ -26,7 +27,7 @@ TEXT = ("topology", "method", "request", "class", "heir", "home", "born", "targe
 def as_csv(result: Mapping[str, Any]) -> str:
     """One line for every topology, seed, request, method, heir and class; accuracies as fractions, empty where not tested."""
     text = io.StringIO()
-    sheet = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    sheet = csv.DictWriter(text, FIELDS + LATER, lineterminator="\n")
     sheet.writeheader()
     for row in result["rows"]:
         sheet.writerow({**row, "strength": "" if row["strength"] is None else json.dumps(row["strength"])})
@@ -42,7 +43,7 @@ def rows_of(text: str) -> list[dict[str, Any]]:
     sheet = csv.DictReader(io.StringIO(text))
     if lacking := set(FIELDS) - set(sheet.fieldnames or ()):
         raise InputError(f"not rows of a comparison: columns {', '.join(sorted(lacking))} are missing")
-    return [{k: _plain(k, v) for k, v in row.items()} for row in sheet]
+    return [dict.fromkeys(LATER) | {k: _plain(k, v) for k, v in row.items()} for row in sheet]
 
 
 def _plain(field: str, text: str) -> Any:

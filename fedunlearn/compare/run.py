@@ -1,5 +1,6 @@
 """Runs a comparison: for every topology and seed one family, for every request and method one copy of it."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -15,10 +16,12 @@ from fedunlearn.errors import FedUnlearnError
 from fedunlearn.lineage import Lineage, Request, discover
 from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
 from fedunlearn.runtime import Family, InProcess, Reference, Worker, score_all, unlearn
+from fedunlearn.runtime.tasks import Answer, Deposit, Measure, Task
 from fedunlearn.scenario import retrained, workers
 from fedunlearn.scenario.build import open_data
 
 FAILED = "failed"
+SPENT = ("seconds", "evaluation_seconds", "measure_seconds", "rows_read", "bytes_up")  # of what a record says it cost
 TRAINING, RETRAINING = "training", "retraining"  # the latter with the scores before
 
 Twin = Callable[[], Reference]
@@ -173,7 +176,7 @@ def _joined(heir: Plain, after: Plain) -> dict[str, Any]:
     """One heir and class, before and after. Where a method failed, every heir is as it was."""
     if "failed" in after:
         same = {f"{what}_after": heir[f"{what}_before"] for what in ("forgotten", "retained")}
-        nothing = dict.fromkeys(("mask_retained", "strength", "rule", "passes", "seconds", "evaluation_seconds"))
+        nothing = dict.fromkeys(("mask_retained", "strength", "rule", "passes", *SPENT))
         return heir | same | nothing | NOTHING | {"status": FAILED, "why": after["failed"]}
     found = dict(after["heirs"][heir["heir"]])
     by_class, measured, elsewhere = found.pop("by_class"), found.pop("measured", NOTHING), found.pop("elsewhere", {})
@@ -181,7 +184,7 @@ def _joined(heir: Plain, after: Plain) -> dict[str, Any]:
         heir = heir | elsewhere
     if heir["class"]:
         found["forgotten_after"] = by_class.get(heir["class"])
-    return {**heir, **found, **measured, **{k: after.get(k) for k in ("seconds", "evaluation_seconds")}}
+    return {**heir, **found, **measured, **{k: after.get(k) for k in SPENT}}
 
 
 def _before(opened: Opened, request: Request, twin: Twin) -> Plain:
@@ -230,10 +233,24 @@ def _depths(lineage: Lineage, request: Request) -> dict[str, int]:
     return found
 
 
+class _Clocked(InProcess):
+    """Tells the seconds that evidence took to measure, apart from scoring, which a record counts with it."""
+
+    measured = 0.0
+
+    def carry(self, tasks: Sequence[Task]) -> list[Answer]:
+        answers: list[Answer] = []
+        for task in tasks:
+            started = time.perf_counter()
+            answers += super().carry([task])
+            self.measured += (time.perf_counter() - started) * isinstance(task, Measure | Deposit)
+        return answers
+
+
 def _after(nest: Nest, request: Request, choice: Choice, twin: Twin, reference: bool, tier: str) -> Plain:
     """Every heir as a method leaves it, on a copy of the family, evaluated to a tier; or why it failed."""
     with nest.copy() as family:
-        backend = InProcess(workers(nest.scenario, family), simulation=True)
+        backend = _Clocked(workers(nest.scenario, family), simulation=True)
         try:
             record = unlearn(family, request, choice.method, backend, nest.scenario.gate.gate, retrained=twin)
         except OSError:
@@ -252,5 +269,5 @@ def _after(nest: Nest, request: Request, choice: Choice, twin: Twin, reference: 
         heirs[m["name"]]["elsewhere"] = {k: m[k] for k in ("forgotten_before", "retrained_forgotten", "rows_forgotten")}
         if m["name"] in measured:
             heirs[m["name"]]["measured"] = measured[m["name"]]
-    evaluation = sum(record.cost["evaluation_seconds"].values())
-    return {"seconds": record.cost["seconds"], "evaluation_seconds": evaluation, "heirs": heirs}
+    spent = {k: record.cost[k] for k in SPENT} | {"evaluation_seconds": sum(record.cost["evaluation_seconds"].values())}
+    return {**spent, "measure_seconds": backend.measured, "heirs": heirs}
