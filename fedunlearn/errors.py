@@ -36,6 +36,10 @@ class SiteError(FedUnlearnError):
     """One or more sites failed or refused; nothing was committed."""
 
 
+class OvertakenError(SiteError):
+    """A place has acknowledged a ledger line that the ledger of whoever asks lacks."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> InputError:
     """The error for a name that is not in a menu: says the nearest right name and lists the menu.
 

@@ -11,9 +11,11 @@ import torch
 from common import SHARD
 from open_questions_family import (
     BARE,
+    FISHER_MASK,
     FIUN,
     FULL,
     IMAGES,
+    LFSSD_,
     MASK,
     SMALL,
     SSD_,
@@ -105,7 +107,7 @@ def shifted(size: str, work: Path, say: Say) -> Made:
     """Evidence of the same class on blurred, noisy, turned, negative and others' digits; strengths as ever."""
     cpu = size == "cpu"
     shifts = SHIFTS if cpu else {n: SHIFTS[n] for n in ("as trained", "negative")}
-    choices = (FIUN, BY_HAND, SSD_, STEER) if cpu else (FIUN,)
+    choices = (FIUN, BY_HAND, SSD_, LFSSD_, FISHER_MASK, STEER) if cpu else (FIUN,)
     rows: Rows = []
     origins = []
     for seed in range(3 if cpu else 1):

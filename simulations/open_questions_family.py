@@ -26,7 +26,7 @@ Made = tuple[Rows, list[Mapping[str, Any]]]  # rows, and where they come from
 FULL, BARE = "full", "bare"
 KEPT = ("seed", "method", "request", "class", "heir", "depth", "target", "forgotten_before", "forgotten_after",
         "retained_before", "retained_after", "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten",
-        "rows_retained", "strength", "status")  # fmt: skip
+        "rows_retained", "strength", "status", "seconds", "evaluation_seconds", "retrain_seconds")  # fmt: skip
 
 FIUN = Choice("fiun", FIUn())
 SSD_ = Choice("ssd", SSD())

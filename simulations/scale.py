@@ -4,11 +4,11 @@ Families of small nets with trained weights: a federation of ten sites, then inc
 models before, each at a site. A request for one class reaches every model. What tells of it, its sources, is the root alone in
 one kind of family (`root`: increments are at ten sites that lack classes 0 to 4), and every other model in the other (`half`:
 classes 0 to 4 are each held at five of the ten sites where all are trained). Requests for one class after another overlap in
-all heirs; each goes the whole way (measure, calibrate and edit with `steer`, quick metrics, gate, ledger, homes) in one
-process, on one thread. Every size has a process of its own. Numbers are of one request, the mean of all; "grows as" is the
-exponent between one size and the next: 1 where ten times the models need ten times as much. Seconds are the processor's,
-which other work on the host disturbs least; waiting for the disk is not in them. `peak_mb` is what a process took beyond what
-it had before its family.
+all heirs; each goes the whole way (measure, merge, calibrate and edit with FIUn, or `steer` where a line says so, quick
+metrics, gate, ledger, homes) in one process, on one thread. Every size has a process of its own. Numbers are of one request,
+the mean of all; "grows as" is the exponent between one size and the next: 1 where ten times the models need ten times as much.
+Seconds are the processor's, which other work on the host disturbs least; waiting for the disk is not in them. `peak_mb` is what
+a process took beyond what it had before its family.
 
 Plans alone, of a million models: `bench_plan.py`.
 
@@ -44,11 +44,12 @@ from fedunlearn.runtime.tasks import Answer, Apply, Task
 from fedunlearn.scenario import train, workers
 from fedunlearn.scenario.files import parse
 
-ROOT, HALF = "root", "half"
+ROOT, HALF, STEER = "root", "half", "root, steer"
 SIZES = {  # kinds of families, how many models, requests
-    "test": ({ROOT: (5, 10), HALF: (5, 10)}, 1),
-    "cpu": ({ROOT: (100, 1000, 10_000), HALF: (100, 1000)}, 3),
+    "test": ({ROOT: (5, 10), HALF: (5, 10), STEER: (5,)}, 1),
+    "cpu": ({ROOT: (100, 1000, 10_000), HALF: (100, 1000), STEER: (100, 1000)}, 3),
 }
+KNOWN = 0.5  # of a class; a model that knew less of it says nothing
 SITES = [f"site-{i}" for i in range(10)]
 BARE = [f"bare-{i}" for i in range(10)]
 RECENT = 50
@@ -59,6 +60,9 @@ NETS: dict[str, tuple[dict[str, Any], tuple[int, ...], int]] = {  # the net, one
 TOGETHER = {"test": (("mlp",), 4, 2), "cpu": (tuple(NETS), 30, 5)}  # nets, heirs, runs
 WORK = Path("runs/scale")
 GROWS = {  # what a size's row has: in words, and how it is written
+    "accepted": ("edits accepted, %", "{:.1f}"),
+    "left": ("left at the worst heir, %", "{:.1f}"),
+    "lost": ("lost at the worst heir, points", "{:.1f}"),
     "plan_s": ("plan, s", "{:.3f}"),
     "seconds": ("whole request, s", "{:.1f}"),
     "away_s": ("of that outside workers, s", "{:.2f}"),
@@ -70,6 +74,9 @@ GROWS = {  # what a size's row has: in words, and how it is written
     "report_bytes": ("report, bytes", "{:,.0f}"),
     "report_s": ("report, s", "{:.2f}"),
 }
+
+
+MEASURES = ("accepted", "left", "lost")  # which do not grow
 
 
 class Clocked(InProcess):
@@ -90,7 +97,7 @@ class Clocked(InProcess):
 
 def topology(sources: str, models: int) -> dict[str, Any]:
     """The family, as in a YAML."""
-    draw, sites = random.Random(0), BARE if sources == ROOT else SITES
+    draw, sites = random.Random(0), SITES if sources == HALF else BARE
     born: dict[str, Any] = {
         "m0": {"born": "federated", "clients": SITES, "rounds": 4, "epochs": 5, "lr": 0.2, "home": "server"}
     }
@@ -119,25 +126,29 @@ def family(sources: str, models: int, requests: int) -> dict[str, Any]:
         say(f"trained, {trained['train_s']:.0f} s")
         backend = Clocked(workers(scenario, made))
         for number in range(requests):
-            runs.append(one(made, Request(classes=(str(number),)), backend, say))
+            runs.append(one(made, Request(classes=(str(number),)), "steer" if sources == STEER else "fiun", backend, say))
     means = {what: sum(run[what] for run in runs) / requests for what in runs[0]}
     return {"sources": sources, "models": models, "requests": requests, **trained, **means, "peak_mb": _peak() - before}
 
 
-def one(made: Any, request: Request, backend: Clocked, say: Callable[[str], None]) -> dict[str, float]:
+def one(made: Any, request: Request, method: str, backend: Clocked, say: Callable[[str], None]) -> dict[str, float]:
     """One request and its report."""
     backend.seconds, backend.tasks = {}, Counter()
     stored, told, began = _bytes(made.folder / "homes"), made.ledger.path.stat().st_size, time.process_time()
     plan = discover(made.lineage, request)
     marks = [time.process_time()]
-    record = unlearn(made, request, "steer", backend, progress=say)
+    record = unlearn(made, request, method, backend, progress=say)
     marks.append(time.process_time())
     text = page(document(made, made.ledger.lines[-1], {}))
     marks.append(time.process_time())
+    models = record.facts["models"]
+    known = [m for m in models if (m["forgotten_before"] or 0) >= KNOWN]
     return {
         "heirs": len(plan.heirs),
         "points": len(plan.points),
-        "committed": sum(m["status"] == "committed" for m in record.facts["models"]),
+        "accepted": 100 * sum(m["status"] == "committed" for m in models) / len(models),
+        "left": 100 * max((m["forgotten_after"] for m in known), default=math.nan),
+        "lost": 100 * max((m["retained_before"] - m["retained_after"] for m in known), default=math.nan),
         "plan_s": marks[0] - began,
         "seconds": marks[1] - marks[0],
         "away_s": marks[1] - marks[0] - sum(backend.seconds.values()),
@@ -223,7 +234,8 @@ def table(result: dict[str, Any]) -> str:
                 row, smaller = rows.get((kind, size)), rows.get((kind, sizes[i - 1]))
                 cells.append("-" if row is None else form.format(row[what]))
                 if i:
-                    cells.append("-" if row is None or smaller is None else f"{_exponent(smaller, row, what):.2f}")
+                    grew = row is not None and smaller is not None and what not in MEASURES
+                    cells.append(f"{_exponent(smaller, row, what):.2f}" if grew else "-")
             lines.append(f"| {' | '.join(cells)} |")
     said = "; ".join(f"{t['net']} ({t['heirs']} heirs, {t['rows']} rows) {t['ratio']:.2f}" for t in result["together"])
     loads = ", ".join(f"{kind} {size:,}: {' and '.join(f'{x:.1f}' for x in row['load'])}" for (kind, size), row in rows.items())

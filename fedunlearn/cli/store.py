@@ -156,7 +156,7 @@ def depart(
 
 def log(
     folder: Folder,
-    verify_: Annotated[bool, typer.Option("--verify", help="check signatures, and that no place knows more lines")] = False,
+    verify_: Annotated[bool, typer.Option("--verify", help="check signatures, and that no place is known to have more lines")] = False,
     expect: Annotated[str | None, typer.Option(help="hash of a line that must be there, or its beginning; checked too")] = None,
     key: Annotated[
         list[Path] | None,
@@ -164,7 +164,10 @@ def log(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """All lines of the ledger: who did what, when, why, with which code. Exit status 1 if anything was changed."""
+    """All lines of the ledger: who did what, when, why, with which code. Exit status 1 if a line was changed or is missing.
+
+    Places with stores on this machine are read; of others a note tells, and `fedunlearn settle` asks. `fsck` checks all files.
+    """
     ledger, wrong = None, []
     try:
         ledger = Ledger(folder / LEDGER)

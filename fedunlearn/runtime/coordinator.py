@@ -89,7 +89,7 @@ def unlearn(
     if atomic and quorum < 1:
         raise InputError(f"atomic with a quorum of {quorum}: all heirs or none needs every place online; leave out one of both")
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
-    with alone(family):
+    with alone(family, backend):
         check_cases(family, plan)
         return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
 

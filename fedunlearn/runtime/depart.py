@@ -44,7 +44,7 @@ def depart(family: Family, backend: Backend, place: str, *, reason: str | None =
         SiteError: it has departed, but some other place failed; settling finishes.
         StoreError: another command is at work.
     """
-    with alone(family):
+    with alone(family, backend, but=(place,)):
         lost = lost_with(family, place)
         told = {"acknowledged": known_lines(family)[place], "unerased": place in owed(family)}
         family.ledger.append("departed", {"place": place, "lost": lost, **told, "reason": reason})

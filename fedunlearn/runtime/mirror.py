@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt
 from typing_extensions import TypedDict
 
 from fedunlearn.data import MIRROR, Exclusions, Selection
-from fedunlearn.errors import SiteError, StoreError
+from fedunlearn.errors import OvertakenError, SiteError, StoreError
 from fedunlearn.plain import shaped, stamped, unstamped
 from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
 from fedunlearn.runtime.tasks import Commit, Committed, Seal, Sealed
@@ -89,32 +89,40 @@ def follow(task: Commit, store: Store) -> Committed:
     """Take over what the ledger says of this place.
 
     Raises:
-        SiteError: the ledger lacks a line that this place has acknowledged.
+        OvertakenError: the ledger lacks a line that this place has acknowledged.
     """
-    if not task.lines:
-        raise SiteError("was sent a ledger without a line; nothing was done")
-    known, line, length = Mirror.of(store), task.lines[-1], len(task.lines)
-    if known and known.length and task.lines[known.length - 1 : known.length] != (known.line,):
-        raise SiteError(
-            f"has acknowledged a ledger of {known.length} lines that ends with {known.line[:12]}; the one that asks has "
-            f"{length} lines, ends with {line[:12]}, and does not continue it: it was cut or rewritten, restored from an "
-            f"older backup, or is another family's. If that is meant, delete {path(store)} here first; it also says what "
-            f"must not be trained on"
-        )
-    data = Mirror(line, length, task.heads, task.exclusions).to_bytes()
+    _continued(task.lines, store)
+    line = task.lines[-1]
+    data = Mirror(line, len(task.lines), task.heads, task.exclusions).to_bytes()
     if not path(store).exists() or path(store).read_bytes() != data:
         write_atomically(path(store), data)  # one file: what is acknowledged and what is excluded cannot disagree
     return Committed(line)
+
+
+def _continued(lines: Sequence[str], store: Store) -> Mirror | None:
+    """What this place has acknowledged, if a ledger of those lines continues it."""
+    if not lines:
+        raise SiteError("was sent a ledger without a line; nothing was done")
+    known = Mirror.of(store)
+    if known and known.length and tuple(lines[known.length - 1 : known.length]) != (known.line,):
+        raise OvertakenError(
+            f"has acknowledged a ledger of {known.length} lines that ends with {known.line[:12]}; the one that asks has "
+            f"{len(lines)} lines, ends with {lines[-1][:12]}, and does not continue it: it was cut or rewritten, restored from "
+            f"an older backup, or is another family's. If that is meant, delete {path(store)} here first; it also says what "
+            f"must not be trained on"
+        )
+    return known
 
 
 def erase(task: Seal, store: Store) -> Sealed:
     """Erase every version that is not needed any more, and what was banked of what is forgotten.
 
     Raises:
+        OvertakenError: the ledger lacks a line that this place has acknowledged.
         SiteError: a version that this place holds to be in force is not among those to be kept.
-        StoreError: a version to be kept is damaged. Nothing is erased in either case.
+        StoreError: a version to be kept is damaged. Nothing is erased in any of these cases.
     """
-    known = Mirror.of(store)
+    known = _continued(task.lines, store)
     lost = sorted(m for m, v in known.heads.items() if v not in task.keep) if known else []
     if lost:
         raise SiteError(

@@ -79,7 +79,7 @@ def resume(
         then=family.ledger.heads(began(family, line).number),
         resumes=line.number,
     )
-    with alone(family):
+    with alone(family, backend):
         return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
 
 

@@ -74,7 +74,7 @@ def seal(family: Family, backend: Backend, request: str | None = None, *, reason
         InputError: as `sealable`; nothing was changed.
         SiteError: it is sealed, but some place has not erased yet; `erase_sealed` goes on.
     """
-    with alone(family):
+    with alone(family, backend):
         lines = sealable(family, request)
         numbers = [line.number for line in lines]
         requests = changed_by(*lines)
@@ -116,7 +116,8 @@ def erase_sealed(family: Family, backend: Backend) -> list[Sealed]:
             shutil.rmtree(folder)
         keep = tuple(sorted({v for one in (family, *references(family)) for held in needed(one).values() for v in held}))
         forgotten = _forgotten(family)
-        tasks = [Seal(place, keep, forgotten.get(place, {}), line.hash) for place in late]
+        hashes = tuple(x.hash for x in family.ledger.lines)
+        tasks = [Seal(place, keep, forgotten.get(place, {}), line.hash, hashes) for place in late]
         answers = backend.carry(tasks)
         pairs = zip(tasks, answers, strict=True)
         family.note_erased({t.place: a.line for t, a in pairs if isinstance(a, Sealed) and a.line == line.hash})

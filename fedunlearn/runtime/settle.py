@@ -1,6 +1,6 @@
 """The ledger decides; places follow. Settling makes every place hold what the ledger says, and may be repeated."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from fedunlearn.data import MIRROR, Selection
@@ -9,7 +9,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, ask, check
 from fedunlearn.runtime.family import NOTE, Family
 from fedunlearn.runtime.mirror import Mirror
-from fedunlearn.runtime.tasks import Commit, Committed, Failure, Question, Score, Scored
+from fedunlearn.runtime.tasks import Answer, Commit, Committed, Failure, Question, Score, Scored
 from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
 
@@ -29,24 +29,25 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Seque
     """
     if words := cut(family):
         raise StoreError(words)
+    line = family.ledger.lines[-1]
+    told = _tell(family, backend, (*family.places, *joining), joining)
+    kept = [(t, a) for t, a in told if quorum == 1 or not (isinstance(a, Failure) and a.offline)]  # those stay behind
+    otherwise = f"committed (ledger line {line.number}), but not yet everywhere; run `fedunlearn settle`"
+    check([t for t, _ in kept], [a for _, a in kept], Committed, otherwise)
+
+
+def _tell(family: Family, backend: Backend, places: Sequence[str], joining: Sequence[str] = ()) -> list[tuple[Commit, Answer]]:
+    """Send places what the ledger says of them, and note who has acknowledged it."""
     heads, excluded = family.heads, exclusions(family, joining=joining)
-    line, lines = family.ledger.lines[-1], tuple(x.hash for x in family.ledger.lines)
+    lines = tuple(x.hash for x in family.ledger.lines)
     tasks = []
-    for place in (*family.places, *joining):
+    for place in places:
         mine = {m: v for m, v in heads.items() if family.lineage[m].home == place}
         tasks.append(Commit(place, mine, excluded.get(place, {}), lines))
     with family.ledger.alone():
-        answers = backend.carry(tasks)
-        family.note_acknowledged(
-            {t.place: a.line for t, a in zip(tasks, answers, strict=True) if isinstance(a, Committed) and a.line == line.hash}
-        )
-    kept = [
-        (t, a)
-        for t, a in zip(tasks, answers, strict=True)
-        if quorum == 1 or not (isinstance(a, Failure) and a.offline)  # those stay behind
-    ]
-    otherwise = f"committed (ledger line {line.number}), but not yet everywhere; run `fedunlearn settle`"
-    check([t for t, _ in kept], [a for _, a in kept], Committed, otherwise)
+        told = list(zip(tasks, backend.carry(tasks), strict=True))
+        family.note_acknowledged({t.place: a.line for t, a in told if isinstance(a, Committed) and a.line == lines[-1]})
+    return told
 
 
 def behind(family: Family) -> tuple[str, ...]:
@@ -67,8 +68,16 @@ def known_lines(family: Family) -> dict[str, str | None]:
 
 
 @contextmanager
-def alone(family: Family) -> Iterator[None]:
+def alone(family: Family, backend: Backend | None = None, but: Collection[str] = ()) -> Iterator[None]:
     """Nobody else changes the family meanwhile, and its ledger lacks no line that a place has acknowledged.
+
+    What places on this machine have acknowledged is read there. A note in the family's folder tells of all others, but a folder
+    restored from a backup has the note of that day: with a backend these are asked, and told, before a line is written.
+
+    Args:
+        family: the family.
+        backend: reaches the places; whoever is offline is not waited for.
+        but: places that are not asked.
 
     Raises:
         StoreError: another command does, or the ledger was cut.
@@ -78,7 +87,16 @@ def alone(family: Family) -> Iterator[None]:
         _ = family.ledger.signer()
         if words := cut(family):
             raise StoreError(words)
+        if backend is not None:
+            _refuse_overtaken(family, backend, but)
         yield
+
+
+def _refuse_overtaken(family: Family, backend: Backend, but: Collection[str]) -> None:
+    far = [place for place in family.places if place not in but and not family.store(place).folder.is_dir()]
+    told = _tell(family, backend, far) if far else []
+    if knows := [answer for _, answer in told if isinstance(answer, Failure) and answer.overtaken]:
+        raise StoreError(f"{_lacking(family, (a.place for a in knows))}. {knows[0].place}: {knows[0].text}")
 
 
 def cut(family: Family) -> str:
@@ -89,10 +107,14 @@ def cut(family: Family) -> str:
     lacking = {place: line for place, line in known_lines(family).items() if line is not None and line not in known}
     if not lacking:
         return ""
-    told = ", ".join(f"{place} ({line[:12]})" for place, line in lacking.items())
+    return _lacking(family, (f"{place} ({line[:12]})" for place, line in lacking.items()))
+
+
+def _lacking(family: Family, who: Iterable[str]) -> str:
     return (
-        f"{family.ledger.path}: lacks ledger lines that places have acknowledged: {told}; it was cut, rewritten, or restored "
-        f"from an older backup: restore the newest one. If there is none, delete {NOTE} and these places' {MIRROR}, then settle"
+        f"{family.ledger.path}: lacks ledger lines that places have acknowledged: {', '.join(who)}; it was cut, rewritten, or "
+        f"restored from an older backup: restore the newest one. If there is none, delete {NOTE} and these places' {MIRROR}, "
+        f"then settle"
     )
 
 
@@ -160,7 +182,7 @@ def rollback(family: Family, backend: Backend, *, lift_exclusion: bool, reason: 
             damaged; nothing is changed.
         SiteError: a place failed.
     """
-    with alone(family):
+    with alone(family, backend):
         undone = family.ledger.last_undoable()
         before: Mapping[str, str] = family.ledger.heads(undone.number)
         heads = {model: before[model] for model in sorted(undone.body["heads"].keys() - family.lost)}

@@ -353,12 +353,14 @@ class Seal(Addressed):
         keep: every version of the family that is still needed, wherever it lies; all others here are erased.
         forgotten: rows whose banked importances are erased too, by request.
         line: hash of the ledger line that sealed the last of them.
+        lines: hashes of all ledger lines, as `Commit` has them.
     """
 
     place: str
     keep: tuple[str, ...]
     forgotten: Mapping[str, Selection]
     line: str
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -468,12 +470,14 @@ class Failure:
         text: why.
         wrong_input: whether what the user asked for is at fault, not the site.
         offline: whether the place did not answer at all; for backends to say, never for the place itself.
+        overtaken: whether it knows a ledger line that the ledger of whoever asks lacks.
     """
 
     place: str
     text: str
     wrong_input: bool = False
     offline: bool = False
+    overtaken: bool = False
 
 
 Task = Fetch | Measure | Deposit | Score | Apply | Evaluate | Commit | Seal | Survey | Train

@@ -174,7 +174,7 @@ ASKED = [
     Fetch("north", "v" * 64),
     Evaluate("north", "full", "v" * 64, "w" * 64, Question(("0",))),
     Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",), {"r": Fetched({"w": SENT}, Head("w", ("0",)))}),
-    Seal("north", ("v" * 64,), {}, "line"),
+    Seal("north", ("v" * 64,), {}, "line", ("line",)),
     Survey("north", ("main",), {"r": Selection(samples=("main/1",))}, again=True),
     Score("north", "v" * 64, Question(selections={"main": Selection(samples=("main/1",))})),
     Evaluate("north", "quick", "v", "w", Question(selections={"main": Selection(samples=("main/1",))}), (), ("r",)),
