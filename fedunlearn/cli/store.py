@@ -156,7 +156,7 @@ def depart(
 
 def log(
     folder: Folder,
-    verify_: Annotated[bool, typer.Option("--verify", help="check signatures, and that no place is known to have more lines")] = False,
+    verify_: Annotated[bool, typer.Option("--verify", help="check signatures, and that no place knows more lines")] = False,
     expect: Annotated[str | None, typer.Option(help="hash of a line that must be there, or its beginning; checked too")] = None,
     key: Annotated[
         list[Path] | None,

@@ -13,7 +13,7 @@ from fedunlearn.report.risk import LEVELS, judge
 from fedunlearn.report.verdict import verdict
 from fedunlearn.report.why import reasons
 from fedunlearn.report.words import scored_at
-from fedunlearn.runtime import Family
+from fedunlearn.runtime import Family, owed
 from fedunlearn.runtime.cases import carried_out
 from fedunlearn.store import Line
 
@@ -33,8 +33,9 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     """
     body, facts, cost = line.body, line.body["record"]["facts"], line.body["record"]["cost"]
     lineage, request = family.lineage_at(line), Request.from_json(facts["request"])
-    sealed = next((x.number for x in family.ledger.lines if x.kind == "sealed" and line.number in x.body["seals"]), None)
-    undone = next((x.number for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
+    seal = next((x for x in family.ledger.lines if x.kind == "sealed" and line.number in x.body["seals"]), None)
+    back = next((x for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
+    undone, owing = (None if back is None else back.number), (() if seal is None else owed(family))
     used, stale = _of_versions(facts["models"], evaluations)
     departed = family.departed
     for row in (r for r in facts["models"] if r["name"] in family.lost):
@@ -45,6 +46,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     sets = _evidence(facts["models"])
     models = _models(family, line, lineage, used, sets, undone is not None)
     risks = {m["name"]: m["risk"] for m in models}
+    lost = [name for name in facts["plan"]["affected"] if name in family.lost and not lineage[name].kept]
     seconds: Counter[str] = Counter()
     for tier, result in ((t, r) for tiers in used.values() for t, r in tiers.items()):
         seconds[tier] += sum(result.get("seconds", {}).values())
@@ -60,8 +62,9 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
             "by": line.by,
             "code": dict(line.code),
             "key": line.key,
-            "rolled_back_by": undone,
-            "sealed_by": sealed,
+            "rolled_back": _told(back),
+            "sealed": _told(seal),
+            "not_erased_at": list(owing),
             "resumes": body.get("resumes"),
             "last": {"number": family.ledger.lines[-1].number, "hash": family.ledger.lines[-1].hash},
         },
@@ -74,11 +77,12 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
             "excluded": body["exclusions"],
             "late": _late(request, line),
         },
-        "verdict": verdict(models, undone),
+        "verdict": verdict(models, undone, lost),
         "reached": {
             "roots": facts["plan"]["roots"],
             "affected": len(facts["plan"]["affected"]),
-            "retired": sum(not lineage[name].kept for name in facts["plan"]["affected"]),
+            "retired": sum(not lineage[name].kept for name in facts["plan"]["affected"]) - len(lost),
+            "lost": lost,
         },
         "method": {k: facts[k] for k in ("method", "settings", "precision", "gate")},
         "models": models,
@@ -92,8 +96,13 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         "objections": facts["objections"],
         "evaluations": {name: used[name] for name in risks if name in used},
         "not_measured": unmeasured(facts["models"], used, stale),
-        "limits": limits(facts, used, sealed, departed),
+        "limits": limits(facts, used, None if seal is None else seal.number, owing, departed),
     }
+
+
+def _told(line: Line | None) -> dict[str, Any] | None:
+    """Who wrote a line, when and why."""
+    return {"number": line.number, "time": line.time, "by": line.by, "reason": line.body.get("reason")} if line else None
 
 
 def _case(request: Request, line: Line, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,6 +174,12 @@ def _models(
                 first = f"Not edited again; ledger line {before.number} had edited it for this request, and that is in force."
                 plain |= found_then | {"findings": [first, *found_then["findings"]], "earlier": before.number}
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row)}
+        elif not undone and (before := earlier.get(model.name)):
+            row = _row(before, model.name)
+            found_then = judge(row, row.get("evaluation", {}), _accepted_untested(before), undone=False)
+            first = f"Edited by ledger line {before.number} for this request, and that is in force."
+            plain |= {**row, **found_then, "findings": [first, *found_then["findings"]], "earlier": before.number}
+            plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row), "affected": True}
         else:
             touched = model.name in affected
             plain |= {"risk": "open" if touched else "none", "findings": ["Not decided by this line."] if touched else []}

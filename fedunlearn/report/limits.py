@@ -1,6 +1,6 @@
 """What the evidence does not prove. Each sentence is there only where it applies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedunlearn.report.measurements import Evaluation
@@ -8,7 +8,11 @@ from fedunlearn.store import Line
 
 
 def limits(
-    facts: Mapping[str, Any], evaluations: Mapping[str, Evaluation], sealed: int | None, departed: Mapping[str, Line]
+    facts: Mapping[str, Any],
+    evaluations: Mapping[str, Evaluation],
+    sealed: int | None,
+    owing: Sequence[str],
+    departed: Mapping[str, Line],
 ) -> list[dict[str, str]]:
     """Short paragraphs, each with `about` and `text`.
 
@@ -16,6 +20,7 @@ def limits(
         facts: the record's.
         evaluations: of each model, those that are used.
         sealed: the ledger line that ended the rollback window; None while it lasts.
+        owing: places that have not said that they erased what is sealed.
         departed: places that are gone for good, and the ledger lines that say so.
     """
     taken = {metric for tiers in evaluations.values() for result in tiers.values() for metric in result["metrics"]}
@@ -38,6 +43,13 @@ def limits(
             "is because nobody looked.",
         ),
         (
+            "No model was trained again",
+            "Nothing is compared with a model that never saw the data. What such a model would still recognise, and whether an "
+            "edit went too far, this page cannot say.",
+        )
+        if not any(net.startswith("retrained") for net in nets)
+        and all(m["retrained_forgotten"] is None and m["retrained_retained"] is None for m in facts["models"])
+        else (
             "Like a retrained model",
             "Forgetting is judged by a model that was trained again without the data. "
             + (
@@ -53,8 +65,9 @@ def limits(
                 "The versions from before stay in the stores of their homes, so that the edit can be undone, until the request "
                 "is sealed (fedunlearn seal)."
                 if sealed is None
-                else f"Ledger line {sealed} had the versions from before erased; a place that was away owes it still "
-                "(fedunlearn show says which). Media, snapshots and backups are not looked into."
+                else f"Ledger line {sealed} has the versions from before erased: "
+                + (f"not yet at {', '.join(owing)}. " if owing else "every place has said that it did. ")
+                + "Media, snapshots and backups are not looked into."
             )
             + " The rows stay where they are: sites are told not to train on them any more. Copies that were exported are out "
             "of reach.",

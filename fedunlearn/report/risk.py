@@ -81,7 +81,8 @@ def judge(row: Mapping[str, Any], evaluation: Mapping[str, Mapping[str, Any]], u
 
 def _gaps(row: Mapping[str, Any], untested: bool) -> Iterator[str]:
     if row["unmeasured"]:
-        yield f"Evidence of {', '.join(row['unmeasured'][:3])}{' and others' * (len(row['unmeasured']) > 3)} was not measured."
+        more = " and others" * (len(row["unmeasured"]) > 3)
+        yield f"Evidence was not measured, or on some of the rows only: {', '.join(row['unmeasured'][:3])}{more}."
     if untested and row.get("untested"):
         yield f"Committed untested, for a reason that is in the ledger. {_sentences(row['untested'])}"
         return

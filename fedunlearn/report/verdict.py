@@ -11,12 +11,13 @@ STATUSES = {
 }
 
 
-def verdict(models: Sequence[Mapping[str, Any]], undone: int | None) -> dict[str, Any]:
+def verdict(models: Sequence[Mapping[str, Any]], undone: int | None, lost: Sequence[str]) -> dict[str, Any]:
     """What somebody reads who reads one thing.
 
     Args:
         models: those of the document.
         undone: number of the line that rolled the request back, if one did.
+        lost: models that the request reaches and that were lost with their homes before it.
 
     Returns:
         `tone`, the highest level of residual risk of any model, and `sentences`.
@@ -39,6 +40,10 @@ def verdict(models: Sequence[Mapping[str, Any]], undone: int | None) -> dict[str
         left += [f"{n} not decided by this ledger line"] if (n := len(affected) - sum(status.values())) else []
         first = f"{reached}: {status['committed']} edited and accepted by the gate, {', '.join(left)}."
     sentences = [first]
+    if lost:
+        are = "is lost with its home" if len(lost) == 1 else "are lost with their homes"
+        sentences.append(f"It reaches {_count(len(lost))} more, which {are}: what {', '.join(lost[:5])}"
+                         f"{' and others' * (len(lost) > 5)} still hold, nobody here can say.")  # fmt: skip
     if before := [m["name"] for m in affected if m.get("earlier") is not None]:
         sentences.append(f"An earlier line for the same request had edited {_count(len(before))} of these; that is in force.")
     known = sum(m["risk"] == "doubtful" and m["remembers"] for m in affected)

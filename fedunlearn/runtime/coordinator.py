@@ -260,6 +260,7 @@ def _judge(
             else:
                 unresolved = doing.gate.unresolved(heir.target, by.before, reference)
         unmeasured = tuple(dict.fromkeys(f"{p.model} @ {p.shard}" for p in found.missing(heir.name)))
+        unmeasured += tuple(f"{p.model} @ {p.shard} ({n} of {most} rows)" for p, n, most in found.partly(heir.name, lineage))
         unmeasured += tuple(f"{shard} (departed)" for shard in heir.out_of_reach if weighs)
         given = scored, done, reference, missing, unmeasured, status, bool(plan.request.classes), of, by, untested, unresolved
         rows.append(row(heir, lineage[heir.name], *given))

@@ -3,7 +3,7 @@
 Long so that what a place is asked stands beside how its answer is checked.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from operator import itemgetter
@@ -75,6 +75,12 @@ class Round1:
     def missing(self, heir: str) -> tuple[Point, ...]:
         """Evidence points of an heir that nobody measured."""
         return tuple(p for p in self.asked.get(heir, ()) if p not in self.points)
+
+    def partly(self, heir: str, lineage: Lineage) -> Iterator[tuple[Point, int, int]]:
+        """Evidence points of an heir that lack rows that were trained on: how many they were measured on, and of how many."""
+        for point in (p for p in self.asked.get(heir, ()) if p in self.points):
+            if (there := self.points[point].count) < (most := rows_of(lineage, point)):
+                yield point, there, most
 
     def silent(self, heir: str) -> tuple[str, ...]:
         """Shards that an heir's evidence came from, where it is squares or the like and all zero; none otherwise."""

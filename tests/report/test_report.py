@@ -200,13 +200,17 @@ def test_who_did_it_with_what_in_time_and_whether_it_can_be_undone(tmp_path: Pat
         assert ("Decided" if held else "Carried out") in text
         assert f"{line.by}, with " in text
         assert f"fedunlearn {line.code['fedunlearn']}" in text
-        assert (plain["line"]["sealed_by"], "can still be rolled back" in text) == (None, True)
+        assert (plain["line"]["sealed"], "can still be rolled back" in text) == (None, True)
     family.ledger.append("sealed", {"seals": [line.number], "requests": ["x"], "left": [], "erased": {}})
     plain, read = told(family, line)
     text = "".join(read.text)
-    assert plain["line"]["sealed_by"] == 2
+    assert plain["line"]["sealed"]["number"] == 2
     assert "can still be rolled back" not in text
-    assert "Ledger line 2 had the versions from before erased" in text
+    assert "Ledger line 2 has the versions from before erased: not yet at north." in text
+    assert "but not yet at north" in text
+    family.note_erased({"north": family.ledger.lines[-1].hash})
+    plain, read = told(family, line)
+    assert "erased: every place has said that it did" in "".join(read.text)
 
 
 def test_where_scores_were_taken_is_in_page_and_table(tmp_path: Path) -> None:

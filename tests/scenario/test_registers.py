@@ -120,6 +120,18 @@ def test_a_sample_that_is_not_there_any_more_is_said_to_be_gone(world: World) ->
         world.forget(Request(samples=(f"north/main/{key}",)))
 
 
+def test_evidence_of_fewer_rows_than_were_trained_on_is_said_to_be_so(world: World) -> None:
+    zeros = [i for i in world.order["north"] if DIGITS.y[i] == 0]
+    register = site_at(world.folder / "north").answerer.data
+    trained = [r for r in register.all("main").keys if world.order["north"][int(r)] in zeros]
+    taken = {world.order["north"][int(key)] for key in trained[1:]}
+    assert taken
+    world.change("north", [i for i in world.order["north"] if i not in taken])
+    world.forget(Request(classes=("0",)))
+    (row, *_) = world.family.ledger.lines[-1].body["record"]["facts"]["models"]
+    assert row["unmeasured"] == [f"shared @ north/main (1 of {len(trained)} rows)"]
+
+
 def test_rows_that_have_come_do_not_stop_a_request_but_training(world: World) -> None:
     rows = world.rows()
     world.change("north", world.order["north"], come=2)
