@@ -217,10 +217,8 @@ def test_what_is_out_of_reach_was_not_measured_and_is_not_tested(family: Family,
     told = document(Family.open(after.folder), Family.open(after.folder).ledger.lines[-1], {})
     (shared,) = [m for m in told["models"] if m["name"] == "shared"]
     assert any("not measured, or on some of the rows only: east/main (departed)" in text for text in shared["findings"])
-    assert told["reached"]["lost"] == sorted(after.lost)
-    assert f"It reaches {len(after.lost)} models more, which are lost with their homes" in " ".join(
-        told["verdict"]["sentences"]
-    )
+    assert sorted(told["reached"]["lost"]) == sorted(after.lost)
+    assert any(f"It reaches {len(after.lost)} models more, which are lost" in text for text in told["verdict"]["sentences"])
     other = Family.open(folder)
     record = unlearn(other, Request(sites=("east", "west")), LAST, InProcess(workers(hospitals, other)))
     assert "not tested: what is to be forgotten at east cannot be scored at its home" in rows(record)["triage"]["untested"]  # type: ignore[operator]
