@@ -30,7 +30,7 @@ from rows_and_sites import table as rows_and_sites
 from scale import table as scale
 from steer_ablation import table as ablation
 
-from fedunlearn.compare import notes, overview, percent, pooled
+from fedunlearn.compare import about, legend, overview, percent, pooled
 from fedunlearn.compare.cells import RETRAINED
 from fedunlearn.compare.origin import joined
 
@@ -104,8 +104,13 @@ def inherited_clocks(*results: dict[str, Any]) -> str:
 
 
 def compared(result: dict[str, Any]) -> str:
-    """The overview of a comparison, and what must be said with it."""
-    return "\n\n".join([overview(result).markdown(), *notes(result)])
+    """The overview of a comparison, and what must be said with it; why heirs were held back stands in its rows."""
+    return "\n\n".join([overview(result).markdown(), *about(result)])
+
+
+def compared_legend(*results: dict[str, Any]) -> str:
+    """What the columns of all comparisons mean, once."""
+    return "\n".join(f"- {line}" for line in dict.fromkeys(line for result in results for line in legend(result)))
 
 
 def brief(result: dict[str, Any]) -> str:
@@ -137,6 +142,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "evidence_leaks": ("evidence_leaks", lambda result: leaks(result["rows"]) + where(result)),
     "compare_hospitals": ("compare_hospitals", compared),
     "compare_brief": ("compare_hospitals", brief),
+    "compare_legend": ("compare_*", compared_legend),
     **{f"reproduce_{p}": (f"reproduce_{p}", lambda result: reproduced(result) + where(result)) for p in PAPERS},
     "reproduce_fiun_gpu": ("reproduce_fiun_gpu", lambda result: reproduced(result) + where(result)),
     **{f"compare_{s}": (f"compare_{s}", compared) for s in STUDIES if s != "hospitals"},

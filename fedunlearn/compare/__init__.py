@@ -12,7 +12,9 @@ from fedunlearn.compare.origin import origin as origin
 from fedunlearn.compare.run import compare as compare
 from fedunlearn.compare.run import planned as planned
 from fedunlearn.compare.table import Table as Table
+from fedunlearn.compare.table import about as about
 from fedunlearn.compare.table import details as details
+from fedunlearn.compare.table import legend as legend
 from fedunlearn.compare.table import notes as notes
 from fedunlearn.compare.table import overview as overview
 from fedunlearn.compare.table import percent as percent

@@ -14,10 +14,12 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.evaluation.intervals import over_seeds, proportion
 from fedunlearn.lineage.plan import ABSENT, AS_RETRAINED
 from fedunlearn.methods.calibration import AT_ROOTS
+from fedunlearn.runtime.record import COMMITTED, PENDING
 
 KNOWN = 0.5  # below this there is little to forget
 JUDGED = 300  # test rows, seeds pooled
 RETRAINED = "retrained"  # not a method, but a line of every table: the families trained without the data
+EDITED = (COMMITTED, PENDING, RETRAINED)  # rows of these say what an edit, or retraining, did
 
 Rows = Sequence[Mapping[str, Any]]
 Plain = dict[str, Any]
@@ -120,15 +122,17 @@ def _line(rows: Rows, gate: Gate) -> Plain:
     counted = [c for c in cells if c["counts"]]
     keys = {_key(c) for c in counted}
     among = [r for r in rows if _key(r) in keys]
-    tried = {(r["seed"], r["request"], r["heir"]): (r["status"], _kind(r["why"])) for r in rows}
+    tried = {(r["seed"], r["request"], r["heir"]): (r["status"], r["why"].removeprefix("untouched: ")) for r in rows}
+    kinds = {(status, _kind(why)): why for status, why in reversed(tried.values()) if why}
     spent = {(r["seed"], r["request"]): r["seconds"] for r in rows if r["seconds"] is not None}
     inherited = [c for c in counted if c["depth"]]
-    gaps = [g for of in _by(rows, "request", "class", "heir").values() if (g := _gap(of))]
-    enough = [g for g in gaps if g["n"] >= JUDGED]  # a few rows that somebody gets wrong are no worst of anything
     return {
         **{k: rows[0][k] for k in ("topology", "method", "simulation")},
         "outcomes": dict(Counter(status for status, _ in tried.values())),
-        "reasons": [[n, *said] for said, n in Counter(v for v in tried.values() if v[1]).most_common()],
+        "reasons": [
+            [n, kind[0], kinds[kind]]
+            for kind, n in Counter((status, _kind(why)) for status, why in tried.values() if why).most_common()
+        ],
         "cells": len(cells),
         "counted": len(counted),
         "judged": sum(c["judged"] for c in counted),
@@ -146,7 +150,8 @@ def _line(rows: Rows, gate: Gate) -> Plain:
             "worst": _worst([r for r in among if r["depth"]], lambda r: f"{r['heir']}, {class_of(r)}"),
             "worst_lost": _most_lost(inherited),
         },
-        "gap": max(enough or gaps, key=lambda g: g["value"], default=None),
+        "gap": _gap([r for r in rows if r["status"] in EDITED], "forgotten_after"),
+        "gap_before": _gap(rows, "forgotten_before"),
         "travelled": _travelled(among),
         "deeper": means_of(rows),
         "not_measured": words_of(rows),
@@ -173,16 +178,20 @@ def _most_lost(cells: Rows) -> Plain | None:
     return max(found, key=lambda f: f["value"], default=None)
 
 
-def _gap(rows: Rows) -> Plain | None:
-    """How far one heir is from its retrained twin on forgotten rows, seed by seed: the mean distance; None if nobody knows."""
-    known = [
-        {**r, "gap": abs(r["forgotten_after"] - r["retrained_forgotten"])}
-        for r in rows
-        if r["target"] == AS_RETRAINED and r["forgotten_after"] is not None and r["retrained_forgotten"] is not None
-    ]
-    value = pooled(known, "gap", "rows_forgotten")
-    n = sum(r["rows_forgotten"] for r in known)
-    return None if value is None else {"heir": rows[0]["heir"], "class": class_of(rows[0]), "value": value, "n": n}
+def _gap(rows: Rows, what: str) -> Plain | None:
+    """The heir and request that are farthest from the retrained model on forgotten rows; None if nobody knows."""
+    gaps = []
+    for of in _by(rows, "request", "class", "heir").values():
+        known = [
+            {**r, "gap": abs(r[what] - r["retrained_forgotten"])}  # seed by seed, so that they do not cancel
+            for r in of
+            if r["target"] == AS_RETRAINED and r[what] is not None and r["retrained_forgotten"] is not None
+        ]
+        if (value := pooled(known, "gap", "rows_forgotten")) is not None:
+            n = sum(r["rows_forgotten"] for r in known)
+            gaps.append({"heir": of[0]["heir"], "class": class_of(of[0]), "value": value, "n": n})
+    enough = [g for g in gaps if g["n"] >= JUDGED]  # a few rows that somebody gets wrong are no worst of anything
+    return max(enough or gaps, key=lambda g: g["value"], default=None)
 
 
 def _travelled(rows: Rows) -> list[int] | None:

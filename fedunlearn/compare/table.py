@@ -89,6 +89,11 @@ def details(result: Result) -> Table:
 
 def notes(result: Result) -> list[str]:
     """What the numbers mean, what was held back or failed and why, which settings, where they come from."""
+    return [*legend(result), *(text for line in result["summary"] for text in _reasons(line)), *about(result)]
+
+
+def legend(result: Result) -> list[str]:
+    """What the numbers mean."""
     said = [
         "accepted: heirs, seed by seed, to which the gate had no objection. cells: an heir and a class, seeds pooled; counted "
         "are those whose heir must not know the class afterwards and knew at least half of it before.",
@@ -100,11 +105,7 @@ def notes(result: Result) -> list[str]:
         "have it from others. Where a method failed, models are as before. seconds: wall clock of one request, all its heirs.",
     ]
     if any(s["judged"] for s in result["summary"]):
-        limits = (
-            f"{name}: at most {percent(v['forgotten_at_most'])} % left and {percent(v['retained_drop_at_most'])} points lost"
-            for name, v in result["limits"].items()
-        )
-        said.append(f"within limits: counted cells of at least {JUDGED} rows that keep to them. {'; '.join(limits)}.")
+        said.append(f"within limits: counted cells of at least {JUDGED} rows that keep to them.")
     if any(m["simulation"] for m in result["methods"]):
         said.append("simulation only: it needs what no deployment grants, such as rows of the class at every heir's home.")
     if result.get("tier"):
@@ -117,9 +118,24 @@ def notes(result: Result) -> list[str]:
     if any(s["gap"] for s in result["summary"]):
         said.append(
             "from retrained: accuracy on the very rows that were forgotten, in points from the retrained model's, mean over "
-            "seeds, of the worst heir and request; strengths were chosen on the same rows, towards the same retrained model."
+            "seeds, of the worst heir and request that was edited; strengths were chosen on the same rows, towards the same "
+            "retrained model."
         )
-    said += [text for line in result["summary"] for text in (*_reasons(line), *_travelled(line), *_unmeasured(line))]
+    return said
+
+
+def about(result: Result) -> list[str]:
+    """Limits, how far unedited models are from retrained ones, which settings, where the numbers come from."""
+    said = []
+    if any(s["judged"] for s in result["summary"]):
+        limits = (
+            f"{name}: at most {percent(v['forgotten_at_most'])} % left and {percent(v['retained_drop_at_most'])} points lost"
+            for name, v in result["limits"].items()
+        )
+        said.append(f"limits: {'; '.join(limits)}.")
+    if unedited := _farthest(result["summary"]):
+        said.append(f"from retrained, unedited models: {_from_retrained(unedited)}.")
+    said += [text for line in result["summary"] for text in (*_travelled(line), *_unmeasured(line))]
     chosen = {m["label"]: ", ".join(f"{k}={v}" for k, v in m["settings"].items()) for m in result["methods"] if m["settings"]}
     if chosen:
         said.append(f"settings: {'; '.join(f'{label}: {values}' for label, values in chosen.items())}.")
@@ -136,7 +152,7 @@ def percent(fraction: float | None) -> str:
 def _reasons(line: Mapping[str, Any]) -> list[str]:
     """Why heirs were not accepted, the most frequent reasons first."""
     found = line["reasons"]
-    said = "; ".join(f"{n} {status} ({why})" for n, status, why in found[:MOST])
+    said = "; ".join(f"{n} {status} ({'such as: ' * (n > 1)}{why})" for n, status, why in found[:MOST])
     more = "; others are in the rows" if len(found) > MOST else ""
     return [f"{line['topology']}, {line['method']}: {said}{more}."] if found else []
 
@@ -148,6 +164,10 @@ def _travelled(line: Mapping[str, Any]) -> list[str]:
     found, of = line["travelled"]
     other = "" if found == of else "; the others were chosen on the heir's own rows of the class"
     return [f"{line['topology']}, {line['method']}: {found} of {of} strengths are as calibrated at the roots{other}."]
+
+
+def _farthest(summary: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return max((s["gap_before"] for s in summary if s["gap_before"]), key=lambda g: float(g["value"]), default=None)
 
 
 def _from_retrained(gap: Mapping[str, Any] | None) -> str:

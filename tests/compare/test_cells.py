@@ -155,9 +155,19 @@ def test_reasons_that_differ_in_numbers_only_are_one() -> None:
     (line,) = summary_of([*rows, row(seed=3), row(seed=4, status="untouched", why="untouched: needs deeper layers")], GATE)
     assert line["outcomes"] == {"pending": 3, "committed": 1, "untouched": 1}
     assert line["reasons"] == [
-        [3, "pending", "n% of the forgotten rows are still recognised (at most n%)"],
+        [3, "pending", "12.5% of the forgotten rows are still recognised (at most 5.0%)"],
         [1, "untouched", "needs deeper layers"],
     ]
+
+
+def test_what_was_not_edited_is_as_near_to_retrained_models_as_it_was_before() -> None:
+    of = {"target": "as_retrained", "retrained_forgotten": 0.4, "forgotten_before": 0.9, "forgotten_after": 0.9}
+    for status in ("failed", "untouched"):
+        line = summary_of([row(status=status, **of)], GATE)[0]
+        assert line["gap"] is None
+        assert line["gap_before"]["value"] == pytest.approx(0.5)
+    line = summary_of([row(status="pending", **of)], GATE)[0]
+    assert line["gap"] == line["gap_before"]
 
 
 def test_as_retrained_is_told_by_its_distance() -> None:
