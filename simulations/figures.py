@@ -1,4 +1,4 @@
-"""Figures of the open questions, one an SVG beside this file's folder `figures/`, made from their results and nothing else.
+"""Figures of results, one an SVG in the folder `figures/` beside this file, made from them and nothing else.
 
 Colours and greys are of middling lightness and the background is left out, so that they can be read on white and on black. The
 same result gives the same bytes.
@@ -21,7 +21,7 @@ FIGURES = Path(__file__).parent / "figures"
 GREY = "#808080"
 COLOURS = {"fiun": "#d95f02", "ssd": "#3b82c4", "lfssd": "#1b9e77", "fisher mask": "#c25b9e", "steer": "#b8860b",
            "logit mask": "#8470d8", RETRAINED: GREY, "before": GREY}  # fmt: skip
-OTHERS = ("#d95f02", "#3b82c4", "#1b9e77", "#c25b9e", "#b8860b", "#8470d8")
+OTHERS = ("#d95f02", "#3b82c4", "#1b9e77", "#c25b9e", "#b8860b", "#8470d8", "#a0522d", "#5f9ea0")
 MARKS = "osD^vPX*"
 STYLE = {
     "svg.hashsalt": "fedunlearn", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"], "font.size": 8,
@@ -30,6 +30,8 @@ STYLE = {
     "legend.fontsize": 7, "legend.frameon": False, "lines.linewidth": 1.2, "lines.markersize": 3,
 }  # fmt: skip
 PERCENT, POINTS = "still recognised, %", "lost on the rest, points"
+BOTH = (PERCENT, left), (POINTS, lost)
+DEEP = 4  # generations, of an inheritance that is drawn
 Line = Sequence[tuple[float, Sequence[float]]]  # x, and a value a seed
 
 
@@ -43,7 +45,7 @@ class Panel:
         y: of the vertical one.
         lines: by name.
         names: of the places on the horizontal axis, where they are no numbers.
-        log: whether the horizontal axis is.
+        log: which axes are logarithmic: none, "x", or "xy".
     """
 
     title: str
@@ -51,12 +53,12 @@ class Panel:
     y: str
     lines: Mapping[str, Line]
     names: Sequence[str] = field(default=())
-    log: bool = False
+    log: str = ""
 
 
-def draw(result: Mapping[str, Any]) -> None:
-    """The figure of one open question, under its name."""
-    panels = PANELS[result["question"]](result["rows"])
+def draw(name: str, rows: Rows) -> None:
+    """The figure of that name, out of the rows of its results."""
+    panels = PANELS[name](rows)
     columns = min(2, len(panels))
     deep = -(-len(panels) // columns)
     with mpl.rc_context(STYLE):
@@ -67,19 +69,21 @@ def draw(result: Mapping[str, Any]) -> None:
         text = StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     rounded = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.1f}", text.getvalue())  # points
-    (FIGURES / f"open_{result['question']}.svg").write_text(re.sub(r"^[ \t]+|[ \t]+$", "", rounded, flags=re.M))
+    (FIGURES / f"{name}.svg").write_text(re.sub(r"^[ \t]+|[ \t]+$", "", rounded, flags=re.M))
 
 
 def _fill(axes: Axes, panel: Panel) -> None:
+    others = [colour for colour in OTHERS if colour not in {COLOURS.get(name) for name in panel.lines}]
     for number, (name, line) in enumerate(panel.lines.items()):
         if not line:
             continue
         x, each = [at for at, _ in line], [values for _, values in line]
-        colour = COLOURS.get(name, OTHERS[number % len(OTHERS)])
+        colour = COLOURS.get(name, others[number % len(others)])
         style = {RETRAINED: "--", "before": ":"}.get(name, "none" if panel.names else "-")
         nudge = 0.1 * (number - (len(panel.lines) - 1) / 2) if panel.names else 0.0
         mean = [sum(v) / len(v) for v in each]
-        mark = "" if len(line) > 8 or name in (RETRAINED, "before") else MARKS[number % len(MARKS)]
+        bare = (len(line) > 8 and not panel.names) or (len(line) > 1 and name in (RETRAINED, "before"))
+        mark = "" if bare else MARKS[number % len(MARKS)]
         shown = [at + nudge for at in x]
         axes.plot(shown, mean, color=colour, linestyle=style, marker=mark, label=name)
         if panel.names:
@@ -93,6 +97,8 @@ def _fill(axes: Axes, panel: Panel) -> None:
         axes.set_xticks(range(len(panel.names)), panel.names, rotation=20, ha="right")
     if panel.log:
         axes.set_xscale("log")
+    if panel.log == "xy":
+        axes.set_yscale("log")
     axes.grid(axis="y", alpha=0.25, color=GREY, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend()
@@ -126,6 +132,7 @@ def _repeated(rows: Rows) -> list[Panel]:
         of = [r for r in rows if r["cell"] == cell]
         by = {m: [r for r in of if r["method"] == m] for m in dict.fromkeys(r["method"] for r in of)}
         some = next(iter(by.values()))
+        some = [r for r in some if r["at"] == max(r["at"] for r in some)]  # it lacks all of it from the start
         dropped = {m: _line(own, partial(_mean_of, _dropped)) for m, own in by.items()}
         dropped[RETRAINED] = _line(some, partial(_mean_of, lambda r: _dropped(r, "rest_retrained")))
         known = {m: _line(own, partial(_mean_of, lambda r: r["forgotten"])) for m, own in by.items()}
@@ -146,12 +153,12 @@ def _mean_of(value: Callable[[Mapping[str, Any]], float | None], rows: Rows) -> 
 
 def _pair(rows: Rows, cell: str, x: str, retrained: bool, **how: Any) -> list[Panel]:
     """What is left, and what that cost."""
-    return [Panel(cell, x, y, by_method(rows, cell, m, retrained), **how) for y, m in ((PERCENT, left), (POINTS, lost))]
+    return [Panel(cell, x, y, by_method(rows, cell, m, retrained), **how) for y, m in BOTH]
 
 
 def _size(rows: Rows) -> list[Panel]:
     return _pair(rows, "classes", "classes forgotten, %", True) + _pair(
-        rows, "rows", "training rows forgotten, %", True, log=True
+        rows, "rows", "training rows forgotten, %", True, log="x"
     )
 
 
@@ -178,7 +185,7 @@ def _drift(rows: Rows) -> list[Panel]:
         lines = {f"{e}, {p}": _line([r for r in alike if (r["evidence"], r["part"]) == (e, p)], _cosine) for e, p in keys}
         panels += [
             Panel(cell, "generations below the root", "cosine with own evidence", lines),
-            Panel(cell, "generations below the root", PERCENT, by_method(rows, cell, left, True)),
+            *(Panel(cell, "generations below the root", y, by_method(rows, cell, m, True)) for y, m in BOTH),
         ]
     return panels
 
@@ -202,10 +209,53 @@ def _parts(rows: Rows) -> list[Panel]:
 
 def _strength(rows: Rows) -> list[Panel]:
     given = [r for r in rows if r["at"]]
-    return [p for cell in dict.fromkeys(r["cell"] for r in given) for p in _pair(given, cell, "alpha", False, log=True)]
+    return [p for cell in dict.fromkeys(r["cell"] for r in given) for p in _pair(given, cell, "alpha", False, log="x")]
+
+
+def _ratios(rows: Rows) -> list[Panel]:
+    """FisherMask's ratios: a line a way, its ratio taken off its name."""
+    given = []
+    for row in rows:
+        if found := re.fullmatch(r"mask (\d+)%(, .*)?", row["method"]):
+            given.append(row | {"cell": "a class", "at": float(found[1]), "method": f"mask{found[2] or ''}"})
+    return _pair(given, "a class", "units masked, %", True)
+
+
+def _inherited(rows: Rows) -> list[Panel]:
+    """Families that are deep enough to see it."""
+    named = {"request": "", "class": ""}
+    some = [r | named | {"cell": r["family"], "at": r["depth"], "heir": r["name"]} for r in rows]
+    deep = [f for f in dict.fromkeys(r["cell"] for r in some) if max(r["at"] for r in some if r["cell"] == f) > DEEP]
+    return [p for f in deep for p in _pair(some, f, "models below the last trained on it", True)]
+
+
+def _poisoned(rows: Rows) -> list[Panel]:
+    """What each merge bears of each lie, all heirs together."""
+    lies = list(dict.fromkeys(r["poison"] for r in rows))
+    panels = []
+    for method in dict.fromkeys(r["method"] for r in rows):
+        of = [r | {"at": lies.index(r["poison"])} for r in rows if r["method"] == method]
+        by = {m: [r for r in of if r["merging"] == m] for m in dict.fromkeys(r["merging"] for r in of)}
+        for y, metric in BOTH:
+            panels.append(Panel(method, "", y, {m: _line(own, metric) for m, own in by.items()}, names=lies))
+    return panels
+
+
+def _scale(rows: Rows) -> list[Panel]:
+    kinds = dict.fromkeys(r["sources"] for r in rows)
+    return [
+        Panel(title, "models", y, {k: [(r["models"], [r[what]]) for r in rows if r["sources"] == k] for k in kinds}, log="xy")
+        for title, y, what in (
+            ("one request", "seconds of one core", "seconds"),
+            ("one request", "peak memory, MB", "peak_mb"),
+            ("plan", "seconds", "plan_s"),
+            ("ledger", "bytes more", "ledger_bytes"),
+        )
+    ]
 
 
 PANELS: dict[str, Callable[[Rows], list[Panel]]] = {
-    "repeated": _repeated, "size": _size, "shift": _shift, "drift": _drift, "labels": _labels, "parts": _parts,
-    "strength": _strength, "nets": _nets,
+    "open_repeated": _repeated, "open_size": _size, "open_shift": _shift, "open_drift": _drift, "open_labels": _labels,
+    "open_parts": _parts, "open_strength": _strength, "open_nets": _nets, "reproduce_fishermask": _ratios,
+    "inherited": _inherited, "poisoned_evidence": _poisoned, "scale": _scale,
 }  # fmt: skip

@@ -61,7 +61,7 @@ def main() -> None:
         found = {"what": __doc__, **asked, **joined(of), "rows": made}
         said.append(f"## {question.asks}\n\n{answer(found)}")
         if args.write:
-            draw(found)
+            draw(f"open_{name}", made)
             keep(f"open_{name}", found)
         rows += [{"question": name, **row} for row in made]
         origins += of

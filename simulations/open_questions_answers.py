@@ -12,6 +12,7 @@ from fedunlearn.lineage.plan import ABSENT
 
 LIMITS = Gate()
 UNTOUCHED = "untouched"
+AFTER = (1, 5, 10, 20)  # requests
 LIKENESS = ("cosine", "spearman", "overlap")
 SAID = (
     "Cells: still recognised in %, lost on the rest in points; in brackets for how many of seeds, heirs and requests both were "
@@ -106,7 +107,8 @@ def listed(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> str:
 def repeated(rows: Rows) -> str:
     """The request that is one too many."""
     columns = ("requests", "method", "first after which the rest is down by more than 5 points: pooled", "earliest of all",
-               "lost at the end", "of all that was asked, still recognised at the end", "failed requests")  # fmt: skip
+               *(f"lost after {n}" for n in AFTER), "most lost", "lost at the end",
+               "of all that was asked, still recognised at the end", "failed requests")  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     words = []
     for cell in dict.fromkeys(r["cell"] for r in rows):
@@ -116,7 +118,8 @@ def repeated(rows: Rows) -> str:
             some = [r for r in of if r["method"] == (method if method != RETRAINED else of[0]["method"])]
             if method == RETRAINED:
                 some = [{**r, "rest": r["rest_retrained"], "forgotten": r["retrained"], "failed": ""} for r in some]
-            pooled = [_average([r for r in some if r["at"] == at]) for at in range(last + 1)]
+                some = [r for r in some if r["at"] == last]  # it lacks all that is asked from the start
+            pooled = [_average(there) for at in range(last + 1) if (there := [r for r in some if r["at"] == at])]
             each = [
                 [r for r in some if (r["seed"], r["heir"]) == k] for k in dict.fromkeys((r["seed"], r["heir"]) for r in some)
             ]
@@ -124,10 +127,15 @@ def repeated(rows: Rows) -> str:
             end = pooled[-1]
             failed = sum(bool(r["failed"]) for r in some)
             shown = (f"{first}" if first else "none", f"{min(single)}" if single else "none")
-            numbers = (f"{100 * (end['rest_before'] - end['rest']):.1f}", f"{100 * end['forgotten']:.1f}")
-            lines.append(f"| {last} x {cell} | {method} | {' | '.join((*shown, *numbers))} | {failed} of {len(some)} |")
+            down = {r["at"]: 100 * (r["rest_before"] - r["rest"]) for r in pooled}
+            numbers = [f"{down[n]:.1f}" if n in down else "-" for n in AFTER]
+            numbers += [f"{max(down.values()):.1f}", f"{down[last]:.1f}", f"{100 * end['forgotten']:.1f}"]
+            tried = f"{failed} of {len(some)}"
+            if method == RETRAINED:
+                shown, numbers[-3], tried = ("-", "-"), "-", "-"
+            lines.append(f"| {last} x {cell} | {method} | {' | '.join((*shown, *numbers))} | {tried} |")
             if method != RETRAINED:
-                words.append(f"{method} breaks at request {first}" if first else f"{method} bears all {last}")
+                words.append(f"{method} breaks at request {first}" if first is not None else f"{method} bears all {last}")
         words[-1] += f" ({cell}). "
     text = "; ".join(words).replace(". ;", ".")
     return f"**Until the rest is down by more than 5 points: {text.strip()}**\n\n" + "\n".join(lines)

@@ -17,7 +17,7 @@ from common import RESULTS
 from compare_methods import STUDIES
 from depth_probe import table as depth
 from evidence_leaks import table as leaks
-from figures import draw
+from figures import PANELS, draw
 from hospitals_classes import table as hospitals
 from inherited import clocks
 from inherited import table as inherited_table
@@ -158,6 +158,12 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
 }
 
 
+def drawn(name: str) -> list[dict[str, Any]]:
+    """The rows that a figure is made from: those of the table of its name."""
+    found = (json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{TABLES[name][0]}.json")))
+    return [row for result in found for row in result["rows"]]
+
+
 def main() -> None:
     texts, blocks = {document: document.read_text() for document in DOCUMENTS}, dict[str, str]()
     for name, (result, make) in TABLES.items():
@@ -170,8 +176,9 @@ def main() -> None:
     whole = {document: filled(text, blocks) for document, text in texts.items()}
     for document, text in whole.items():
         document.write_text(text)
-    for path in RESULTS.glob("open_*.json"):
-        draw(json.loads(path.read_text()))
+    for name in PANELS:
+        if rows := drawn(name):
+            draw(name, rows)
 
 
 if __name__ == "__main__":
