@@ -63,6 +63,8 @@ def make(name: str, settings: Mapping[str, Any] | None = None) -> Method:
         method: Method = kind(**{k: _value(v, hints[k]) for k, v in (settings or {}).items()})
     except TypeError as error:  # an abstract class, or one whose arguments are not its fields
         raise InputError(f"method {name!r} cannot be made: {error}") from error
+    if not isinstance(getattr(method, "name", None), str):
+        raise InputError(f'method {name!r}: has no name; give its class one, such as name = "{kind.__name__.lower()}"')
     return method
 
 

@@ -2,6 +2,7 @@
 
 from fedunlearn.nets.build import NETS as NETS
 from fedunlearn.nets.build import build as build
+from fedunlearn.nets.build import gives_logits as gives_logits
 from fedunlearn.nets.build import head_of as head_of
 from fedunlearn.nets.build import load as load
 from fedunlearn.nets.build import replace_head as replace_head

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from fedunlearn.dotted import call
 from fedunlearn.errors import InputError, ShapeError, unknown
@@ -61,10 +62,33 @@ def build(spec: Mapping[str, Any], shape: Sequence[int], outputs: int, seed: int
                 raise InputError(f"{what}: {error}; settings given: {sorted(settings)}") from error
             except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:  # more than memory holds, or nothing
                 raise InputError(f"{what}: cannot be made: {str(error).splitlines()[0][:200]}; settings: {settings}") from error
-    rows = net.get_parameter(f"{_last_linear(net, what)}.weight").shape[0]
-    if rows != outputs:
-        raise InputError(f"{what}: its last linear layer has {rows} outputs, expected {outputs}")
+    layer = _last_linear(net, what)
+    weight = dict(net.named_parameters()).get(f"{layer}.weight")
+    if weight is None or isinstance(weight, UninitializedParameter):
+        raise InputError(
+            f"{what}: its head {layer!r} has no weight of its own yet (lazy or parametrised); use a plain nn.Linear"
+        )
+    if len(weight) != outputs:
+        raise InputError(f"{what}: its last linear layer has {len(weight)} outputs, expected {outputs}")
     return net
+
+
+def gives_logits(net: nn.Module, x: torch.Tensor) -> bool:
+    """Whether what a net says of some rows is what its head, the last linear layer, does: nothing comes after it.
+
+    Args:
+        net: as `build` makes it.
+        x: rows.
+    """
+    heard: list[torch.Tensor] = []
+    head = net.get_submodule(_last_linear(net, "net"))
+    hook = head.register_forward_hook(lambda module, given, out: heard.append(out))
+    try:
+        with torch.no_grad():
+            out = net(x)
+    finally:
+        hook.remove()
+    return any(one.shape == out.shape and torch.allclose(one.to(out), out, atol=1e-5) for one in heard[-1:])
 
 
 def head_of(net: nn.Module, classes: Sequence[str]) -> Head:

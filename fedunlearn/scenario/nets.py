@@ -8,7 +8,7 @@ from torch import nn
 
 from fedunlearn.data import SiteData
 from fedunlearn.errors import InputError, unknown
-from fedunlearn.nets import build
+from fedunlearn.nets import build, gives_logits
 from fedunlearn.scenario.schema import Scenario
 
 MakeNet = Callable[[int, str, int], nn.Module]  # for so many outputs, of the architecture of that name, from a seed
@@ -34,6 +34,11 @@ def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
             got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
             raise InputError(
                 f"net {dict(spec)}: gave {got} for {len(sample.x[:2])} rows, expected one output a class ({classes})"
+            )
+        if not gives_logits(net, sample.x[:2]):
+            raise InputError(
+                f"net {dict(spec)}: its outputs are not those of its last linear layer, which is taken for its head; give "
+                f"logits (no softmax or scaling after it), and let no other linear layer be declared after the head"
             )
     return maker(scenario, shape)
 

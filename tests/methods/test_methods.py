@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
-from fedunlearn.methods import Case, Evidence, FIUn, make
+from fedunlearn.methods import Case, Evidence, FIUn, LogitMask, make
 from fedunlearn.methods.base import Home
 from fedunlearn.methods.damp import _apart
 from fedunlearn.methods.dampening import dampen, thresholds
@@ -81,6 +81,12 @@ def test_the_mask_says_when_it_cannot() -> None:
     assert make("logit_mask").misses(Case((), Evidence(), HEAD, ("a", "z"))) is None
 
 
+class Nameless(LogitMask):
+    """A method whose author forgot its name."""
+
+    name = None  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("name", "given_", "message"),
     [
@@ -91,6 +97,7 @@ def test_the_mask_says_when_it_cannot() -> None:
         ("fiun", {"alpha": "nan"}, "alpha is nan"),
         ("logit_mask", {"alpha": 1}, "method logit_mask: unknown setting 'alpha'"),
         ("fedunlearn.methods:Method", {}, "cannot be made: Can't instantiate abstract class"),
+        ("tests.methods.test_methods:Nameless", {}, 'has no name; give its class one, such as name = "nameless"'),
         ("torch:nn", {}, "is a module, expected something to call"),
         ("torch:Tensor", {}, "expected a subclass of fedunlearn.methods.Method"),
     ],

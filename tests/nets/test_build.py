@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from fedunlearn.errors import InputError, ShapeError
-from fedunlearn.nets import NETS, build, head_of, load, replace_head, weights_of
+from fedunlearn.nets import NETS, build, gives_logits, head_of, load, replace_head, weights_of
 from fedunlearn.tensors import equal
 from tests.nets.exact import assert_exact
 
@@ -54,6 +55,9 @@ def raises(shape, outputs): raise RuntimeError("no GPU today")
 def nothing(shape, outputs): return None
 def headless(shape, outputs): return torch.nn.Flatten()
 def narrow(shape, outputs): return torch.nn.Sequential(torch.nn.Linear(4, 1))
+def lazy(shape, outputs): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(outputs))
+def parametrised(shape, outputs):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, outputs)))
 value = 3
 """
 
@@ -67,6 +71,17 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "their_nets"
 
 
+def test_a_head_is_what_gives_the_outputs() -> None:
+    body, head, other = nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(3, 2)
+    x = torch.rand(2, 4)
+    assert gives_logits(nn.Sequential(body, head), x)
+    assert not gives_logits(nn.Sequential(body, head, nn.Softmax(1)), x)
+    unused = nn.Sequential(body, head)
+    unused.register_module("other", other)
+    unused.forward = lambda x: head(body(x))  # type: ignore[method-assign]
+    assert not gives_logits(unused, x)  # declared last, and never asked
+
+
 def test_a_factory_of_the_users_own(factories: str) -> None:
     net = build({"factory": f"{factories}:good", "width": 6}, (4,), 2)
     assert net.get_parameter("2.weight").shape == (2, 6)
@@ -78,6 +93,8 @@ def test_a_factory_of_the_users_own(factories: str) -> None:
         ({"factory": "their_nets:raises"}, "net factory 'their_nets:raises' raised RuntimeError: no GPU today"),
         ({"factory": "their_nets:nothing"}, "returned NoneType, expected a torch.nn.Module"),
         ({"factory": "their_nets:headless"}, "has no named linear layer to be its head"),
+        ({"factory": "their_nets:lazy"}, "its head '1' has no weight of its own yet"),
+        ({"factory": "their_nets:parametrised"}, "its head '1' has no weight of its own yet"),
         ({"factory": "their_nets:narrow"}, "its last linear layer has 1 outputs, expected 2"),
         ({"factory": "their_nets:goood"}, "unknown name in module 'their_nets' 'goood'; did you mean 'good'"),
         ({"factory": "their_nets:value"}, "is a int, expected something to call"),

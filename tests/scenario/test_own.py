@@ -72,6 +72,16 @@ def test_the_users_own_data_and_net_and_rows_that_nobody_can_test_elsewhere(tmp_
     assert "as_retrained" in {h.target for h in discover(family.lineage, sample).heirs}
 
 
+def test_a_net_that_does_not_give_logits_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "own_parts4.py").write_text(
+        OWN.replace("torch.nn.Linear(width, outputs)", "torch.nn.Linear(width, outputs), torch.nn.Softmax(1)")
+    )
+    plain = changed("data", {"factory": "own_parts4:load_site"}) | {"net": {"factory": "own_parts4:make_net"}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(plain))
+    with pytest.raises(InputError, match="its outputs are not those of its last linear layer"):
+        train(load(tmp_path / "own.yaml"), tmp_path / "family")
+
+
 def test_a_loader_that_gives_something_else(tmp_path: Path) -> None:
     (tmp_path / "own_parts2.py").write_text(OWN)
     plain = changed("data", {"factory": "own_parts2:empty"})
