@@ -149,9 +149,28 @@ def _average(rows: Rows) -> dict[str, Any]:
 
 
 def size(rows: Rows) -> str:
-    """The most that can be forgotten."""
+    """The most that can be forgotten, and what that takes."""
+
+    def name(row: Mapping[str, Any]) -> str:
+        return f"{row['at']:.0f} % of the {row['cell']}"
+
     said = "; ".join(f"of the {cell}: {borne(rows, cell, ' %')}" for cell in dict.fromkeys(r["cell"] for r in rows))
-    return f"**Within the limits, {said}.**\n\n" + grid(rows, "forgotten", lambda r: f"{r['at']:.0f} % of the {r['cell']}")
+    return f"**Within the limits, {said}.**\n\n{grid(rows, 'forgotten', name)}\n\n{seconds(rows, name)}"
+
+
+def seconds(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> str:
+    """What one request took, evaluation left out of the edits; a line for every value that was tried."""
+    methods = _methods(rows)
+    lines = [f"| seconds | {' | '.join((*methods, RETRAINED))} |", "|---" * (len(methods) + 2) + "|"]
+    for at in dict.fromkeys(map(name, rows)):
+        there = [r for r in rows if name(r) == at]
+        each = [
+            {(r["seed"], r["request"]): r["seconds"] - r["evaluation_seconds"] for r in there if r["method"] == m}
+            for m in methods
+        ]
+        each.append({(r["seed"], r["request"]): r["retrain_seconds"] for r in there})
+        lines.append(f"| {at} | {' | '.join(f'{_mean(list(of.values())):.2f}' if of else '-' for of in each)} |")
+    return "\n".join(lines)
 
 
 def shift(rows: Rows) -> str:
