@@ -17,7 +17,7 @@ test-report: .venv/ready  ## open reports in a headless Chromium: no network, no
 	$(BIN)/python -c "import playwright" || $(BIN)/python -m pip install --quiet --constraint constraints.txt --group report
 	$(BIN)/pytest tests/report -m browser -rs
 
-simulations-test: .venv/ready  ## every simulation at its test size (CI runs those that take seconds with the other tests)
+simulations-test: .venv/ready  ## every simulation at its test size (CI runs them with the other tests, but for two Flower deployments)
 	$(BIN)/pytest -n 2 tests/simulations
 
 check: .venv/ready  ## format, lint, types, imports

@@ -22,7 +22,6 @@ def test_steer_ablation(tmp_path: Path) -> None:
         assert all(r["strength"] in ({"factor": 2.0}, {}) for r in of)
 
 
-@pytest.mark.slow
 def test_depth_probe(tmp_path: Path) -> None:
     rows = {r["edit"]: r for r in run("depth_probe.py", tmp_path)["rows"]}
     closed = {"rewrite", "R1", "half of R1", "erase"}

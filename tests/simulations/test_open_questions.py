@@ -23,7 +23,6 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FOLDER / "families")
 
 
-@pytest.mark.slow
 def test_every_question_runs_and_is_answered_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = run("open_questions.py", tmp_path)["rows"]
     monkeypatch.setattr(import_module("figures"), "FIGURES", tmp_path)

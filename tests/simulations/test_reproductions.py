@@ -60,7 +60,6 @@ def test_ssd(tmp_path: Path) -> None:
     assert sub["retrained_forgotten"] < sub["forgotten_before"]
 
 
-@pytest.mark.slow
 def test_lfssd(tmp_path: Path) -> None:
     rows = run("reproduce_lfssd.py", tmp_path)["rows"]
     assert set(methods(rows, "a class")) == {"lfssd, alpha 10", "lfssd, auto", "logit mask"}
@@ -69,7 +68,6 @@ def test_lfssd(tmp_path: Path) -> None:
     assert random["rows_forgotten"] == 9
 
 
-@pytest.mark.slow
 def test_fishermask(tmp_path: Path) -> None:
     rows = run("reproduce_fishermask.py", tmp_path)["rows"]
     (none,) = methods(rows, "ratio 0%")["mask 0%"]

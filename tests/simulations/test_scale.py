@@ -18,7 +18,6 @@ def test_bench_apply(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_scale(tmp_path: Path) -> None:
     found = run("scale.py", tmp_path)
     kinds = [("root", 5), ("root", 10), ("half", 5), ("half", 10), ("root, steer", 5)]
