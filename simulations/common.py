@@ -70,7 +70,7 @@ def arguments(
         splits(parser)
     if cells:
         parser.add_argument(
-            "--cells", nargs="*", default=(), help="some of them only; the tables say of the others that they were not run"
+            "--cells", nargs="*", default=(), help="some of them only; --write keeps the rows of the others as they are"
         )
     return parser.parse_args()
 

@@ -7,6 +7,7 @@ every edit (the edited and the masked model), which count against unlearning. Wh
 that evidence is measured in. On one thread (OMP_NUM_THREADS=1, as kept results were made) wall clock is total compute.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ALL, arguments, finish
+from common import ALL, RESULTS, arguments, finish
 
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Choice, Subject, compare, pooled
@@ -127,10 +128,23 @@ def reproduce(what: str | None, paper: Paper, cells: Mapping[str, Sequence[Cell]
     if args.part != ALL:
         return
     name = paper.name + "_gpu" * (args.size == "gpu")
+    if args.cells and args.write:
+        rows, origins = beside(name, rows, origins, [cell.name for cell in cells[args.size]])
     said = {"published": [asdict(c) for c in paper.claims], "switches": dict(paper.switches)}
     said["ours"] = paper.larger if args.size == "gpu" else paper.ours
     result = {"what": what, "size": args.size, **joined(origins), **said, "rows": rows}
     finish(args, name, result, lambda: table(result))
+
+
+def beside(name: str, rows: Rows, origins: Sequence[Mapping[str, Any]], order: Sequence[str]) -> tuple[Rows, Rows]:
+    """Rows of some cells in place of theirs in the result that is kept, in the order of all cells; and where they come from."""
+    if not (path := RESULTS / f"{name}.json").exists():
+        return rows, origins
+    earlier = json.loads(path.read_text())
+    fresh = {r["cell"] for r in rows}
+    both = [*rows, *(r for r in earlier["rows"] if r["cell"] not in fresh and r["cell"] in order)]
+    said = {k: earlier[k] for k in ("versions", "commit", "host")}
+    return sorted(both, key=lambda r: order.index(r["cell"])), [*origins, said]
 
 
 def clocked(rows: Rows, cell: str, subject: Subject, nest: Nest) -> list[dict[str, Any]]:

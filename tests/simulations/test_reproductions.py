@@ -1,5 +1,6 @@
 """The reproductions of the four papers run at test size and compare with what is published; switches are what they say."""
 
+import json
 import sys
 from argparse import ArgumentTypeError
 from dataclasses import replace
@@ -111,6 +112,18 @@ def test_claims_are_answered_from_heirs_that_knew_and_a_missing_cell_is_said() -
         "| 1 of 2 | 100.0 | 25.0 | 25.0 | 90.0 | 10.0 | 0.0 | 2 of 2 | 1.00 | 0.50 | 4.00 | 0.250 | 40 | 800 | 1.2 |"
         in table.details(rows)
     )
+
+
+@pytest.mark.usefixtures("scripts")
+def test_some_cells_take_the_place_of_their_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("reproduction")
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    came, was = {"versions": {}, "commit": "b", "host": "h"}, {"versions": {}, "commit": "a", "host": "h"}
+    fresh = [{"cell": "two", "new": True}]
+    assert module.beside("x", fresh, [came], ["one", "two"]) == (fresh, [came])
+    kept = [{"cell": c, "new": False} for c in ("one", "two", "gone")]
+    (tmp_path / "x.json").write_text(json.dumps({**was, "rows": kept}))
+    assert module.beside("x", fresh, [came], ["one", "two"]) == ([kept[0], fresh[0]], [came, was])
 
 
 @pytest.mark.usefixtures("scripts")
