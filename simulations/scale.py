@@ -232,7 +232,8 @@ def table(result: dict[str, Any]) -> str:
             cells = [kind, words]
             for i, size in enumerate(sizes):
                 row, smaller = rows.get((kind, size)), rows.get((kind, sizes[i - 1]))
-                cells.append("-" if row is None or what not in row else form.format(row[what]))
+                known = row is not None and not math.isnan(row[what])  # at one size no heir knew a class well enough
+                cells.append(form.format(row[what]) if known else "-")
                 if i:
                     grew = row is not None and smaller is not None and what not in MEASURES
                     cells.append(f"{_exponent(smaller, row, what):.2f}" if grew else "-")
