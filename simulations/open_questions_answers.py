@@ -126,7 +126,7 @@ def repeated(rows: Rows) -> str:
             first, single = broken(pooled), [b for one in each if (b := broken(one)) is not None]
             end = pooled[-1]
             failed = sum(bool(r["failed"]) for r in some)
-            shown = (f"{first}" if first else "none", f"{min(single)}" if single else "none")
+            shown = (f"{first}" if first is not None else "none", f"{min(single)}" if single else "none")
             down = {r["at"]: 100 * (r["rest_before"] - r["rest"]) for r in pooled}
             numbers = [f"{down[n]:.1f}" if n in down else "-" for n in AFTER]
             numbers += [f"{max(down.values()):.1f}", f"{down[last]:.1f}", f"{100 * end['forgotten']:.1f}"]

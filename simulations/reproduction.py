@@ -122,8 +122,8 @@ def reproduce(what: str | None, paper: Paper, cells: Mapping[str, Sequence[Cell]
             found = compare([subject], cell.choices, [seed], work, progress=lambda text, at=at: say(at + text))
             nest = Nest.of(work, subject.scenario, seed)
             again = {r.id: _rows_again(nest, r) for r in subject.requests}
-            made = clocked(found["rows"], cell.name, subject, nest)
-            rows += [{k: (r | {"rows_again": again[r["request"]]})[k] for k in KEPT} for r in made]
+            made = [r | {"rows_again": again[r["request"]]} for r in clocked(found["rows"], cell.name, subject, nest)]
+            rows += [{k: r[k] for k in KEPT} for r in made]
             origins.append({k: found[k] for k in ("versions", "commit", "host")})
     if args.part != ALL:
         return

@@ -123,16 +123,16 @@ def _line(rows: Rows, gate: Gate) -> Plain:
     keys = {_key(c) for c in counted}
     among = [r for r in rows if _key(r) in keys]
     tried = {(r["seed"], r["request"], r["heir"]): (r["status"], r["why"].removeprefix("untouched: ")) for r in rows}
-    kinds = {(status, _kind(why)): why for status, why in reversed(tried.values()) if why}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for status, why in tried.values():
+        if why:
+            alike.setdefault((status, _kind(why)), []).append(why)
     spent = {(r["seed"], r["request"]): r["seconds"] for r in rows if r["seconds"] is not None}
     inherited = [c for c in counted if c["depth"]]
     return {
         **{k: rows[0][k] for k in ("topology", "method", "simulation")},
         "outcomes": dict(Counter(status for status, _ in tried.values())),
-        "reasons": [
-            [n, kind[0], kinds[kind]]
-            for kind, n in Counter((status, _kind(why)) for status, why in tried.values() if why).most_common()
-        ],
+        "reasons": [[len(of), status, of[0]] for (status, _), of in sorted(alike.items(), key=lambda one: -len(one[1]))],
         "cells": len(cells),
         "counted": len(counted),
         "judged": sum(c["judged"] for c in counted),
@@ -203,7 +203,7 @@ def _travelled(rows: Rows) -> list[int] | None:
 
 def _kind(why: str) -> str:
     """A reason without its numbers, so that many alike are one."""
-    return re.sub(r"\d+(\.\d+)?", "n", why.removeprefix("untouched: "))
+    return re.sub(r"\d+(\.\d+)?", "n", why)
 
 
 def _again(row: Mapping[str, Any]) -> Plain:

@@ -169,16 +169,13 @@ def _models(
             row = rows[model.name]
             plain |= {**row, **judge(row, used.get(model.name, {}), untested, undone)}
             if row["status"] != "committed" and not undone and (before := earlier.get(model.name)):
-                then = _row(before, model.name)
-                found_then = judge(then, then.get("evaluation", {}), _accepted_untested(before), undone=False)
-                first = f"Not edited again; ledger line {before.number} had edited it for this request, and that is in force."
-                plain |= found_then | {"findings": [first, *found_then["findings"]], "earlier": before.number}
+                words = f"Not edited again; ledger line {before.number} had edited it for this request, and that is in force."
+                plain |= _judged_then(before, _row(before, model.name), words)
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row)}
         elif not undone and (before := earlier.get(model.name)):
             row = _row(before, model.name)
-            found_then = judge(row, row.get("evaluation", {}), _accepted_untested(before), undone=False)
-            first = f"Edited by ledger line {before.number} for this request, and that is in force."
-            plain |= {**row, **found_then, "findings": [first, *found_then["findings"]], "earlier": before.number}
+            words = f"Edited by ledger line {before.number} for this request, and that is in force."
+            plain |= {**row, **_judged_then(before, row, words)}
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row), "affected": True}
         else:
             touched = model.name in affected
@@ -198,6 +195,12 @@ def _earlier(family: Family, line: Line) -> dict[str, Line]:
         if one.kind == "unlearned" and one.number not in undone and asked & {r.what for r in carried_out(one)}:
             found |= {model: one for model, version in one.body["heads"].items() if heads[model] == version}
     return found
+
+
+def _judged_then(before: Line, row: Mapping[str, Any], words: str) -> dict[str, Any]:
+    """What rests on an earlier line that is in force: its level, and its findings behind words that say so."""
+    found = judge(row, row.get("evaluation", {}), _accepted_untested(before), undone=False)
+    return {**found, "findings": [words, *found["findings"]], "earlier": before.number}
 
 
 def _row(line: Line, model: str) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def _plain(family: Family, found: Checked) -> None:
                 found.damage.append(f"{file}: not an evaluation of ledger line {line.number} ({error}): delete it")
     if (left := family.folder / NEXT).exists() and left != family.topology:
         found.orphans[left] = "of an extension that was cut off"
-    lines = {line.hash for line in family.ledger.lines}
+    lines = set(family.ledger.hashes)
     for note in (NOTE, ERASED):
         file = family.folder / note
         if not file.exists():

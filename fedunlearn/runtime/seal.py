@@ -116,7 +116,7 @@ def erase_sealed(family: Family, backend: Backend) -> list[Sealed]:
             shutil.rmtree(folder)
         keep = tuple(sorted({v for one in (family, *references(family)) for held in needed(one).values() for v in held}))
         forgotten = _forgotten(family)
-        hashes = tuple(x.hash for x in family.ledger.lines)
+        hashes = family.ledger.hashes
         tasks = [Seal(place, keep, forgotten.get(place, {}), line.hash, hashes) for place in late]
         answers = backend.carry(tasks)
         pairs = zip(tasks, answers, strict=True)

@@ -39,7 +39,7 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Seque
 def _tell(family: Family, backend: Backend, places: Sequence[str], joining: Sequence[str] = ()) -> list[tuple[Commit, Answer]]:
     """Send places what the ledger says of them, and note who has acknowledged it."""
     heads, excluded = family.heads, exclusions(family, joining=joining)
-    lines = tuple(x.hash for x in family.ledger.lines)
+    lines = family.ledger.hashes
     tasks = []
     for place in places:
         mine = {m: v for m, v in heads.items() if family.lineage[m].home == place}
@@ -103,7 +103,7 @@ def cut(family: Family) -> str:
     """What to say when places have acknowledged a line that the ledger lacks; empty when there is none."""
     if not family.ledger.lines:
         return ""  # it is still to be trained
-    known = {line.hash for line in family.ledger.lines}
+    known = set(family.ledger.hashes)
     lacking = {place: line for place, line in known_lines(family).items() if line is not None and line not in known}
     if not lacking:
         return ""

@@ -138,6 +138,11 @@ class Ledger:
         return found
 
     @property
+    def hashes(self) -> tuple[str, ...]:
+        """Of all lines, in their order; places are sent them, so that they can tell whether it continues what they know."""
+        return tuple(line.hash for line in self.lines)
+
+    @property
     def undone(self) -> frozenset[int]:
         """Numbers of the lines that have been rolled back."""
         return frozenset(line.body["undoes"] for line in self.lines if line.kind == "rolled back")

@@ -46,10 +46,6 @@ def worked(hospitals: Scenario, folder: Path) -> InProcess:
     return InProcess(workers(hospitals, Family.open(folder)))
 
 
-def hashes(family: Family) -> tuple[str, ...]:
-    return tuple(line.hash for line in family.ledger.lines)
-
-
 def forget(hospitals: Scenario, folder: Path, classes: str = "0") -> Family:
     unlearn(Family.open(folder), type(LEAVE)(classes=(classes,)), LAST, worked(hospitals, folder), accept_untested=ANYTHING)
     return Family.open(folder)
@@ -168,7 +164,7 @@ def test_a_place_that_has_not_erased_yet_owes_it(hospitals: Scenario, after: Pat
     assert done.versions
     assert not owed(Family.open(after))
     assert erase_sealed(Family.open(after), InProcess(held)) == []
-    task = Seal("east", tuple(v for h in needed(family).values() for v in h), {}, "line", hashes(family))
+    task = Seal("east", tuple(v for h in needed(family).values() for v in h), {}, "line", family.ledger.hashes)
     assert held["east"].handle(task) == Sealed("line", 0, 0, 0, 0)
 
 
@@ -187,7 +183,7 @@ def test_whoever_is_not_there_keeps_nobody_else_from_catching_up(hospitals: Scen
 def test_a_place_refuses_to_erase_what_it_holds_to_be_in_force(hospitals: Scenario, after: Path) -> None:
     before = snapshot(after)
     with pytest.raises(SiteError, match=r"would erase the current version of .*eastern"):
-        workers(hospitals, Family.open(after))["east"].handle(Seal("east", (), {}, "line", hashes(Family.open(after))))
+        workers(hospitals, Family.open(after))["east"].handle(Seal("east", (), {}, "line", Family.open(after).ledger.hashes))
     assert snapshot(after) == before
 
 
@@ -200,7 +196,7 @@ def test_a_place_that_knows_more_erases_nothing_for_an_older_ledger(hospitals: S
     family, east = Family.open(backup), workers(hospitals, Family.open(backup))["east"]
     keep, before = tuple(v for h in needed(family).values() for v in h), snapshot(backup)
     with pytest.raises(OvertakenError, match="has acknowledged a ledger of 3 lines"):
-        east.handle(Seal("east", keep, {}, "line", hashes(family)))
+        east.handle(Seal("east", keep, {}, "line", family.ledger.hashes))
     assert snapshot(backup) == before
 
 
@@ -209,10 +205,10 @@ def test_the_owner_is_asked_before_anything_is_erased(hospitals: Scenario, after
     family = Family.open(after)
     keep = tuple(v for h in needed(family).values() for v in h)
     with pytest.raises(SiteError, match="has not allowed it yet: erase every version but"):
-        asking.handle(Seal("west", keep, {}, "line", hashes(family)))
+        asking.handle(Seal("west", keep, {}, "line", family.ledger.hashes))
     (wish,) = asking.consent.wishes()
     asking.consent.approve(wish.id)
-    assert isinstance(asking.handle(Seal("west", keep, {}, "line", hashes(family))), Sealed)
+    assert isinstance(asking.handle(Seal("west", keep, {}, "line", family.ledger.hashes)), Sealed)
 
 
 def test_later_requests_start_from_what_earlier_ones_left_and_are_undone_in_turn(
