@@ -144,7 +144,7 @@ def test_a_flower_deployment_from_its_first_key_to_its_rollback(
     with pytest.raises(
         FedUnlearnError, match="1 of 3 places are missing after 5 s: south: no node is this site; there are east"
     ):
-        Deployment(loopback.NAME).carry_out(Order(action="settle", family="digits", join=5.0))
+        Deployment(loopback.NAME).carry_out(Order(action="rollback", family="digits", lift_exclusion=True, join=5.0))
 
 
 def public_bytes(path: Path) -> bytes:
