@@ -1,6 +1,6 @@
 """What is printed for people."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +13,8 @@ from fedunlearn.runtime.cases import PLANNED, cases
 from fedunlearn.runtime.record import PENDING, UNTOUCHED
 
 
-def say_plan(found: Plan, cost: dict[str, Any]) -> None:
-    """A plan, and what it would cost."""
+def say_plan(found: Plan, cost: dict[str, Any], done: Sequence[str] = ()) -> None:
+    """A plan, what it would cost, and heirs that an earlier try has changed or that hold nothing any more."""
     if not found.heirs:
         out.print(f"nothing to forget: no model was trained on {found.request.words()}", markup=False)
         return
@@ -22,10 +22,12 @@ def say_plan(found: Plan, cost: dict[str, Any]) -> None:
     out.print(plan_table(found))
     seconds = "" if cost["seconds"] is None else f", about {cost['seconds']} s of measuring"
     out.print(
-        f"{len(found.affected)} models affected, {len(found.heirs)} of them kept; {cost['rows']} rows to read, "
+        f"{len(found.affected)} models affected, {len(found.heirs) + len(done)} of them kept; {cost['rows']} rows to read, "
         f"{cost['bytes'] / 1e6:.1f} MB of evidence to send{seconds}",
         markup=False,
     )
+    if done:
+        out.print(f"not edited again, as an earlier try has done it: {', '.join(done)}", markup=False)
     for one in found.request.merges:
         out.print(f"{one.id}: {one.words()}: reaches {', '.join(found.of_case(one.id))}", markup=False)
     if found.untested:

@@ -1,6 +1,8 @@
 """Reasoning over names: which models come from which, what a request touches, what each heir should look like after."""
 
 from fedunlearn.lineage.discover import discover as discover
+from fedunlearn.lineage.discover import narrowed as narrowed
+from fedunlearn.lineage.discover import rows_of as rows_of
 from fedunlearn.lineage.fold import alike as alike
 from fedunlearn.lineage.fold import chained as chained
 from fedunlearn.lineage.graph import Lineage as Lineage

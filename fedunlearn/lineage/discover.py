@@ -4,12 +4,13 @@ FIUn (arXiv 2408.08493) finds the unlearning subgraph breadth-first from the mod
 also gets its own sources, so that evidence is merged over its ancestors only, and its own meaning of "forgotten".
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 from fedunlearn.lineage.graph import Lineage
 from fedunlearn.lineage.model import Shard
-from fedunlearn.lineage.plan import ABSENT, AS_RETRAINED, NOT_EXPRESSIBLE, Heir, Plan
+from fedunlearn.lineage.plan import ABSENT, AS_RETRAINED, NOT_EXPRESSIBLE, Heir, Plan, Point
 from fedunlearn.lineage.request import Request
 from fedunlearn.lineage.subset import Bits, Subset, positions
 from fedunlearn.lineage.where import Where
@@ -65,6 +66,29 @@ def discover(lineage: Lineage, request: Request) -> Plan:
     sent = sum(8 * lineage.by_name[p.model].size for p in points)
     cases = {r.id: tuple(n for n, shards in entries.items() if any(map(r.touches, shards))) for r in request.merges}
     return Plan(request, roots, affected, {n: sources[bits[n]] for n in affected}, tuple(heirs), points, rows, sent, cases)
+
+
+def narrowed(lineage: Lineage, plan: Plan, names: Container[str]) -> Plan:
+    """A plan for some of its heirs: with the evidence points, rows and bytes that these need.
+
+    Args:
+        lineage: that it was made on.
+        plan: the whole.
+        names: of the heirs to keep.
+    """
+    heirs = tuple(h for h in plan.heirs if h.name in names)
+    needed = {p for h in heirs for p in h.points}
+    points = tuple(p for p in plan.points if p in needed)
+    rows, sent = sum(rows_of(lineage, p) for p in points), sum(8 * lineage[p.model].size for p in points)
+    return replace(plan, heirs=heirs, points=points, rows=rows, sent=sent)
+
+
+def rows_of(lineage: Lineage, point: Point) -> int:
+    """How many rows of what is to be forgotten the lineage saw in a point's shard."""
+    if point.keys:
+        return len(point.keys)
+    seen = lineage.rows.get(point.shard, {})
+    return sum(seen.get(c, 0) for c in set(point.classes))
 
 
 def _out_of_reach(lineage: Lineage, entries: Mapping[str, list[Shard]], bit: Mapping[str, Bits]) -> dict[str, Bits]:

@@ -148,14 +148,15 @@ def _models(
     family: Family, line: Line, lineage: Lineage, used: Mapping[str, Evaluation], sets: list[dict[str, Any]], undone: bool
 ) -> list[dict[str, Any]]:
     facts = line.body["record"]["facts"]
-    why = reasons(lineage, facts, line.body.get("resumes"))
     rows = {row["name"]: row for row in facts["models"]}
     objections: dict[str, list[str]] = {}
     for one in facts["objections"]:
         objections.setdefault(one["model"], []).append(one["text"])
     numbers = {tuple(f"{p['model']} @ {p['shard']}" for p in s["points"]): s["id"] for s in sets}
     later, earlier = _later(family, line), _earlier(family, line)
-    untested, affected = _accepted_untested(line), set(facts["plan"]["affected"])
+    untested, affected, resumes = _accepted_untested(line), set(facts["plan"]["affected"]), line.body.get("resumes")
+    elsewhere = dict.fromkeys(affected, resumes) if resumes is not None else {}
+    why = reasons(lineage, facts, elsewhere | {model: before.number for model, before in earlier.items()})
     found = []
     for model in (m for m in lineage.models if m.kept):
         plain = {

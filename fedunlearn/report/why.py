@@ -7,13 +7,13 @@ from typing import Any
 from fedunlearn.lineage import Lineage, Request
 
 
-def reasons(lineage: Lineage, facts: Mapping[str, Any], resumes: int | None) -> dict[str, str]:
+def reasons(lineage: Lineage, facts: Mapping[str, Any], elsewhere: Mapping[str, int]) -> dict[str, str]:
     """A sentence for every kept model.
 
     Args:
         lineage: the family as it was at the ledger line.
         facts: the record's.
-        resumes: the ledger line that this one goes on with, if any.
+        elsewhere: models that the request reached -> another line that is about them.
     """
     plan, request = facts["plan"], Request.from_json(facts["request"])
     words, affected, rows = request.words(), set(plan["affected"]), {row["name"]: row for row in facts["models"]}
@@ -37,7 +37,7 @@ def reasons(lineage: Lineage, facts: Mapping[str, Any], resumes: int | None) -> 
                 own = "" if row["holds_class"] else " No row of it trained this model itself."
                 text = f"It inherits {words} through {through[model.name]}, from {where[sources]}.{own}"
         elif model.name in affected:
-            other = f"line {resumes}" if resumes is not None else "another line"
+            other = f"line {elsewhere[model.name]}" if model.name in elsewhere else "another line"
             text = f"The request reached it, but this ledger line is not about it: see {other}."
         elif not model.parents and not model.data:
             text = "The lineage knows no data and no parent of it; if it has any, nobody can tell from here."

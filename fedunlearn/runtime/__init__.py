@@ -9,6 +9,7 @@ from fedunlearn.runtime.cases import cases as cases
 from fedunlearn.runtime.cases import changed_by as changed_by
 from fedunlearn.runtime.cases import check_cases as check_cases
 from fedunlearn.runtime.cases import names_of as names_of
+from fedunlearn.runtime.cases import remaining as remaining
 from fedunlearn.runtime.cases import waiting as waiting
 from fedunlearn.runtime.coordinator import unlearn as unlearn
 from fedunlearn.runtime.depart import depart as depart

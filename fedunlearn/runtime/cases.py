@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from fedunlearn.errors import InputError
-from fedunlearn.lineage import Plan, Request, discover
+from fedunlearn.lineage import Plan, Request, discover, narrowed
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
@@ -147,7 +147,7 @@ def check_cases(family: Family, plan: Plan) -> None:
         reached = plan.of_case(one.id) if plan.request.merges else tuple(h.name for h in plan.heirs)
         if plan.request.merges and not reached:
             raise InputError(f"{where}: no kept model was trained on it; there is nothing to forget, leave it out")
-        if known and known.state in DONE and not known.left and reached and known.reached.issuperset(reached):
+        if known and known.state in DONE and not known.left and reached:
             again = "; to do it again, roll it back first (fedunlearn rollback)" if known.state == APPLIED else ""
             what = "leave it out" if plan.request.merges else f"no model that holds it has come since{again}"
             raise InputError(f"{where}: is {known.state} already (ledger line {known.lines[-1]}); {what}")
@@ -159,13 +159,37 @@ def check_cases(family: Family, plan: Plan) -> None:
             )
 
 
+def remaining(family: Family, plan: Plan) -> tuple[Plan, Mapping[str, str] | None]:
+    """What earlier tries of a request, or of those that it merges, have left to do; and the versions to measure evidence on.
+
+    What a try in force has changed is not edited once more. Evidence is measured on the versions that were current when the
+    first of these tries began: those of models that have forgotten since would not show it any more. Before the last sealed
+    line nothing counts, as its old versions are erased.
+
+    Returns:
+        The plan for the heirs that are left, and model -> version; None for the current ones, where nothing was tried.
+    """
+    ledger, standing = family.ledger, {x.request.what: x for x in cases(family)}
+    undone, sealed = ledger.undone, max(ledger.sealed, default=-1)
+    left, lines = set[str](), list[int]()
+    for one in plan.request.merges or (plan.request,):
+        reached = plan.of_case(one.id) if plan.request.merges else [h.name for h in plan.heirs]
+        known = standing.get(one.what)
+        tried = [n for n in known.lines if n not in undone] if known else []
+        left |= set(reached).intersection(known.left) if known and tried else set(reached)
+        lines += [n for n in tried if n > sealed]
+    if len(left) < len(plan.heirs):
+        plan = narrowed(family.lineage, plan, left)
+    return plan, ledger.heads(min(lines)) if lines else None
+
+
 def waiting(family: Family) -> dict[str, Line]:
     """Models that an unlearning in force has left waiting -> the ledger line that did, in order of time."""
     undone, lost = family.ledger.undone, family.lost
     found: dict[str, Line] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned" and x.number not in undone):
-        if (resumed := line.body.get("resumes")) is not None:  # whatever became of them, they are waiting no more
-            found = {m: x for m, x in found.items() if x.number != resumed or m not in models_of(line)}
+        what, models = request_of(line).what, models_of(line)  # tried again: whatever became of them, they wait no more
+        found = {m: x for m, x in found.items() if m not in models or request_of(x).what != what}
         found |= dict.fromkeys(line.body.get("waiting", ()), line)
     return {model: line for model, line in found.items() if model not in lost}
 

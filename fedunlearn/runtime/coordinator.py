@@ -15,7 +15,7 @@ Request --discover--> Plan
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedunlearn.data import Selection
@@ -26,7 +26,7 @@ from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import menu_name, settings_of
 from fedunlearn.runtime.backend import Backend, traffic_since
 from fedunlearn.runtime.candidates import Tested, score_candidates
-from fedunlearn.runtime.cases import check_cases
+from fedunlearn.runtime.cases import check_cases, remaining
 from fedunlearn.runtime.evaluating import evaluate_applied, seconds_of
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.merging import merge
@@ -57,7 +57,7 @@ def unlearn(
     reason: str | None = None,
     progress: Progress = lambda _: None,
 ) -> Record:
-    """Make every heir of some data forget it.
+    """Make every heir of some data forget it; of a request that was tried before, those that still hold it.
 
     Args:
         family: the models and their ledger.
@@ -91,7 +91,8 @@ def unlearn(
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
     with alone(family, backend):
         check_cases(family, plan)
-        return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
+        plan, then = remaining(family, plan)
+        return carry_out(family, plan, replace(doing, then=then), backend, retrained=retrained, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from math import inf
 from fedunlearn.errors import ShapeError, SiteError
 from fedunlearn.importance import Importance, fits
 from fedunlearn.importance.importance import NON_NEGATIVE
-from fedunlearn.lineage import Lineage, Point
 from fedunlearn.methods.base import Want
 from fedunlearn.runtime.tasks import Measured, Scored
 from fedunlearn.tensors import names_in
@@ -95,14 +94,6 @@ def checked(
                     f"that, and {others:.3g} for all other classes, where rows of it have less; is it of another request?"
                 )
     return importance
-
-
-def rows_of(lineage: Lineage, point: Point) -> int:
-    """How many rows of what is to be forgotten the lineage saw in a point's shard."""
-    if point.keys:
-        return len(point.keys)
-    seen = lineage.rows.get(point.shard, {})
-    return sum(seen.get(c, 0) for c in set(point.classes))
 
 
 def within(part: Importance, whole: Importance, where: str) -> None:

@@ -1,12 +1,10 @@
 """Heirs that were left waiting because a place was offline, and how they are finished when it is back."""
 
-from dataclasses import replace
-
 import networkx as nx
 
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
-from fedunlearn.lineage import Lineage, Plan, discover
+from fedunlearn.lineage import Lineage, Plan, discover, narrowed
 from fedunlearn.methods import make
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.cases import models_of, waiting
@@ -32,9 +30,7 @@ def waiting_plan(family: Family) -> Plan | None:
     left = {model for model, at in found.items() if at.number == line.number}
     seen = {m for x in _chain(family, line) for m in models_of(x)}
     born = _descendants(family.lineage, left) - seen
-    heirs = tuple(h for h in plan.heirs if h.name in left or h.name in born)
-    points = {p for h in heirs for p in h.points}
-    return replace(plan, heirs=heirs, points=tuple(p for p in plan.points if p in points))
+    return narrowed(family.lineage, plan, left | born)
 
 
 def resume(

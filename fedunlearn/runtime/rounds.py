@@ -13,14 +13,14 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import Gate
 from fedunlearn.importance import Importance, pool
-from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Model, Plan, Point
+from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Model, Plan, Point, rows_of
 from fedunlearn.methods import Case, Evidence, Method
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
 from fedunlearn.methods.calibration import NOTHING_LEFT
 from fedunlearn.methods.menu import menu_name, settings_of
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.plausible import checked, is_zero, rows_of, within
+from fedunlearn.runtime.plausible import checked, is_zero, within
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.scoring import gone_from, question_of, score_there, selection_of
 from fedunlearn.runtime.settle import exclusions

@@ -20,6 +20,7 @@ from tests.conftest import snapshot
 from tests.runtime.test_merged import FREE
 
 IDLE = make("steer", {"factor": 0})  # changes nothing, and is refused
+RUIN = FIUn(alpha=0, lam=0)  # ruins every model, and is held back
 ASKED = Request(("3",), id="leave-3", received="2026-11-01", due="2026-12-01")
 
 
@@ -92,24 +93,27 @@ def test_a_later_try_does_not_take_back_what_an_earlier_one_did(family: Family, 
     """What one method has committed is not left because another leaves it alone."""
     unlearn(family, ASKED, "logit_mask", backend, Gate(retained_drop_at_most=0), accept_untested="for the test")
     (first,) = cases(Family.open(folder))
-    assert first.left
-    unlearn(Family.open(folder), ASKED, IDLE, backend)
+    heads = Family.open(folder).heads
+    assert set(first.left) < first.reached
+    record = unlearn(Family.open(folder), ASKED, RUIN, backend)
+    assert {m["name"] for m in record.facts["models"]} == set(first.left)
     (again,) = cases(Family.open(folder))
-    assert set(again.left) <= set(first.left)
-    assert again.state == first.state
+    assert (again.left, again.state) == (first.left, first.state)
+    assert Family.open(folder).heads == heads
 
 
 def test_the_report_of_a_later_try_knows_what_an_earlier_one_did(family: Family, folder: Path, backend: InProcess) -> None:
     unlearn(family, ASKED, "logit_mask", backend, Gate(retained_drop_at_most=0), accept_untested="for the test")
     done = set(Family.open(folder).ledger.lines[-1].body["heads"])
     assert done
-    unlearn(Family.open(folder), ASKED, FIUn(alpha=0, lam=0), backend)  # ruins every model, and is held back
+    unlearn(Family.open(folder), ASKED, RUIN, backend)
     now = Family.open(folder)
     told = document(now, line_of(now, ASKED.id), {})
     for model in (m for m in told["models"] if m["name"] in done):
-        assert (model["status"], model["earlier"]) == ("pending", 1)
+        assert (model["status"], model["earlier"]) == ("committed", 1)
         assert model["risk"] != "open"
-        assert model["findings"][0].startswith("Not edited again; ledger line 1 had edited it")
+        assert model["findings"][0] == "Edited by ledger line 1 for this request, and that is in force."
+        assert "line 1" in model["why"]
     assert any(s.startswith("An earlier line for the same request had edited") for s in told["verdict"]["sentences"])
 
 

@@ -116,6 +116,17 @@ def test_what_waits_is_said_and_finished_when_the_place_is_back(
         resume(finished, InProcess(held))
 
 
+def test_what_waits_may_also_be_tried_again(family: Family, folder: Path, held: dict[str, Worker], whole: Record) -> None:
+    """Asked for once more instead of resumed: those that are left, by the evidence of the models as they were before."""
+    record = unlearn(family, LEAVE, LAST, Offline(held, {"east"}), quorum=0)
+    left = {n for n, m in rows(record).items() if m["status"] != "committed"}
+    again = unlearn(Family.open(folder), LEAVE, LAST, InProcess(held))
+    assert set(rows(again)) == left
+    assert rows(again)["eastern"]["version_after"] == rows(whole)["eastern"]["version_after"]
+    assert not waiting(Family.open(folder))
+    assert waiting_plan(Family.open(folder)) is None
+
+
 def test_a_global_model_waits_for_those_who_weigh_it(
     family: Family, folder: Path, held: dict[str, Worker], whole: Record
 ) -> None:
