@@ -160,7 +160,7 @@ def log(
     expect: Annotated[str | None, typer.Option(help="hash of a line that must be there, or its beginning; checked too")] = None,
     key: Annotated[
         list[Path] | None,
-        typer.Option(help="public key in PEM that must have signed every line; again for the one that took over; checked too"),
+        typer.Option(help="public key in PEM that must have signed the lines; again for the one that took over; checked too"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -182,7 +182,8 @@ def log(
         wrong.append(str(error))
     lines = ledger.lines if ledger else []
     if as_json:
-        print_json({"lines": [_line(x) for x in lines], "torn": bool(ledger and ledger.torn), "wrong": wrong})
+        of = {"unsigned": ledger.unsigned, "torn": bool(ledger.torn)} if ledger else {"unsigned": 0, "torn": False}
+        print_json({"lines": [_line(x) for x in lines], **of, "wrong": wrong})
         raise typer.Exit(1 if wrong else 0)
     for line in lines:
         told = ", ".join(
@@ -193,6 +194,10 @@ def log(
             out.print(f"     because: {one_line(why)}", markup=False)
     for text in wrong:
         out.print(f"[bold red]damage:[/bold red] {escape(text)}")
+    if key and ledger and (first := ledger.unsigned):
+        out.print(
+            f"not signed: lines 0 to {first - 1}; line {first}, which is, vouches for them as they stood then", markup=False
+        )
     if lines:
         out.print(f"{len(lines)} lines, the last is {lines[-1].hash}", markup=False)
     raise typer.Exit(1 if wrong else 0)

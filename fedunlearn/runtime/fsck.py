@@ -97,15 +97,15 @@ def verify(ledger: Ledger, keys: Sequence[str] = ()) -> list[str]:
     Args:
         ledger: the ledger.
         keys: those that must have signed the lines, hexadecimal, in the order in which one took over from the other: the first
-            signed the first line, and each has signed some before the next took over for good. Without any, those that the
-            lines name.
+            signed the first line that is signed, which vouches for those before it as it names their hashes, and each has
+            signed some before the next took over for good. Without any, those that the lines name.
     """
     from fedunlearn.store.signing import verify as signed
 
-    found, at = list[str](), 0
-    for line in ledger.lines:
+    found, at, first = list[str](), 0, ledger.unsigned
+    for line in ledger.lines[first:]:
         where = f"{ledger.path}: ledger line {line.number}"
-        valid = keys[at : at + 2] if line.number else keys[:1]
+        valid = keys[at : at + 2] if line.number > first else keys[:1]
         if keys and line.key not in valid:
             told = f"signed with key {line.key[:16]}" if line.key else "not signed"
             found.append(f"{where}: {told}, expected key {' or '.join(key[:16] for key in valid)}")

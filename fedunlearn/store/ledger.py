@@ -152,6 +152,11 @@ class Ledger:
         """Numbers of the lines that cannot be rolled back any more -> the line that says so."""
         return {number: line for line in self.lines if line.kind == "sealed" for number in line.body["seals"]}
 
+    @property
+    def unsigned(self) -> int:
+        """How many lines stand before the first that is signed; 0 where none is."""
+        return next((line.number for line in self.lines if line.key), 0)
+
     def last_undoable(self) -> Line:
         """The newest unlearning that has not been rolled back.
 

@@ -95,6 +95,25 @@ def test_a_key_takes_over_from_another_for_good(key: str, tmp_path: Path, monkey
     assert text.endswith(f"ledger line 4: signed with key {key[:16]}, expected key {later[:16]}")
 
 
+def test_the_first_signed_line_vouches_for_those_before_there_was_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, (one, two) = tmp_path / "ledger.jsonl", (new_key(tmp_path / f"{n}.pem") for n in ("one", "two"))
+    monkeypatch.delenv(KEY, raising=False)
+    filled(path)
+    assert Ledger(path).unsigned == 0  # nothing is signed, and nothing vouched for
+    assert len(verify(Ledger(path), [one])) == 3
+    monkeypatch.setenv(KEY, str(tmp_path / "one.pem"))
+    Ledger(path).append("trained", {"heads": {}})
+    assert Ledger(path).unsigned == 3
+    assert verify(Ledger(path), [one]) == []
+    (text,) = verify(Ledger(path), [two])
+    assert text.endswith(f"ledger line 3: signed with key {one[:16]}, expected key {two[:16]}")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]))  # what is vouched for by nothing that is left
+    assert len(verify(Ledger(path), [one])) == 3
+
+
 def test_a_signed_ledger_takes_no_line_without_a_key(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ledger.jsonl"
     filled(path)
