@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.options import Data, Json
-from fedunlearn.compare import Subject, choices_of, notes, overview, planned, requests_of, write
+from fedunlearn.compare import Subject, choices_of, failed_everywhere, notes, overview, planned, requests_of, write
 from fedunlearn.compare import compare as run_compare
 from fedunlearn.compare.deeper import check_tier
 from fedunlearn.compare.table import INHERITED
@@ -38,7 +38,10 @@ def compare(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Methods, seeds and topologies in one table: what each leaves, what it costs, where it fails."""
+    """Methods, seeds and topologies in one table: what each leaves, what it costs, where it fails.
+
+    Exit status 1 where a method failed at every model.
+    """
     check_tier(tier)
     choices, requests = choices_of(methods, settings or ()), requests_of(classes)
     subjects = [Subject.of(load(find_topology(name)), requests) for name in topologies]
@@ -46,10 +49,10 @@ def compare(
     err.print(f"planned: {planned(*asked).words()}", markup=False)
     with progress() as say:
         result = run_compare(*asked, progress=say)
-    files = write(result, folder)
+    files, broken = write(result, folder), failed_everywhere(result)
     if as_json:
         print_json(result)
-        return
+        raise typer.Exit(1 if broken else 0)
     found = overview(result).without(INHERITED)  # a terminal is narrow; all of them are in the file
     drawn = Drawn(*found.header, show_lines=True, box=HORIZONTALS, padding=(0, 1, 0, 0))
     for line in found.lines:
@@ -58,3 +61,6 @@ def compare(
     for note in notes(result):
         out.print(note, markup=False)
     out.print(f"\nkept in {', '.join(map(str, files))}", markup=False)
+    if broken:
+        out.print(f"{', '.join(broken)}: failed at every model, with the reasons above", markup=False)
+        raise typer.Exit(1)

@@ -10,6 +10,7 @@ from fedunlearn.compare.files import rows_of as rows_of
 from fedunlearn.compare.files import write as write
 from fedunlearn.compare.origin import origin as origin
 from fedunlearn.compare.run import compare as compare
+from fedunlearn.compare.run import failed_everywhere as failed_everywhere
 from fedunlearn.compare.run import planned as planned
 from fedunlearn.compare.table import Table as Table
 from fedunlearn.compare.table import about as about

@@ -1,18 +1,21 @@
 """What is compared: methods with their settings, and what families of topologies are asked to forget."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
+from fedunlearn.data import SiteData
 from fedunlearn.errors import InputError, check_names, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.methods import METHODS, Method, make
 from fedunlearn.methods.menu import menu_name, settings_of
 from fedunlearn.scenario import Scenario
+from fedunlearn.scenario.nets import net_maker
+from fedunlearn.tensors import Head, names_in
 
 MASK = "logit_mask"  # the floor under every accuracy: in every comparison that is asked for by name
 
@@ -142,3 +145,22 @@ def check_classes(subject: Subject, known: Sequence[str]) -> None:
     """
     for request in subject.requests:
         check_names("class", request.classes, known, f"{subject.scenario.name}: request {request.id}")
+
+
+def check_layers(subject: Subject, choices: Sequence[Choice], places: Mapping[str, SiteData]) -> None:
+    """Refuse settings that name layers which no net of a topology has, before anything is trained.
+
+    Raises:
+        InputError: says the nearest right name.
+    """
+    scenario, named = subject.scenario, [c for c in choices if c.method.layers not in ("all", "last")]
+    if not named:
+        return
+    net_of = net_maker(scenario, places)
+    nets = [net_of(2, name, 0) for name in dict.fromkeys(map(scenario.net_of, scenario.models))]
+    parameters, head = [n for net in nets for n, _ in net.named_parameters()], Head("", ())
+    for choice in named:
+        try:
+            names_in(choice.method.layers, parameters, head)
+        except InputError as error:
+            raise InputError(f"{scenario.name}: method {choice.label}: {error}") from error

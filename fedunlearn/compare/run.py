@@ -6,7 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from fedunlearn.compare.asked import Choice, Subject, check, check_classes
+from fedunlearn.compare.asked import Choice, Subject, check, check_classes, check_layers
 from fedunlearn.compare.cells import cells_of, summary_of
 from fedunlearn.compare.clock import Clock, Step
 from fedunlearn.compare.deeper import NOTHING, check_tier, deeper
@@ -56,12 +56,15 @@ def compare(
         seeds together; `summary`, a line a topology and method; what was asked; where it comes from.
 
     Raises:
-        InputError: a name, a class, a tier or a topology is wrong. Nothing is trained then.
+        InputError: a name, a class, a layer, a tier or a topology is wrong. Nothing is trained then.
     """
     check(subjects, choices)
     check_tier(tier)
     for subject in subjects:
-        check_classes(subject, _classes(subject, seeds[0], work))
+        nest = Nest.of(work, subject.scenario, seeds[0])
+        data = open_data(nest.scenario, nest.family)
+        check_classes(subject, [c for names in data.classes.values() for c in names])
+        check_layers(subject, choices, data.places)
     clock = planned(subjects, choices, seeds, work, reference, tier)
     rows: list[dict[str, Any]] = []
     origins: list[Mapping[str, Any]] = []
@@ -87,9 +90,10 @@ def compare(
     }
 
 
-def _classes(subject: Subject, seed: int, work: Path) -> tuple[str, ...]:
-    nest = Nest.of(work, subject.scenario, seed)
-    return tuple(c for names in open_data(nest.scenario, nest.family).classes.values() for c in names)
+def failed_everywhere(result: Mapping[str, Any]) -> list[str]:
+    """Methods that failed at every model of a comparison."""
+    done = {row["method"] for row in result["rows"] if row["status"] != FAILED}
+    return [name for name in dict.fromkeys(row["method"] for row in result["rows"]) if name not in done]
 
 
 def planned(

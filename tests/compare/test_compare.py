@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from fedunlearn.compare import Choice, Subject, as_csv, choices_of, compare, planned, requests_of
+from fedunlearn.compare import Choice, Subject, as_csv, choices_of, compare, failed_everywhere, planned, requests_of
 from fedunlearn.compare.work import Nest
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, discover
@@ -85,6 +85,18 @@ def test_what_fails_is_a_row_and_leaves_the_model_as_it_was(result: dict[str, An
     untouched = [r for r in result["rows"] if r["method"] == "logit_mask" and r["heir"] == "even"]
     assert {r["status"] for r in untouched} == {"untouched"}
     assert all("no output to mask" in r["why"] for r in untouched)
+
+
+def test_a_method_that_failed_everywhere_is_named(result: dict[str, Any]) -> None:
+    assert failed_everywhere(result) == ["failing"]
+    assert failed_everywhere({"rows": []}) == []
+
+
+def test_a_layer_that_no_net_has_is_refused_before_anything_is_trained(tiny: Scenario, tmp_path: Path) -> None:
+    wrong = choices_of("fiun,steer", ["steer.layers=haed"])
+    with pytest.raises(InputError, match=r"tiny: method steer: layers: unknown layer or parameter 'haed'; did you mean 'head'"):
+        compare([Subject(tiny, REQUESTS)], wrong, (0,), tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_simulation_only_is_said_of_methods_that_need_rows_of_others(result: dict[str, Any]) -> None:
