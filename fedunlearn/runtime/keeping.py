@@ -40,11 +40,13 @@ def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str,
 
 
 def pending(family: Family) -> dict[str, str]:
-    """Candidates that the gate held back, until the model or the request moves on."""
+    """Candidates that the gate held back, until the model or the request moves on, or the line is rolled back."""
     found: dict[str, str] = {}
+    undone, lost = family.ledger.undone, family.lost
     for line in family.ledger.lines:
-        for model in line.body.get("heads", {}):
+        candidates = line.body.get("pending", {})
+        for model in (*line.body.get("heads", {}), *candidates):
             found.pop(model, None)
-        found.update(line.body.get("pending", {}))
-    lost = family.lost
+        if line.number not in undone:
+            found.update(candidates)
     return {model: version for model, version in found.items() if model not in lost}

@@ -11,7 +11,7 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn, make
 from fedunlearn.report import document, page
-from fedunlearn.runtime import Family, InProcess, cases, fsck, rollback, seal, unlearn
+from fedunlearn.runtime import Family, InProcess, cases, fsck, pending, rollback, seal, unlearn
 from fedunlearn.runtime.cases import Standing
 from fedunlearn.runtime.family import LINEAGE
 from fedunlearn.runtime.settle import exclusions
@@ -87,6 +87,14 @@ def test_a_name_is_of_one_request_whether_it_was_merged_or_not(family: Family, f
         unlearn(Family.open(folder), Request(("5",), id="case"), "logit_mask", backend, FREE)
     with pytest.raises(InputError, match=r"request leave-1 \(class 5, 6\): ledger line 1 is of one request of that name"):
         unlearn(Family.open(folder), Request(merges=(other, Request(("6",))), id="leave-1"), "logit_mask", backend, FREE)
+
+
+def test_a_candidate_goes_with_the_line_that_made_it(family: Family, folder: Path, backend: InProcess) -> None:
+    unlearn(family, ASKED, FIUn(layers="last"), backend, Gate(0.5, 0.0), accept_untested="for the test")
+    line = Family.open(folder).ledger.lines[-1].body
+    assert pending(Family.open(folder)) == line["pending"] != {}
+    rollback(Family.open(folder), backend, lift_exclusion=True)
+    assert pending(Family.open(folder)) == {}
 
 
 def test_a_later_try_does_not_take_back_what_an_earlier_one_did(family: Family, folder: Path, backend: InProcess) -> None:

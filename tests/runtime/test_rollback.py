@@ -13,6 +13,7 @@ from fedunlearn.training import Portion, Recipe, incremental
 from tests.conftest import LEAVE, snapshot
 from tests.runtime.forgetting import BackendOf, site_training
 from tests.runtime.forgetting import done as done
+from tests.runtime.test_merged import FREE
 
 
 def test_old_versions_stay_and_rollback_brings_them_back_byte_for_byte(
@@ -95,8 +96,8 @@ def test_a_place_that_cannot_settle_is_named_and_the_commit_stands(family: Famil
 def test_a_rollback_lifts_only_the_exclusion_of_what_it_undoes(
     family: Family, hospitals: Scenario, backend_of: BackendOf
 ) -> None:
-    for request in (LEAVE, Request(classes=("1",)), LEAVE):
-        unlearn(family, request, "logit_mask", backend_of(family))
+    for request, method in ((LEAVE, "logit_mask"), (Request(classes=("1",)), "logit_mask"), (LEAVE, "fiun")):
+        unlearn(family, request, method, backend_of(family), FREE)
     assert not {"0", "1"} & site_training(hospitals, family, "north")
     rollback(family, backend_of(family), lift_exclusion=True)  # the second time class 0 was asked for: the first stands
     assert not {"0", "1"} & site_training(hospitals, family, "north")
