@@ -31,7 +31,7 @@ Places = Annotated[tuple[Name, ...], BeforeValidator(_texts), AfterValidator(_on
 class Strict(BaseModel):
     """What is not in the schema is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Opening(Strict):

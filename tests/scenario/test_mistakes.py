@@ -1,5 +1,6 @@
 """Every mistake in a topology is said with file, key, value and the nearest right name."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from tests.scenario.small import changed
             "here: lineage: models inherit in a cycle: (one -> two -> one|two -> one -> two)",
         ),
         (changed("requests.leave", {"classes": "0"}), r"here: requests.leave.classes: '0': expected a list, such as \[0\]"),
+        (changed("models.one.lr", math.inf), "here: models.one.lr: inf: Input should be a finite number"),
+        (changed("gate", {"metrics": {"tow.after": {"at_least": math.nan}}}), "here: gate.metrics.*: nan: .* finite number"),
         (changed("models.one.epochs", -1), "here: models.one.epochs: -1: Input should be greater than or equal to 1"),
         (changed("data.without", {"nroth": [0]}), "here: data.without: unknown site 'nroth'; did you mean 'north'"),
         (
