@@ -240,9 +240,25 @@ def check_samples(scenario: Scenario, folder: Path, request: Request, gone: bool
     """
     if scenario.own or not request.samples:
         return
-    data = open_site_data(scenario, folder)
+    check_held(open_site_data(scenario, folder), request, gone)
+
+
+def check_held(data: Mapping[str, SiteData], request: Request, gone: bool = False) -> None:
+    """Refuse samples that sites do not hold.
+
+    Args:
+        data: of the sites; of those that are not among them nothing can be seen.
+        request: names samples, or does not.
+        gone: pass those that were there when models were trained.
+
+    Raises:
+        InputError: says which.
+    """
     for shard_, keys in request.shards.items():
         site, name = shard_.split("/", 1)
+        if site not in data:
+            continue
+        check_names("shard", [shard_], [f"{site}/{of}" for of in data[site].shards], f"request {request.id}")
         there = [k for k in keys if not gone or k not in data[site].gone.get(name, ())]
         if there:
             data[site].selected(name, Selection(samples=tuple(f"{name}/{k}" for k in there)))

@@ -14,7 +14,7 @@ from fedunlearn.nets import fit_to, head_of, load, read_checkpoint, weights_of
 from fedunlearn.runtime import Family, InProcess, settle
 from fedunlearn.runtime.births import survey
 from fedunlearn.runtime.tasks import Survey
-from fedunlearn.scenario.build import open_data
+from fedunlearn.scenario.build import check_held, open_data
 from fedunlearn.scenario.nets import net_maker
 from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
@@ -54,6 +54,9 @@ class School(Teacher):
         opened = open_data(scenario, family.folder, family.departed)
         if not without:  # what is only to compare with leaves rows out that have come since, as the family did
             opened.registers.check(opened.registers.names)
+            held = {place: d for place, d in opened.places.items() if place not in family.departed}
+            for name, asked in scenario.requests.items():
+                check_held(held, asked.request(name), gone=True)
         syllabus = Syllabus(scenario, opened.classes, net_maker(scenario, opened.places), without)
         surveys = {place: survey(Survey(place, tuple(d.shards)), d) for place, d in opened.places.items()}
         return cls(family, syllabus, surveys, opened.places, opened.registers, federate)

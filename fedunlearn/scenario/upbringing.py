@@ -114,7 +114,9 @@ def _check_requests(teacher: Teacher, brood: Brood) -> None:
     classes |= {c for m in scenario.models.values() for c in m.head}
     for name, asked in scenario.requests.items():
         check_names("class", asked.classes, classes, f"requests.{name}")
-        check_names("site", asked.sites, scenario.sites, f"requests.{name}")
+        shards = asked.request(name).shards
+        check_names("site", (*asked.sites, *(s.split("/")[0] for s in shards)), scenario.sites, f"requests.{name}")
+        check_names("model", [asked.since] if asked.since else [], scenario.models, f"requests.{name}.since")
 
 
 def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress) -> None:

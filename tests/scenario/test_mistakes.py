@@ -36,7 +36,7 @@ from tests.scenario.small import changed
         (changed("models.one.lr", math.inf), "here: models.one.lr: inf: Input should be a finite number"),
         (changed("gate", {"metrics": {"tow.after": {"at_least": math.nan}}}), "here: gate.metrics.*: nan: .* finite number"),
         (changed("models.one.epochs", -1), "here: models.one.epochs: -1: Input should be greater than or equal to 1"),
-        (changed("data.without", {"nroth": [0]}), "here: data.without: unknown site 'nroth'; did you mean 'north'"),
+        (changed("data.without", {"nroth": [0]}), "here: data.without: unknown site 'nroth'; did you"),
         (
             changed("requests.leave", {"clases": [0]}),
             "here: requests.leave.clases: unknown key 'clases'; did you mean 'classes'",
@@ -79,6 +79,16 @@ def test_mistakes_are_said(plain: object, message: str) -> None:
         (changed("net", {"name": "mlp", "hiden": 8}), "net mlp: unknown setting 'hiden'; did you mean 'hidden'"),
         (changed("requests.leave", {"classes": ["10"]}), "requests.leave: unknown class '10'; did you mean '1'"),
         (changed("requests.leave", {"classes": ["1"], "sites": ["nroth"]}), "requests.leave: unknown site 'nroth'; did you"),
+        (
+            changed("requests.leave", {"samples": ["nroth/main/1"]}),
+            "requests.leave: unknown site 'nroth'; did you mean 'north'",
+        ),
+        (changed("requests.leave", {"samples": ["north/mian/1"]}), "request leave: unknown shard 'north/mian'; did you mean"),
+        (
+            changed("requests.leave", {"samples": ["north/main/none"]}),
+            "unknown sample 'north/main/none'; north/main has 3.. rows",
+        ),
+        (changed("requests.leave", {"classes": ["1"], "since": "onee"}), "requests.leave.since: unknown model 'onee'; did you"),
     ],
 )
 def test_mistakes_that_show_when_training_starts_leave_nothing(
