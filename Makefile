@@ -30,8 +30,9 @@ format: .venv/ready  ## put the code in its format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-tables: .venv/ready  ## put the results of the simulations into the documents; fails on a number that is in none
+tables: .venv/ready  ## put the results of the simulations into the documents (fails on a number that is in none), and a topology's keys
 	$(BIN)/python simulations/tables.py
+	$(BIN)/python topologies/reference.py
 
 deploy-flower: .venv/ready  ## a Flower deployment on 127.0.0.1, with TLS and authenticated sites: train, forget, roll back, show
 	$(BIN)/python docker/loopback.py flower

@@ -15,20 +15,20 @@ from fedunlearn.scenario.sources import matching as matching
 class Every(Strict):
     """Keep the global model of every n-th round, and the last."""
 
-    every: int
+    every: int = Field(description="keep each so many-th round")
 
 
 class _Born(Strict):
-    source: Names = Field((), alias="from")
-    home: Name | None = None
+    source: Names = Field((), alias="from", description="models that it starts from; several are averaged")
+    home: Name | None = Field(None, description="who keeps its weights, if not whoever trains it")
     head: Names = Field((), description="names of its outputs, for a model without parents; by default all classes of its data")
     data: Name = Field("main", description="which set: main is the one under `data`, others stand under `more`")
     classes: Names = Field((), description="train on rows of these classes only; by default on all that it has an output for")
     net: Name | None = Field(None, description="one of `nets`; by default the parents', or the family's `net`")
     epochs: int | None = Field(None, ge=1, description="by default 4 from scratch, 2 from parents")
     lr: float | None = Field(None, gt=0, description="by default 0.1 from scratch, 0.02 from parents")
-    batch: int = Field(32, ge=1)
-    precision: Literal["float32", "bf16"] = "float32"
+    batch: int = Field(32, ge=1, description="rows a step")
+    precision: Literal["float32", "bf16"] = Field("float32", description="of the training; weights stay float32")
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="of the learning rate: constant, or falling to zero"
     )
@@ -43,8 +43,8 @@ class Federated(_Born):
     """Rounds of local training and averaging."""
 
     born: Literal["federated"]
-    clients: Places = Field(min_length=1)
-    rounds: int = Field(1, ge=1)
+    clients: Places = Field(min_length=1, description="sites that train in every round")
+    rounds: int = Field(1, ge=1, description="of training and averaging")
     strategy: str = Field("fedavg", description="how the server steps: fedavg or fedadam")
     keep: str | Every = Field("last", description="which checkpoints stay: last, all, or every: n")
 
@@ -68,7 +68,7 @@ class Distributed(_Born):
     """Ranks with disjoint shards, averaged gradients."""
 
     born: Literal["distributed"]
-    ranks: Places = Field(min_length=1)
+    ranks: Places = Field(min_length=1, description="sites, one process each; the first keeps the weights")
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class Distributed(_Born):
 
 
 class _AtSite(_Born):
-    site: Name
+    site: Name = Field(description="trains it, and keeps its weights")
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -108,8 +108,8 @@ class Transfer(_AtSite):
     """A new head on a borrowed backbone, frozen or not."""
 
     born: Literal["transfer"]
-    source: Names = Field(alias="from", min_length=1)
-    head: Names = Field(min_length=1)
+    source: Names = Field(alias="from", min_length=1, description="models whose backbones it borrows; several are averaged")
+    head: Names = Field(min_length=1, description="names of its outputs")
     layers: Literal["head", "all"] = Field("head", description="what is trained: the head on a frozen backbone, or all")
 
 
@@ -118,8 +118,10 @@ class Imported(_Born):
 
     born: Literal["imported"]
     file: str = Field(description="safetensors, or a state_dict that torch saved")
-    how: Literal["federated", "distributed", "incremental", "transfer"] = "incremental"
-    head: Names = Field(min_length=1)
+    how: Literal["federated", "distributed", "incremental", "transfer"] = Field(
+        "incremental", description="how it was born where it was trained"
+    )
+    head: Names = Field(min_length=1, description="names of its outputs, in their order")
     site: Name | None = Field(None, description="who holds the rows that trained it; nobody here where it is left out")
     sites_: Places = Field((), alias="sites", description="the same, for several")
 
@@ -140,12 +142,12 @@ Birth = Annotated[Federated | Distributed | Incremental | Transfer | Imported, F
 class Asked(Strict):
     """A request, written down beforehand under a name."""
 
-    classes: Names = ()
-    samples: Names = ()
-    sites: Names = ()
-    since: str | None = None
-    received: str | None = None
-    due: str | None = None
+    classes: Names = Field((), description="to be forgotten, at `sites` or everywhere")
+    samples: Names = Field((), description="site/set/key each, instead of classes")
+    sites: Names = Field((), description="whose rows only; alone, all that they gave")
+    since: str | None = Field(None, description="a model: only what entered training after it")
+    received: str | None = Field(None, description="date that it came in, YYYY-MM-DD; by default when it is carried out")
+    due: str | None = Field(None, description="date by which it must be done")
 
     def request(self, name: str) -> Request:
         """As the lineage takes it."""
@@ -155,18 +157,17 @@ class Asked(Strict):
 class Bound(Strict):
     """Limits on one metric."""
 
-    at_most: float | None = None
-    at_least: float | None = None
+    at_most: float | None = Field(None, description="the highest value that passes")
+    at_least: float | None = Field(None, description="the lowest")
 
 
 class Limits(Strict):
     """The gate's limits: fractions, and metrics by the way to a number, such as `tow.after: {at_least: 0.9}`."""
 
-    forgotten_at_most: float = Field(0.05, ge=0, le=1)
-    retained_drop_at_most: float = Field(0.05, ge=0, le=1)
-    distance_to_retrained_at_most: float = Field(0.10, ge=0, le=1)
-
-    metrics: dict[str, Bound] = Field(default_factory=dict)
+    forgotten_at_most: float = Field(0.05, ge=0, le=1, description="share of a class still recognised, where it must be absent")
+    retained_drop_at_most: float = Field(0.05, ge=0, le=1, description="accuracy lost on the rest")
+    distance_to_retrained_at_most: float = Field(0.10, ge=0, le=1, description="from a retrained model, where that is the aim")
+    metrics: dict[str, Bound] = Field(default_factory=dict, description="any other metric, by the way to its number -> limits")
     score_at_roots: bool = Field(
         False, description="score candidates whose home has no test rows at sites that trained on the data; weights travel"
     )
@@ -180,23 +181,23 @@ class Limits(Strict):
 class Scenario(Strict):
     """A family to be trained, and requests and limits that go with it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="of the family; its folder under runs/")
     seed: int = Field(0, ge=0, description="of initial weights and the order of rows; data.seed deals the rows")
-    data: Data
+    data: Data = Field(description="the set that sites train on")
     more: dict[Name, Data] = Field(default_factory=dict, description="further sets, for models that name them")
-    net: dict[str, Any]
+    net: dict[str, Any] = Field(description="the architecture: name or factory, and its settings")
     nets: dict[Name, dict[str, Any]] = Field(
         default_factory=dict, description="further architectures, for models that name them"
     )
-    models: dict[Name, Birth] = Field(min_length=1)
+    models: dict[Name, Birth] = Field(min_length=1, description="name -> how it is born")
     evidence: dict[str, Sending] = Field(
         default_factory=dict, description="site (or a pattern) -> what it does to evidence before it is sent"
     )
     folder: str = Field(
         "", description="where the file lay: paths and factories are looked up there; filled in when it is read"
     )
-    requests: dict[str, Asked] = Field(default_factory=dict)
-    gate: Limits = Limits()
+    requests: dict[str, Asked] = Field(default_factory=dict, description="name -> what may be asked by that name")
+    gate: Limits = Field(Limits(), description="what an edited model must hold to be accepted")
 
     @model_validator(mode="after")
     def _says_it_itself(self) -> "Scenario":

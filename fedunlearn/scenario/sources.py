@@ -37,10 +37,10 @@ class Strict(BaseModel):
 class Opening(Strict):
     """How rows are opened, and how some are held out: what a topology and a site's own file say alike."""
 
-    set: str | None = None
-    factory: str | None = None
+    set: str | None = Field(None, description="a set by name, torchvision's among them, or a file or folder")
+    factory: str | None = Field(None, description="yours.module:function, which gives rows")
     test: str | None = Field(None, description="a set, a file or a factory of held-out rows that every home may use")
-    seed: int = Field(7, ge=0)
+    seed: int = Field(7, ge=0, description="deals the rows, and holds some out")
     calibration: float = Field(0.2, ge=0, lt=1, description="fraction held out to choose strengths on")
     held_out: float = Field(0.3, ge=0, lt=1, description="fraction held out for the gate to test on")
     download: bool | None = Field(None, description="let torchvision fetch a set that is not in the data folder")
@@ -99,8 +99,8 @@ class Data(Opening):
     whoever has this file sees none of it).
     """
 
-    sites: Literal["own"] | None = None
-    shards: Literal["iid", "by_label", "dirichlet"] = "iid"
+    sites: Literal["own"] | None = Field(None, description="own: each site opens its own rows, elsewhere; instead of a set")
+    shards: Literal["iid", "by_label", "dirichlet"] = Field("iid", description="how rows are dealt to sites")
     concentration: float = Field(0.5, gt=0, description="of the Dirichlet distribution")
     without: dict[str, Names] = Field(default_factory=dict, description="site (or a pattern, rank-*) -> classes that it lacks")
     only: dict[str, Names] = Field(default_factory=dict, description="site (or a pattern) -> the only classes that it gets")
