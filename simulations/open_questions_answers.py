@@ -155,7 +155,26 @@ def size(rows: Rows) -> str:
         return f"{row['at']:.0f} % of the {row['cell']}"
 
     said = "; ".join(f"of the {cell}: {borne(rows, cell, ' %')}" for cell in dict.fromkeys(r["cell"] for r in rows))
-    return f"**Within the limits, {said}.**\n\n{grid(rows, 'forgotten', name)}\n\n{seconds(rows, name)}"
+    tables = (grid(rows, "forgotten", name), attacked(rows, name), seconds(rows, name))
+    return "\n\n".join((f"**Within the limits, {said}.**", *tables))
+
+
+def attacked(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> str:
+    """How well a population attack tells rows of what is forgotten from held-out ones, at models whose home has both."""
+    methods = _methods(rows)
+    lines = [f"| AUC of a membership attack | {' | '.join((*methods, RETRAINED))} |", "|---" * (len(methods) + 2) + "|"]
+    for at in dict.fromkeys(map(name, rows)):
+        there = [r for r in rows if name(r) == at]
+        each = [_per_model([r for r in there if r["method"] == m], "membership_auc") for m in methods]
+        each.append(_per_model(there, "membership_auc_retrained"))
+        lines.append(f"| {at} | {' | '.join(f'{_mean(of):.2f}' if of else '-' for of in each)} |")
+    return "\n".join(lines)
+
+
+def _per_model(rows: Rows, key: str) -> list[float]:
+    """One number for each seed, request and heir: of several classes all have the same."""
+    found = {_key(r): r.get(key) for r in rows}
+    return [v for v in found.values() if v is not None]
 
 
 def seconds(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> str:

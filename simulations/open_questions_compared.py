@@ -66,19 +66,21 @@ NETS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # net and data,
 
 
 def size(size: str, work: Path, say: Say) -> Made:
-    """1 to 13 of 26 letters, the heir's by inheritance; 1 to 50 % of one model's rows, where SSD is FIUn."""
+    """1 to 13 of 26 letters, the heir's by inheritance; 1 to 50 % of one model's rows, where SSD is FIUn; and attacks."""
     cpu = size == "cpu"
     names, base = (LETTERS, TABLE) if cpu else (tuple("0123456789"), SMALL)
     choices = (FIUN, SSD_, LFSSD_, STEER, MASK) if cpu else (FIUN, STEER, MASK)
+    alone = [c for c in choices if c not in (SSD_, MASK)]
     made: list[Made] = []
+    tier = "full"  # for attacks on membership
     for number in ASKED if cpu else (3,):
         asked = names[:number]
         subject = Subject(family(f"open-size-{number}", base, asked), (classes(asked),))
         at = 100 * number / len(names)
-        made.append(compared("classes", at, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+        made.append(compared("classes", at, lambda seed, s=subject: s, choices, _seeds(cpu), work, say, tier))
     for share in SHARES if cpu else (0.2,):
         of = partial(_share, family("open-rows", SMALL, heir=False), share)
-        made.append(compared("rows", 100 * share, of, [c for c in choices if c not in (SSD_, MASK)], _seeds(cpu), work, say))
+        made.append(compared("rows", 100 * share, of, alone, _seeds(cpu), work, say, tier))
     return together(made)
 
 

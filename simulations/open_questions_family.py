@@ -26,7 +26,8 @@ Made = tuple[Rows, list[Mapping[str, Any]]]  # rows, and where they come from
 FULL, BARE = "full", "bare"
 KEPT = ("seed", "method", "request", "class", "heir", "depth", "target", "forgotten_before", "forgotten_after",
         "retained_before", "retained_after", "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten",
-        "rows_retained", "strength", "status", "seconds", "evaluation_seconds", "retrain_seconds")  # fmt: skip
+        "rows_retained", "strength", "status", "seconds", "evaluation_seconds", "retrain_seconds", "membership_auc",
+        "membership_auc_retrained")  # fmt: skip
 
 FIUN = Choice("fiun", FIUn())
 SSD_ = Choice("ssd", SSD())
@@ -120,7 +121,14 @@ def classes(names: Sequence[str]) -> Request:
 
 
 def compared(
-    cell: str, at: float, subject: Callable[[int], Subject], choices: Sequence[Choice], seeds: int, work: Path, say: Say
+    cell: str,
+    at: float,
+    subject: Callable[[int], Subject],
+    choices: Sequence[Choice],
+    seeds: int,
+    work: Path,
+    say: Say,
+    tier: str = "",
 ) -> Made:
     """Rows of one cell of a comparison, all seeds, and where they come from.
 
@@ -132,10 +140,11 @@ def compared(
         seeds: how many.
         work: the folder; what is there is not made again.
         say: told what is being done.
+        tier: to which every edited model is evaluated.
     """
     rows, origins = [], []
     for seed in range(seeds):
-        found = compare([subject(seed)], choices, [seed], work, progress=partial(_said, say, f"{cell} {at:g}: "))
+        found = compare([subject(seed)], choices, [seed], work, tier=tier, progress=partial(_said, say, f"{cell} {at:g}: "))
         rows += [{"cell": cell, "at": at, **{k: r[k] for k in KEPT}} for r in found["rows"]]
         origins.append({k: found[k] for k in ("versions", "commit", "host")})
     return rows, origins

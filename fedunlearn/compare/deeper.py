@@ -45,6 +45,7 @@ DEEPER = (
     Deeper("probe_above_retrained", "probe above retrained", "probe.after.above_retrained", max, True),
     Deeper("relearned", "relearned", "relearn_retained.after.best", max, True),
     Deeper("membership_auc", "membership AUC", "population_membership.after.loss.auc", max, False),
+    Deeper("membership_auc_retrained", "retrained: membership AUC", "population_membership.retrained.loss.auc", max, False),
 )
 NOTHING: Plain = {**dict.fromkeys(d.key for d in DEEPER), "not_measured": ""}  # of a row without a tier
 
