@@ -256,6 +256,6 @@ def _scale(rows: Rows) -> list[Panel]:
 
 PANELS: dict[str, Callable[[Rows], list[Panel]]] = {
     "open_repeated": _repeated, "open_size": _size, "open_shift": _shift, "open_drift": _drift, "open_labels": _labels,
-    "open_parts": _parts, "open_strength": _strength, "open_nets": _nets, "reproduce_fishermask": _ratios,
-    "inherited": _inherited, "poisoned_evidence": _poisoned, "scale": _scale,
+    "open_parts": _parts, "open_strength": _strength, "open_place": _strength, "open_nets": _nets,
+    "reproduce_fishermask": _ratios, "inherited": _inherited, "poisoned_evidence": _poisoned, "scale": _scale,
 }  # fmt: skip

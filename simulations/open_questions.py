@@ -13,7 +13,7 @@ import torch
 from common import keep
 from figures import draw
 from open_questions_answers import answer
-from open_questions_compared import labels, nets, parts, size, strength
+from open_questions_compared import labels, nets, parts, place, size, strength
 from open_questions_evidence import drift, shifted
 from open_questions_family import Question
 from open_questions_repeated import repeated
@@ -35,6 +35,7 @@ QUESTIONS = {
             "parts", "Does FisherMask forget a sub-class, or single rows, and at which ratio?", ("FisherMask 1, 2",), parts
         ),
         Question("strength", "What do alpha and lam do, and can they be found from the loss?", ("SSD 2", "LFSSD 2"), strength),
+        Question("place", "Are the weights that SSD selects special to what is forgotten?", ("SSD, its mechanism",), place),
         Question("nets", "Is the outputs' sensitivity as good as the Fisher in other nets?", ("LFSSD 1",), nets),
     )
 }

@@ -155,19 +155,22 @@ def size(rows: Rows) -> str:
         return f"{row['at']:.0f} % of the {row['cell']}"
 
     said = "; ".join(f"of the {cell}: {borne(rows, cell, ' %')}" for cell in dict.fromkeys(r["cell"] for r in rows))
-    tables = (grid(rows, "forgotten", name), attacked(rows, name), seconds(rows, name))
-    return "\n\n".join((f"**Within the limits, {said}.**", *tables))
+    back = deeper(rows, name, "again recognised after training on retained rows, %", "relearned", 100)
+    auc = deeper(rows, name, "AUC of a membership attack", "membership_auc", 1)
+    return "\n\n".join((f"**Within the limits, {said}.**", grid(rows, "forgotten", name), back, auc, seconds(rows, name)))
 
 
-def attacked(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> str:
-    """How well a population attack tells rows of what is forgotten from held-out ones, at models whose home has both."""
+def deeper(rows: Rows, name: Callable[[Mapping[str, Any]], str], what: str, key: str, times: int) -> str:
+    """One number of every edited model, and of the retrained one beside it: means over those whose home can tell."""
     methods = _methods(rows)
-    lines = [f"| AUC of a membership attack | {' | '.join((*methods, RETRAINED))} |", "|---" * (len(methods) + 2) + "|"]
+    lines = [f"| {what} | {' | '.join((*methods, RETRAINED))} |", "|---" * (len(methods) + 2) + "|"]
     for at in dict.fromkeys(map(name, rows)):
         there = [r for r in rows if name(r) == at]
-        each = [_per_model([r for r in there if r["method"] == m], "membership_auc") for m in methods]
-        each.append(_per_model(there, "membership_auc_retrained"))
-        lines.append(f"| {at} | {' | '.join(f'{_mean(of):.2f}' if of else '-' for of in each)} |")
+        each = [_per_model([r for r in there if r["method"] == m], key) for m in methods]
+        each.append(_per_model(there, f"{key}_{RETRAINED}"))
+        if any(each):
+            cells = (f"{times * _mean(of):.{1 if times > 1 else 2}f}" if of else "-" for of in each)
+            lines.append(f"| {at} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -267,6 +270,15 @@ def _missed(row: Mapping[str, Any]) -> float:
     return left + max(0.0, row["retained_before"] - row["retained_after"])
 
 
+def place(rows: Rows) -> str:
+    """What the place of the selected weights does."""
+
+    def name(row: Mapping[str, Any]) -> str:
+        return f"{row['cell']}, alpha {row['at']:g}" if row["at"] else f"{row['cell']}, chosen"
+
+    return f"**Within the limits: {listed(rows, name)}.**\n\n" + grid(rows, "", name)
+
+
 def nets(rows: Rows) -> str:
     """In which nets."""
     return f"**Within the limits: {listed(rows, lambda r: r['cell'])}.**\n\n" + grid(rows, "net", lambda r: r["cell"])
@@ -278,7 +290,7 @@ def _mean(values: Sequence[float]) -> float:
 
 ANSWERS: dict[str, Callable[[Rows], str]] = {
     "repeated": repeated, "size": size, "shift": shift, "drift": drift, "labels": labels, "parts": parts, "strength": strength,
-    "nets": nets,
+    "place": place, "nets": nets,
 }  # fmt: skip
 
 

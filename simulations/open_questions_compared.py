@@ -27,6 +27,7 @@ from open_questions_family import (
     samples,
 )
 from single import model, random_cell, sub_cell
+from switches import MovedSSD
 from torch.nn.functional import cross_entropy
 
 from fedunlearn.compare import Choice, Subject
@@ -123,14 +124,30 @@ def parts(size: str, work: Path, say: Say) -> Made:
     return together(made)
 
 
+def _alone(cpu: bool) -> Iterable[tuple[str, Subject]]:
+    """Single models, and two classes each to forget."""
+    bases = {"digits": (IMAGES, ("3", "8")), "letters": (TABLE, ("A", "E"))}
+    for cell, (base, names) in bases.items() if cpu else [("digits", (IMAGES, ("3",)))]:
+        yield cell, Subject(family(f"open-strength-{cell}", base, heir=False), tuple(classes((c,)) for c in names))
+
+
+def place(size: str, work: Path, say: Say) -> Made:
+    """SSD, and the same factors on other weights of the same tensors; alpha by hand, with its lam, and chosen for each."""
+    cpu = size == "cpu"
+    made: list[Made] = []
+    for cell, subject in _alone(cpu):
+        for alpha in (*ALPHAS, 0.0) if cpu else ALPHAS[1:2]:
+            chosen = alpha or "auto"
+            choices = [Choice("ssd", SSD(alpha=chosen)), Choice("ssd, elsewhere", MovedSSD(alpha=chosen))]
+            made.append(compared(cell, alpha, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+    return together(made)
+
+
 def strength(size: str, work: Path, say: Say) -> Made:
     """SSD's and LFSSD's alpha and lam by hand, beside what is chosen; and the mean loss of what is forgotten."""
     cpu = size == "cpu"
     made: list[Made] = []
-    bases = {"digits": (IMAGES, ("3", "8")), "letters": (TABLE, ("A", "E"))}
-    for cell, (base, names) in bases.items() if cpu else [("digits", (IMAGES, ("3",)))]:
-        scenario = family(f"open-strength-{cell}", base, heir=False)
-        subject = Subject(scenario, tuple(classes((c,)) for c in names))
+    for cell, subject in _alone(cpu):
         for alpha in ALPHAS if cpu else ALPHAS[:1]:
             choices = [
                 Choice(f"{label}, lam {lam:g}", kind(alpha=alpha, lam=lam, per_heir=True))
@@ -140,7 +157,8 @@ def strength(size: str, work: Path, say: Say) -> Made:
             made.append(compared(cell, alpha, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
         found = (SSD_, LFSSD_, Choice("ssd, percentile", SSD(alpha="percentile", lam=1.0)), MASK) if cpu else (SSD_,)
         made.append(compared(cell, 0, lambda seed, s=subject: s, found, _seeds(cpu), work, say))
-        losses = {(seed, c): _loss(work, scenario, seed, c) for seed in range(_seeds(cpu)) for c in names}
+        names = [c for request in subject.requests for c in request.classes]
+        losses = {(seed, c): _loss(work, subject.scenario, seed, c) for seed in range(_seeds(cpu)) for c in names}
         for row in (r for of, _ in made for r in of if r["cell"] == cell):
             row["loss"] = losses[row["seed"], row["class"]]
     return together(made)

@@ -26,8 +26,8 @@ Made = tuple[Rows, list[Mapping[str, Any]]]  # rows, and where they come from
 FULL, BARE = "full", "bare"
 KEPT = ("seed", "method", "request", "class", "heir", "depth", "target", "forgotten_before", "forgotten_after",
         "retained_before", "retained_after", "mask_retained", "retrained_forgotten", "retrained_retained", "rows_forgotten",
-        "rows_retained", "strength", "status", "seconds", "evaluation_seconds", "retrain_seconds", "membership_auc",
-        "membership_auc_retrained")  # fmt: skip
+        "rows_retained", "strength", "status", "seconds", "evaluation_seconds", "retrain_seconds", "relearned",
+        "relearned_retrained", "membership_auc", "membership_auc_retrained")  # fmt: skip
 
 FIUN = Choice("fiun", FIUn())
 SSD_ = Choice("ssd", SSD())

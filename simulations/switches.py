@@ -13,6 +13,7 @@ from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Stren
 from fedunlearn.methods.dampening import Dampening, dampen
 from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.methods.masks import ByRatio, names_of
+from fedunlearn.methods.ssd import SSD
 from fedunlearn.nets import load
 from fedunlearn.tensors import Tensors
 
@@ -109,6 +110,28 @@ class BatchMeanSSD(Unguided):
         """
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0)) if self.first else y.argsort(stable=True)
         return order[torch.arange(len(order)) % self.batch < (self.first or self.batch)]
+
+
+@dataclass(frozen=True)
+class MovedSSD(SSD):
+    """SSD whose factors fall on other weights of the same tensors: as many are dampened, and as much, but not those selected.
+
+    Args:
+        seed: of the places, which are drawn anew for every tensor and number of weights.
+    """
+
+    seed: int = 0
+    name = "ssd, elsewhere"
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Dampen weights of ones, which gives the factors, and shuffle these."""
+        factors = super().edit({n: torch.ones_like(t, dtype=torch.float64) for n, t in weights.items()}, case, strength)
+        generator, edited = torch.Generator().manual_seed(self.seed), dict(weights)
+        for name in sorted(n for n, f in factors.items() if bool((f != 1).any())):
+            factor = factors[name].cpu().flatten()
+            moved = factor[torch.randperm(len(factor), generator=generator)].view_as(factors[name]).to(weights[name].device)
+            edited[name] = torch.where(moved != 1, (weights[name].double() * moved).to(weights[name].dtype), weights[name])
+        return edited
 
 
 @dataclass(frozen=True)

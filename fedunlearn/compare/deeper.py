@@ -44,6 +44,7 @@ DEEPER = (
     Deeper("tow", "ToW", "tow.after", min, False),
     Deeper("probe_above_retrained", "probe above retrained", "probe.after.above_retrained", max, True),
     Deeper("relearned", "relearned", "relearn_retained.after.best", max, True),
+    Deeper("relearned_retrained", "retrained: relearned", "relearn_retained.retrained.best", max, True),
     Deeper("membership_auc", "membership AUC", "population_membership.after.loss.auc", max, False),
     Deeper("membership_auc_retrained", "retrained: membership AUC", "population_membership.retrained.loss.auc", max, False),
 )

@@ -19,7 +19,13 @@ FIELDS = (
     "probe_above_retrained", "relearned", "membership_auc", "not_measured", "seconds", "evaluation_seconds",
     "train_seconds", "retrain_seconds", "commit",
 )  # fmt: skip
-LATER = ("measure_seconds", "rows_read", "bytes_up", "membership_auc_retrained")  # files from before there were these lack them
+LATER = (
+    "measure_seconds",
+    "rows_read",
+    "bytes_up",
+    "relearned_retrained",
+    "membership_auc_retrained",
+)  # files from before there were these lack them
 
 TEXT = ("topology", "method", "request", "class", "heir", "home", "born", "target", "status", "why", "not_measured", "commit")
 

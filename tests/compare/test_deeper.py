@@ -86,6 +86,7 @@ def test_the_full_tier_tells_the_mask_from_what_was_forgotten_and_is_what_assess
     full = by_hand["full"]["metrics"]
     assert one["probe_above_retrained"] == full["probe"]["after"]["above_retrained"]["value"]
     assert one["relearned"] == full["relearn_retained"]["after"]["best"]
+    assert one["relearned_retrained"] == full["relearn_retained"]["retrained"]["best"]
     assert one["membership_auc"] == full["population_membership"]["after"]["loss"]["auc"]["value"]
     assert one["membership_auc_retrained"] == full["population_membership"]["retrained"]["loss"]["auc"]["value"]
     assert one["forgotten_after"] == 0

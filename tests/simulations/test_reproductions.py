@@ -18,6 +18,7 @@ from fedunlearn.methods.dampening import dampen
 from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.methods.laws import Draw
 from fedunlearn.methods.masks import units
+from fedunlearn.methods.ssd import SSD
 from tests.simulations.test_simulations import FOLDER, run
 
 SCRIPTS = ("reproduce_fiun", "reproduce_ssd", "reproduce_lfssd", "reproduce_fishermask")
@@ -161,6 +162,19 @@ def test_batch_mean_squares_of_single_rows_are_ssd_and_of_more_are_not() -> None
     torch.testing.assert_close(by_one, dampen(weights, exact[0], exact[1], 1.0, 1.0))
     by_all = kind(batch=len(y), alpha=1.0).edit(weights, case, {})
     assert any(not torch.equal(by_all[n], by_one[n]) for n in weights)
+
+
+@pytest.mark.usefixtures("scripts")
+def test_moved_factors_are_the_same_of_every_tensor_but_elsewhere() -> None:
+    kind = import_module("switches").MovedSSD
+    drawn, case = Draw(kind(), 2).heir()
+    ones = {n: torch.ones_like(t, dtype=torch.float64) for n, t in drawn.items()}
+    strength = {"alpha": 1.0, "lam": 0.5}
+    plain, moved = (of.edit(ones, case, strength) for of in (SSD(), kind()))
+    for name in ones:
+        torch.testing.assert_close(moved[name].flatten().sort().values, plain[name].flatten().sort().values)
+    assert any(not torch.equal(moved[n], plain[n]) for n in ones)
+    assert any(bool((plain[n] != 1).any()) for n in ones)
 
 
 @pytest.mark.usefixtures("scripts")
