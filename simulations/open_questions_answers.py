@@ -294,8 +294,22 @@ ANSWERS: dict[str, Callable[[Rows], str]] = {
 }  # fmt: skip
 
 
+LETTERED, PICTURED, IMAGED = "letters (an MLP of 128 units)", "digits (an MLP of 64)", "digits (a small CNN)"
+ON = {
+    "repeated": f"25 of 26 {LETTERED}, a root and its heir; single rows: {PICTURED}, one model",
+    "size": f"the first of 26 {LETTERED}, a root and its heir; single rows: {PICTURED}, one model",
+    "shift": f"class 3 of {IMAGED}, a root and its heir",
+    "drift": f"class 3 of {PICTURED}, a root and ten heirs, one of another",
+    "labels": f"class 3 of {IMAGED}, a root and its heir",
+    "parts": f"{IMAGED}, one model: class 3, digit 3 of a pair that makes a class, and rows drawn by the seed",
+    "strength": f"classes 3 and 8 of {IMAGED}, A and E of {LETTERED}; one model each",
+    "place": f"classes 3 and 8 of {IMAGED}, A and E of {LETTERED}; one model each",
+    "nets": "class 3 of digits, questions about places (LOC) of six kinds of texts; one model of each net",
+}
+
+
 def answer(result: Mapping[str, Any]) -> str:
     """The figure, the answer and its table, as they stand in a document beside the folder of figures."""
     name = result["question"]
-    said = ANSWERS[name](result["rows"])
-    return f"![{result['asks']}](figures/open_{name}.svg)\n\n{said}" + ("" if name == "repeated" else f"\n\n{SAID}")
+    said = f"{ANSWERS[name](result['rows'])}\n\nOn {ON[name]}."
+    return f"![{result['asks']}](figures/open_{name}.svg)\n\n{said}" + ("" if name == "repeated" else f" {SAID}")

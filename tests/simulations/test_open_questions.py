@@ -42,7 +42,8 @@ def test_every_question_runs_and_is_answered_and_drawn(tmp_path: Path, monkeypat
 
 def test_each_question_has_an_answer_and_a_figure() -> None:
     assert tuple(import_module("open_questions").QUESTIONS) == NAMES
-    assert tuple(import_module("open_questions_answers").ANSWERS) == NAMES
+    answers = import_module("open_questions_answers")
+    assert tuple(answers.ANSWERS) == tuple(answers.ON) == NAMES
     assert {f"open_{name}" for name in NAMES} <= import_module("figures").PANELS.keys()
 
 
