@@ -240,11 +240,16 @@ def worst_lost(rows: Rows) -> float | None:
 METRICS = {f.__name__: f for f in (left, worst, rest, lost, worst_lost, saved, spread)}
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """What is published beside ours, then every cell."""
+def table(result: Mapping[str, Any], asked: Sequence[str] = ()) -> str:
+    """What is published beside ours, then every cell.
+
+    Args:
+        result: of a script.
+        asked: names of all its cells; those without a row are said not to have been run.
+    """
     switches = "\n".join(f"- {what}: {where}" for what, where in result["switches"].items())
     said = f"Ours: {result['ours']}", f"What the public code does otherwise than the paper or than we do:\n\n{switches}"
-    return "\n\n".join([claims(result), *said, details(result["rows"]), NOTE])
+    return "\n\n".join([claims(result), *said, details(result["rows"], asked), NOTE])
 
 
 def claims(result: Mapping[str, Any]) -> str:
@@ -258,7 +263,7 @@ def claims(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def details(rows: Rows) -> str:
+def details(rows: Rows, asked: Sequence[str] = ()) -> str:
     """A line for each cell and method, seeds and heirs pooled; the worst is that of an heir and class with its seeds pooled."""
     columns = ("cell", "method", "tested", "before", "left", "worst: left", "rest before", "lost", "mask: lost", "accepted",
                "unlearning, s", "of it evidence", "retraining, s", "ratio", "rows read", "by retraining", "kB")  # fmt: skip
@@ -267,6 +272,8 @@ def details(rows: Rows) -> str:
         of = [r for r in rows if r["cell"] == cell]
         for method in _methods(of):
             lines.append(_line((cell, method, *_cells(_of(of, method), method))))
+    missing = [cell for cell in asked if cell not in {r["cell"] for r in rows}]
+    lines += [_line((cell, "not run", *("-" for _ in columns[2:]))) for cell in missing]
     return "\n".join(lines)
 
 
