@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from fedunlearn.cli import flower, site, store
+from fedunlearn.cli import INTERRUPTED, flower, site, store
 from fedunlearn.cli.compare import compare
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.export import export as export_weights
@@ -80,11 +80,8 @@ app.command()(report)
 store.register(app)
 
 
-INTERRUPTED = 128 + 2  # what Typer exits with after Ctrl-C
-
-
 def main() -> None:
-    """Entry point: run a command, turn our errors into one message and an exit status."""
+    """Run a command, turn our errors into one message and an exit status."""
     sys.path.insert(0, str(Path.cwd()))  # factories and methods of the user's own
     try:
         app()
