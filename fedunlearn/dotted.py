@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.errors import InputError, raised, unknown
 
 
 def resolve(path: str, what: str) -> Callable[..., Any]:
@@ -26,7 +26,7 @@ def resolve(path: str, what: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises while it is imported is theirs to read
-        raise InputError(f"{what} {path!r}: importing {module_name!r} failed: {_said(error)}") from error
+        raise InputError(f"{what} {path!r}: importing {module_name!r} failed: {raised(error)}") from error
     if not hasattr(module, attribute):
         raise unknown(f"name in module {module_name!r}", attribute, vars(module), where=f"{what} {path!r}")
     found = getattr(module, attribute)
@@ -54,8 +54,4 @@ def call(path: str, what: str, *args: Any, **kwargs: Any) -> Any:
     try:
         return function(*args, **kwargs)
     except Exception as error:
-        raise InputError(f"{what} {path!r} raised {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+        raise InputError(f"{what} {path!r} raised {raised(error)}") from error

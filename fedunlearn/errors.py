@@ -1,7 +1,12 @@
 """The kinds of error a user can meet. Each message says the thing, its value, what was expected and what to do."""
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Collection, Iterable
+from pathlib import Path
+
+NOT_THEIRS = (str(Path(__file__).parent), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
 
 
 class FedUnlearnError(Exception):
@@ -69,3 +74,10 @@ def check_names(kind: str, names: Iterable[str], known: Collection[str], where: 
     for name in names:
         if name not in known:
             raise unknown(kind, name, known, where)
+
+
+def raised(error: BaseException) -> str:
+    """What code of the user's own raised, and where in that code, as far as it is to be seen."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(NOT_THEIRS)]
+    at = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{at}"

@@ -12,7 +12,7 @@ from fedunlearn.compare.clock import Clock, Step
 from fedunlearn.compare.deeper import NOTHING, check_tier, deeper
 from fedunlearn.compare.origin import joined
 from fedunlearn.compare.work import Nest, Plain, Say, kept, read
-from fedunlearn.errors import FedUnlearnError
+from fedunlearn.errors import FedUnlearnError, raised
 from fedunlearn.lineage import Lineage, Request, discover
 from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
 from fedunlearn.runtime import Family, InProcess, Reference, Worker, score_all, unlearn
@@ -262,7 +262,7 @@ def _after(nest: Nest, request: Request, choice: Choice, twin: Twin, reference: 
         except FedUnlearnError as error:
             return {"failed": str(error)}
         except Exception as error:  # a method of the user's own may raise anything
-            return {"failed": f"{type(error).__name__}: {error}"}
+            return {"failed": raised(error)}
         names = [m["name"] for m in record.facts["models"]]
         measured = deeper(family, tier, backend, reference, names) if tier and names else {}
     heirs = {}

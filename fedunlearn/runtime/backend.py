@@ -8,7 +8,7 @@ from math import inf, nan
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from fedunlearn.errors import FedUnlearnError, InputError, OvertakenError, SiteError, unknown
+from fedunlearn.errors import FedUnlearnError, InputError, OvertakenError, SiteError, raised, unknown
 from fedunlearn.methods import METHODS
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, HEIRS_AT_ROOTS, RETAINED_AT_HEIRS
 from fedunlearn.runtime.tasks import Answer, Apply, Audit, Evaluate, Failure, Measure, Task
@@ -142,7 +142,7 @@ def answer(worker: Answerer, task: Task, allowed: Collection[str] | None = None)
     except FedUnlearnError as error:
         return Failure(task.place, str(error), isinstance(error, InputError), overtaken=isinstance(error, OvertakenError))
     except Exception as error:  # a net, a method or data of the user's own may raise anything
-        return Failure(task.place, f"{type(error).__name__}: {error}")
+        return Failure(task.place, raised(error))
 
 
 def _refuse(worker: Answerer, task: Task, allowed: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from fedunlearn.errors import ExcludedError, InputError
+from fedunlearn.errors import ExcludedError, InputError, raised
 from fedunlearn.nets import load, weights_of
 from fedunlearn.tensors import Tensors, average
 from fedunlearn.training.base import Born, Portion, Recipe, born
@@ -65,7 +65,7 @@ def federated(
             except (ExcludedError, InputError):
                 raise
             except Exception as error:  # whatever it was, no round may go on without the client
-                raise course.died(number, client, f"{type(error).__name__}: {error}") from error
+                raise course.died(number, client, raised(error)) from error
             yield course.local(number, client, trained)
 
     yield from in_rounds(course, make, start, together, strategy, state)

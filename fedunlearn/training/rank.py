@@ -18,7 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
-from fedunlearn.errors import FedUnlearnError, InputError, TrainingError
+from fedunlearn.errors import FedUnlearnError, InputError, TrainingError, raised
 from fedunlearn.nets import weights_of
 from fedunlearn.tensors import Tensors
 from fedunlearn.training.base import Portion, Recipe, seed_of
@@ -92,7 +92,7 @@ def main(job: Job, out: Connection) -> None:
     except FedUnlearnError as error:
         answer = Failed(time.monotonic(), str(error), type(error))
     except Exception as error:  # whatever a net raises is the parent's to say
-        answer = Failed(time.monotonic(), f"{type(error).__name__}: {error}")
+        answer = Failed(time.monotonic(), raised(error))
     with suppress(BrokenPipeError):  # nobody is left to be told
         out.send_bytes(pickle.dumps(answer))  # before the group is left: only then do the others complain of a lost peer
     if distributed.is_initialized():

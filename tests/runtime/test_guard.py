@@ -174,7 +174,7 @@ def test_a_refusal_changes_nothing(hospitals: Scenario, family: Family) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"noise": 1.0}, "give that as well"), ({"clip": 0}, "above 0"), ({"clip": float("inf")}, "above 0"),
+    [({"noise": 1.0}, "give that as well"), ({"clip": 0}, "above 0"), ({"clip": float("inf")}, "a finite number"),
      ({"clip": 1, "noise": -1}, "from 0 up"), ({"at_lest": 3}, "did you mean 'at_least'"), ({"at_least": -1}, "greater than")],
 )  # fmt: skip
 def test_what_an_owner_writes_wrong_is_said(wrong: dict[str, Any], said: str, tmp_path: Path, hospitals: Scenario) -> None:

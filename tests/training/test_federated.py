@@ -123,7 +123,9 @@ def dying(mine: Recipe, *args: Any) -> Tensors:
 
 
 def test_a_client_that_dies_ends_the_training() -> None:
-    with pytest.raises(TrainingError, match=r"model 'm': round 2 of 3: client 's' died: OSError: the disk is gone; nothing of"):
+    with pytest.raises(
+        TrainingError, match=r"model 'm': round 2 of 3: client 's' died: OSError: the disk is gone .*; nothing of"
+    ):
         list(federated(recipe(), make, START, TWO, 3, run=dying))
     with pytest.raises(TrainingError, match=r"client 'n' died: ShapeError: training 'm/r1/n' diverged"):
         list(federated(recipe(lr=1e300), make, START, TWO, 3))
