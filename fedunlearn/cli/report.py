@@ -19,6 +19,9 @@ from fedunlearn.store import Line, write_atomically
 def report(
     folder: Folder,
     request: Annotated[str | None, typer.Option(help="the case, as `show` names it; the newest unlearning by default")] = None,
+    number: Annotated[
+        int | None, typer.Option("--line", help="a ledger line, instead: an earlier try of a case, as `log` numbers them")
+    ] = None,
     tier: Annotated[
         str | None,
         typer.Option(help="first take what is missing of quick, full (minutes) or audit (trains shadow models), at the homes"),
@@ -44,17 +47,17 @@ def report(
     if tier is None and backend != "in-process":
         raise InputError(f"--backend {backend}: goes with --tier; without it, a report is made of what is kept in {folder}")
     if flower.asked(backend, federation) and tier is not None:
-        words = {"request": request or "", "tier": tier, "seeds": seeds, "reference": not no_reference}
+        words = {"request": request or "", "line": number or 0, "tier": tier, "seeds": seeds, "reference": not no_reference}
         family, line, evaluations = flower.assess(folder, federation, words)
     else:
         family = Family.open(folder)
-        line = line_of(family, request)
+        line = line_of(family, request, number)
         if tier is None:
             evaluations = assessed(family, line)
         else:
             with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
                 evaluations = assess(family, line, tier, carrier, retrained=not no_reference, seeds=seeds, progress=say)
-    path = file or family.folder / "reports" / f"{_file_name(line)}.html"
+    path = file or family.folder / "reports" / f"{_file_name(line)}{'' if number is None else f'-line-{number}'}.html"
     told = document(family, line, evaluations)
     write_atomically(path, page(told).encode())
     texts = {csv / f"{name}.csv": text for name, text in tables(told).items()} if csv is not None else {}

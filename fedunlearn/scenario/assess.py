@@ -144,15 +144,27 @@ def keep_assessed(family: Family, line: Line, found: Any) -> Found:
     return dict(found)
 
 
-def line_of(family: Family, request: str | None = None) -> Line:
+def line_of(family: Family, request: str | None = None, number: int | None = None) -> Line:
     """The newest unlearning, or the newest of one case that is in force; one that was rolled back if none is.
 
+    Args:
+        family: whose ledger it is.
+        request: a name of the case.
+        number: of the line itself, instead: an earlier try of a case, for example.
+
     Raises:
-        InputError: there is none.
+        InputError: there is none, or both are given.
     """
     lines = [line for line in family.ledger.lines if line.kind == "unlearned"]
     if not lines:
         raise InputError(f"{family.folder}: nothing to report; no request was carried out yet (fedunlearn unlearn)")
+    if number is not None:
+        if request is not None:
+            raise InputError(f"--request {request} with --line {number}: give one of both")
+        if number not in (known := {line.number: line for line in lines}):
+            told = ", ".join(map(str, known))
+            raise InputError(f"--line {number}: is no unlearning of {family.folder}; those are lines {told} (fedunlearn log)")
+        return known[number]
     names = {n for case in cases(family) if request in case.names for n in case.names} | {request}
     asked = [line for line in lines if request is None or not names.isdisjoint((line.body["request"], *names_of(line)))]
     if not asked:

@@ -47,6 +47,9 @@ def test_another_request_is_told_by_its_case(run: Run, chain: tuple[Family, Line
         found = json.loads(run("report", family.folder, "--request", case, "--json")[1])
         assert found["report"]["line"]["number"] == number
         assert Path(found["file"]).parent == family.folder / "reports"
+    found = json.loads(run("report", family.folder, "--line", 1, "--json")[1])
+    assert found["report"]["line"]["number"] == 1
+    assert Path(found["file"]).name == f"{line.body['request']}-line-1.html"
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,11 @@ def test_a_case_is_reported_by_its_line_in_force(tmp_path: Path) -> None:
     assert line_of(family, ZERO.id) == applied
     rollback(family, backend, lift_exclusion=False)
     assert line_of(family, ZERO.id) == refused
+    assert [line_of(family, number=line.number) for line in (first, refused, applied)] == [first, refused, applied]
+    with pytest.raises(InputError, match=r"--line 0: is no unlearning of .*; those are lines 1, 3, 4"):
+        line_of(family, number=0)
+    with pytest.raises(InputError, match="--request case with --line 1: give one of both"):
+        line_of(family, "case", 1)
 
 
 def test_wrong_words_and_damaged_files_are_named(tmp_path: Path) -> None:
