@@ -155,14 +155,22 @@ def size(rows: Rows) -> str:
         return f"{row['at']:.0f} % of the {row['cell']}"
 
     said = "; ".join(f"of the {cell}: {borne(rows, cell, ' %')}" for cell in dict.fromkeys(r["cell"] for r in rows))
-    back = deeper(rows, name, "again recognised after training on retained rows, %", "relearned", 100)
-    auc = deeper(rows, name, "AUC of a membership attack", "membership_auc", 1)
+    back = deeper(rows, name, "trained on: again recognised, %", "relearned", 100)
+    auc = deeper(rows, name, "attacked: AUC of membership", "membership_auc", 1)
     return "\n\n".join((f"**Within the limits, {said}.**", grid(rows, "forgotten", name), back, auc, seconds(rows, name)))
 
 
 def deeper(rows: Rows, name: Callable[[Mapping[str, Any]], str], what: str, key: str, times: int) -> str:
-    """One number of every edited model, and of the retrained one beside it: means over those whose home can tell."""
-    methods = _methods(rows)
+    """One number of every edited model, and of the retrained one beside it: means over those whose home can tell.
+
+    Args:
+        rows: of the question.
+        name: of a row's line.
+        what: was done with the models, and what the number is.
+        key: of the number in the rows.
+        times: that it is shown.
+    """
+    methods, done = _methods(rows), what.partition(":")[0]
     lines = [f"| {what} | {' | '.join((*methods, RETRAINED))} |", "|---" * (len(methods) + 2) + "|"]
     for at in dict.fromkeys(map(name, rows)):
         there = [r for r in rows if name(r) == at]
@@ -170,7 +178,7 @@ def deeper(rows: Rows, name: Callable[[Mapping[str, Any]], str], what: str, key:
         each.append(_per_model(there, f"{key}_{RETRAINED}"))
         if any(each):
             cells = (f"{times * _mean(of):.{1 if times > 1 else 2}f}" if of else "-" for of in each)
-            lines.append(f"| {at} | {' | '.join(cells)} |")
+            lines.append(f"| {at}, {done} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

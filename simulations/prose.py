@@ -1,7 +1,7 @@
 """Numbers in prose: what was measured is taken from the tables.
 
 `<!-- n: steer_ablation | 3, 5, 8, 9 | factor 1.3 | left -->0.3<!-- /n -->` is, in the table of that name, the row that has
-these cells, and the column (of the first table there that has it); `most left` or `least left` where several rows have them,
+these cells, and the column (of the first table there that has both); `most left` or `least left` where several rows have them,
 `left [2]` for a cell's second number.
 Beside tables: `<!-- n: bench_runtime_cpu.json | two_against_one.ratio -->`, a file of `results/` and the way in it. As many
 decimals are shown as stand there.
@@ -83,8 +83,8 @@ def value(way: str, tables: Mapping[str, str]) -> float:
         raise Wrong(
             f"<!-- n: {way} -->: no column {column!r}; there are {', '.join(repr(c) for part in parts for c in part[0])}"
         )
-    head, *rows = having[0]
-    of = [row[head.index(column)] for row in rows if len(row) == len(head) and all(c in row for c in cells)]
+    said = [[row[head.index(column)] for row in rows if _has(row, head, cells)] for head, *rows in having]
+    of = next((found for found in said if found), [])
     values = [n for cell in of if (n := _number(cell, nth)) is not None]
     if not values or (len(of) > 1 and not pick):
         raise Wrong(
@@ -92,6 +92,10 @@ def value(way: str, tables: Mapping[str, str]) -> float:
             f"`most {column}` or `least {column}`"
         )
     return min(values) if pick == "least" else max(values)
+
+
+def _has(row: Sequence[str], head: Sequence[str], cells: Sequence[str]) -> bool:
+    return len(row) == len(head) and all(c in row for c in cells)
 
 
 def _number(cell: str, nth: int) -> float | None:
