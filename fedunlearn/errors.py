@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-NOT_THEIRS = (str(Path(__file__).parent), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
+NOT_THEIRS = ("<", *(f"{p}/" for p in (Path(__file__).parent, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))))
 
 
 class FedUnlearnError(Exception):

@@ -156,8 +156,8 @@ def check_layers(subject: Subject, choices: Sequence[Choice], places: Mapping[st
     scenario, named = subject.scenario, [c for c in choices if c.method.layers not in ("all", "last")]
     if not named:
         return
-    net_of = net_maker(scenario, places)
-    nets = [net_of(2, name, 0) for name in dict.fromkeys(map(scenario.net_of, scenario.models))]
+    net_of, classes = net_maker(scenario, places), next(r.classes for d in places.values() for r in d.shards.values())
+    nets = [net_of(len(classes), name, 0) for name in dict.fromkeys(map(scenario.net_of, scenario.models))]
     parameters, head = [n for net in nets for n, _ in net.named_parameters()], Head("", ())
     for choice in named:
         try:

@@ -72,12 +72,13 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             asked[request.what] = replace(first, received=min(dates, default=None), due=first.due or request.due)
             names[request.what].setdefault(request.id, by_what[request.what][-1][0].number)
     now, undone, sealed = today or date.today(), family.ledger.undone, family.ledger.sealed.keys()
+    others = [line for line in family.ledger.lines if line.kind == "rolled back" or "models" in line.body]
     found = []
     for what, request in asked.items():
         held = by_what.get(what, [])
         in_force = [(line, set(models)) for line, models in held if line.number not in undone]
         if in_force:
-            state, left, gone = _standing(family, request, in_force, sealed)
+            state, left, gone = _standing(family, request, in_force, _holding(family, request, held, others), sealed)
         else:
             state, left, gone = UNDONE if held else PLANNED, set(), set()
         late = request.due is not None and date.fromisoformat(request.due) < now and (state not in DONE or bool(left))
@@ -162,25 +163,42 @@ def check_cases(family: Family, plan: Plan) -> None:
 def remaining(family: Family, plan: Plan) -> tuple[Plan, Mapping[str, str] | None]:
     """What earlier tries of a request, or of those that it merges, have left to do; and the versions to measure evidence on.
 
-    What a try in force has changed is not edited once more. Evidence is measured on the versions that were current when the
-    first of these tries began: those of models that have forgotten since would not show it any more. Before the last sealed
-    line nothing counts, as its old versions are erased.
+    What a try in force has changed is not edited once more.
 
     Returns:
-        The plan for the heirs that are left, and model -> version; None for the current ones, where nothing was tried.
+        The plan for the heirs that are left, and model -> version (see `as_tried`).
     """
-    ledger, standing = family.ledger, {x.request.what: x for x in cases(family)}
-    undone, sealed = ledger.undone, max(ledger.sealed, default=-1)
-    left, lines = set[str](), list[int]()
+    standing, undone = {x.request.what: x for x in cases(family)}, family.ledger.undone
+    left = set[str]()
     for one in plan.request.merges or (plan.request,):
         reached = plan.of_case(one.id) if plan.request.merges else [h.name for h in plan.heirs]
         known = standing.get(one.what)
-        tried = [n for n in known.lines if n not in undone] if known else []
+        tried = known is not None and not undone.issuperset(known.lines)
         left |= set(reached).intersection(known.left) if known and tried else set(reached)
-        lines += [n for n in tried if n > sealed]
     if len(left) < len(plan.heirs):
         plan = narrowed(family.lineage, plan, left)
-    return plan, ledger.heads(min(lines)) if lines else None
+    return plan, as_tried(family, plan.request)
+
+
+def first_try(family: Family, request: Request) -> int | None:
+    """The first ledger line in force that tried a request, or one of those that it merges; None where none did.
+
+    None, too, of what was tried before the last unlearning that is sealed: the versions of then are erased.
+    """
+    ledger, asked = family.ledger, {one.what for one in request.merges or (request,)}
+    undone, sealed = ledger.undone, max(ledger.sealed, default=-1)
+    tries = (x for x in ledger.lines[sealed + 1 :] if x.kind == "unlearned" and x.number not in undone)
+    return next((x.number for x in tries if not asked.isdisjoint(one.what for one in carried_out(x))), None)
+
+
+def as_tried(family: Family, request: Request) -> dict[str, str] | None:
+    """Models -> the versions that evidence for a request is measured on, where it was tried before; None where it was not.
+
+    Those that were current when it was first tried: models that have forgotten since would not show it any more. What has
+    been rolled back since was never there.
+    """
+    first = first_try(family, request)
+    return None if first is None else family.ledger.heads_in_force(first)
 
 
 def waiting(family: Family) -> dict[str, Line]:
@@ -200,11 +218,11 @@ def models_of(line: Line) -> set[str]:
 
 
 def _standing(
-    family: Family, request: Request, held: Sequence[tuple[Line, set[str]]], sealed: Set[int]
+    family: Family, request: Request, held: Sequence[tuple[Line, set[str]]], holding: Set[str], sealed: Set[int]
 ) -> tuple[str, set[str], set[str]]:
     """How far a case is, who is there and holds it, and who holds it and is lost."""
-    state, left = _state(held, sealed)
-    new, lost = _born_since(family, request, held, left), family.lost
+    state, left = _state(held, holding, sealed)
+    new, lost = holding - left, family.lost
     gone, done = (left | new) & lost, {m for line, reached in held for m in reached & set(line.body["heads"])}
     if lost:  # those too that no line names, as they were lost before it
         first = {m.name for m in family.whole_lineage.models[: family.models_before(held[0][0].number)]}
@@ -217,37 +235,43 @@ def _standing(
     return state, left, gone
 
 
-def _born_since(family: Family, request: Request, held: Sequence[tuple[Line, set[str]]], left: Set[str]) -> set[str]:
-    """Models that have come since the last of a case's ledger lines and hold it: of a model that does, or trained on it.
+def _holding(family: Family, request: Request, held: Sequence[Held], others: Sequence[Line]) -> set[str]:
+    """Models that hold a case, by all of its ledger lines and by what came between them.
 
-    What descends from an edited model holds nothing that this had not; `left` are the others that were reached.
+    A model that a try in force has changed holds it no more, whatever a later try with another method could not do to it;
+    one that is rolled back to what it was does again. What has come since holds it if it was trained on it, or comes from a
+    model that held it then: what descends from an edited model holds nothing that this had not.
+
+    Args:
+        family: the family.
+        request: of the case.
+        held: its lines, those included that were rolled back, in order of time.
+        others: lines by which something was rolled back, or models came.
     """
-    then = held[-1][0].number
-    known = family.models_before(then)
-    if known is None or not any(line.kind == "trained" for line in family.ledger.lines[then:]):
-        return set()
-    lineage = family.whole_lineage  # what is lost may hold it, too
-    plan = discover(lineage, request)
-    roots, affected, holding = set(plan.roots), set(plan.affected), set(left)
-    new = [m for m in lineage.models[known:] if m.name in affected]
-    for model in new:  # parents first
-        if model.name in roots or not holding.isdisjoint(model.parents):
-            holding.add(model.name)
-    return {m.name for m in new if m.kept and m.name in holding}
+    reached, first = {line.number: set(models) for line, models in held}, held[0][0].number
+    lineage, known, plan = family.whole_lineage, family.models_before(first), None  # what is lost may hold it, too
+    holding, changed = set[str](), dict[int, set[str]]()  # by each line that was in force by then
+    for line in sorted([*(x for x, _ in held), *(x for x in others if x.number > first)], key=lambda x: x.number):
+        if (about := reached.get(line.number)) is not None:
+            changed[line.number] = about & line.body["heads"].keys()
+            holding = (holding | about).difference(*changed.values())
+        elif line.body.get("undoes") in changed:
+            holding |= changed.pop(line.body["undoes"]).difference(*changed.values())
+        elif (count := line.body.get("models")) is not None and known is not None:
+            plan = plan or discover(lineage, request)
+            for model in lineage.models[known:count]:  # parents first
+                if model.name in plan.roots or (model.name in plan.sources and not holding.isdisjoint(model.parents)):
+                    holding.add(model.name)
+            known = count
+    return {name for name in holding if lineage[name].kept}
 
 
-def _state(held: Sequence[tuple[Line, set[str]]], sealed: Set[int]) -> tuple[str, set[str]]:
+def _state(held: Sequence[tuple[Line, set[str]]], holding: Set[str], sealed: Set[int]) -> tuple[str, set[str]]:
     """How far a case is whose ledger lines in force are these, each with the models that the case reaches; and who holds it.
 
-    A model that one of them changed holds it no more, whatever a later try with another method could not do to it. What is
-    sealed cannot be rolled back, by none of its lines.
+    What is sealed cannot be rolled back, by none of its lines.
     """
-    left, done = set[str](), set[str]()
-    for line, reached in held:
-        body = line.body
-        before = left if "resumes" in body else set()
-        done |= reached & set(body["heads"])
-        left = (before | reached & {*body["pending"], *body["untouched"], *body.get("waiting", ())}) - done
+    left = {m for _, reached in held for m in reached} & holding
     if not any(reached for _, reached in held):
         return NOTHING, set()
     changed = [line.number for line, reached in held if reached & set(line.body["heads"])]

@@ -103,14 +103,15 @@ def verify(ledger: Ledger, keys: Sequence[str] = ()) -> list[str]:
     from fedunlearn.store.signing import verify as signed
 
     found, at, first = list[str](), 0, ledger.unsigned
-    for line in ledger.lines[first:]:
+    for line in ledger.lines:
         where = f"{ledger.path}: ledger line {line.number}"
         valid = keys[at : at + 2] if line.number > first else keys[:1]
-        if keys and line.key not in valid:
+        told_by = keys and line.number >= first
+        if told_by and line.key not in valid:
             told = f"signed with key {line.key[:16]}" if line.key else "not signed"
             found.append(f"{where}: {told}, expected key {' or '.join(key[:16] for key in valid)}")
             continue
-        at += valid.index(line.key) if keys else 0
+        at += valid.index(line.key) if told_by else 0
         if (line.key or line.signature) and not signed(line.key, line.hash, line.signature):
             found.append(f"{where}: its signature is not of this line and key {line.key[:16]}; it was changed or damaged")
     found += [f"{ledger.path}: key {key[:16]} has signed no line" for key in keys[at + 1 :]]

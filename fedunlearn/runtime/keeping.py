@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 
-from fedunlearn.runtime.cases import waiting
+from fedunlearn.runtime.cases import as_tried, waiting
 from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.resume import began
+from fedunlearn.runtime.told import request_of
 
 
 def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str, str]]:
@@ -33,9 +33,9 @@ def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str,
             keep(model, before[model], f"what a rollback of {line.body['request']} brings {model} back to")
     for model, version in pending(family).items():
         keep(model, version, f"the candidate of {model} that was held back")
-    for line in waiting(family).values():
-        for model, version in ledger.heads(began(family, line).number).items():
-            keep(model, version, f"what {model} was when {line.body['request']} began, which waits for a place")
+    for line in {x.number: x for x in waiting(family).values()}.values():
+        for model, version in (as_tried(family, request_of(line)) or {}).items():
+            keep(model, version, f"what {model} was when {line.body['request']} was first tried, which waits for a place")
     return found
 
 

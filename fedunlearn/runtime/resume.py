@@ -7,30 +7,30 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Lineage, Plan, discover, narrowed
 from fedunlearn.methods import make
 from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.cases import models_of, waiting
+from fedunlearn.runtime.cases import as_tried, cases, models_of, waiting
 from fedunlearn.runtime.coordinator import Doing, Progress, Retrained, carry_out
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import Record
 from fedunlearn.runtime.settle import alone
 from fedunlearn.runtime.told import request_of
-from fedunlearn.store import Line
 
 
 def waiting_plan(family: Family) -> Plan | None:
-    """The plan of what the oldest of these lines has left to do; None where no model waits.
+    """The plan of what the oldest line that has left models waiting has to do yet; None where no model waits.
 
-    Models born meanwhile from one that waits are in it too.
+    Models that were born meanwhile from one that waits, and hold it, are in it too.
     """
     found = waiting(family)
     if not found:
         return None
     line = min(found.values(), key=lambda x: x.number)
     request = request_of(line)
-    plan = discover(family.lineage, request)
+    asked = {one.what for one in request.merges or (request,)}
+    holding = {m for case in cases(family) if case.request.what in asked for m in case.left}
     left = {model for model, at in found.items() if at.number == line.number}
-    seen = {m for x in _chain(family, line) for m in models_of(x)}
-    born = _descendants(family.lineage, left) - seen
-    return narrowed(family.lineage, plan, left | born)
+    tries = (x for x in family.ledger.lines if x.kind == "unlearned" and request_of(x).what == request.what)
+    born = _descendants(family.lineage, left) & holding - {m for x in tries for m in models_of(x)}
+    return narrowed(family.lineage, discover(family.lineage, request), left | born)
 
 
 def resume(
@@ -43,8 +43,8 @@ def resume(
 ) -> Record:
     """Finish what a request left waiting, with its own method, settings and gate; the oldest first, one request a call.
 
-    Evidence is measured on the versions that were current when the request began: those of models that have forgotten since
-    would not show it any more. Rows that are excluded from training may still be read to be forgotten.
+    Evidence is measured on the versions that were current when the request was first tried (see `as_tried`). Rows that are
+    excluded from training may still be read to be forgotten.
 
     Args:
         family: the family.
@@ -72,24 +72,11 @@ def resume(
         accept_untested=facts["accepted_untested"],
         reason=line.body["reason"],
         precision=facts["precision"],
-        then=family.ledger.heads(began(family, line).number),
+        then=as_tried(family, plan.request),
         resumes=line.number,
     )
     with alone(family, backend):
         return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
-
-
-def began(family: Family, line: Line) -> Line:
-    """The line that began the request which a line belongs to."""
-    return _chain(family, line)[-1]
-
-
-def _chain(family: Family, line: Line) -> list[Line]:
-    """A line, the one that it resumed, and so on to the one that began the request."""
-    found = [line]
-    while (before := found[-1].body.get("resumes")) is not None:
-        found.append(family.ledger.lines[before])
-    return found
 
 
 def _descendants(lineage: Lineage, models: set[str]) -> set[str]:

@@ -11,7 +11,7 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, check
-from fedunlearn.runtime.cases import cases, changed_by, waiting
+from fedunlearn.runtime.cases import cases, changed_by, first_try, waiting
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.settle import alone, settle
@@ -49,7 +49,9 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
         raise InputError(
             f"{family.folder}: {told} sealed already" if in_force else f"{family.folder}: nothing is in force to seal"
         )
-    waits = [m for m, line in waiting(family).items() if line.number <= open_[-1].number]
+    for_place = waiting(family)
+    began = {x.number: first_try(family, request_of(x)) for x in for_place.values()}
+    waits = [m for m, x in for_place.items() if (first := began[x.number]) is not None and first <= open_[-1].number]
     if waits:
         raise InputError(
             f"{family.folder}: {', '.join(waits)} still wait for a place to be online, which needs the old versions; "

@@ -116,7 +116,8 @@ def _check_requests(teacher: Teacher, brood: Brood) -> None:
         check_names("class", asked.classes, classes, f"requests.{name}")
         shards = asked.request(name).shards
         check_names("site", (*asked.sites, *(s.split("/")[0] for s in shards)), scenario.sites, f"requests.{name}")
-        check_names("model", [asked.since] if asked.since else [], scenario.models, f"requests.{name}.since")
+        since = (asked.since.split("/")[0],) if asked.since else ()  # or a round's model that was kept
+        check_names("model", since, {*scenario.models, *(m.name for m in brood.models)}, f"requests.{name}.since")
 
 
 def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress) -> None:

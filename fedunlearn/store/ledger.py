@@ -137,6 +137,14 @@ class Ledger:
             found.update(line.body.get("heads", {}))
         return found
 
+    def heads_in_force(self, upto: int) -> dict[str, str]:
+        """As `heads`, but for what has been rolled back since, by whatever line."""
+        undone, found = self.undone, dict[str, str]()
+        for line in self.lines[:upto]:
+            if line.number not in undone and line.kind != "rolled back":
+                found.update(line.body.get("heads", {}))
+        return found
+
     @property
     def hashes(self) -> tuple[str, ...]:
         """Of all lines, in their order; places are sent them, so that they can tell whether it continues what they know."""

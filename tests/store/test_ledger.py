@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,10 @@ def test_the_first_signed_line_vouches_for_those_before_there_was_a_key(
     (text,) = verify(Ledger(path), [two])
     assert text.endswith(f"ledger line 3: signed with key {one[:16]}, expected key {two[:16]}")
     lines = path.read_bytes().splitlines(keepends=True)
+    junk = replace(Ledger(path).lines[0], signature="ab")
+    path.write_bytes(ledger._encode(junk) + b"\n" + b"".join(lines[1:]))
+    (text,) = verify(Ledger(path), [one])
+    assert "ledger line 0: its signature is not of this line" in text
     path.write_bytes(b"".join(lines[:3]))  # what is vouched for by nothing that is left
     assert len(verify(Ledger(path), [one])) == 3
 
