@@ -123,3 +123,10 @@ def test_files_that_are_no_topology(tmp_path: Path, content: bytes, message: str
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"{path}: {message}"):
         load(path)
+
+
+def test_a_round_that_is_kept_may_be_what_a_request_counts_from(tmp_path: Path) -> None:
+    one = {"born": "federated", "clients": ["north", "south"], "rounds": 2, "keep": "all", "epochs": 1}
+    plain = changed("models.one", one) | {"requests": {"late": {"classes": ["1"], "since": "one/r1"}}}
+    family = train(parse(plain, "here"), tmp_path / "family")
+    assert "one/r1" in family.heads
