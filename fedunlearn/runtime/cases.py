@@ -31,7 +31,6 @@ class Standing:
         left: models that still hold it.
         lost: models that hold it and are lost with their homes (see `depart`): nobody can say what becomes of them.
         lines: numbers of its ledger lines.
-        reached: models that those of them that are in force were about.
         overdue: whether it is not done, and its date is past.
         names: every name that it has had -> the last of its ledger lines under that name.
     """
@@ -41,7 +40,6 @@ class Standing:
     left: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     lines: tuple[int, ...] = ()
-    reached: frozenset[str] = frozenset()
     overdue: bool = False
     names: Mapping[str, int] = field(default_factory=dict)
 
@@ -82,10 +80,9 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
         else:
             state, left, gone = UNDONE if held else PLANNED, set(), set()
         late = request.due is not None and date.fromisoformat(request.due) < now and (state not in DONE or bool(left))
-        reached = frozenset(m for _, models in in_force for m in models)
         lines = tuple(line.number for line, _ in held)
         parts = tuple(sorted(left)), tuple(sorted(gone))
-        found.append(Standing(request, state, *parts, lines, reached, late, names.get(what, {})))
+        found.append(Standing(request, state, *parts, lines, late, names.get(what, {})))
     return tuple(found)
 
 
