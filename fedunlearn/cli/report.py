@@ -47,7 +47,13 @@ def report(
     if tier is None and backend != "in-process":
         raise InputError(f"--backend {backend}: goes with --tier; without it, a report is made of what is kept in {folder}")
     if flower.asked(backend, federation) and tier is not None:
-        words = {"request": request or "", "line": number or 0, "tier": tier, "seeds": seeds, "reference": not no_reference}
+        words = {
+            "request": request or "",
+            "line": -1 if number is None else number,
+            "tier": tier,
+            "seeds": seeds,
+            "reference": not no_reference,
+        }
         family, line, evaluations = flower.assess(folder, federation, words)
     else:
         family = Family.open(folder)

@@ -102,7 +102,7 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
         told = {"line": line.number, "undoes": undone.number, "request": undone.body["request"]}
         return _answer(family, {**told, "heads": dict(line.body["heads"]), "lifted": order.lift_exclusion})
     if order.action == "assess":
-        line = line_of(family, order.request or None, order.line or None)
+        line = line_of(family, order.request or None, None if order.line < 0 else order.line)
         found = assess(family, line, order.tier, both, retrained=order.reference, seeds=order.seeds, progress=say)
         return _answer(family, {"line": line.hash, "found": found})
     if order.action == "bank":

@@ -28,7 +28,7 @@ class Order:
         request: names of requests that the scenario has, with commas, to be carried out in one pass; they stand alone. For
             "seal", the id of one in force; empty for all. For "assess", the id of one that was carried out; empty for the
             newest.
-        line: for "assess", instead of a request: the number of a ledger line; 0 for none.
+        line: for "assess", instead of a request: the number of a ledger line; below 0 for none.
         place: for "depart": the place that is gone for good.
         due: date by which it must be done.
         received: date that it came in; empty for today.
@@ -60,7 +60,7 @@ class Order:
     sites: str = ""
     since: str = ""
     request: str = ""
-    line: int = 0
+    line: int = -1
     place: str = ""
     due: str = ""
     received: str = ""
