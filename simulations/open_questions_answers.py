@@ -1,4 +1,7 @@
-"""What the results of the open questions say, in tables and plain sentences; every number is computed from them here."""
+"""What the results of the open questions say, in tables and plain sentences; every number is computed from them here.
+
+Long because each question has an answer of its own.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -249,12 +252,12 @@ def parts(rows: Rows) -> str:
     return f"**Within the limits: {listed(rows, name)}.**\n\n" + grid(rows, "forgotten", name)
 
 
+def _alpha(row: Mapping[str, Any]) -> str:
+    return f"{row['cell']}, alpha {row['at']:g}" if row["at"] else f"{row['cell']}, chosen"
+
+
 def strength(rows: Rows) -> str:
     """Which alphas do, and whether the loss tells which."""
-
-    def name(row: Mapping[str, Any]) -> str:
-        return f"{row['cell']}, alpha {row['at']:g}" if row["at"] else f"{row['cell']}, chosen"
-
     words = []
     for method in dict.fromkeys(r["method"] for r in rows if r["at"]):
         for cell in dict.fromkeys(r["cell"] for r in rows):  # apart: losses of two sets differ by orders of magnitude
@@ -270,7 +273,7 @@ def strength(rows: Rows) -> str:
         f"Rank correlation of the best alpha, on the very rows of the table, with the mean loss of what is forgotten: "
         f"{'; '.join(words)}."
     )
-    return f"**Within the limits: {listed(rows, name)}.** {told}\n\n" + grid(rows, "", name)
+    return f"**Within the limits: {listed(rows, _alpha)}.** {told}\n\n" + grid(rows, "", _alpha)
 
 
 def _missed(row: Mapping[str, Any]) -> float:
@@ -280,11 +283,7 @@ def _missed(row: Mapping[str, Any]) -> float:
 
 def place(rows: Rows) -> str:
     """What the place of the selected weights does."""
-
-    def name(row: Mapping[str, Any]) -> str:
-        return f"{row['cell']}, alpha {row['at']:g}" if row["at"] else f"{row['cell']}, chosen"
-
-    return f"**Within the limits: {listed(rows, name)}.**\n\n" + grid(rows, "", name)
+    return f"**Within the limits: {listed(rows, _alpha)}.**\n\n" + grid(rows, "", _alpha)
 
 
 def nets(rows: Rows) -> str:

@@ -43,7 +43,7 @@ from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, catch_up, check_cases, pending, remaining
+from fedunlearn.runtime import Family, catch_up, pending, remaining
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.scenario import (
@@ -227,9 +227,8 @@ def plan(
     scenario = of_family(family)
     asked = _request(scenario, classes, samples, sites, since, requests or ())
     whole = discover(family.lineage, asked)
-    check_cases(family, whole)
-    check_samples(scenario, family.folder, asked)
     found, _ = remaining(family, whole)
+    check_samples(scenario, family.folder, asked)
     price, left = cost(family, found), {h.name for h in found.heirs}
     done = [h.name for h in whole.heirs if h.name not in left]
     if as_json:

@@ -7,7 +7,6 @@ from fedunlearn.runtime.backend import Split as Split
 from fedunlearn.runtime.bank import bank as bank
 from fedunlearn.runtime.cases import cases as cases
 from fedunlearn.runtime.cases import changed_by as changed_by
-from fedunlearn.runtime.cases import check_cases as check_cases
 from fedunlearn.runtime.cases import names_of as names_of
 from fedunlearn.runtime.cases import remaining as remaining
 from fedunlearn.runtime.cases import waiting as waiting

@@ -114,13 +114,12 @@ def changed_by(*lines: Line) -> tuple[str, ...]:
     return tuple(dict.fromkeys(request.id for heads, request, reached in every if not heads.isdisjoint(reached)))
 
 
-def check_cases(family: Family, plan: Plan) -> None:
+def _check(family: Family, plan: Plan, standing: Mapping[tuple[object, ...], Standing]) -> None:
     """Refuse a name that was another request's, and what is done; of what is merged, also what touches nothing, or waits.
 
     Raises:
         InputError: says which, and what to do.
     """
-    standing = {x.request.what: x for x in cases(family)}
     waits, named = waiting(family), {name: x for x in standing.values() for name in x.names}
     passes = [line for line in family.ledger.lines if line.kind == "unlearned" and _merges(line)]
     for one, line in product((plan.request, *plan.request.merges), passes):
@@ -164,8 +163,12 @@ def remaining(family: Family, plan: Plan) -> tuple[Plan, Mapping[str, str] | Non
 
     Returns:
         The plan for the heirs that are left, and model -> version (see `as_tried`).
+
+    Raises:
+        InputError: a name was another request's, or it is done; of what is merged, also that it touches nothing, or waits.
     """
     standing, undone = {x.request.what: x for x in cases(family)}, family.ledger.undone
+    _check(family, plan, standing)
     left = set[str]()
     for one in plan.request.merges or (plan.request,):
         reached = plan.of_case(one.id) if plan.request.merges else [h.name for h in plan.heirs]

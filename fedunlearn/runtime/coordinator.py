@@ -26,7 +26,7 @@ from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import menu_name, settings_of
 from fedunlearn.runtime.backend import Backend, traffic_since
 from fedunlearn.runtime.candidates import Tested, score_candidates
-from fedunlearn.runtime.cases import check_cases, remaining
+from fedunlearn.runtime.cases import remaining
 from fedunlearn.runtime.evaluating import evaluate_applied, seconds_of
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.merging import merge
@@ -90,7 +90,6 @@ def unlearn(
         raise InputError(f"atomic with a quorum of {quorum}: all heirs or none needs every place online; leave out one of both")
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
     with alone(family, backend):
-        check_cases(family, plan)
         plan, then = remaining(family, plan)
         return carry_out(family, plan, replace(doing, then=then), backend, retrained=retrained, progress=progress)
 

@@ -3,7 +3,7 @@
 import getpass
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -132,18 +132,12 @@ class Ledger:
 
     def heads(self, upto: int | None = None) -> dict[str, str]:
         """The current version of every kept model, or as of before line `upto`."""
-        found: dict[str, str] = {}
-        for line in self.lines[:upto]:
-            found.update(line.body.get("heads", {}))
-        return found
+        return _heads(self.lines[:upto])
 
     def heads_in_force(self, upto: int) -> dict[str, str]:
         """As `heads`, but for what has been rolled back since, by whatever line."""
-        undone, found = self.undone, dict[str, str]()
-        for line in self.lines[:upto]:
-            if line.number not in undone and line.kind != "rolled back":
-                found.update(line.body.get("heads", {}))
-        return found
+        undone = self.undone
+        return _heads(x for x in self.lines[:upto] if x.number not in undone and x.kind != "rolled back")
 
     @property
     def hashes(self) -> tuple[str, ...]:
@@ -279,6 +273,10 @@ def _plain(line: Line) -> dict[str, Any]:
     """What the hash is of; fields that a line does not have are no part of it."""
     plain = {"number": line.number, "time": line.time, "kind": line.kind, "body": line.body, "previous": line.previous}
     return plain | {name: value for name, value in (("by", line.by), ("code", line.code), ("key", line.key)) if value}
+
+
+def _heads(lines: Iterable[Line]) -> dict[str, str]:
+    return {model: version for line in lines for model, version in line.body.get("heads", {}).items()}
 
 
 def _hash(line: Line) -> str:
