@@ -48,7 +48,7 @@ SET = {"forgotten_at_most": 0.0107, "retained_drop_at_most": 0.02}  # four class
 MNIST = {"set": "shared_sets:mnist"}
 DIGITS = tuple("0123456789")
 OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-COLOURED = {"batch": 64, "schedule": "cosine"}
+COLOURED = {"batch": 64, "schedule": "cosine", "precision": "bf16"}  # half the hours where the processor has it
 SETS = (("0", "1"), ("8", "9"), ("0", "1", "2", "3"), ("3", "5", "8", "9"))
 SHARES = (0.01, 0.1)
 
