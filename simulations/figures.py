@@ -1,21 +1,23 @@
-"""Figures of results, one an SVG in the folder `figures/` beside this file, made from them and nothing else.
+"""How figures are drawn, one an SVG in the folder `figures/` beside this file; `panels` says what they show.
 
 Colours and greys are of middling lightness and the background is left out, so that they can be read on white and on black. The
-same result gives the same bytes.
+same panels give the same bytes.
 """
 
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from reproduction import RETRAINED, Rows, counted, left, lost, rest
+from matplotlib.ticker import NullFormatter
+from reproduced import RETRAINED
 
 FIGURES = Path(__file__).parent / "figures"
 GREY = "#808080"
@@ -29,42 +31,94 @@ STYLE = {
     "axes.edgecolor": GREY, "axes.titlecolor": GREY, "xtick.color": GREY, "ytick.color": GREY, "axes.titlesize": 8,
     "legend.fontsize": 7, "legend.frameon": False, "lines.linewidth": 1.2, "lines.markersize": 3,
 }  # fmt: skip
-PERCENT, POINTS = "still recognised, %", "lost on the rest, points"
-BOTH = (PERCENT, left), (POINTS, lost)
-DEEP = 4  # generations, of an inheritance that is drawn
-Line = Sequence[tuple[float, Sequence[float]]]  # x, and a value a seed
+WIDE, HIGH = 3.6, 2.5  # of a panel, in inches
+ABOUT, ROW, DOT, KEY = 0.7, 0.13, 0.03, 0.16  # the same of its title and axis, a row, each of its dots, a line of a legend
+KEYS = 4  # of a figure, beside each other
+
+
+class Span(NamedTuple):
+    """A value and a range around it: of seeds, or an interval.
+
+    Args:
+        value: the mean, or what all together give.
+        low: where the range begins.
+        high: where it ends.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Span":
+        """Mean and range of what seeds give."""
+        return cls(sum(values) / len(values), min(values), max(values))
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One pair of axes.
+class Lines:
+    """How something changes along a number.
 
     Args:
         title: what it shows.
         x: label of the horizontal axis, with its unit.
         y: of the vertical one.
-        lines: by name.
-        names: of the places on the horizontal axis, where they are no numbers.
+        lines: by name, a span at each place.
         log: which axes are logarithmic: none, "x", or "xy".
     """
 
     title: str
     x: str
     y: str
-    lines: Mapping[str, Line]
-    names: Sequence[str] = field(default=())
+    lines: Mapping[str, Mapping[float, Span]]
     log: str = ""
 
 
-def draw(name: str, rows: Rows) -> None:
-    """The figure of that name, out of the rows of its results."""
-    panels = PANELS[name](rows)
-    columns = min(2, len(panels))
-    deep = -(-len(panels) // columns)
+@dataclass(frozen=True)
+class Dots:
+    """How things of a kind compare: a row each, from above.
+
+    Args:
+        title: what it shows.
+        x: label of the horizontal axis, with its unit.
+        dots: by name, a span in each row that it has.
+        log: whether that axis is logarithmic.
+    """
+
+    title: str
+    x: str
+    dots: Mapping[str, Mapping[str, Span]]
+    log: bool = False
+
+    @property
+    def rows(self) -> list[str]:
+        """Their names."""
+        return list(dict.fromkeys(row for of in self.dots.values() for row in of))
+
+
+Panel = Lines | Dots
+
+
+def draw(name: str, panels: Sequence[Panel]) -> None:
+    """Draw the figure of that name: two panels beside each other, those of dots in rows of their own."""
+    pairs = [panels[i : i + 2] for i in range(0, len(panels), 2)]
+    heights = [max(_height(panel) for panel in pair) for pair in pairs]
+    columns = max(map(len, pairs))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * columns, 2.5 * deep), layout="constrained")
-        for axes, panel in zip(figure.subplots(deep, columns, squeeze=False).flat, panels, strict=False):
-            _fill(axes, panel)
+        keys = list(dict.fromkeys(name for panel in panels if isinstance(panel, Dots) for name in panel.dots))
+        above = KEY * (1 + -(-len(keys) // KEYS)) if len(keys) > 1 else 0.0
+        figure = Figure(figsize=(WIDE * columns, sum(heights) + above), layout="constrained")
+        grid = figure.subplots(len(pairs), columns, squeeze=False, height_ratios=heights)
+        for pair, line in zip(pairs, grid, strict=True):
+            for panel, axes in zip(pair, line, strict=False):
+                _dots(axes, panel) if isinstance(panel, Dots) else _lines(axes, panel)
+            for axes in line[len(pair) :]:
+                axes.remove()
+            if len(pair) == 2 and all(isinstance(p, Dots) for p in pair) and _rows(pair[0]) == _rows(pair[1]):
+                line[1].set_yticklabels([])
+        if above:
+            named = {label: mark for axes in figure.axes for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+            figure.legend([named[key] for key in keys], keys, loc="outside upper center", ncols=min(KEYS, len(keys)))
         FIGURES.mkdir(exist_ok=True)
         text = StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -72,190 +126,62 @@ def draw(name: str, rows: Rows) -> None:
     (FIGURES / f"{name}.svg").write_text(re.sub(r"^[ \t]+|[ \t]+$", "", rounded, flags=re.M))
 
 
-def _fill(axes: Axes, panel: Panel) -> None:
-    others = [colour for colour in OTHERS if colour not in {COLOURS.get(name) for name in panel.lines}]
+def _height(panel: Panel) -> float:
+    return ABOUT + (ROW + DOT * len(panel.dots)) * len(panel.rows) if isinstance(panel, Dots) else HIGH
+
+
+def _rows(panel: Panel) -> list[str]:
+    return panel.rows if isinstance(panel, Dots) else []
+
+
+def _lines(axes: Axes, panel: Lines) -> None:
     for number, (name, line) in enumerate(panel.lines.items()):
         if not line:
             continue
-        x, each = [at for at, _ in line], [values for _, values in line]
-        colour = COLOURS.get(name, others[number % len(others)])
-        style = {RETRAINED: "--", "before": ":"}.get(name, "none" if panel.names else "-")
-        nudge = 0.1 * (number - (len(panel.lines) - 1) / 2) if panel.names else 0.0
-        mean = [sum(v) / len(v) for v in each]
-        bare = (len(line) > 8 and not panel.names) or (len(line) > 1 and name in (RETRAINED, "before"))
-        mark = "" if bare else MARKS[number % len(MARKS)]
-        shown = [at + nudge for at in x]
-        axes.plot(shown, mean, color=colour, linestyle=style, marker=mark, label=name)
-        if panel.names:
-            axes.vlines(shown, [min(v) for v in each], [max(v) for v in each], color=colour, linewidth=1)
-        elif name not in (RETRAINED, "before"):
-            axes.fill_between(x, [min(v) for v in each], [max(v) for v in each], color=colour, alpha=0.15, linewidth=0)
-    axes.set_title(panel.title)
-    axes.set_xlabel(panel.x)
+        x, spans = list(line), list(line.values())
+        colour, still = _colour(name, number, list(panel.lines)), name in (RETRAINED, "before")
+        style = {RETRAINED: "--", "before": ":"}.get(name, "-")
+        mark = "" if len(line) > 8 or (len(line) > 1 and still) else MARKS[number % len(MARKS)]
+        axes.plot(x, [s.value for s in spans], color=colour, linestyle=style, marker=mark, label=name)
+        if not still:
+            axes.fill_between(x, [s.low for s in spans], [s.high for s in spans], color=colour, alpha=0.15, linewidth=0)
     axes.set_ylabel(panel.y)
-    if panel.names:
-        axes.set_xticks(range(len(panel.names)), panel.names, rotation=20, ha="right")
     if panel.log:
         axes.set_xscale("log")
     if panel.log == "xy":
         axes.set_yscale("log")
-    axes.grid(axis="y", alpha=0.25, color=GREY, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend()
+    _finish(axes, panel, "y")
 
 
-def by_method(
-    rows: Rows, cell: str, metric: Callable[[Rows], float | None], retrained: bool = False, methods: Sequence[str] = ()
-) -> dict[str, Line]:
-    """A line a method over the values of a cell, seed by seed, of heirs that knew what they were to forget."""
-    of = [r for r in counted([r for r in rows if "method" in r]) if r["cell"] == cell]
-    lines = {m: _line([r for r in of if r["method"] == m], metric) for m in methods or dict.fromkeys(r["method"] for r in of)}
-    if retrained:
-        again = [r | {"forgotten_after": r["retrained_forgotten"], "retained_after": r["retrained_retained"]} for r in of]
-        lines[RETRAINED] = _line(again, metric)
-    return lines
+def _dots(axes: Axes, panel: Dots) -> None:
+    rows = panel.rows
+    for number, (name, spans) in enumerate(panel.dots.items()):
+        nudge = 0.7 * (number - (len(panel.dots) - 1) / 2) / len(panel.dots)
+        y, colour = [rows.index(row) + nudge for row in spans], _colour(name, number, list(panel.dots))
+        ranges = [(s.low, s.high, math.nan) for s in spans.values()]  # one path for all, which keeps files small
+        axes.plot(np.ravel(ranges), np.repeat(y, 3), color=colour, linewidth=0.8)
+        mark = MARKS[number % len(MARKS)]
+        axes.plot([s.value for s in spans.values()], y, color=colour, linestyle="none", marker=mark, label=name)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    if panel.log:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="y", length=0)
+    between = np.repeat(np.arange(1, len(rows)) - 0.5, 3)
+    across = axes.get_yaxis_transform()
+    axes.plot(np.tile((0, 1, math.nan), len(rows) - 1), between, transform=across, color=GREY, alpha=0.15, linewidth=0.5)
+    _finish(axes, panel, "x")
 
 
-def _line(rows: Rows, metric: Callable[[Rows], float | None]) -> Line:
-    line = []
-    for at in sorted({r["at"] for r in rows}):
-        there = [r for r in rows if r["at"] == at]
-        found = [metric([r for r in there if r["seed"] == s]) for s in dict.fromkeys(r["seed"] for r in there)]
-        if known := [v for v in found if v is not None]:
-            line.append((at, known))
-    return line
+def _finish(axes: Axes, panel: Panel, across: str) -> None:
+    axes.set_title(panel.title)
+    axes.set_xlabel(panel.x)
+    axes.grid(axis=across, alpha=0.25, color=GREY, linewidth=0.5)  # type: ignore[arg-type]
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _repeated(rows: Rows) -> list[Panel]:
-    panels = []
-    for cell in dict.fromkeys(r["cell"] for r in rows):
-        of = [r for r in rows if r["cell"] == cell]
-        by = {m: [r for r in of if r["method"] == m] for m in dict.fromkeys(r["method"] for r in of)}
-        some = next(iter(by.values()))
-        some = [r for r in some if r["at"] == max(r["at"] for r in some)]  # it lacks all of it from the start
-        dropped = {m: _line(own, partial(_mean_of, _dropped)) for m, own in by.items()}
-        dropped[RETRAINED] = _line(some, partial(_mean_of, lambda r: _dropped(r, "rest_retrained")))
-        known = {m: _line(own, partial(_mean_of, lambda r: r["forgotten"])) for m, own in by.items()}
-        known[RETRAINED] = _line(some, partial(_mean_of, lambda r: r["retrained"]))
-        panels += [Panel(cell, "requests so far", y, lines) for y, lines in ((PERCENT, known), (POINTS, dropped))]
-    return panels
-
-
-def _dropped(row: Mapping[str, Any], after: str = "rest") -> float:
-    return float(row["rest_before"] - row[after])
-
-
-def _mean_of(value: Callable[[Mapping[str, Any]], float | None], rows: Rows) -> float | None:
-    """In %, of the rows that have one."""
-    known = [v for v in map(value, rows) if v is not None]
-    return 100 * sum(known) / len(known) if known else None
-
-
-def _pair(rows: Rows, cell: str, x: str, retrained: bool, **how: Any) -> list[Panel]:
-    """What is left, and what that cost."""
-    return [Panel(cell, x, y, by_method(rows, cell, m, retrained), **how) for y, m in BOTH]
-
-
-def _size(rows: Rows) -> list[Panel]:
-    return _pair(rows, "classes", "classes forgotten, %", True) + _pair(
-        rows, "rows", "training rows forgotten, %", True, log="x"
-    )
-
-
-def _along(rows: Rows, what: str) -> Rows:
-    """Cells that have a name and a place become one."""
-    return [r | {"cell": what} for r in rows]
-
-
-def _shift(rows: Rows) -> list[Panel]:
-    names = tuple(dict.fromkeys(r["cell"] for r in sorted(rows, key=lambda r: r["at"])))
-    return _pair(_along(rows, "evidence measured on other rows"), "evidence measured on other rows", "", False, names=names)
-
-
-def _nets(rows: Rows) -> list[Panel]:
-    names = tuple(dict.fromkeys(r["cell"] for r in sorted(rows, key=lambda r: r["at"])))
-    return _pair(_along(rows, "one class, one model"), "one class, one model", "", True, names=names)
-
-
-def _drift(rows: Rows) -> list[Panel]:
-    panels = []
-    for cell in dict.fromkeys(r["cell"] for r in rows):
-        alike = [r for r in rows if r["cell"] == cell and "cosine" in r]
-        keys = dict.fromkeys((r["evidence"], r["part"]) for r in alike)
-        lines = {f"{e}, {p}": _line([r for r in alike if (r["evidence"], r["part"]) == (e, p)], _cosine) for e, p in keys}
-        panels += [
-            Panel(cell, "generations below the root", "cosine with own evidence", lines),
-            *(Panel(cell, "generations below the root", y, by_method(rows, cell, m, True)) for y, m in BOTH),
-        ]
-    return panels
-
-
-def _cosine(rows: Rows) -> float:
-    return float(sum(r["cosine"] for r in rows) / len(rows))
-
-
-def _labels(rows: Rows) -> list[Panel]:
-    return _pair(rows, "wrong labels", "wrong labels, %", True)
-
-
-def _parts(rows: Rows) -> list[Panel]:
-    given = [r for r in rows if r["at"]]
-    return [
-        Panel(cell, "units masked, %", y, by_method(given, cell, metric, True))
-        for cell in dict.fromkeys(r["cell"] for r in given)
-        for y, metric in ((PERCENT, left), ("accuracy on the rest, %", rest))
-    ]
-
-
-def _strength(rows: Rows) -> list[Panel]:
-    given = [r for r in rows if r["at"]]
-    return [p for cell in dict.fromkeys(r["cell"] for r in given) for p in _pair(given, cell, "alpha", False, log="x")]
-
-
-def _ratios(rows: Rows) -> list[Panel]:
-    """FisherMask's ratios: a line a way, its ratio taken off its name."""
-    given = []
-    for row in rows:
-        if found := re.fullmatch(r"mask (\d+)%(, .*)?", row["method"]):
-            given.append(row | {"cell": "a class", "at": float(found[1]), "method": f"mask{found[2] or ''}"})
-    return _pair(given, "a class", "units masked, %", True)
-
-
-def _inherited(rows: Rows) -> list[Panel]:
-    """Families that are deep enough to see it."""
-    named = {"request": "", "class": ""}
-    some = [r | named | {"cell": r["family"], "at": r["depth"], "heir": r["name"]} for r in rows]
-    deep = [f for f in dict.fromkeys(r["cell"] for r in some) if max(r["at"] for r in some if r["cell"] == f) > DEEP]
-    return [p for f in deep for p in _pair(some, f, "models below the last trained on it", True)]
-
-
-def _poisoned(rows: Rows) -> list[Panel]:
-    """What each merge bears of each lie, all heirs together."""
-    lies = list(dict.fromkeys(r["poison"] for r in rows))
-    panels = []
-    for method in dict.fromkeys(r["method"] for r in rows):
-        of = [r | {"at": lies.index(r["poison"])} for r in rows if r["method"] == method]
-        by = {m: [r for r in of if r["merging"] == m] for m in dict.fromkeys(r["merging"] for r in of)}
-        for y, metric in BOTH:
-            panels.append(Panel(method, "", y, {m: _line(own, metric) for m, own in by.items()}, names=lies))
-    return panels
-
-
-def _scale(rows: Rows) -> list[Panel]:
-    kinds = dict.fromkeys(r["sources"] for r in rows)
-    return [
-        Panel(title, "models", y, {k: [(r["models"], [r[what]]) for r in rows if r["sources"] == k] for k in kinds}, log="xy")
-        for title, y, what in (
-            ("one request", "seconds of one core", "seconds"),
-            ("one request", "peak memory, MB", "peak_mb"),
-            ("plan", "seconds", "plan_s"),
-            ("ledger", "bytes more", "ledger_bytes"),
-        )
-    ]
-
-
-PANELS: dict[str, Callable[[Rows], list[Panel]]] = {
-    "open_repeated": _repeated, "open_size": _size, "open_shift": _shift, "open_drift": _drift, "open_labels": _labels,
-    "open_parts": _parts, "open_strength": _strength, "open_place": _strength, "open_nets": _nets,
-    "reproduce_fishermask": _ratios, "inherited": _inherited, "poisoned_evidence": _poisoned, "scale": _scale,
-}  # fmt: skip
+def _colour(name: str, number: int, names: Sequence[str]) -> str:
+    others = [colour for colour in OTHERS if colour not in {COLOURS.get(n) for n in names}]
+    return COLOURS.get(name, others[number % len(others)])

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from common import ALL, keep, splits
-from reproduction import Rows, clocked
+from reproduced import Rows
+from reproduction import clocked
 
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Choice, Subject, compare, pooled

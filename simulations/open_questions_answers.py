@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from open_questions_repeated import broken
-from reproduction import RETRAINED, Rows, counted, left, lost
+from reproduced import RETRAINED, Rows, counted, left, lost
 from scipy.stats import spearmanr
 
 from fedunlearn.evaluation import Gate

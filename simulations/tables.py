@@ -3,7 +3,6 @@
 Fails when a number in prose is in no result (see `prose.py`).
 """
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,17 +16,18 @@ from common import RESULTS
 from compare_methods import STUDIES
 from depth_probe import table as depth
 from evidence_leaks import table as leaks
-from figures import PANELS, draw
+from figures import draw
 from hospitals_classes import table as hospitals
 from inherited import clocks
 from inherited import table as inherited_table
 from kept import read
 from open_questions_answers import ANSWERS, answer
+from panels import PANELS
 from poisoned_evidence import table as poisoned
 from prose import filled
 from reproduce_fiun import PAPER as FIUN_PAPER
 from reproduce_fiun import larger
-from reproduction import table as reproduced
+from reproduced import table as reproduced
 from rows_and_sites import table as rows_and_sites
 from scale import table as scale
 from steer_ablation import table as ablation
@@ -168,9 +168,9 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
 
 
 def drawn(name: str) -> list[dict[str, Any]]:
-    """The rows that a figure is made from: those of the table of its name."""
-    found = (json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{TABLES[name][0]}.json")))
-    return [row for result in found for row in result["rows"]]
+    """The rows that a figure is made from: those of the table of its name; of a comparison, its summary."""
+    found = map(read, sorted(RESULTS.glob(f"{TABLES[name][0]}.json")))
+    return [row for result in found for row in result.get("summary", result["rows"])]
 
 
 def main() -> None:
@@ -187,7 +187,7 @@ def main() -> None:
         document.write_text(text)
     for name in PANELS:
         if rows := drawn(name):
-            draw(name, rows)
+            draw(name, PANELS[name](rows))
 
 
 if __name__ == "__main__":

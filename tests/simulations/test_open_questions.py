@@ -29,7 +29,7 @@ def test_every_question_runs_and_is_answered_and_drawn(tmp_path: Path, monkeypat
     for name in NAMES:
         of = [r for r in rows if r["question"] == name]
         assert import_module("open_questions_answers").answer({"question": name, "asks": "?", "rows": of})
-        import_module("figures").draw(f"open_{name}", of)
+        import_module("figures").draw(f"open_{name}", import_module("panels").PANELS[f"open_{name}"](of))
         assert (tmp_path / f"open_{name}.svg").stat().st_size < 60_000
     steps = [r for r in rows if r["question"] == "repeated" and r["at"] == 2 and r["method"] == "logit mask"]
     assert {r["heir"] for r in steps} == {"root", "heir"}
@@ -44,22 +44,28 @@ def test_each_question_has_an_answer_and_a_figure() -> None:
     assert tuple(import_module("open_questions").QUESTIONS) == NAMES
     answers = import_module("open_questions_answers")
     assert tuple(answers.ANSWERS) == tuple(answers.ON) == NAMES
-    assert {f"open_{name}" for name in NAMES} <= import_module("figures").PANELS.keys()
+    assert {f"open_{name}" for name in NAMES} <= import_module("panels").PANELS.keys()
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "figures").glob("*.svg")), ids=lambda p: p.stem)
 def test_figures_are_made_from_the_results(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = import_module("figures")
     monkeypatch.setattr(figures, "FIGURES", tmp_path)
-    figures.draw(path.stem, import_module("tables").drawn(path.stem))
+    figures.draw(path.stem, import_module("panels").PANELS[path.stem](import_module("tables").drawn(path.stem)))
     drawn = (tmp_path / path.name).read_text()
     assert drawn == path.read_text()
     assert len(drawn) < 100_000
 
 
+def test_every_result_has_a_figure() -> None:
+    tables = import_module("tables").TABLES
+    drawn = {tables[name][0] for name in import_module("panels").PANELS}
+    assert drawn == {result for result, _ in tables.values()} - {"compare_*", "bench_importance_gpu"}  # of all; not run
+
+
 def test_every_figure_is_there_and_in_the_document() -> None:
     text = (FOLDER / "README.md").read_text()
-    for name in import_module("figures").PANELS:
+    for name in import_module("panels").PANELS:
         assert (FOLDER / "figures" / f"{name}.svg").exists()
         assert f"](figures/{name}.svg)" in text
 

@@ -81,7 +81,7 @@ def test_fishermask(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.usefixtures("scripts")
 def test_every_published_number_is_compared_with_a_cell_that_is_run(name: str) -> None:
-    module, metrics = import_module(name), import_module("reproduction").METRICS
+    module, metrics = import_module(name), import_module("reproduced").METRICS
     cells = module.cells() if name == "reproduce_fiun" else module.CPU
     assert len({c.name for c in cells}) == len(cells)
     for claim in module.PAPER.claims:
@@ -91,7 +91,7 @@ def test_every_published_number_is_compared_with_a_cell_that_is_run(name: str) -
 
 @pytest.mark.usefixtures("scripts")
 def test_claims_are_answered_from_heirs_that_knew_and_a_missing_cell_is_said() -> None:
-    table = import_module("reproduction")
+    table = import_module("reproduced")
     row = {
         "cell": "c", "seed": 0, "method": "m", "request": "r", "class": "0", "heir": "h", "target": "absent",
         "status": "committed", "forgotten_before": 1.0, "forgotten_after": 0.25, "rows_forgotten": 100,
