@@ -31,6 +31,7 @@ STYLE = {
     "axes.edgecolor": GREY, "axes.titlecolor": GREY, "xtick.color": GREY, "ytick.color": GREY, "axes.titlesize": 8,
     "legend.fontsize": 7, "legend.frameon": False, "lines.linewidth": 1.2, "lines.markersize": 3,
 }  # fmt: skip
+CLIP = re.compile(r"\bp[0-9a-f]{10}\b")  # named by places to their last bit, which the layout's solver does not repeat
 WIDE, HIGH = 3.6, 2.5  # of a panel, in inches
 ABOUT, ROW, DOT, KEY = 0.7, 0.13, 0.03, 0.16  # the same of its title and axis, a row, each of its dots, a line of a legend
 KEYS = 4  # of a figure, beside each other
@@ -123,6 +124,8 @@ def draw(name: str, panels: Sequence[Panel]) -> None:
         text = StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     rounded = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.1f}", text.getvalue())  # points
+    for number, clip in enumerate(dict.fromkeys(CLIP.findall(rounded)), 1):
+        rounded = rounded.replace(clip, f"clip-{number}")
     (FIGURES / f"{name}.svg").write_text(re.sub(r"^[ \t]+|[ \t]+$", "", rounded, flags=re.M))
 
 

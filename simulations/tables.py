@@ -38,6 +38,7 @@ from fedunlearn.compare.origin import joined
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
+LONG = 23  # lines of a table that is folded, head and all
 RIVALS = {"ours": "fedunlearn", "backpack": "BackPACK", "opacus": "Opacus", "torch.func": "torch.func", "loop": "one at a time"}
 
 
@@ -173,6 +174,16 @@ def drawn(name: str) -> list[dict[str, Any]]:
     return [row for result in found for row in result.get("summary", result["rows"])]
 
 
+def folded(block: str) -> str:
+    """A block whose long tables are to be opened by a click."""
+
+    def fold(table: re.Match[str]) -> str:
+        rows = table[0].rstrip("\n").count("\n") - 1  # but for the head and the rule below it
+        return f"<details><summary>A table of {rows} lines</summary>\n\n{table[0].rstrip()}\n\n</details>\n"
+
+    return re.sub(rf"(?:^\|.*(?:\n|\Z)){{{LONG},}}", fold, block, flags=re.M).rstrip("\n")
+
+
 def main() -> None:
     texts, blocks = {document: document.read_text() for document in DOCUMENTS}, dict[str, str]()
     for name, (result, make) in TABLES.items():
@@ -181,7 +192,7 @@ def main() -> None:
             if name not in blocks:
                 found = [read(path) for path in sorted(RESULTS.glob(f"{result}.json"))]
                 blocks[name] = make(*found) if found else "**Not run.**"
-            texts[document] = mark.sub(lambda m, name=name: f"{m[1]}{blocks[name]}\n{m[2]}", texts[document])
+            texts[document] = mark.sub(lambda m, name=name: f"{m[1]}{folded(blocks[name])}\n{m[2]}", texts[document])
     whole = {document: filled(text, blocks) for document, text in texts.items()}
     for document, text in whole.items():
         document.write_text(text)
