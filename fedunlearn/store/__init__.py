@@ -7,7 +7,7 @@ from fedunlearn.store.check import check_store as check_store
 from fedunlearn.store.check import noting as noting
 from fedunlearn.store.files import write_atomically as write_atomically
 from fedunlearn.store.ledger import Ledger as Ledger
-from fedunlearn.store.ledger import Line as Line
+from fedunlearn.store.line import Line as Line
 from fedunlearn.store.sweep import Swept as Swept
 from fedunlearn.store.sweep import sweep as sweep
 from fedunlearn.store.versions import Store as Store

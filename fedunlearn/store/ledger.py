@@ -5,55 +5,24 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import NonNegativeInt
-from typing_extensions import TypedDict
 
 from fedunlearn.errors import InputError, StoreError
-from fedunlearn.plain import canonical, digest, loads, shaped
 from fedunlearn.store.files import sync_folder, write_atomically
+from fedunlearn.store.line import Line, check, decoded, encoded, hash_of
 from fedunlearn.store.signing import Signer
 
 START = "0" * 64
 LOCK_SECONDS = 10.0
 BY = "FEDUNLEARN_BY"
 CODE = ("fedunlearn", "torch", "numpy", "safetensors", "blake3")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One thing that was done.
-
-    Args:
-        number: from 0.
-        time: UTC, ISO 8601.
-        kind: "trained", "unlearned", "rolled back", "sealed" or "departed".
-        body: what, as plain data.
-        previous: hash of the line before.
-        hash: of this line's other fields but the signature.
-        by: who did it.
-        code: versions of the code and the libraries that did it.
-        key: public key of whoever signed it, hexadecimal; empty where nobody did.
-        signature: of the hash, hexadecimal.
-    """
-
-    number: int
-    time: str
-    kind: str
-    body: Mapping[str, Any]
-    previous: str
-    hash: str
-    by: str = ""
-    code: Mapping[str, str] = field(default_factory=dict)
-    key: str = ""
-    signature: str = ""
 
 
 class Ledger:
@@ -115,7 +84,7 @@ class Ledger:
                 os.truncate(self.path, self._good)
                 self.torn = b""
             line = self._next(kind, body)
-            raw = _encode(line) + b"\n"
+            raw = encoded(line) + b"\n"
             try:
                 with self.path.open("ab") as file:
                     file.write(raw)
@@ -183,7 +152,7 @@ class Ledger:
         time = datetime.now(UTC).isoformat(timespec="seconds")
         plain, key = json.loads(json.dumps(body)), signer.public if signer else ""
         bare = Line(len(self.lines), time, kind, plain, previous, "", self.by or somebody(), _code(), key)
-        name = _hash(bare)
+        name = hash_of(bare)
         return replace(bare, hash=name, signature=signer.sign(name) if signer else "")
 
     def signer(self) -> Signer | None:
@@ -208,15 +177,15 @@ class Ledger:
         for number, text in enumerate(whole):
             where = f"{self.path}, line {number + 1}"
             try:
-                line = Line(**shaped(loads(text), _Plain))
+                line = decoded(text)
             except ValueError as error:
                 raise StoreError(f"{where}: not a ledger line ({error}); restore the file from a backup") from error
             if line.number != number or line.previous != (self.lines[-1].hash if self.lines else START):
                 raise StoreError(f"{where}: does not follow from the line before; lines were removed or moved")
-            if _hash(line) != line.hash or _encode(line) != text:
+            if hash_of(line) != line.hash or encoded(line) != text:
                 raise StoreError(f"{where}: its content does not hash to what it says; it was changed")
             try:
-                _check(line)
+                check(line)
             except ValueError as error:
                 raise StoreError(
                     f"{where}: says what no {line.kind!r} line says ({error}); it was not written by us"
@@ -225,67 +194,8 @@ class Ledger:
             self._good += len(text) + 1
 
 
-class _Plain(TypedDict):
-    """Fields of a line."""
-
-    number: NonNegativeInt
-    time: str
-    kind: str
-    body: dict[str, Any]
-    previous: str
-    hash: str
-    by: NotRequired[str]
-    code: NotRequired[dict[str, str]]
-    key: NotRequired[str]
-    signature: NotRequired[str]
-
-
-class _Body(TypedDict):
-    """What is read of a body to tell what holds; there is more in it."""
-
-    heads: NotRequired[dict[str, str]]
-    pending: NotRequired[dict[str, str]]
-    models: NotRequired[NonNegativeInt]
-    request: NotRequired[str]
-    resumes: NotRequired[int]
-    undoes: NotRequired[int]
-    seals: NotRequired[list[int]]
-
-
-_NEEDS = {"unlearned": {"heads", "request"}, "rolled back": {"heads", "undoes"}, "sealed": {"seals"}}
-
-
-def _check(line: Line) -> None:
-    """Refuse what this program never writes, whoever hashed it.
-
-    Raises:
-        ValueError: the body lacks something, or is about a line that does not stand before it.
-    """
-    told = shaped(line.body, _Body)
-    if missing := sorted(_NEEDS.get(line.kind, set()) - told.keys()):
-        raise ValueError(f"{missing[0]} is missing")
-    about = [*(told[k] for k in ("resumes", "undoes") if k in told), *told.get("seals", ())]
-    if not all(0 <= n < line.number for n in about):
-        raise ValueError("it is about a line that does not stand before it")
-
-
-def _plain(line: Line) -> dict[str, Any]:
-    """What the hash is of; fields that a line does not have are no part of it."""
-    plain = {"number": line.number, "time": line.time, "kind": line.kind, "body": line.body, "previous": line.previous}
-    return plain | {name: value for name, value in (("by", line.by), ("code", line.code), ("key", line.key)) if value}
-
-
 def _heads(lines: Iterable[Line]) -> dict[str, str]:
     return {model: version for line in lines for model, version in line.body.get("heads", {}).items()}
-
-
-def _hash(line: Line) -> str:
-    return digest(_plain(line))
-
-
-def _encode(line: Line) -> bytes:
-    signed = {"signature": line.signature} if line.signature else {}
-    return canonical({**_plain(line), "hash": line.hash, **signed})
 
 
 def somebody() -> str:

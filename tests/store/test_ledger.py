@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.runtime import verify
 from fedunlearn.store import Ledger, Line, ledger
+from fedunlearn.store.line import encoded
 from fedunlearn.store.signing import KEY, Signer, read_public
 
 
@@ -112,7 +113,7 @@ def test_the_first_signed_line_vouches_for_those_before_there_was_a_key(
     assert text.endswith(f"ledger line 3: signed with key {one[:16]}, expected key {two[:16]}")
     lines = path.read_bytes().splitlines(keepends=True)
     junk = replace(Ledger(path).lines[0], signature="ab")
-    path.write_bytes(ledger._encode(junk) + b"\n" + b"".join(lines[1:]))
+    path.write_bytes(encoded(junk) + b"\n" + b"".join(lines[1:]))
     (text,) = verify(Ledger(path), [one])
     assert "ledger line 0: its signature is not of this line" in text
     path.write_bytes(b"".join(lines[:3]))  # what is vouched for by nothing that is left
