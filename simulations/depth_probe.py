@@ -9,7 +9,8 @@ R1      every layer maps the class's mean input to what it makes of the kept cla
 erase   a layer's outputs lose the direction in which the class's mean differs from the heir's own, oblique to their covariance
         (the mean map of LEACE, Belrose et al. 2023, arXiv 2306.03819, for one class)
 
-Nothing of these is tuned. The probe learns on calibration rows with the class among them and is judged on test rows; `back` is
+Nothing of these is tuned. The other methods of the menu that change hidden layers act as they come, whether or not the gate
+accepts what they do. The probe learns on calibration rows with the class among them and is judged on test rows; `back` is
 after how many steps of fine-tuning on the heir's own retained rows the class is recognised as often as 95 % of before.
 """
 
@@ -52,6 +53,7 @@ NETS = {
     "mlp": ({"name": "mlp", "hidden": 64}, "body.3,head"),
     "cnn": ({"name": "cnn", "channels": 8}, "body.7,head"),
 }
+OTHERS = ("fiun", "ssd", "lfssd", "fisher_mask", "activation_mask", "damp", "fisher_noise", "gradient_ascent", "distil")
 TUNING = Tuning(steps=200, every=5)
 Inputs = dict[str, Tensor]  # by weight of a layer: second moment of its inputs, whose last column is their mean
 
@@ -86,11 +88,13 @@ def one(net: str, seed: int, models: tuple[str, ...]) -> list[dict[str, Any]]:
             found[name]["logit mask"] = load(deepcopy(of), masked).eval()
         for edit, method, layers in (
             ("steer, last", "steer", "last"), ("steer, last two", "steer", NETS[net][1]), ("steer, all", "steer", "all"),
-            ("rewrite", "rewrite", None),
+            ("rewrite", "rewrite", None), *((name.replace("_", " "), name, None) for name in OTHERS),
         ):  # fmt: skip
             copied = Family.open(Path(shutil.copytree(family.folder, Path(folder) / "copy")))
             there = workers(scenario, copied)
-            record = unlearn(copied, request, make(method, {"layers": layers} if layers else {}), InProcess(there))
+            record = unlearn(
+                copied, request, make(method, {"layers": layers} if layers else {}), InProcess(there, simulation=True)
+            )
             for m in record.facts["models"]:
                 if m["name"] in models and m["version_after"] != m["version_before"]:
                     found[m["name"]][edit] = _net(copied, there, m["name"], m["version_after"])

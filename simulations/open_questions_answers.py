@@ -95,15 +95,12 @@ def borne(rows: Rows, cell: str, unit: str, methods: Sequence[str] = ()) -> str:
 
 
 def listed(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> str:
-    """Where each method keeps to the limits, and where not, in words."""
-    of = _with_untouched(rows)
-    places = list(dict.fromkeys(map(name, of)))
-    words = []
+    """At how many places each method keeps to the limits, in words."""
+    of, words = _with_untouched(rows), []
     for method in _methods(of):
-        said = {p: within([r for r in of if r["method"] == method and name(r) == p]) for p in places}
-        fails = [p for p, kept in said.items() if kept is False]
-        fits = sum(v is True for v in said.values())
-        words.append(f"{method} in {fits} of {fits + len(fails)}" + (f" (not: {', '.join(fails)})" if fails else ""))
+        own = [r for r in of if r["method"] == method]
+        kept = [within([r for r in own if name(r) == place]) for place in dict.fromkeys(map(name, own))]
+        words.append(f"{method} at {kept.count(True)} of {len(kept) - kept.count(None)}")
     return "; ".join(words)
 
 
@@ -216,9 +213,9 @@ def shift(rows: Rows) -> str:
 
 
 def drift(rows: Rows) -> str:
-    """How far the root's evidence reaches, and how alike it is to an heir's own."""
-    cells = list(dict.fromkeys(r["cell"] for r in rows))
-    said = " ".join(f"{cell}: within the limits, {borne(rows, cell, ' generations')}." for cell in cells)
+    """How far the root's evidence reaches, the root itself left out, and how alike it is to an heir's own."""
+    cells, heirs = list(dict.fromkeys(r["cell"] for r in rows)), [r for r in rows if r["at"]]
+    said = " ".join(f"{cell}: heirs within the limits, {borne(heirs, cell, ' generations')}." for cell in cells)
     alike = [r for r in rows if "cosine" in r]
     depths = sorted({1, max(r["at"] for r in alike)})
     columns = (

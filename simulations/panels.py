@@ -91,7 +91,7 @@ def _ratios(rows: Rows) -> list[Panel]:
     """FisherMask's ratios: a line a way, its ratio taken off its name."""
     given = []
     for row in rows:
-        if found := re.fullmatch(r"mask (\d+)%(, .*)?", row["method"]):
+        if found := re.fullmatch(r"mask ([\d.]+)%(, .*)?", row["method"]):
             given.append(row | {"cell": "a class", "at": float(found[1]), "method": f"mask{found[2] or ''}"})
     return _pair(given, "a class", "units masked, %", True)
 

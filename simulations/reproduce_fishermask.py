@@ -5,6 +5,9 @@ each class; masks of 0 to 50 % of the units, alone and with its schedule (traini
 compressed into S = 5 epochs on the rest). A ratio of 0 with the schedule is plain fine-tuning.
 """
 
+from statistics import median
+
+from reproduced import Rows
 from reproduction import Cell, Claim, Paper, reproduce
 from single import class_cell
 from switches import WholeFisherMask
@@ -14,14 +17,14 @@ from fedunlearn.methods import LogitMask, Steer
 from fedunlearn.methods.activation_mask import ActivationMask
 from fedunlearn.methods.fisher_mask import FisherMask
 
-RATIOS = (0.0, 0.02, 0.04, 0.08, 0.12, 0.25, 0.5)
+RATIOS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.25, 0.5)
 SCHEDULE = 5  # epochs, S in the paper
 PUBLISHED = 0.02  # the ratio of its configurations for CIFAR
 
 
 def masks(ratio: float) -> tuple[Choice, ...]:
     """The paper's rule at one ratio, alone and with the schedule, and the library's."""
-    label, after = f"mask {ratio:.0%}", f", then {SCHEDULE} epochs"
+    label, after = f"mask {100 * ratio:g}%", f", then {SCHEDULE} epochs"
     found = [Choice(label + after * bool(tune), WholeFisherMask(ratio, tune)) for tune in (0, SCHEDULE)]
     if ratio:
         found.append(Choice(f"{label}, of units that matter more", FisherMask(ratio=ratio, per_heir=True)))
@@ -40,7 +43,17 @@ def cell(ratio: float, classes: str = "0123456789") -> Cell:
 
 def named(ratio: float) -> str:
     """Of a cell."""
-    return f"ratio {ratio:.0%}"
+    return f"ratio {100 * ratio:g}%"
+
+
+def shares(rows: Rows) -> str:
+    """What share of units there is to choose from, over models and classes, in %."""
+    lines = ["| of all units | least | median | most |", "|---|---|---|---|"]
+    for key, words in (("more", "matter more to the class than to the rest"), ("alike", "matter alike, mostly not at all")):
+        each = sorted(100 * r["strength"][key] for r in rows if key in (r["strength"] or {}))
+        if each:
+            lines.append(f"| {words} | {each[0]:.1f} | {median(each):.1f} | {each[-1]:.1f} |")
+    return "\n".join(lines)
 
 
 THEIRS = "CIFAR-10, -100, MNIST, TinyImageNet; ResNet, VGG, GoogLeNet, DenseNet; figures, no number found"

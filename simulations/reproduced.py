@@ -13,10 +13,11 @@ Rows = Sequence[Mapping[str, Any]]
 RETRAINED = "retrained"
 NOTE = (
     "In %, lost in points; seeds and heirs pooled, the worst heir and class (its seeds pooled) apart. tested: rows of heirs "
-    "that knew at least half of what they were to forget; the others are left out. Seconds are of one request, all its heirs, "
-    "on one thread, so that they are compute as well; ratio: unlearning over retraining. Rows read: by measuring and editing, "
-    "and by retraining in all its epochs. kB: evidence that is sent."
+    "that knew at least half of what they were to forget; the others are left out. Seconds are of one request, all its "
+    "heirs{}; ratio: unlearning over retraining. Rows read: by measuring and editing, and by retraining in all its epochs. "
+    "kB: evidence that is sent."
 )
+ALONE, SHARED = ", on one thread, so that they are compute as well", ", with other programs on the same GPU"
 
 
 def counted(rows: Rows) -> list[Mapping[str, Any]]:
@@ -79,7 +80,8 @@ def table(result: Mapping[str, Any], asked: Sequence[str] = ()) -> str:
     """
     switches = "\n".join(f"- {what}: {where}" for what, where in result["switches"].items())
     said = f"Ours: {result['ours']}", f"What the public code does otherwise than the paper or than we do:\n\n{switches}"
-    return "\n\n".join([claims(result), *said, details(result["rows"], asked), NOTE])
+    note = NOTE.format(SHARED if result["size"] == "gpu" else ALONE)
+    return "\n\n".join([claims(result), *said, details(result["rows"], asked), note])
 
 
 def claims(result: Mapping[str, Any]) -> str:

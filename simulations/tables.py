@@ -25,6 +25,7 @@ from open_questions_answers import ANSWERS, answer
 from panels import PANELS
 from poisoned_evidence import table as poisoned
 from prose import filled
+from reproduce_fishermask import shares as masked_shares
 from reproduce_fiun import PAPER as FIUN_PAPER
 from reproduce_fiun import larger
 from reproduced import table as reproduced
@@ -139,7 +140,7 @@ def on_gpu(result: dict[str, Any]) -> str:
     return reproduced(now, [cell.name for cell in larger()]) + where(result)
 
 
-PAPERS = ("fiun", "ssd", "lfssd", "fishermask")
+PAPERS = ("fiun", "ssd", "lfssd")
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result files (a pattern), and what is made of them
     "hospitals_classes": ("hospitals_classes", lambda result: hospitals(result["rows"]) + where(result)),
     "hospitals_summary": ("hospitals_classes", summary),
@@ -153,6 +154,10 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
     "compare_brief": ("compare_hospitals", brief),
     "compare_legend": ("compare_*", compared_legend),
     **{f"reproduce_{p}": (f"reproduce_{p}", lambda result: reproduced(result) + where(result)) for p in PAPERS},
+    "reproduce_fishermask": (
+        "reproduce_fishermask",
+        lambda result: f"{reproduced(result)}\n\n{masked_shares(result['rows'])}" + where(result),
+    ),
     "reproduce_fiun_gpu": ("reproduce_fiun_gpu", on_gpu),
     **{f"compare_{s}": (f"compare_{s}", compared) for s in STUDIES if s != "hospitals"},
     **{f"open_{n}": (f"open_{n}", lambda result: answer(result) + where(result)) for n in ANSWERS},

@@ -20,6 +20,8 @@ BINS, CLIP, TINY = 20, 100.0, 1e-5  # of KLOM, as in its authors' code
 def average_gap(scores: Mapping[str, float], retrained: Mapping[str, float]) -> float:
     """Mean distance of accuracies to a retrained model's (SalUn, arXiv 2310.12508), over the sets of rows that both have.
 
+    Differs: SalUn's average has membership inference in it, which stands apart here.
+
     Args:
         scores: accuracy of a model by set of rows: forgotten, retained, test.
         retrained: of a retrained model on the same.

@@ -197,6 +197,9 @@ def test_a_whole_mask_takes_its_ratio_and_what_the_librarys_mask_takes_first(rat
     masked = kind(ratio).edit(weights, case, {"ratio": ratio})
     narrow = FisherMask(ratio=ratio, per_heir=True).edit(weights, case, {"ratio": ratio})
     layers = [n for n, t in weights.items() if t.dim() > 1 and n in case.merged]
+    (told,) = kind(ratio).strengths(case)
+    scores = torch.cat([(units(case.merged[n]) - units(own[n])).flatten() for n in layers])
+    assert told == {"ratio": ratio, "more": float((scores > 0).double().mean()), "alike": float((scores == 0).double().mean())}
     whole = {n: units(masked[n]) == 0 for n in layers}
     total = sum(units(weights[n]).numel() for n in layers)
     assert sum(int(z.sum()) for z in whole.values()) == round(ratio * total)
