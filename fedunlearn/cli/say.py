@@ -63,9 +63,11 @@ def say_record(record: Record) -> None:
 
 def _hint(record: Record) -> str:
     """Which method may do what this one did not."""
-    models, method, texts = record.facts["models"], record.facts["method"], [o["text"] for o in record.facts["objections"]]
-    if any(text.startswith("not tested: no row") for text in texts):
-        return "; `--score-at-roots` has sites that hold the data score it, `--accept-untested REASON` does without"
+    models, method, objections = record.facts["models"], record.facts["method"], record.facts["objections"]
+    texts, untouched = [o["text"] for o in objections], {m["name"] for m in models if m["status"] == UNTOUCHED}
+    if unscored := {o["model"] for o in objections if o["text"].startswith("not tested: no row")}:
+        without = ", `--accept-untested REASON` does without" if unscored - untouched else ""  # which makes no edit of none
+        return f"; `--score-at-roots` has sites that hold the data score it{without}"
     if all(text.startswith("not tested: there is no retrained model") for text in texts):
         return "; without `--no-reference` there is one to compare with, `--accept-untested REASON` does without"
     scored = any(not text.startswith("not tested") for text in texts)

@@ -57,7 +57,10 @@ def gaps(trial: Trial) -> dict[str, Any]:
 
 
 def tug_of_war(trial: Trial) -> dict[str, Any]:
-    """ToW: 1 is like retrained."""
+    """ToW: 1 is like retrained.
+
+    Differs: where classes are forgotten, their accuracy is of held-out rows, in the paper of those that were trained on.
+    """
     return _of_accuracies(trial, tow)
 
 

@@ -254,7 +254,7 @@ def _judge(
             untested += by.refused
             texts = wrong + ([] if doing.accept_untested else untested)
             status = PENDING if texts else COMMITTED
-            gone_already = heir.target == ABSENT and not texts
+            gone_already = heir.target == ABSENT and not wrong + untested  # seen, not taken on trust
             if done.version == done.base and not gone_already:
                 status, texts = UNTOUCHED, [f"untouched: the edit changes no weight ({done.rule})", *texts]
             else:

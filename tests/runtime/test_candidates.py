@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fedunlearn.cli import say
 from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import Gate
 from fedunlearn.evaluation.accuracy import accuracy
@@ -99,6 +100,17 @@ def test_a_candidate_is_scored_on_the_rows_of_a_site_that_trained_on_it(
         left = [t for t in texts_of(record, name) if "of the forgotten rows are still recognised" in t]
         assert (one["status"], len(left)) == (("committed", 0) if method == "logit_mask" else ("untouched", 1))
     assert record.accepted == (method == "logit_mask")
+
+
+def test_what_was_not_edited_is_not_accepted_by_leaving_out_its_test(scenario: Scenario, few: Family) -> None:
+    held, gate, before = workers(scenario, few), replace(AT_ROOTS, score_at_roots=False), few.heads
+    record = unlearn(few, LEAVE, Nothing(), InProcess(held), gate, accept_untested="nobody has rows")
+    assert {m["status"] for m in rows_of(record).values()} == {"untouched"}
+    assert not record.accepted
+    assert few.heads == before
+    assert "--accept-untested" not in say._hint(unlearn(few, LEAVE, Nothing(), InProcess(held), gate))
+    assert "--accept-untested" in say._hint(unlearn(few, LEAVE, "logit_mask", InProcess(held), gate))
+    assert unlearn(few, LEAVE, "logit_mask", InProcess(held), gate, accept_untested="nobody has rows").accepted
 
 
 def test_as_retrained_is_judged_beside_the_retrained_model_on_the_same_rows(scenario: Scenario, few: Family) -> None:
