@@ -461,6 +461,12 @@ def _open(folder: Path) -> Family:
             f"[yellow]note:[/yellow] {escape(str(family.ledger.path))}: the last line is torn (a command was cut off "
             f"while writing it); it was never committed and is passed over"
         )
+    if lost := family.unregistered:
+        err.print(
+            f"[yellow]note:[/yellow] {escape(str(folder))}: the register of {escape(', '.join(lost))} is lost; rows are called "
+            f"and held out as they stand now, which is right only if none has come, gone or moved since models were trained: "
+            f"restore it from a backup (fedunlearn fsck names the file)"
+        )
     return family
 
 

@@ -92,6 +92,10 @@ def limits(
         lost = f", and with it {', '.join(line.body['lost'])}" if line.body["lost"] else ""
         text = f"On {line.time[:10]} (ledger line {line.number}) {place} was given up{lost}. What it still holds, and whether "
         said.append(("Departed", text + "it erased what it was told to, nobody here can say."))
+    if unregistered := facts.get("unregistered"):
+        text = f"The register of {', '.join(unregistered)} was lost when this was done. If rows have come, gone or moved since "
+        text += "models were trained, some that they were trained on are among the test rows."
+        said.insert(0, ("Rows that were held out", text))
     if facts["accepted_untested"] is not None:
         said.insert(0, ("Committed untested", "Somebody accepted what could not be tested. For those models nothing is shown."))
     return [{"about": about, "text": text} for about, text in said]

@@ -137,7 +137,7 @@ def carry_out(
     roll = Roll(_needed(family.lineage, plan, method), doing.quorum)
     if not plan.heirs:
         idle = {"seconds": 0.0, "measure_seconds": 0.0, "evaluation_seconds": {}, "rows_read": 0, "bytes_up": 0}
-        record = Record(_facts(plan, doing, [], [], roll, {}), idle)
+        record = Record(_facts(family, plan, doing, [], [], roll, {}), idle)
         _commit(family, doing, request, record)  # that nobody held it is an answer to the request, too
         settle(family, backend, quorum=0)  # it changes nothing at any place: whoever is offline may follow later
         return record
@@ -184,7 +184,7 @@ def carry_out(
         cost["absent"] = dict(sorted(roll.absent.items()))
     if backend.traffic:  # until here: settling comes after the record is written
         cost["traffic"] = traffic_since(carried, backend.traffic)
-    record = Record(_facts(plan, doing, rows, objections, roll, found.guarded), cost)
+    record = Record(_facts(family, plan, doing, rows, objections, roll, found.guarded), cost)
     _commit(family, doing, request, record)
     settle(family, backend, doing.quorum)
     return record
@@ -269,8 +269,8 @@ def _judge(
 
 
 def _facts(
-    plan: Plan, doing: Doing, rows: Sequence[Mapping[str, Any]], objections: Sequence[Mapping[str, str]], roll: Roll,
-    guarded: Mapping[str, Mapping[str, float]],
+    family: Family, plan: Plan, doing: Doing, rows: Sequence[Mapping[str, Any]], objections: Sequence[Mapping[str, str]],
+    roll: Roll, guarded: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "request": plan.request.to_json(),
@@ -284,6 +284,7 @@ def _facts(
         "accepted_untested": doing.accept_untested,
         "absent": sorted(roll.absent),
         "guarded": dict(guarded),
+        **({"unregistered": list(lost)} if (lost := family.unregistered) else {}),
     }
 
 

@@ -50,6 +50,11 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
         return found
     _plain(family, found)
     check_registers(folder, found)
+    found.damage += [
+        f"{folder / REGISTERS / name}.json: is missing; without it rows that models were trained on may be held out, and rows "
+        f"may be called otherwise: restore it from a backup"
+        for name in family.unregistered
+    ]
     places = family.places if here is None else [p for p in family.places if p in here]
     twins, wanted = references(family), needed(family)
     every = {v for one in (family, *twins) if _readable(one) for held in needed(one).values() for v in held}

@@ -112,10 +112,12 @@ class Adoption:
                 "shape": list(shape),
                 "rows_per_second": round(recording.trained / recording.seconds, 1),
             }
+            if opened:
+                opened.registers.hold(opened.registers.names)
+                body["registers"] = sorted(opened.registers.names)
             family.ledger.append("trained", body)
         fresh = Family(self.folder)
         if opened:
-            opened.registers.hold(opened.registers.names)
             settle(fresh, InProcess(workers(scenario, fresh)))
         return fresh  # sites that are elsewhere hear of it with the first order
 

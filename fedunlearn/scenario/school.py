@@ -1,12 +1,14 @@
 """Brings up models in this process, from rows that are open here."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
 from fedunlearn.data import Exclusions, Rows, SiteData
 from fedunlearn.data.folder import find
+from fedunlearn.data.register import FOLDER as REGISTERS
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.importance import measure, pool
 from fedunlearn.lineage import Lineage, Model, Request
@@ -51,6 +53,8 @@ class School(Teacher):
         Raises:
             InputError: data cannot be opened, or a net cannot be made.
         """
+        if not without and not family.ledger.lines:  # a training that was cut off may have left some
+            shutil.rmtree(family.folder / REGISTERS, ignore_errors=True)
         opened = open_data(scenario, family.folder, family.departed)
         if not without:  # what is only to compare with leaves rows out that have come since, as the family did
             opened.registers.check(opened.registers.names)
@@ -65,9 +69,10 @@ class School(Teacher):
         """Every place's store is in the family's folder."""
         return self.family.store(place)
 
-    def hold(self) -> None:
+    def hold(self) -> Collection[str]:
         """In the family's folder."""
         self.registers.hold(self.registers.names)
+        return self.registers.names
 
     def settle(self) -> None:
         """In this process."""

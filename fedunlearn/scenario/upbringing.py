@@ -3,7 +3,7 @@
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,8 +54,8 @@ class Teacher(ABC):
         """The store of a place, for models that came with their weights."""
 
     @abstractmethod
-    def hold(self) -> None:
-        """Now that the models count, keep what their rows were."""
+    def hold(self) -> Collection[str]:
+        """Before the models count, keep what their rows were; names of the registers in the family's folder."""
 
     @abstractmethod
     def settle(self) -> None:
@@ -160,8 +160,8 @@ def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pr
         "shape": next((list(s.shape) for s in teacher.surveys.values() if s.shape), []),
         "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
     }
-    family.ledger.append("trained", body | ({"family": family.id} if family.id else {}))
-    teacher.hold()
+    named = {"family": family.id} if family.id else {}
+    family.ledger.append("trained", body | {"registers": sorted(teacher.hold())} | named)
     begun.replace(whole)
     teacher.settle()
 

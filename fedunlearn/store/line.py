@@ -64,6 +64,7 @@ class _Body(TypedDict):
     resumes: NotRequired[int]
     undoes: NotRequired[int]
     seals: NotRequired[list[int]]
+    registers: NotRequired[list[str]]
 
 
 _NEEDS = {"unlearned": {"heads", "request"}, "rolled back": {"heads", "undoes"}, "sealed": {"seals"}}

@@ -15,10 +15,11 @@ from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, InProcess, Split, seal, unlearn
+from fedunlearn.report.limits import limits
+from fedunlearn.runtime import Family, InProcess, Split, fsck, seal, unlearn
 from fedunlearn.runtime.backend import answer
 from fedunlearn.runtime.tasks import Failure, Survey, Surveyed, Train, Trained
-from fedunlearn.scenario import Scenario, extend, open_site, retrained, train, workers_here
+from fedunlearn.scenario import Scenario, extend, open_site, retrained, train, workers, workers_here
 from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.registers import Registers
@@ -218,6 +219,25 @@ def test_a_training_that_fails_leaves_no_register(tmp_path: Path, monkeypatch: p
     save(tmp_path / "rows.npz", range(7, len(DIGITS)), come=3)
     family = train(scenario, tmp_path / "family")
     assert [p.name for p in sorted((family.folder / FOLDER).iterdir()) if p.suffix == ".json"] == ["main.json"]
+
+
+def test_a_register_that_is_lost_is_told_wherever_rows_are_held_out(tmp_path: Path) -> None:
+    scenario = in_one_process(tmp_path)
+    family = train(scenario, tmp_path / "family")
+    (file,) = (family.folder / FOLDER).glob("*.json")
+    assert Family.open(family.folder).unregistered == ()
+    assert fsck(family.folder).damage == []
+    kept = file.read_bytes()
+    file.unlink()
+    family = Family.open(family.folder)
+    assert family.unregistered == (file.stem,)
+    (damage,) = fsck(family.folder).damage
+    assert damage.startswith(f"{file}: is missing")
+    record = unlearn(family, Request(classes=("0",)), EDIT, InProcess(workers(scenario, family)))
+    assert record.facts["unregistered"] == [file.stem]
+    assert any(said["about"] == "Rows that were held out" for said in limits(record.facts, {}, None, (), {}))
+    file.write_bytes(kept)
+    assert fsck(family.folder).damage == []
 
 
 def test_only_sets_that_are_trained_on_are_registered_and_checked(tmp_path: Path) -> None:
