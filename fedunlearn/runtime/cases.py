@@ -240,7 +240,8 @@ def _holding(family: Family, request: Request, held: Sequence[Held], others: Seq
 
     A model that a try in force has changed holds it no more, whatever a later try with another method could not do to it;
     one that is rolled back to what it was does again. What has come since holds it if it was trained on it, or comes from a
-    model that held it then: what descends from an edited model holds nothing that this had not.
+    model that held it then: what descends from an edited model holds nothing that this had not. Of a checkpoint that came
+    with its weights nobody knows from which version of its parent, so that it holds what any of them has held.
 
     Args:
         family: the family.
@@ -259,8 +260,11 @@ def _holding(family: Family, request: Request, held: Sequence[Held], others: Seq
             holding |= changed.pop(line.body["undoes"]).difference(*changed.values())
         elif (count := line.body.get("models")) is not None and known is not None:
             plan = plan or discover(lineage, request)
+            before = {m.name for m in lineage.models[:known] if m.kept}
             for model in lineage.models[known:count]:  # parents first
-                if model.name in plan.roots or (model.name in plan.sources and not holding.isdisjoint(model.parents)):
+                came = not before.isdisjoint({*model.parents} - model.started.keys())  # with its weights
+                inherits = came or not holding.isdisjoint(model.parents)
+                if model.name in plan.roots or (model.name in plan.sources and inherits):
                     holding.add(model.name)
             known = count
     return {name for name in holding if lineage[name].kept}

@@ -17,7 +17,8 @@ from fedunlearn.store import Store
 from tests.conftest import LEAVE
 from tests.scenario.elsewhere import MODELS, SITES, WAYS, Counting, afar, at_hand, elsewhere, sites_of
 
-APART = ("rows_per_second", "topology", "family")  # the clock; the file, which says `sites: own` there; what only sites know
+# the coordinator's own; the clock; the file, which says `sites: own` there; what only sites know
+APART = ("registers", "rows_per_second", "topology", "family")
 
 
 def said(family: Family) -> dict[str, Any]:

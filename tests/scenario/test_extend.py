@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from fedunlearn.data import MIRROR
 from fedunlearn.errors import InputError, StoreError
@@ -14,7 +15,7 @@ from fedunlearn.runtime.family import NEXT
 from fedunlearn.scenario import extend, of_family, train, workers
 from fedunlearn.scenario.school import School
 from tests.conftest import snapshot
-from tests.scenario.digits import FOUR, forget, known, scenario
+from tests.scenario.digits import FOUR, forget, known, scenario, weights
 from tests.scenario.elsewhere import at_hand
 
 
@@ -52,6 +53,26 @@ def test_what_is_asked_of_all_sites_binds_one_that_joins_later(tmp_path: Path) -
     (family.folder / "homes" / "north" / MIRROR).unlink()
     family = extend(family, {"models": {"later": more["late"]}}, "more.yaml")
     assert "0" not in family.lineage["later"].data[0].rows
+
+
+def test_a_checkpoint_that_comes_late_holds_what_any_version_of_its_parent_held(tmp_path: Path) -> None:
+    """Nobody knows from which version it was made: this one is the very one from before."""
+    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 6}}), tmp_path / "f")
+    save_file(weights(family, "first"), tmp_path / "old.safetensors")
+    forget(family, "0")
+    assert [case.left for case in cases(family)] == [()]
+    late = {
+        "file": str(tmp_path / "old.safetensors"),
+        "from": ["first"],
+        "site": "a",
+        "head": list(family.lineage["first"].head),
+    }
+    family = extend(family, {"models": {"late": late}}, "more.yaml")
+    assert [(case.state, case.left) for case in cases(family)] == [("pending", ("late",))]
+    assert known(family, "late", ["0"]) > 0.8
+    forget(family, "0")
+    assert known(family, "late", ["0"]) == 0
+    assert [(case.state, case.left) for case in cases(family)] == [("applied", ())]
 
 
 def test_a_model_born_of_one_that_was_held_back_holds_it_too(tmp_path: Path) -> None:
