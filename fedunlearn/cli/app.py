@@ -38,7 +38,7 @@ from fedunlearn.cli.options import (
 )
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.report import report
-from fedunlearn.cli.say import say_family, say_inherited, say_plan, say_record
+from fedunlearn.cli.say import say_alike, say_family, say_inherited, say_plan, say_record
 from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
@@ -229,6 +229,7 @@ def plan(
     whole = discover(family.lineage, asked)
     found, _ = remaining(family, whole)
     check_samples(scenario, family.folder, asked)
+    say_alike(family, whole)
     price, left = cost(family, found), {h.name for h in found.heirs}
     done = [h.name for h in whole.heirs if h.name not in left]
     if as_json:
@@ -290,6 +291,7 @@ def unlearn(
         family = _open(folder)
         asked = _request(of_family(family), classes, samples, sites, since, requests or (), due, received, case)
         chosen = make(method, _pairs(settings))
+        say_alike(family, discover(family.lineage, asked))
         with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
             record = forget(
                 family, asked, chosen, carrier, reference=not no_reference, score_at_roots=score_at_roots, progress=say,

@@ -38,6 +38,19 @@ def say_plan(found: Plan, cost: dict[str, Any], done: Sequence[str] = ()) -> Non
         out.print(f"only {' and '.join(sites)} can measure it for {heirs}, and {what}: no merge outvotes a lie", markup=False)
 
 
+def say_alike(family: Family, found: Plan) -> None:
+    """Models with the very weights of an heir, which the lineage does not connect with it."""
+    heads, reached = family.heads, {*found.affected}
+    same = {heads[heir.name]: heir.name for heir in found.heirs}
+    for model in (m.name for m in family.lineage.models if m.kept and m.name not in reached):
+        if (heir := same.get(heads.get(model, ""))) is not None:
+            err.print(
+                f"note: {model} has the very weights of {heir}, which this request reaches, and by the lineage comes from no "
+                f"model that it reaches: say there where it comes from, or it keeps what is to be forgotten",
+                markup=False,
+            )
+
+
 def say_record(record: Record) -> None:
     """What was done and what it did."""
     if record.nothing:

@@ -1,18 +1,14 @@
 """What is compared: methods with their settings, and what families of topologies are asked to forget."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-
-from blake3 import blake3
 
 from fedunlearn.data import SiteData
 from fedunlearn.errors import InputError, check_names, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.methods import METHODS, Method, make
-from fedunlearn.methods.menu import menu_name, settings_of
+from fedunlearn.methods.menu import code_of, menu_name, settings_of
 from fedunlearn.scenario import Scenario
 from fedunlearn.scenario.nets import net_maker
 from fedunlearn.tensors import Head, names_in
@@ -45,10 +41,7 @@ class Choice:
     @property
     def identity(self) -> dict[str, Any]:
         """What a kept result belongs to: of a method that is not in the menu, the text of its file as well."""
-        said = {k: v for k, v in self.to_json().items() if k != "label"}
-        if ":" in said["method"]:
-            said["text"] = blake3(Path(inspect.getfile(type(self.method))).read_bytes()).hexdigest()
-        return said
+        return {k: v for k, v in self.to_json().items() if k != "label"} | code_of(self.method)
 
 
 @dataclass(frozen=True)

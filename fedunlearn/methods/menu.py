@@ -1,8 +1,12 @@
 """The menu, and how a name with settings becomes a method."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
+
+from blake3 import blake3
 
 from fedunlearn.dotted import resolve
 from fedunlearn.errors import InputError, check_names, unknown
@@ -65,6 +69,8 @@ def make(name: str, settings: Mapping[str, Any] | None = None) -> Method:
         raise InputError(f"method {name!r} cannot be made: {error}") from error
     if not isinstance(getattr(method, "name", None), str):
         raise InputError(f'method {name!r}: has no name; give its class one, such as name = "{kind.__name__.lower()}"')
+    if METHODS.get(method.name, kind) is not kind:
+        raise InputError(f"method {name!r}: is called {method.name!r}, as one of the menu is; give its class another name")
     return method
 
 
@@ -72,6 +78,18 @@ def menu_name(method: Method) -> str:
     """What `make` makes a method of again: its name in the menu, or "their.module:Class"."""
     kind = type(method)
     return method.name if METHODS.get(method.name) is kind else f"{kind.__module__}:{kind.__qualname__}"
+
+
+def code_of(method: Method) -> dict[str, str]:
+    """Which code a method that is not in the menu is: its `class`, and the hash of the `text` of the file that has it."""
+    name = menu_name(method)
+    if ":" not in name:
+        return {}
+    try:
+        text = blake3(Path(inspect.getfile(type(method))).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # made in a session, without a file
+        text = ""
+    return {"class": name, "text": text}
 
 
 def settings_of(method: Method) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
             "retired": sum(not lineage[name].kept for name in facts["plan"]["affected"]) - len(lost),
             "lost": lost,
         },
-        "method": {k: facts[k] for k in ("method", "settings", "precision", "gate")},
+        "method": {**{k: facts[k] for k in ("method", "settings", "precision", "gate")}, "code": facts.get("code")},
         "models": models,
         "lineage": drawing(lineage, risks),
         "evidence": {"sets": sets, "absent": facts["absent"], "guarded": facts.get("guarded", {})},

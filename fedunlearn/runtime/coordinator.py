@@ -23,7 +23,7 @@ from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import ABSENT, Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
-from fedunlearn.methods.menu import menu_name, settings_of
+from fedunlearn.methods.menu import code_of, menu_name, settings_of
 from fedunlearn.runtime.backend import Backend, traffic_since
 from fedunlearn.runtime.candidates import Tested, score_candidates
 from fedunlearn.runtime.cases import remaining
@@ -276,6 +276,7 @@ def _facts(
         "request": plan.request.to_json(),
         "plan": plan.to_json(),
         "method": doing.method.name,
+        **({"code": code} if (code := code_of(doing.method)) else {}),
         "settings": settings_of(doing.method),
         "precision": doing.precision,
         "gate": vars(doing.gate),

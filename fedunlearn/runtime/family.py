@@ -62,7 +62,10 @@ class Family:
                 raise InputError(
                     f"{folder}: holds families, {', '.join(inside[:5])}; name one, for example {folder}/{inside[0]}"
                 )
-            if family.folder.is_dir() and any(family.folder.iterdir()):
+            if (family.folder / LINEAGE).exists() and (family.folder / "homes").exists():  # the line is written right after
+                raise InputError(f"{folder}: has no {LEDGER}; if models were trained to the end, restore it from a backup, or "
+                                 f"train again")  # fmt: skip
+            if (family.folder / TOPOLOGY).exists() or (family.folder / f"{LEDGER}.lock").exists():
                 raise InputError(f"{folder}: its training was cut off; run `fedunlearn train` again")
             raise InputError(f"{folder}: no family here; make one with `fedunlearn train topologies/<name>.yaml`")
         _ = family.lineage

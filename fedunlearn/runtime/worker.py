@@ -14,6 +14,7 @@ from torch import nn
 
 from fedunlearn.data import Exclusions, Rows, Selection, SiteData
 from fedunlearn.data.rows import joined
+from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Scores, score
 from fedunlearn.evaluation.outputs import loss_gap
 from fedunlearn.importance import Importance, by_class, measure, pool
@@ -235,12 +236,12 @@ class Worker:
         trials = Trials(net, version.weights, version.head, (forgotten, rest), named, method.layers, self.device)
 
         def tried(strength: Strength) -> tuple[Scores, float]:
-            edited = method.edit(version.weights, case, strength)
+            edited = _edited(method, version.weights, case, strength)
             return trials(edited), _distance(version.weights, edited)
 
         strengths, sent = method.strengths(case), method.sent(case)
         choice = calibrate(strengths, tried, task.before, task.aim, task.limits, sent=sent, most=trials.most)
-        edited = version.weights if choice.strength is None else method.edit(version.weights, case, choice.strength)
+        edited = version.weights if choice.strength is None else _edited(method, version.weights, case, choice.strength)
         candidate = self.store.write(edited, version.head, version.net, version)
         plain = masked(version.weights, version.head, case.classes)
         forgotten, rest, named = self._asked(task.question, version.head, "test")
@@ -294,6 +295,19 @@ def _rounded(of: Importance, task: Measure) -> Importance:
 
 def _evidence(of: Importance, statistic: str, about: str = "") -> Evidence:
     return Evidence(of.mean(statistic), of.count, about)
+
+
+def _edited(method: Method, weights: Tensors, case: Case, strength: Strength) -> Tensors:
+    """What a method makes of weights, which must stay as they were: they are tried with other strengths, and masked.
+
+    Raises:
+        InputError: it has changed them.
+    """
+    before = {name: (tensor, tensor._version) for name, tensor in weights.items()}
+    edited = method.edit(weights, case, strength)
+    if not all(weights.get(n) is tensor and tensor._version == version for n, (tensor, version) in before.items()):
+        raise InputError(f"method {method.name} has changed the weights that it was given; let edit return new tensors")
+    return edited
 
 
 def _distance(before: Tensors, after: Tensors) -> float:

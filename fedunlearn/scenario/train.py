@@ -129,12 +129,19 @@ def grown(old: Scenario, more: Mapping[str, Any], where: str) -> tuple[Scenario,
         there = sorted(set(more[key] or {}) & set(plain[key]))
         if there:
             raise InputError(f"{where}: {key}.{there[0]}: the family has one already; choose another name")
-        plain[key] = {**plain[key], **(more[key] or {})}
+        plain[key] = {**plain[key], **{name: _beside(spec, where) for name, spec in (more[key] or {}).items()}}
     scenario = parse(plain | {"gate": {**plain["gate"], **gate}}, where)
     order = tuple(n for n in ordered(scenario.parents) if n not in old.models)
     if scenario == old:
         raise InputError(f"{where}: adds nothing: it names no new model, no new request, and no other limits than the family's")
     return scenario, order
+
+
+def _beside(spec: Any, where: str) -> Any:
+    """What is added, with the path of a file that lies beside the extension; others lie beside the topology."""
+    file = spec.get("file") if isinstance(spec, Mapping) else None
+    there = Path(where).parent / file if isinstance(file, str) else None
+    return {**spec, "file": str(there.resolve())} if there and there.exists() else spec
 
 
 def started_from(family: Family, scenario: Scenario, order: Sequence[str]) -> list[Model]:

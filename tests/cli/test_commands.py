@@ -268,11 +268,19 @@ def test_a_torn_last_line_is_noted_and_passed_over(run: Run, folder: Path) -> No
     assert snapshot(folder) == before
 
 
-def test_a_training_that_was_cut_off_says_so(run: Run, folder: Path) -> None:
+def test_a_folder_without_a_ledger_says_what_it_is(run: Run, folder: Path) -> None:
+    def said() -> str:
+        status, _, text = run("show", folder)
+        assert status == 2
+        return " ".join(text.split())
+
     (folder / "ledger.jsonl").unlink()
-    status, _, said = run("show", folder)
-    assert status == 2
-    assert "its training was cut off; run `fedunlearn train` again" in " ".join(said.split())
+    assert "has no ledger.jsonl; if models were trained to the end, restore it from a backup, or train again" in said()
+    (folder / "lineage.json").unlink()
+    assert "its training was cut off; run `fedunlearn train` again" in said()
+    for file in (*folder.glob("*.yaml"), *folder.glob("*.lock")):
+        file.unlink()
+    assert "no family here; make one" in said()
 
 
 def test_a_place_that_is_behind_is_shown_and_settled(run: Run, folder: Path) -> None:

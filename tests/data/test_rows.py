@@ -1,5 +1,6 @@
 """Rows keep their keys; splits and shards are disjoint and complete by construction."""
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -119,6 +120,11 @@ def test_selected_rows_must_exist() -> None:
         site.selected("main", Selection(samples=("main/k9",)))
     with pytest.raises(InputError, match="unknown shard 'man'; did you mean 'main'"):
         site.all("man")
+    for called in ("k9", "main/k9"):  # by its set, where there are several
+        held = replace(rows([0]), keys=(called,))
+        tested = SiteData("north", {"main": rows([0, 1])}, held_out={"test": held})
+        with pytest.raises(InputError, match=r"sample 'north/main/k9' is held out, for test: no model was trained on it"):
+            tested.selected("main", Selection(samples=("main/k9",)))
 
 
 def test_a_damaged_mirror_stops_training(tmp_path: Path) -> None:

@@ -61,13 +61,8 @@ def test_a_checkpoint_that_comes_late_holds_what_any_version_of_its_parent_held(
     save_file(weights(family, "first"), tmp_path / "old.safetensors")
     forget(family, "0")
     assert [case.left for case in cases(family)] == [()]
-    late = {
-        "file": str(tmp_path / "old.safetensors"),
-        "from": ["first"],
-        "site": "a",
-        "head": list(family.lineage["first"].head),
-    }
-    family = extend(family, {"models": {"late": late}}, "more.yaml")
+    late = {"file": "old.safetensors", "from": ["first"], "site": "a", "head": list(family.lineage["first"].head)}
+    family = extend(family, {"models": {"late": late}}, str(tmp_path / "more.yaml"))  # beside which it lies
     assert [(case.state, case.left) for case in cases(family)] == [("pending", ("late",))]
     assert known(family, "late", ["0"]) > 0.8
     forget(family, "0")

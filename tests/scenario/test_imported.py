@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fedunlearn.cli.say import say_alike
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.nets import build, weights_of
@@ -86,3 +87,15 @@ def test_checkpoints_that_do_not_fit_are_refused(checkpoints: Path, changes: dic
     with pytest.raises((InputError, StoreError), match=message):
         train(zoo(checkpoints, **changes), checkpoints / "zoo")
     assert not (checkpoints / "zoo" / "ledger.jsonl").exists()
+
+
+def test_copies_that_the_lineage_does_not_connect_are_named(checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = zoo(checkpoints).model_dump(by_alias=True, mode="json")
+    copied = {"born": "imported", "file": "base.safetensors", "site": "b", "head": list("0123456789")}
+    both = scenario(plain["models"] | {"copy": copied}, data={"without": {"b": ["0"]}}, folder=str(checkpoints))
+    family = train(both, checkpoints / "zoo")
+    say_alike(family, discover(family.lineage, Request(classes=("0",))))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "note: copy has the very weights of base, which this request reaches" in said
+    say_alike(family, discover(family.lineage, Request(classes=("1",))))  # both were trained on it
+    assert capsys.readouterr().err == ""
