@@ -79,7 +79,7 @@ def _hint(record: Record) -> str:
     models, method, objections = record.facts["models"], record.facts["method"], record.facts["objections"]
     texts, untouched = [o["text"] for o in objections], {m["name"] for m in models if m["status"] == UNTOUCHED}
     if unscored := {o["model"] for o in objections if o["text"].startswith("not tested: no row")}:
-        without = ", `--accept-untested REASON` does without" if unscored - untouched else ""  # which makes no edit of none
+        without = ", `--accept-untested REASON` does without" if unscored - untouched else ""  # where there is an edit
         return f"; `--score-at-roots` has sites that hold the data score it{without}"
     if all(text.startswith("not tested: there is no retrained model") for text in texts):
         return "; without `--no-reference` there is one to compare with, `--accept-untested REASON` does without"
