@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument("--first", type=int, default=0, help="not the seeds below it, whose results are kept")
     parser.add_argument("--methods", default="", help="names, with commas, others' results are kept; the whole menu by default")
-    parser.add_argument("--only", default="", help="topologies or requests, with commas, others' rows are kept; all by default")
+    parser.add_argument("--only", default="", help="names of topologies, with commas, others' results are kept; all by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--write", action="store_true", help="keep each study's result under results/")
     splits(parser)
@@ -241,8 +241,11 @@ def study(
     """One study, or a part of it: what came of its subjects, one by one."""
     found = []
     jobs = [(seed, subject) for seed in seeds for subject in STUDIES[name](seed)]
-    if only:
-        jobs = _among(jobs, only.split(","), name)
+    known = dict.fromkeys(subject.scenario.name for _, subject in jobs)
+    for topology in only.split(",") if only else ():
+        if topology not in known:
+            raise unknown("topology", topology, known, where=f"--only, of {name}")
+    jobs = [job for job in jobs if not only or job[1].scenario.name in only.split(",")]
     if size == "test":
         jobs = [(seed, Subject(subject.scenario, subject.requests[:1])) for seed, subject in jobs[:1]]
     jobs = part.share(jobs, lambda job: (job[0], as_yaml(job[1].scenario)))
@@ -253,20 +256,6 @@ def study(
         with progress() as say:
             made = compare([subject], choices, [seed], WORK, reference, progress=lambda text, at=at: say(at + text))
         found.append((subject, made))
-    return found
-
-
-def _among(jobs: Sequence[tuple[int, Subject]], only: Sequence[str], study: str) -> list[tuple[int, Subject]]:
-    """The jobs of some topologies, whole, and of some requests."""
-    known = dict.fromkeys(n for _, s in jobs for n in (s.scenario.name, *(r.id for r in s.requests)))
-    for one in only:
-        if one not in known:
-            raise unknown("topology or request", one, known, where=f"--only, of {study}")
-    found = []
-    for seed, subject in jobs:
-        asked = tuple(r for r in subject.requests if subject.scenario.name in only or r.id in only)
-        if asked:
-            found.append((seed, Subject(subject.scenario, asked)))
     return found
 
 

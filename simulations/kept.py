@@ -55,13 +55,8 @@ def beside(name: str, result: Result) -> Result:
             where = ", ".join(map(str, cell[:-1]))
             raise InputError(f"{where}: {other[0]} was {row[other[0]]}, is {now[other[0]]}: another family; run all methods")
     methods = {m["label"]: m for m in (*earlier["methods"], *result["methods"])}
-    asked: dict[str, dict[str, Any]] = {}
-    for of in (earlier, result):
-        for topology, requests in of["topologies"].items():
-            asked.setdefault(topology, {}).update({r["id"]: r for r in requests})
     return summed({
         **earlier, **joined([earlier, result]), "seeds": sorted({*earlier["seeds"], *result["seeds"]}),
-        "topologies": {t: list(of.values()) for t, of in asked.items()}, "limits": earlier["limits"] | result["limits"],
-        "methods": list(methods.values()),
+        **{k: earlier[k] | result[k] for k in ("topologies", "limits")}, "methods": list(methods.values()),
         "rows": [fresh.get(cell, row) for cell, row in old.items()] + [row for cell, row in fresh.items() if cell not in old],
     })  # fmt: skip

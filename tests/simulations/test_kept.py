@@ -1,6 +1,5 @@
 """What is run later joins a result only where it is of the same families."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +43,3 @@ def test_rows_of_another_family_stand_beside_none_of_this(kept: Any, tmp_path: P
     every = [m["label"] for m in earlier["methods"]]
     anew = kept.beside("compare_questions", only(earlier, *every, forgotten_before=0.123))
     assert {r["forgotten_before"] for r in anew["rows"]} == {0.123}
-
-
-def test_a_request_that_is_run_alone_leaves_the_others_as_they_are(kept: Any, tmp_path: Path) -> None:
-    earlier = kept.read(tmp_path / "compare_questions.json")
-    ((topology, asked),) = earlier["topologies"].items()
-    alone = {"topologies": {topology: asked[:1]}, "rows": [r for r in earlier["rows"] if r["request"] == asked[0]["id"]]}
-    assert kept.beside("compare_questions", earlier | alone)["topologies"] == earlier["topologies"]
-
-
-@pytest.mark.usefixtures("kept")
-@pytest.mark.parametrize(("only", "left"), [("cat", [["cat"]]), ("cifar10", [["automobile"], ["cat"]])])
-def test_some_requests_of_a_study(only: str, left: list[list[str]]) -> None:
-    module = import_module("compare_methods")
-    jobs = [(0, subject) for subject in module.STUDIES["cifar10"](0)]
-    assert [[r.id for r in s.requests] for _, s in module._among(jobs, [only], "cifar10")] == left
-    with pytest.raises(InputError, match="unknown topology or request 'car'; did you mean 'cat'"):
-        module._among(jobs, ["car"], "cifar10")
