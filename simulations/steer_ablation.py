@@ -41,6 +41,8 @@ COST = 0.01  # accuracy on the rest that raising an output may cost
 class DropAlone(Steer):
     """What a step and a drop change, less what the step alone does."""
 
+    name = "steer, the drop alone"
+
     def enough(self, *measured: Any) -> float | None:
         """Of the step."""
         return Steer().enough(*measured)

@@ -25,6 +25,8 @@ from tests.runtime.grids import Altered, app_of, content_of, nodes, over_grid
 class Mine(FIUn):
     """A method of the user's own."""
 
+    name = "mine"
+
 
 def test_rollback_goes_over_the_grid(trained: Path, family: Family, hospitals: Scenario) -> None:
     backend = over_grid(hospitals, family)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fedunlearn.methods import METHODS
 from tests.simulations.test_simulations import run
 
 
@@ -25,7 +26,8 @@ def test_steer_ablation(tmp_path: Path) -> None:
 def test_depth_probe(tmp_path: Path) -> None:
     rows = {r["edit"]: r for r in run("depth_probe.py", tmp_path)["rows"]}
     closed = {"rewrite", "R1", "half of R1", "erase"}
-    assert set(rows) == {"before", "retrained", "logit mask", "steer, last", "steer, last two", "steer, all"} | closed
+    others = {name.replace("_", " ") for name in METHODS} - {"steer", "pour", "random mask", "fine tune"}
+    assert set(rows) == {"before", "retrained", "steer, last", "steer, last two", "steer, all"} | closed | others
     assert rows["before"]["back"] == 0
     assert rows["retrained"]["forgotten"] == rows["logit mask"]["forgotten"] == 0
     for same in ("logit mask", "steer, last", "rewrite"):  # the features of the last layer are as they were
