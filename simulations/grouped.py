@@ -6,7 +6,7 @@ from statistics import mean
 from typing import Any
 
 from figures import Span
-from reproduced import RETRAINED, Rows, counted
+from reproduced import RETRAINED, Rows, again, counted
 
 Metric = Callable[[Rows], float | None]
 Row = Mapping[str, Any]
@@ -46,11 +46,6 @@ def each(rows: Rows, key: str) -> list[Any]:
 def where(rows: Rows, **values: Any) -> list[Row]:
     """Rows that have these values."""
     return [row for row in rows if all(row[key] == value for key, value in values.items())]
-
-
-def again(rows: Rows) -> Rows:
-    """Retrained models, as if they were edited."""
-    return [r | {"forgotten_after": r["retrained_forgotten"], "retained_after": r["retrained_retained"]} for r in rows]
 
 
 def mean_of(of: Callable[[Row], float | None], rows: Rows) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from open_questions_repeated import broken
-from reproduced import RETRAINED, Rows, counted, left, lost
+from reproduced import RETRAINED, Rows, again, counted, left, lost
 from scipy.stats import spearmanr
 
 from fedunlearn.evaluation import Gate
@@ -26,19 +26,14 @@ SAID = (
 def within(rows: Rows) -> bool | None:
     """Whether the limits are kept, seeds and heirs pooled; None where nothing was tested."""
     some = counted(rows)
-    remains, cost, again = left(some), lost(some), left([_again(r) for r in some])
+    remains, cost, anew = left(some), lost(some), left(again(some))
     if remains is None or cost is None:
         return None
     if {r["target"] for r in some} == {ABSENT}:
         near = remains <= 100 * LIMITS.forgotten_at_most
     else:
-        near = again is not None and abs(remains - again) <= 100 * LIMITS.distance_to_retrained_at_most
+        near = anew is not None and abs(remains - anew) <= 100 * LIMITS.distance_to_retrained_at_most
     return near and cost <= 100 * LIMITS.retained_drop_at_most
-
-
-def _again(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A row of the retrained model, as if retraining were a method."""
-    return {**row, "forgotten_after": row["retrained_forgotten"], "retained_after": row["retrained_retained"]}
 
 
 def _with_untouched(rows: Rows) -> Rows:
@@ -72,8 +67,8 @@ def grid(rows: Rows, what: str, name: Callable[[Mapping[str, Any]], str]) -> str
     for at in dict.fromkeys(map(name, of)):
         there = [r for r in of if name(r) == at]
         cells = [_cell([r for r in there if r["method"] == m]) for m in methods]
-        again = counted([_again(r) for r in there])
-        cells.append(f"{left(again):.1f}, {lost(again):.1f}" if again else "-")
+        anew = counted(again(there))
+        cells.append(f"{left(anew):.1f}, {lost(anew):.1f}" if anew else "-")
         lines.append(f"| {at} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

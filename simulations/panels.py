@@ -7,9 +7,9 @@ from statistics import mean, stdev
 
 from compare_methods import STUDIES
 from figures import Dots, Lines, Panel, Span
-from grouped import Row, again, by_method, each, grouped, mean_of, over, said, where
+from grouped import Row, by_method, each, grouped, mean_of, over, said, where
 from panels_of_costs import applied, carried, plans, rivals, scale, stored
-from reproduced import RETRAINED, Rows, counted, left, lost, rest
+from reproduced import RETRAINED, Rows, again, counted, left, lost, rest
 
 PERCENT, POINTS = "still recognised, %", "lost on the rest, points"
 BOTH = (PERCENT, left), (POINTS, lost)
@@ -182,33 +182,26 @@ def _deviations(row: Row) -> float:
 
 def _leaks(rows: Rows) -> list[Panel]:
     """What the best attack tells of members and labels under each guard, and what the guard costs."""
-    guarded = [r | {"guard": _guard(r)} for r in rows]
+    kinds: tuple[tuple[str, str, Callable[[Row], str], Callable[[Row], Span]], ...] = (
+        ("member", "AUC of the best attack on membership",
+         lambda r: f"{r['statistic']}, {r['layers']}, {r['n'] or 'all'} rows", lambda r: _span(r["auc"])),
+        ("labels", "error of guessed labels",
+         lambda r: f"{r['statistic']}, {r['part']}, {r['n']} rows", lambda r: _span(r["error"])),
+        ("cost", POINTS, lambda r: f"{r['method']}, {r['heir']}", lambda r: Span.of([100 * r["lost"]])),
+    )  # fmt: skip
     panels: list[Panel] = []
-    for what, x, name in (
-        (
-            "member",
-            "AUC of the best attack on membership",
-            lambda r: f"{r['statistic']}, {r['layers']}, {r['n'] or 'all'} rows",
-        ),
-        ("labels", "error of guessed labels", lambda r: f"{r['statistic']}, {r['part']}, {r['n']} rows"),
-        ("cost", POINTS, lambda r: f"{r['method']}, {r['heir']}"),
-    ):
+    for what, x, name, span in kinds:
         for net in each(rows, "net"):
-            of = [r | {"row": name(r)} for r in where(guarded, what=what, net=net) if r.get("attack") != "pool"]
-            panels.append(Dots(net, x, {g: _best(where(of, guard=g), what) for g in each(of, "guard")}))
+            dots: dict[str, dict[str, Span]] = {}
+            for row in (r for r in where(rows, what=what, net=net) if r.get("attack") != "pool"):
+                of = dots.setdefault(_guard(row), {})
+                of[name(row)] = max(of.get(name(row), span(row)), span(row))
+            panels.append(Dots(net, x, dots))
     return panels
 
 
 def _guard(row: Row) -> str:
     return "as it is" if row["clip"] is None else f"clip {row['clip']:g}, noise {row['noise']:g}"
-
-
-def _best(rows: Rows, what: str) -> dict[str, Span]:
-    found: dict[str, Span] = {}
-    for row in rows:
-        span = Span(*[100 * row["lost"]] * 3) if what == "cost" else _span(row["auc" if what == "member" else "error"])
-        found[row["row"]] = max(found.get(row["row"], span), span)
-    return found
 
 
 def _span(value: Mapping[str, float]) -> Span:

@@ -135,16 +135,17 @@ def _methods(rows: Rows) -> list[str]:
     return [*dict.fromkeys(r["method"] for r in rows), *([RETRAINED] if rows else [])]
 
 
+def again(rows: Rows) -> list[dict[str, Any]]:
+    """Rows of the retrained models, as if retraining were a method."""
+    return [{**r, "forgotten_after": r["retrained_forgotten"], "retained_after": r["retrained_retained"]} for r in rows]
+
+
 def _of(rows: Rows, method: str) -> Rows:
-    """A method's rows; retraining is read off those of any, as if it were one."""
+    """A method's rows; retraining is read off those of any."""
     if method != RETRAINED:
         return [r for r in rows if r["method"] == method]
-    again = dict.fromkeys(("unlearn_seconds", "measure_seconds", "rows_read", "bytes_up", "mask_retained"))
-    return [
-        {**r, **again, "forgotten_after": r["retrained_forgotten"], "retained_after": r["retrained_retained"]}
-        for r in rows
-        if r["method"] == rows[0]["method"]
-    ]
+    unknown = dict.fromkeys(("unlearn_seconds", "measure_seconds", "rows_read", "bytes_up", "mask_retained"))
+    return [r | unknown for r in again(_of(rows, rows[0]["method"]))]
 
 
 def _spent(rows: Rows, clock: str) -> float | None:

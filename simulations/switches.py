@@ -11,8 +11,8 @@ from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Evidence
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Strength, Unguided, Want, merged
 from fedunlearn.methods.dampening import Dampening, dampen
-from fedunlearn.methods.fisher_mask import FisherMask
-from fedunlearn.methods.masks import ByRatio, names_of, units
+from fedunlearn.methods.fisher_mask import FisherMask, unit_scores
+from fedunlearn.methods.masks import ByRatio, names_of
 from fedunlearn.methods.ssd import SSD
 from fedunlearn.nets import load
 from fedunlearn.tensors import Tensors
@@ -172,9 +172,7 @@ class WholeFisherMask(ByRatio):
 
     def strengths(self, case: Case) -> Sequence[Strength]:
         """The one ratio; beside it the share of units that matter more to what is forgotten, and of those that matter alike."""
-        forgotten, rest = case.merged, case.own.means
-        names = names_of([forgotten, rest], forgotten)
-        scores = torch.cat([(units(forgotten[n]) - units(rest[n])).flatten() for n in names])
+        scores = torch.cat([of.flatten() for of in unit_scores(case, case.merged).values()])
         shares = {"more": float((scores > 0).double().mean()), "alike": float((scores == 0).double().mean())}
         return [{**strength, **shares} for strength in super().strengths(case)]
 

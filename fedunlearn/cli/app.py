@@ -38,7 +38,7 @@ from fedunlearn.cli.options import (
 )
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.report import report
-from fedunlearn.cli.say import say_alike, say_family, say_inherited, say_plan, say_record
+from fedunlearn.cli.say import opened, say_alike, say_family, say_inherited, say_plan, say_record
 from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
@@ -155,7 +155,7 @@ def extend(
     as_json: Json = False,
 ) -> None:
     """Train further models onto a family, from the versions that are current now; add requests, change limits."""
-    family, more = _open(folder), read_plain(models)
+    family, more = opened(folder), read_plain(models)
     scenario, known = of_family(family), {*family.lineage.by_name}
     if federation is not None or (scenario.own and backend == "flower"):
         family = flower.extend(folder, federation, more)
@@ -200,7 +200,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """The lineage, current versions, and what happened so far."""
-    family = flower.show(folder, federation) if flower.asked(backend, federation) else _open(folder)
+    family = flower.show(folder, federation) if flower.asked(backend, federation) else opened(folder)
     if picture is not None:
         draw_picture(family.lineage, picture, pending(family))
     if requests:
@@ -223,13 +223,13 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What a request would touch and why. Changes nothing."""
-    family = _open(folder)
+    family = opened(folder)
     scenario = of_family(family)
     asked = _request(scenario, classes, samples, sites, since, requests or ())
     whole = discover(family.lineage, asked)
     found, _ = remaining(family, whole)
     check_samples(scenario, family.folder, asked)
-    say_alike(family, whole)
+    say_alike(family, asked)
     price, left = cost(family, found), {h.name for h in found.heirs}
     done = [h.name for h in whole.heirs if h.name not in left]
     if as_json:
@@ -284,14 +284,14 @@ def unlearn(
         how |= {"score_at_roots": score_at_roots, "resume": resume}
         record = flower.unlearn(folder, federation, {**request_, **how})
     elif resume:
-        family = _open(folder)
+        family = opened(folder)
         with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
             record = go_on(family, carrier, reference=not no_reference, quorum=quorum, progress=say)
     else:
-        family = _open(folder)
+        family = opened(folder)
         asked = _request(of_family(family), classes, samples, sites, since, requests or (), due, received, case)
         chosen = make(method, _pairs(settings))
-        say_alike(family, discover(family.lineage, asked))
+        say_alike(family, asked)
         with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
             record = forget(
                 family, asked, chosen, carrier, reference=not no_reference, score_at_roots=score_at_roots, progress=say,
@@ -321,7 +321,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Back to the versions before the last unlearning in force, by one more ledger line."""
-    family = _open(folder)
+    family = opened(folder)
     undone = family.ledger.last_undoable()
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
@@ -348,7 +348,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a model's weights for serving; plain safetensors and torch read them."""
-    family = _open(folder)
+    family = opened(folder)
     node = family.lineage[model]
     heads = family.heads
     if model not in heads:
@@ -383,7 +383,7 @@ def settle_(
     as_json: Json = False,
 ) -> None:
     """Bring every place in line with the ledger, after a place or a command failed half-way."""
-    family = _open(folder)
+    family = opened(folder)
     if flower.asked(backend, federation):
         family = flower.settle(folder, federation)
     else:
@@ -407,7 +407,7 @@ def bank(
     as_json: Json = False,
 ) -> None:
     """Measure importances by class ahead of any request, so that the evidence of class requests reads no data."""
-    family = _open(folder)
+    family = opened(folder)
     if flower.asked(backend, federation):
         read = flower.bank(folder, federation)
     else:
@@ -454,22 +454,6 @@ def demo(
     out.print("\nnext:")
     for words in (f"show {folder}", f"report {folder}", f"plan {folder} --classes {again}", f"rollback {folder}"):
         out.print(f"  {program} {words}", markup=False)
-
-
-def _open(folder: Path) -> Family:
-    family = Family.open(folder)
-    if family.ledger.torn:
-        err.print(
-            f"[yellow]note:[/yellow] {escape(str(family.ledger.path))}: the last line is torn (a command was cut off "
-            f"while writing it); it was never committed and is passed over"
-        )
-    if lost := family.unregistered:
-        err.print(
-            f"[yellow]note:[/yellow] {escape(str(folder))}: the register of {escape(', '.join(lost))} is lost; rows are called "
-            f"and held out as they stand now, which is right only if none has come, gone or moved since models were trained: "
-            f"restore it from a backup (fedunlearn fsck names the file)"
-        )
-    return family
 
 
 def _program() -> str:

@@ -9,9 +9,9 @@ import typer
 from fedunlearn.cli import flower
 from fedunlearn.cli.console import out, print_json, progress
 from fedunlearn.cli.options import Address, Carrier, Data, Federation, Folder, OwnSites
+from fedunlearn.cli.say import opened
 from fedunlearn.errors import InputError
 from fedunlearn.report import document, page, tables
-from fedunlearn.runtime import Family
 from fedunlearn.scenario import assess, assessed, backend_of, line_of
 from fedunlearn.store import Line, write_atomically
 
@@ -56,7 +56,7 @@ def report(
         }
         family, line, evaluations = flower.assess(folder, federation, words)
     else:
-        family = Family.open(folder)
+        family = opened(folder)
         line = line_of(family, request, number)
         if tier is None:
             evaluations = assessed(family, line)

@@ -2,15 +2,35 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from fedunlearn.cli.console import err, out
 from fedunlearn.cli.draw import closeness_table, lineage_tree, plan_table, record_table
 from fedunlearn.cli.state import due, waiting_for
-from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request
+from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request, discover
 from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
 from fedunlearn.runtime.cases import PLANNED, cases
 from fedunlearn.runtime.record import PENDING, UNTOUCHED
+
+
+def opened(folder: Path) -> Family:
+    """A family, with a note where its folder is not as it was left."""
+    family = Family.open(folder)
+    if family.ledger.torn:
+        err.print(
+            f"[yellow]note:[/yellow] {escape(str(family.ledger.path))}: the last line is torn (a command was cut off "
+            f"while writing it); it was never committed and is passed over"
+        )
+    if lost := family.unregistered:
+        err.print(
+            f"[yellow]note:[/yellow] {escape(str(folder))}: the register of {escape(', '.join(lost))} is lost; rows are called "
+            f"and held out as they stand now, which is right only if none has come, gone or moved since models were trained: "
+            f"restore it from a backup (fedunlearn fsck names the file)"
+        )
+    return family
 
 
 def say_plan(found: Plan, cost: dict[str, Any], done: Sequence[str] = ()) -> None:
@@ -38,9 +58,13 @@ def say_plan(found: Plan, cost: dict[str, Any], done: Sequence[str] = ()) -> Non
         out.print(f"only {' and '.join(sites)} can measure it for {heirs}, and {what}: no merge outvotes a lie", markup=False)
 
 
-def say_alike(family: Family, found: Plan) -> None:
+def say_alike(family: Family, request: Request) -> None:
     """Models with the very weights of an heir, which the lineage does not connect with it."""
-    heads, reached = family.heads, {*found.affected}
+    heads = family.heads
+    if len({*heads.values()}) == len(heads):  # planning takes long in large lineages
+        return
+    found = discover(family.lineage, request)
+    reached = {*found.affected}
     same = {heads[heir.name]: heir.name for heir in found.heirs}
     for model in (m.name for m in family.lineage.models if m.kept and m.name not in reached):
         if (heir := same.get(heads.get(model, ""))) is not None:

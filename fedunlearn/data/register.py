@@ -148,6 +148,11 @@ class Register:
         return replace(self, keys=_blank(self.keys, keep), marks=_blank(self.marks, keep))
 
 
+def register_file(folder: Path, name: str) -> Path:
+    """Where the register of a set is, in the folder of a family or a site's store."""
+    return folder / FOLDER / f"{name}.json"
+
+
 def _blank(texts: Sequence[str], keep: Sequence[bool]) -> tuple[str, ...]:
     return tuple(text if kept else ERASED for text, kept in zip(texts, keep, strict=True))
 

@@ -61,16 +61,17 @@ class SiteData:
                     f"request: sample {self.site + '/' + sample!r} was trained on and is not in the site's data any more, so "
                     f"nothing can be measured of it; a row is to be taken out when it is forgotten and evaluated"
                 )
-            if sample not in known and (split := self._holding_out(sample)):
+            if sample in known:
+                continue
+            if split := self._holding_out(sample):
                 raise InputError(
                     f"request: sample {self.site + '/' + sample!r} is held out, for {split}: no model was trained on it, so "
                     f"there is nothing to forget; it is used no more once it is taken out of the site's data"
                 )
-            if sample not in known:
-                raise InputError(  # names of rows may be those of people: none that was not asked for is told
-                    f"request: unknown sample {self.site + '/' + sample!r}; {self.site}/{shard} has {len(rows)} rows, and "
-                    f"their names are in its data"
-                )
+            raise InputError(  # names of rows may be those of people: none that was not asked for is told
+                f"request: unknown sample {self.site + '/' + sample!r}; {self.site}/{shard} has {len(rows)} rows, and "
+                f"their names are in its data"
+            )
         if selection.samples and not here:
             raise InputError(f"site {self.site!r}: no sample of shard {shard!r} was named")
         return rows.take(selection.picks(shard, rows))

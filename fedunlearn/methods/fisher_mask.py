@@ -73,9 +73,13 @@ class FisherMask(ByRatio):
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Mask, and fine-tune."""
-        forgotten, rest = case.merged, case.own.means
-        scores = {n: units(forgotten[n]) - units(rest[n]) for n in names_of([forgotten, rest], weights)}
-        edited = zeroed(weights, top(scores, strength["ratio"]))
+        edited = zeroed(weights, top(unit_scores(case, weights), strength["ratio"]))
         if not self.tune or case.home is None:
             return edited
         return tuned(case.home, edited, case.home.retained, labels, epochs=self.tune, lr=self.lr, drops=DROPS)
+
+
+def unit_scores(case: Case, weights: Tensors) -> dict[str, Tensor]:
+    """How much more each unit of some weights matters to what is forgotten than to the rest."""
+    forgotten, rest = case.merged, case.own.means
+    return {n: units(forgotten[n]) - units(rest[n]) for n in names_of([forgotten, rest], weights)}

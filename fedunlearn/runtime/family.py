@@ -10,7 +10,7 @@ from typing import Any
 from blake3 import blake3
 from typing_extensions import TypedDict
 
-from fedunlearn.data.register import FOLDER as REGISTERS
+from fedunlearn.data.register import register_file
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Lineage
 from fedunlearn.plain import digest, loads, shaped
@@ -207,8 +207,8 @@ class Family:
     @property
     def unregistered(self) -> tuple[str, ...]:
         """Sets whose register is lost: it told which rows models were trained on, and nobody can tell any more."""
-        files = {name: self.folder / REGISTERS / f"{name}.json" for name in self.trained("registers") or ()}
-        return tuple(name for name, file in files.items() if not file.exists())
+        names = self.trained("registers") or ()
+        return tuple(name for name in names if not register_file(self.folder, name).exists())
 
     def trained(self, what: str) -> Any:
         """What the newest line about training says; None where it says nothing of that."""

@@ -7,6 +7,7 @@ from typing import Any
 from blake3 import blake3
 
 from fedunlearn.data.register import FOLDER as REGISTERS
+from fedunlearn.data.register import register_file
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime.evaluations import FOLDER, read_evaluations
@@ -51,7 +52,7 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
     _plain(family, found)
     check_registers(folder, found)
     found.damage += [
-        f"{folder / REGISTERS / name}.json: is missing; without it rows that models were trained on may be held out, and rows "
+        f"{register_file(folder, name)}: is missing; without it rows that models were trained on may be held out, and rows "
         f"may be called otherwise: restore it from a backup"
         for name in family.unregistered
     ]

@@ -5,7 +5,7 @@ one for an increment or a transfer, and one more where a parent's weights lie at
 coordinator does see each client's update.
 """
 
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
@@ -156,10 +156,6 @@ class Afar(Teacher):
     def store(self, place: str) -> Store:
         """Only places that are here have one that can be written to."""
         return self.here[place].store
-
-    def hold(self) -> Collection[str]:
-        """Sites do so themselves, when they train."""
-        return ()
 
     def settle(self) -> None:
         """Over the backend; but the sites of a retrained reference follow the family's own ledger, not the reference's."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fedunlearn.data import Rows, open_rows
-from fedunlearn.data.register import FOLDER, Recalled, Register
+from fedunlearn.data.register import FOLDER, Recalled, Register, register_file
 from fedunlearn.errors import InputError
 from fedunlearn.scenario.sources import Opening
 from fedunlearn.store import write_atomically
@@ -93,13 +93,14 @@ class Registers:
                     f"rows belong into a set of their own (`more:`) ({UNUSED.format(self._path(name))})"
                 )
 
-    def hold(self, names: Collection[str]) -> None:
-        """Write what these sets are, as far as they are not registered yet."""
+    def hold(self, names: Collection[str]) -> Collection[str]:
+        """Write what these sets are, as far as they are not registered yet; their names."""
         fresh = [n for n in names if n in self._found and not self._has(n)]
         if fresh:
             with self._alone():
                 for name in (n for n in fresh if not self._has(n)):
                     write_atomically(self._path(name), Register.of(self._found[name].rows).to_bytes())
+        return names
 
     def erase(self, name: str, keys: Collection[str]) -> None:
         """Let nothing be known any more of some of a set's rows but their class and their place in its order."""
@@ -118,4 +119,4 @@ class Registers:
             yield
 
     def _path(self, name: str) -> Path:
-        return self.folder / FOLDER / f"{name}.json"
+        return register_file(self.folder, name)

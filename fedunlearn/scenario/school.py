@@ -71,8 +71,7 @@ class School(Teacher):
 
     def hold(self) -> Collection[str]:
         """In the family's folder."""
-        self.registers.hold(self.registers.names)
-        return self.registers.names
+        return self.registers.hold(self.registers.names)
 
     def settle(self) -> None:
         """In this process."""

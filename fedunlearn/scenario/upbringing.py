@@ -53,9 +53,12 @@ class Teacher(ABC):
     def store(self, place: str) -> Store:
         """The store of a place, for models that came with their weights."""
 
-    @abstractmethod
     def hold(self) -> Collection[str]:
-        """Before the models count, keep what their rows were; names of the registers in the family's folder."""
+        """Before the models count, keep what their rows were; names of the registers in the family's folder.
+
+        None where sites are elsewhere: they register their rows themselves, when they train.
+        """
+        return ()
 
     @abstractmethod
     def settle(self) -> None:

@@ -1,25 +1,21 @@
 """Methods on a real family: what they need is granted or refused, strengths are chosen within a budget, nothing collapses."""
 
-import inspect
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
-from blake3 import blake3
 from torch import nn
 
 from fedunlearn.data import Selection
-from fedunlearn.errors import FedUnlearnError, InputError, SiteError
+from fedunlearn.errors import InputError, SiteError
 from fedunlearn.evaluation import Gate
 from fedunlearn.importance import measure
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import METHODS, FIUn, Steer, make
-from fedunlearn.methods.base import Case, Strength, Unguided
 from fedunlearn.methods.calibration import MOST
 from fedunlearn.methods.steer import MARGIN
 from fedunlearn.nets import load
@@ -30,9 +26,7 @@ from fedunlearn.runtime.rounds import measure as round1
 from fedunlearn.runtime.tasks import Answer, Apply, Lot, Measure, Measured, Task
 from fedunlearn.scenario import Scenario, train, workers
 from fedunlearn.scenario.files import parse
-from fedunlearn.tensors import Tensors
 from tests.conftest import LEAVE, NORTH, snapshot
-from tests.runtime.test_evaluating import Nothing
 from tests.scenario.small import changed
 
 BackendOf = Callable[[Family], InProcess]
@@ -58,58 +52,6 @@ def test_every_method_keeps_to_the_gate_or_is_held_back_and_to_its_budget(
         if m["status"] == "committed":
             assert m["retained_before"] - m["retained_after"] <= gate.retained_drop_at_most
             assert m["target"] != "absent" or m["forgotten_after"] <= gate.forgotten_at_most
-
-
-class InPlace(Unguided):
-    """Halves what it is given."""
-
-    name = "in_place"
-
-    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
-        for tensor in weights.values():
-            tensor.mul_(0.5)
-        return dict(weights)
-
-
-class Replaced(InPlace):
-    """Puts its own tensors into what it is given."""
-
-    name = "replaced"
-
-    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
-        given = cast(dict[str, torch.Tensor], weights)
-        given.update({name: tensor * 0.5 for name, tensor in weights.items()})
-        return given
-
-
-@pytest.mark.parametrize("method", [InPlace(), Replaced()])
-def test_a_method_that_changes_the_weights_it_is_given_is_refused(
-    method: InPlace, family: Family, backend_of: BackendOf
-) -> None:
-    before = snapshot(family.folder)
-    with pytest.raises(FedUnlearnError, match=f"method {method.name} has changed the weights that it was given"):
-        unlearn(family, LEAVE, method, backend_of(family))
-    assert snapshot(family.folder) == before
-
-
-class Disguised(Unguided):
-    """Is called as one of the menu."""
-
-    name = "fiun"
-    edit = InPlace.edit
-
-
-def test_the_record_says_which_code_a_method_is_and_nobody_takes_a_name_of_the_menu(
-    family: Family, backend_of: BackendOf
-) -> None:
-    with pytest.raises(
-        InputError, match=r"method 'tests.runtime.test_methods:Disguised': is called 'fiun', as one of the menu"
-    ):
-        make(f"{__name__}:Disguised")
-    record = unlearn(family, LEAVE, Nothing(), backend_of(family))
-    text = blake3(Path(inspect.getfile(Nothing)).read_bytes()).hexdigest()
-    assert record.facts["code"] == {"class": "tests.runtime.test_evaluating:Nothing", "text": text}
-    assert "code" not in unlearn(family, LEAVE, "logit_mask", backend_of(family)).facts
 
 
 def bare(shape: tuple[int, ...], outputs: int) -> nn.Module:
