@@ -14,7 +14,7 @@ from fedunlearn.methods.dampening import Dampening, dampen
 from fedunlearn.methods.fisher_mask import FisherMask, unit_scores
 from fedunlearn.methods.masks import ByRatio, names_of
 from fedunlearn.methods.ssd import SSD
-from fedunlearn.nets import load
+from fedunlearn.nets import device_of, load
 from fedunlearn.tensors import Tensors
 
 
@@ -86,7 +86,7 @@ class BatchMeanSSD(Unguided):
         if case.home is None:
             return dict(weights)
         net = load(case.home.net, weights)
-        device = next(net.parameters()).device
+        device = device_of(net)
 
         def means(x: Tensor, y: Tensor) -> Tensors:
             read = self.read(y)

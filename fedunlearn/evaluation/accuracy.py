@@ -3,13 +3,12 @@
 from collections.abc import Collection
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import ShapeError
+from fedunlearn.nets import batches
 from fedunlearn.scores import Scores
-
-BATCH = 1024
 
 
 def accuracy(net: nn.Module, rows: Rows) -> float | None:
@@ -22,20 +21,31 @@ def accuracy(net: nn.Module, rows: Rows) -> float | None:
     Raises:
         ShapeError: an output is NaN or infinite (which would otherwise count as the first class, or as forgotten).
     """
-    if not len(rows):
-        return None
-    device = next(iter(net.parameters())).device
-    right = 0
-    with torch.inference_mode():
-        for i in range(0, len(rows), BATCH):
-            out = net(rows.x[i : i + BATCH].to(device))
-            if not bool(torch.isfinite(out).all()):
-                raise ShapeError("the model's outputs are NaN or infinite; it cannot be scored")
-            right += int((out.argmax(1).cpu() == rows.y[i : i + BATCH]).sum())
-    return right / len(rows)
+    return _share(_right(net, rows))
 
 
 def score(net: nn.Module, forgotten: Rows, retained: Rows, classes: Collection[str] = ()) -> Scores:
-    """Both accuracies of one net, and that on each forgotten class that is named."""
-    each = {c: accuracy(net, forgotten.of([c])) for c in classes}
-    return Scores(accuracy(net, forgotten), accuracy(net, retained), len(forgotten), len(retained), each)
+    """Both accuracies of one net, and that on each forgotten class that is named.
+
+    Raises:
+        ShapeError: an output is NaN or infinite.
+    """
+    right = _right(net, forgotten)
+    each = {c: _share(right[forgotten.positions([c])]) for c in classes}
+    return Scores(_share(right), accuracy(net, retained), len(forgotten), len(retained), each)
+
+
+def _right(net: nn.Module, rows: Rows) -> Tensor:
+    """Whether the largest output of each row is its label: bool [N]."""
+    said = []
+    with torch.inference_mode():
+        for x in batches(net, rows.x):
+            out = net(x)
+            if not bool(torch.isfinite(out).all()):
+                raise ShapeError("the model's outputs are NaN or infinite; it cannot be scored")
+            said.append(out.argmax(1).cpu())
+    return torch.cat(said) == rows.y if said else torch.zeros(0, dtype=torch.bool)
+
+
+def _share(right: Tensor) -> float | None:
+    return int(right.sum()) / len(right) if len(right) else None

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
-from fedunlearn.evaluation.accuracy import BATCH
+from fedunlearn.nets import batches
 
 ROUNDING = 1e-6  # of float32, relative to the largest entry
 
@@ -55,12 +55,10 @@ def layer_outputs(net: nn.Module, rows: Rows) -> dict[str, Tensor]:
 
     layers = [(n, m) for n, m in net.named_modules() if n and any(True for _ in m.parameters(recurse=False))]
     hooks = [m.register_forward_hook(lambda _m, _i, out, name=n: keep(name, out)) for n, m in layers]
-    device = next(iter(net.parameters())).device
     try:
         with torch.inference_mode():
-            for i in range(0, len(rows), BATCH):
+            for part in batches(net, rows.x):
                 last.clear()
-                part = rows.x[i : i + BATCH].to(device)
                 net(part)
                 for name, out in last.items():
                     if len(out) == len(part):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fedunlearn.data import Rows
-from fedunlearn.evaluation.accuracy import BATCH
+from fedunlearn.nets import batches
 from fedunlearn.tensors import Head, Tensors
 
 
@@ -24,11 +24,10 @@ def features(net: nn.Module, head: Head, rows: Rows) -> Rows | None:
     if not len(rows):
         return rows
     layer, seen, outputs = net.get_submodule(head.layer), [], []
-    device = next(iter(net.parameters())).device
     hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
         with torch.inference_mode():
-            outputs = [net(rows.x[i : i + BATCH].to(device)) for i in range(0, len(rows), BATCH)]
+            outputs = [net(x) for x in batches(net, rows.x)]
     finally:
         hook.remove()
     x, out = torch.cat(seen), torch.cat(outputs)

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError, ShapeError
-from fedunlearn.evaluation.accuracy import BATCH
+from fedunlearn.nets import batches
 
 
 def logits(net: nn.Module, rows: Rows) -> Tensor:
@@ -22,9 +22,8 @@ def logits(net: nn.Module, rows: Rows) -> Tensor:
     Raises:
         ShapeError: an output is NaN or infinite.
     """
-    device = next(iter(net.parameters())).device
     with torch.inference_mode():
-        parts = [net(rows.x[i : i + BATCH].to(device)).cpu() for i in range(0, len(rows), BATCH)]
+        parts = [net(x).cpu() for x in batches(net, rows.x)]
     out = torch.cat(parts).double().clone() if parts else torch.zeros(0, len(rows.classes), dtype=torch.float64)
     if not bool(torch.isfinite(out).all()):
         raise ShapeError("the model's outputs are NaN or infinite; it cannot be scored")

@@ -16,6 +16,7 @@ from fedunlearn.data import Rows
 from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.evaluation.accuracy import accuracy
+from fedunlearn.nets import device_of
 
 FRACTION = 0.95  # of the unedited model's accuracy that counts as relearned: a = 0.05
 OFFSET = 0.01  # steps added to both sides of AIN, so that a model that need not learn has a ratio, too
@@ -102,7 +103,7 @@ def relearn(net: nn.Module, rows: Rows, watch: Rows, goal: float, tuning: Tuning
     if not len(rows) or not len(watch):
         raise InputError(f"relearning: {len(rows)} rows to learn on and {len(watch)} to watch, expected some of each")
     copy = deepcopy(net).eval()
-    device = next(iter(copy.parameters())).device
+    device = device_of(copy)
     x, y = rows.x.to(device), rows.y.to(device)
     for parameter in copy.parameters():
         parameter.requires_grad_(True)

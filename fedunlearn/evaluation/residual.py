@@ -8,6 +8,7 @@ from torch import nn
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
 from fedunlearn.importance import measure
+from fedunlearn.nets import device_of
 from fedunlearn.tensors import Head
 
 
@@ -44,7 +45,7 @@ def fisher_residual(
 
 
 def _by_layer(net: nn.Module, rows: Rows, head: Head, loss: str) -> dict[str, float]:
-    device = next(iter(net.parameters())).device
+    device = device_of(net)
     here = replace(rows, x=rows.x.to(device), y=rows.y.to(device))
     sums = measure(net, here.x, here.y, head=head, loss=loss).sums["squares"]
     found: dict[str, float] = {}

@@ -1,9 +1,10 @@
 """What a method is: what it measures, how it merges, how it edits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -11,6 +12,9 @@ from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
 from fedunlearn.importance import merge
 from fedunlearn.tensors import Head, Tensors
+
+if TYPE_CHECKING:
+    from fedunlearn.methods.tuning import Course
 
 Strength = Mapping[str, float]  # settings of an edit, by name
 
@@ -67,11 +71,13 @@ class Home:
         net: a copy of the heir, in eval mode; it may be changed.
         forgotten: rows to be forgotten, labelled by the heir's outputs; none where the method has no need of them.
         retained: the heir's own rows without those.
+        begun: trainings from the heir's weights, which another strength goes on with (see `tuning`).
     """
 
     net: nn.Module
     forgotten: Rows
     retained: Rows
+    begun: dict[Hashable, "Course"] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

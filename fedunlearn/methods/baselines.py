@@ -4,9 +4,10 @@ Random mask and Fisher noise are those of FisherMask (arXiv 2310.05331; the nois
 Fine-tuning, gradient ascent and distillation train at each heir's home, with rows that no deployment sends there: simulations.
 """
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import ClassVar, Literal
 
 import torch
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
-from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Strength, Unguided, Want
+from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Home, Strength, Unguided, Want
 from fedunlearn.methods.masks import ByRatio, top, units, zeroed
-from fedunlearn.methods.tuning import labels, tuned
-from fedunlearn.nets import load
+from fedunlearn.methods.tuning import Course, Steps, labels, sgd
+from fedunlearn.nets import batches, load
 from fedunlearn.tensors import Tensors
 
 
@@ -124,6 +125,17 @@ class _Trained(Unguided, ABC):
         del case
         return [{"epochs": float(n)} for n in (self.passes if self.epochs == "auto" else (self.epochs,))]
 
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Train, from where fewer epochs ended."""
+        if (home := case.home) is None or self.misses(case):
+            return dict(weights)
+        course = Course.of(home, (self, case.head, case.classes), weights, lambda: self.begin(home, weights, case))
+        return course.after(int(strength["epochs"]), self.lr)
+
+    @abstractmethod
+    def begin(self, home: Home, weights: Tensors, case: Case) -> Steps:
+        """Weights after each epoch."""
+
 
 @dataclass(frozen=True)
 class FineTune(_Trained):
@@ -136,11 +148,10 @@ class FineTune(_Trained):
         """Retained data."""
         return frozenset({RETAINED_AT_HEIRS})
 
-    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+    def begin(self, home: Home, weights: Tensors, case: Case) -> Steps:
         """Minimise the cross-entropy of retained rows."""
-        if case.home is None:
-            return dict(weights)
-        return tuned(case.home, weights, case.home.retained, labels, epochs=int(strength["epochs"]), lr=self.lr)
+        del case
+        return sgd(home, weights, home.retained, labels, lr=self.lr)
 
 
 @dataclass(frozen=True)
@@ -156,12 +167,10 @@ class GradientAscent(_Trained):
         """What is forgotten."""
         return frozenset({FORGOTTEN_AT_HEIRS})
 
-    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+    def begin(self, home: Home, weights: Tensors, case: Case) -> Steps:
         """Maximise the cross-entropy of forgotten rows."""
-        if case.home is None:
-            return dict(weights)
-        rows, epochs = case.home.forgotten, int(strength["epochs"])
-        return tuned(case.home, weights, rows, lambda out, y: -labels(out, y), epochs=epochs, lr=self.lr, longest=1.0)
+        del case
+        return sgd(home, weights, home.forgotten, lambda out, y: -labels(out, y), lr=self.lr, longest=1.0)
 
 
 @dataclass(frozen=True)
@@ -182,21 +191,20 @@ class Distil(_Trained):
         """A request without classes, which leaves nothing to mask."""
         return None if case.classes else "cannot be taught: the request names no class to mask"
 
-    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
-        """Minimise the divergence from the teacher."""
-        if case.home is None or not set(case.classes) & set(case.head.classes) < set(case.head.classes):
-            return dict(weights)
-        forgotten, retained = case.home.forgotten, case.home.retained
-        x = torch.cat([part.x for part in (forgotten, retained) if len(part)] or [forgotten.x])
-        both = Rows(x, torch.zeros(len(x), dtype=torch.int64), tuple(map(str, range(len(x)))), forgotten.classes)
+    def begin(self, home: Home, weights: Tensors, case: Case) -> Steps:
+        """Minimise the divergence from the teacher; from one that has no class left nothing is learned."""
         gone = [i for i, c in enumerate(case.head.classes) if c in case.classes]
+        parts = [part.x for part in (home.forgotten, home.retained) if len(part)]
+        if not parts or len(gone) == len(case.head.classes):
+            return repeat(dict(weights))
+        x = torch.cat(parts)
+        rows = Rows(x, torch.zeros(len(x), dtype=torch.int64), tuple(map(str, range(len(x)))), home.forgotten.classes)
+        net = load(home.net, weights)
         with torch.no_grad():
-            out = load(case.home.net, weights)(x.to(next(case.home.net.parameters()).device)).cpu() if len(x) else x
-        target = out.clone()
-        target[:, gone] = -torch.inf
+            out = torch.cat([net(part).cpu() for part in batches(net, x)])
+        out[:, gone] = -torch.inf
 
         def divergence(out: Tensor, teacher: Tensor) -> Tensor:
             return -(teacher * torch.log_softmax(out, 1)).sum(1).mean()  # KL(t || p) up to the teacher's own entropy
 
-        along = torch.softmax(target, 1)
-        return tuned(case.home, weights, both, divergence, epochs=int(strength["epochs"]), lr=self.lr, along=along)
+        return sgd(home, weights, rows, divergence, lr=self.lr, along=torch.softmax(out, 1))

@@ -23,11 +23,10 @@ from torch import Tensor, nn
 
 from fedunlearn.data import Rows
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Home, Strength, Unguided
-from fedunlearn.nets import load
+from fedunlearn.nets import batches, load
 from fedunlearn.tensors import Tensors
 
 RANK = 1e-6  # relative to a prototype: a residual below that is no direction
-BATCH = 256
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -77,11 +76,10 @@ def _inputs(home: Home, rows: Rows) -> dict[str, Tensor]:
                 found.setdefault(name, []).append(x.double().flatten(1, -2).mean(1).cpu() if x.dim() > 2 else x.double().cpu())
 
             hooks.append(module.register_forward_pre_hook(keep))
-    device = next(home.net.parameters()).device
     try:
         with torch.no_grad():
-            for i in range(0, len(rows), BATCH):
-                home.net(rows.x[i : i + BATCH].to(device))
+            for x in batches(home.net, rows.x):
+                home.net(x)
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,6 +1,8 @@
 """Training at an heir's home, for baselines and for methods that repair: the only edits that are not closed forms."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from copy import deepcopy
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -9,11 +11,12 @@ from torch.nn import functional
 from fedunlearn.data import Rows
 from fedunlearn.errors import ShapeError
 from fedunlearn.methods.base import Home
-from fedunlearn.nets import load, weights_of
-from fedunlearn.tensors import Tensors
+from fedunlearn.nets import device_of, load, weights_of
+from fedunlearn.tensors import Tensors, equal
 
 BATCH, MOMENTUM, DECAY = 128, 0.9, 1e-4
 
+Steps = Iterator[dict[str, Tensor]]  # weights after each epoch, without end
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs [B, C] and what goes along with each row -> a mean
 
 
@@ -22,46 +25,38 @@ def labels(out: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(out, y)
 
 
-def tuned(
+def sgd(
     home: Home,
     weights: Tensors,
     rows: Rows,
     loss: Loss,
     *,
-    epochs: int,
     lr: float,
-    drops: Sequence[float] = (),
+    falls: Sequence[int] = (),
     along: Tensor | None = None,
     longest: float | None = None,
     seed: int = 0,
-) -> dict[str, Tensor]:
-    """Weights after SGD on some rows, all parameters, in eval mode: BatchNorm keeps its statistics, dropout is off.
+) -> Steps:
+    """SGD on some rows, all parameters, in eval mode: BatchNorm keeps its statistics, dropout is off.
 
     Args:
-        home: its net is used.
+        home: a copy of its net is used.
         weights: where to start; stay as they are.
         rows: what to train on; none change nothing.
         loss: to be minimised.
-        epochs: passes over the rows.
         lr: learning rate.
-        drops: shares of all steps after which it falls to a tenth.
+        falls: steps after which it falls to a tenth.
         along: what the loss gets of each row instead of its label [N, ...].
         longest: gradients whose norm over all parameters is larger are shortened to it.
         seed: of the order of the rows.
-
-    Raises:
-        ShapeError: training diverged.
     """
-    if not len(rows) or not epochs:
-        return dict(weights)
-    net = load(home.net, weights)
-    device = next(net.parameters()).device
+    net = load(deepcopy(home.net), weights)
+    device = device_of(net)
     x, y = rows.x.to(device), (rows.y if along is None else along).to(device)
     optimiser = torch.optim.SGD(net.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=DECAY)
-    batches = -(-len(rows) // BATCH)
-    falling = torch.optim.lr_scheduler.MultiStepLR(optimiser, [max(1, round(d * epochs * batches)) for d in drops], 0.1)
+    falling = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(falls), 0.1)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
+    while True:
         order = torch.randperm(len(rows), generator=generator)
         for i in range(0, len(rows), BATCH):
             part = order[i : i + BATCH].to(device)
@@ -71,7 +66,69 @@ def tuned(
                 torch.nn.utils.clip_grad_norm_(net.parameters(), longest)
             optimiser.step()
             falling.step()
-    found = weights_of(net)
+        yield weights_of(net)
+
+
+def tuned(
+    home: Home, weights: Tensors, rows: Rows, loss: Loss, *, epochs: int, lr: float, drops: Sequence[float] = ()
+) -> dict[str, Tensor]:
+    """Weights after so many epochs of `sgd`.
+
+    Args:
+        home: a copy of its net is used.
+        weights: where to start; stay as they are.
+        rows: what to train on; none change nothing.
+        loss: to be minimised.
+        epochs: passes over the rows.
+        lr: learning rate.
+        drops: shares of all steps after which it falls to a tenth.
+
+    Raises:
+        ShapeError: training diverged.
+    """
+    batches = -(-len(rows) // BATCH)
+    falls = [max(1, round(d * epochs * batches)) for d in drops]
+    *_, last = [dict(weights), *islice(sgd(home, weights, rows, loss, lr=lr, falls=falls), epochs)]
+    return _finite(last, lr)
+
+
+class Course:
+    """A training whose epochs are kept: to ask for more goes on where it is, and gives what a training of its own would.
+
+    Args:
+        weights: where it starts.
+        steps: weights after each epoch, from there.
+    """
+
+    def __init__(self, weights: Tensors, steps: Steps) -> None:
+        self.steps, self.found = steps, [{n: t.clone() for n, t in weights.items()}]
+
+    @classmethod
+    def of(cls, home: Home, what: Hashable, weights: Tensors, begin: Callable[[], Steps]) -> "Course":
+        """The one that was begun at a home from these weights, or a new one.
+
+        Args:
+            home: keeps it.
+            what: tells it from others there.
+            weights: where it starts.
+            begin: begins it.
+        """
+        there = home.begun.get(what)
+        if there is None or not equal(there.found[0], weights):
+            there = home.begun[what] = cls(weights, begin())
+        return there
+
+    def after(self, epochs: int, lr: float) -> dict[str, Tensor]:
+        """Weights after so many epochs.
+
+        Raises:
+            ShapeError: training diverged.
+        """
+        self.found += islice(self.steps, max(0, epochs + 1 - len(self.found)))
+        return _finite({n: t.clone() for n, t in self.found[epochs].items()}, lr)
+
+
+def _finite(found: dict[str, Tensor], lr: float) -> dict[str, Tensor]:
     if not all(bool(torch.isfinite(t).all()) for t in found.values()):
         raise ShapeError(f"training at the heir diverged to NaN or infinity; lower lr (it is {lr})")
     return found

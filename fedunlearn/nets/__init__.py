@@ -9,3 +9,5 @@ from fedunlearn.nets.build import replace_head as replace_head
 from fedunlearn.nets.build import weights_of as weights_of
 from fedunlearn.nets.checkpoint import fit_to as fit_to
 from fedunlearn.nets.checkpoint import read_checkpoint as read_checkpoint
+from fedunlearn.nets.forward import batches as batches
+from fedunlearn.nets.forward import device_of as device_of

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fedunlearn.nets import load
+from fedunlearn.nets import device_of, load
 from fedunlearn.tensors import Head, Tensors, align
 from fedunlearn.training.base import Born, Portion, Recipe, born
 from fedunlearn.training.fit import fit
@@ -38,7 +38,7 @@ class Anchor:
 
     def __call__(self, net: nn.Module) -> Tensor:
         """The penalty for a net's present parameters."""
-        total = torch.zeros((), device=next(net.parameters()).device)
+        total = torch.zeros((), device=device_of(net))
         for name, p in net.named_parameters():
             if name in self.fisher:
                 weight, held = self.fisher[name].to(p.device), self.start[name].to(p.device)

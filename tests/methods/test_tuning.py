@@ -1,0 +1,83 @@
+"""Laws of training at an heir's home."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from fedunlearn.errors import ShapeError
+from fedunlearn.methods import make
+from fedunlearn.methods.base import Case
+from fedunlearn.methods.laws import Draw
+from fedunlearn.methods.tuning import labels, sgd, tuned
+from fedunlearn.tensors import Tensors, equal
+
+TRAINED = ("fine_tune", "gradient_ascent", "distil")
+
+
+def drawn(name: str, seed: int = 0) -> tuple[dict[str, torch.Tensor], Case]:
+    return Draw(make(name), seed).heir()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_more_epochs_go_on_from_fewer_and_give_what_training_anew_gives(name: str) -> None:
+    method, asked = make(name), (4, 1, 6, 3, 0)
+    weights, case = drawn(name)
+    anew = [method.edit(*drawn(name), {"epochs": n}) for n in asked]
+    assert all(equal(method.edit(weights, case, {"epochs": n}), of) for n, of in zip(asked, anew, strict=True))
+    assert not equal(anew[0], anew[1])
+    assert equal(anew[-1], weights)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_no_epoch_is_trained_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, steps = make(name), []
+    weights, case = drawn(name)
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *given, **named: (steps.append(1), step(*given, **named)))
+    for n in (2, 5, 3, 5):
+        method.edit(weights, case, {"epochs": n})
+    assert len(steps) == 5  # of a batch each
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_was_begun_from_other_weights_is_not_gone_on_with(name: str) -> None:
+    method = make(name)
+    weights, case = drawn(name)
+    moved = {n: t + 1 if t.is_floating_point() else t for n, t in weights.items()}
+    first, other = method.edit(weights, case, {"epochs": 2}), method.edit(moved, case, {"epochs": 2})
+    assert equal(other, method.edit(moved, drawn(name)[1], {"epochs": 2}))
+    assert not equal(first, other)
+
+
+def test_what_an_edit_returns_may_be_changed() -> None:
+    method = make("fine_tune")
+    weights, case = drawn("fine_tune")
+    before = {n: t.clone() for n, t in method.edit(weights, case, {"epochs": 1}).items()}
+    for t in method.edit(weights, case, {"epochs": 1}).values():
+        t.zero_()
+    assert equal(method.edit(weights, case, {"epochs": 1}), before)
+
+
+def test_a_training_that_diverged_stays_diverged() -> None:
+    method = make("fine_tune", {"lr": 1e30})
+    weights, case = drawn("fine_tune")
+    for n in (3, 2, 4):
+        with pytest.raises(ShapeError, match="lower lr"):
+            method.edit(weights, case, {"epochs": n})
+
+
+def test_the_learning_rate_falls_where_it_is_told_to() -> None:
+    weights, case = drawn("fine_tune")
+    home = case.home
+    assert home is not None
+
+    def moves(found: list[Tensors]) -> list[float]:
+        return [float((b["head.weight"] - a["head.weight"]).norm()) for a, b in pairwise(found)]
+
+    steady, falling = (sgd(home, weights, home.retained, labels, lr=1e-3, falls=falls) for falls in ((), (2,)))
+    plain, fallen = (moves([weights, *(next(steps) for _ in range(3))]) for steps in (steady, falling))
+    assert plain[:2] == fallen[:2]
+    assert fallen[2] < plain[2] / 5
+    dropped = tuned(home, weights, home.retained, labels, epochs=4, lr=1e-3, drops=(0.5,))
+    assert not equal(dropped, tuned(home, weights, home.retained, labels, epochs=4, lr=1e-3))
