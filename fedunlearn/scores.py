@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+KNOWN = 0.5  # of what is to be forgotten: a model that names less of it before has little to forget
+
 
 @dataclass(frozen=True)
 class Scores:

@@ -19,11 +19,11 @@ from reproduction import clocked
 
 from fedunlearn.cli.console import progress
 from fedunlearn.compare import Choice, Subject, compare, pooled
-from fedunlearn.compare.cells import KNOWN
 from fedunlearn.compare.origin import joined
 from fedunlearn.compare.work import Nest
 from fedunlearn.methods import make
 from fedunlearn.scenario import load
+from fedunlearn.scores import KNOWN
 
 FAMILIES = Path(__file__).parent / "families"
 TOPOLOGIES = Path(__file__).parent.parent / "topologies"

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedunlearn.compare import pooled
-from fedunlearn.compare.cells import KNOWN
 from fedunlearn.compare.run import FAILED
 from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
 from fedunlearn.runtime.record import COMMITTED
+from fedunlearn.scores import KNOWN
 
 Rows = Sequence[Mapping[str, Any]]
 RETRAINED = "retrained"

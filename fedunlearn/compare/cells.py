@@ -15,8 +15,8 @@ from fedunlearn.evaluation.intervals import over_seeds, proportion
 from fedunlearn.lineage.plan import ABSENT, AS_RETRAINED
 from fedunlearn.methods.calibration import AT_ROOTS
 from fedunlearn.runtime.record import COMMITTED, PENDING
+from fedunlearn.scores import KNOWN
 
-KNOWN = 0.5  # below this there is little to forget
 JUDGED = 300  # test rows, seeds pooled
 RETRAINED = "retrained"  # not a method, but a line of every table: the families trained without the data
 EDITED = (COMMITTED, PENDING, RETRAINED)  # rows of these say what an edit, or retraining, did

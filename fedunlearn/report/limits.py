@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedunlearn.report.measurements import Evaluation
+from fedunlearn.report.words import several
+from fedunlearn.scores import KNOWN
 from fedunlearn.store import Line
 
 
@@ -96,6 +98,14 @@ def limits(
         text = f"The register of {', '.join(unregistered)} was lost when this was done. If rows have come, gone or moved since "
         text += "models were trained, some that they were trained on are among the test rows."
         said.insert(0, ("Rows that were held out", text))
+    doubtful = [m["name"] for m in facts["models"] if m["forgotten_before"] is not None and m["forgotten_before"] < KNOWN]
+    if doubtful and facts["request"]["classes"]:
+        text = (
+            f"{several(doubtful)} recognised less than half of it before. A model that hardly knew something says little less "
+        )
+        said.insert(
+            0, ("Little was known", text + "of it afterwards, whatever was done: look at it closely, or train it better.")
+        )
     if facts["accepted_untested"] is not None:
         said.insert(0, ("Committed untested", "Somebody accepted what could not be tested. For those models nothing is shown."))
     return [{"about": about, "text": text} for about, text in said]

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedunlearn.report.words import several
+
 STATUSES = {
     "pending": "held back by the gate",
     "untouched": "could not be edited",
@@ -42,8 +44,9 @@ def verdict(models: Sequence[Mapping[str, Any]], undone: int | None, lost: Seque
     sentences = [first]
     if lost:
         are = "is lost with its home" if len(lost) == 1 else "are lost with their homes"
-        names = ", ".join(lost[:5]) + " and others" * (len(lost) > 5)
-        sentences.append(f"It reaches {_count(len(lost))} more, which {are}: what is left in {names}, nobody here can say.")
+        sentences.append(
+            f"It reaches {_count(len(lost))} more, which {are}: what is left in {several(lost)}, nobody here can say."
+        )
     if before := [m["name"] for m in affected if m.get("earlier") is not None]:
         sentences.append(f"An earlier line for the same request had edited {_count(len(before))} of these; that is in force.")
     known = sum(m["risk"] == "doubtful" and m["remembers"] for m in affected)

@@ -33,6 +33,11 @@ def title(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
+def several(names: Sequence[str]) -> str:
+    """Some names, and whether there are more."""
+    return ", ".join(names[:5]) + " and others" * (len(names) > 5)
+
+
 def scored_at(row: Mapping[str, Any]) -> str:
     """Where the rows lie that a model's scores are of; empty where it was not scored.
 

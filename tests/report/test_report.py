@@ -66,6 +66,16 @@ def test_results_of_another_version_are_not_used_and_said_to_be_so(chain: tuple[
     assert "the full tier was run on another version (ffffffffffff)" in "".join(read.text)
 
 
+@pytest.mark.parametrize(("known", "doubted"), [(0.5, []), (0.49, ["heir"]), (None, [])])
+def test_a_model_that_hardly_knew_it_before_is_named(tmp_path: Path, known: float | None, doubted: list[str]) -> None:
+    models = [Model("root", "north", "incremental", CLASSES, (), data("a"))]
+    models.append(Model("heir", "north", "incremental", CLASSES, ("root",), data("b")))
+    plain, read = told(*invented(tmp_path, models, A, lambda r: {"forgotten_before": known} if r["name"] == "heir" else {}))
+    found = [e["text"] for e in plain["limits"] if e["about"] == "Little was known"]
+    assert [text.split()[0] for text in found] == doubted
+    assert all(text in "".join(read.text) for text in found)
+
+
 def clean(row: dict[str, Any]) -> dict[str, Any]:
     """A full tier that found nothing of what was to be forgotten."""
     found = result(row["version_before"], row["version_after"])
