@@ -151,7 +151,8 @@ def cells() -> list[Cell]:
         found.append(on("all layers on CIFAR-10", "fiun-cifar", layers="all", forget=("automobile",)))
         four = ("airplane", "automobile", "bird", "cat")
         found.append(on("4 classes on CIFAR-10", "fiun-cifar-four", forget=four))
-        hundred = partial(cell, base=SMALL, trained=TRAINED_LONGER, tuned=TUNED_LONGER, forget=EASY[:1])
+        half = {"precision": "bf16"}
+        hundred = partial(cell, base=SMALL, trained=TRAINED | half, tuned=TUNED | half, forget=EASY[:1])
         found.append(hundred("centre on CIFAR-100", "fiun-cifar100"))
         found.append(hundred("all layers on CIFAR-100", "fiun-cifar100", layers="all"))
     return found

@@ -100,12 +100,8 @@ def limits(
         said.insert(0, ("Rows that were held out", text))
     doubtful = [m["name"] for m in facts["models"] if m["forgotten_before"] is not None and m["forgotten_before"] < KNOWN]
     if doubtful and facts["request"]["classes"]:
-        text = (
-            f"{several(doubtful)} recognised less than half of it before. A model that hardly knew something says little less "
-        )
-        said.insert(
-            0, ("Little was known", text + "of it afterwards, whatever was done: look at it closely, or train it better.")
-        )
+        text = f"{several(doubtful)} recognised less than half of it before. That they do not now shows little: a model that "
+        said.insert(0, ("Little was known", text + "hardly knew something has little to lose."))
     if facts["accepted_untested"] is not None:
         said.insert(0, ("Committed untested", "Somebody accepted what could not be tested. For those models nothing is shown."))
     return [{"about": about, "text": text} for about, text in said]

@@ -44,9 +44,8 @@ def verdict(models: Sequence[Mapping[str, Any]], undone: int | None, lost: Seque
     sentences = [first]
     if lost:
         are = "is lost with its home" if len(lost) == 1 else "are lost with their homes"
-        sentences.append(
-            f"It reaches {_count(len(lost))} more, which {are}: what is left in {several(lost)}, nobody here can say."
-        )
+        more = f"It reaches {_count(len(lost))} more, which {are}"
+        sentences.append(f"{more}: what is left in {several(lost)}, nobody here can say.")
     if before := [m["name"] for m in affected if m.get("earlier") is not None]:
         sentences.append(f"An earlier line for the same request had edited {_count(len(before))} of these; that is in force.")
     known = sum(m["risk"] == "doubtful" and m["remembers"] for m in affected)
