@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from fedunlearn.errors import SiteError
 from fedunlearn.runtime import Family, Record
 from fedunlearn.runtime.backend import DEADLINE
 from tests.cli.conftest import Run
-from tests.conftest import ROOT, snapshot
+from tests.conftest import snapshot
 
 FIELDS = {"name", "home", "born", "target", "forgotten_before", "forgotten_after", "retained_before", "retained_after",
           "mask_retained", "retrained_forgotten", "retrained_retained", "holds_class"}  # fmt: skip
@@ -286,35 +285,6 @@ def test_a_place_that_is_behind_is_shown_and_settled(run: Run, folder: Path) -> 
     assert "not yet at west: run fedunlearn settle" in run("show", folder)[1]
     assert run("settle", folder)[0] == 0
     assert "not yet" not in run("show", folder)[1]
-
-
-def readme_commands() -> list[str]:
-    """Lines of the blocks without a language; what needs a deployment stands in blocks of `sh`."""
-    fence, found = None, []
-    for line in (ROOT / "README.md").read_text().splitlines():
-        if line.startswith("```"):
-            fence = line if fence is None else None
-        elif fence == "```" and line.startswith("fedunlearn "):
-            found.append(line.split("#")[0].strip())
-    return found
-
-
-def test_every_command_in_the_readme_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "topologies").symlink_to(ROOT / "topologies")
-    for name, text in re.findall(r"```yaml\n# (\S+)\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
-        (tmp_path / name).write_text(text)
-    commands = readme_commands()
-    assert len(commands) >= 6
-    for command in commands:
-        assert run(*shlex.split(command)[1:])[0] in (0, 1), command
-
-
-def test_the_python_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    names: dict[str, Any] = {}
-    exec(code.replace("runs/hospitals", str(folder)), names)
-    assert names["record"].accepted
 
 
 def test_an_interrupted_command_says_what_holds(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from fedunlearn.tensors import equal
 from tests.conftest import LEAVE, snapshot
 from tests.runtime.grids import over_grid
 from tests.runtime.test_cheats import HEAD, honest
-from tests.scenario.test_site import PLAIN
+from tests.scenario.site_files import PLAIN
 
 ZERO = Selection(("0",))
 

@@ -1,4 +1,7 @@
-"""What is sealed is truly gone and the ledger says so; what a rollback needs never goes; damage and cuts are found."""
+"""What is sealed is truly gone and the ledger says so; what a rollback needs never goes; damage and cuts are found.
+
+Long because all of it starts from one family that has forgotten, made once.
+"""
 
 import random
 import shutil

@@ -1,0 +1,189 @@
+"""An owner with the policy `ask` is asked first, of that very task, and allows it."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from fedunlearn.data import Selection
+from fedunlearn.errors import InputError, SiteError, TrainingError
+from fedunlearn.evaluation import Scores
+from fedunlearn.lineage import Request
+from fedunlearn.methods import Evidence
+from fedunlearn.runtime import Split, unlearn
+from fedunlearn.runtime.backend import answer
+from fedunlearn.runtime.consent import MOST_WAITING, Consent, free, identity, words
+from fedunlearn.runtime.flower import Flower, client_app
+from fedunlearn.runtime.tasks import (
+    Apply,
+    Commit,
+    Deposit,
+    Evaluate,
+    Failure,
+    Fetch,
+    Fetched,
+    Measure,
+    Question,
+    Score,
+    Seal,
+    Survey,
+    Surveyed,
+    Task,
+    Train,
+)
+from fedunlearn.scenario import open_site, workers_here
+from fedunlearn.tensors import Head
+from fedunlearn.training import Recipe
+from fedunlearn.training.flower import LocalGrid
+from tests.cli.conftest import Run
+from tests.cli.conftest import run as run
+from tests.scenario.elsewhere import MODELS, afar, elsewhere, in_process
+from tests.scenario.site_files import sites_at, write
+
+RECIPE = Recipe("shared", "server", (), ("0", "1"), 1, 0.1, 8, 0)
+SENT, NONE = torch.ones(3), Scores(None, None, 0, 0)
+ASKED = [
+    Train("north", RECIPE, "federated", "main", ("0", "1"), start={"w": SENT}, give=True),
+    Measure("north", "v" * 64, "main", "squares", "all", None, ("0",)),
+    Measure("north", "v" * 64, "main", "squares", "all", Selection(samples=("main/1",)), ()),
+    Deposit("north", "v" * 64, "main", "squares"),
+    Apply(
+        "north",
+        "v" * 64,
+        "fiun",
+        {},
+        (Evidence({"w": SENT}, 1),),
+        None,
+        (),
+        Question(("0",)),
+        Scores(None, None, 0, 0),
+        Scores(0.0, None, 0, 0),
+        (0.1, 0.1),
+    ),
+    Fetch("north", "v" * 64),
+    Evaluate("north", "full", "v" * 64, "w" * 64, Question(("0",))),
+    Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",), {"r": Fetched({"w": SENT}, Head("w", ("0",)))}),
+    Seal("north", ("v" * 64,), {}, "line", ("line",)),
+    Survey("north", ("main",), {"r": Selection(samples=("main/1",))}, again=True),
+    Score("north", "v" * 64, Question(selections={"main": Selection(samples=("main/1",))})),
+    Evaluate("north", "quick", "v", "w", Question(selections={"main": Selection(samples=("main/1",))}), (), ("r",)),
+]
+
+
+@pytest.mark.parametrize("task", ASKED, ids=lambda t: type(t).__name__)
+def test_what_computes_changes_or_gives_waits_for_the_owner(task: Any, tmp_path: Path) -> None:
+    site = open_site(write(tmp_path, policy="ask"))
+    told = answer(site, task, ())
+    assert isinstance(told, Failure)
+    assert not told.wrong_input
+    assert told.text.startswith("this site's owner is asked first, and has not allowed it yet: ")
+    (wish,) = site.consent.wishes()
+    assert wish.what == words(task)
+    assert f"`fedunlearn site approve site.yaml {wish.id}`" in told.text
+    assert answer(site, task, ()) == told
+    assert site.consent.wishes() == [wish]
+    site.consent.approve(wish.id[:6])
+    after = answer(open_site(tmp_path / "site.yaml"), task, ())  # it is on disk
+    assert "owner is asked first" not in str(getattr(after, "text", ""))
+
+
+def test_whatever_is_not_free_is_asked_about() -> None:
+    """A kind of task that is new asks until somebody says that it need not."""
+    assert {type(t) for t in ASKED} | {Commit} == set(get_args(Task))
+    assert not any(free(t) for t in ASKED)
+
+
+def test_what_is_allowed_is_that_very_task(tmp_path: Path) -> None:
+    site, (train, *_) = open_site(write(tmp_path, policy="ask")), ASKED
+    answer(site, train, ())
+    site.consent.approve(site.consent.wishes()[0].id)
+    for other in (
+        Train("north", RECIPE, "federated", "main", ("0", "1"), start={"w": SENT + 1e-6}, give=True),
+        Train("north", RECIPE, "federated", "main", ("0", "1"), start={"w": SENT.reshape(3, 1)}, give=True),
+        Train("north", RECIPE, "federated", "main", ("0", "1", "2"), start={"w": SENT}, give=True),
+    ):
+        assert identity(other) != identity(train)
+        assert "owner is asked first" in str(getattr(answer(site, other, ()), "text", ""))
+
+
+def test_what_tells_only_counts_and_scores_is_answered(tmp_path: Path) -> None:
+    site = open_site(write(tmp_path, policy="ask"))
+    for without in ({}, {"r": Selection(("0",))}):
+        assert isinstance(answer(site, Survey("north", ("main",), without), ()), Surveyed)
+    assert not isinstance(answer(site, Commit("north", {}, {}, ("line",)), ()), Failure)
+    looks = Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",))
+    whole = Question(selections={"main": Selection(("0",))})
+    for task in (Score("north", "v", Question()), Score("north", "v", whole), looks):
+        assert "unknown version" in str(getattr(answer(site, task, ()), "text", ""))
+    assert site.consent.wishes() == []
+
+
+def test_an_owner_is_not_flooded(tmp_path: Path) -> None:
+    site = open_site(write(tmp_path, policy="ask"))
+    folder = site.consent.folder
+    folder.mkdir(parents=True)
+    for i in range(MOST_WAITING):
+        (folder / f"{i:016x}.json").write_text(json.dumps({"id": f"{i:016x}", "what": "w", "asked": "t", "approved": ""}))
+    told = answer(site, ASKED[-1], ())
+    assert "nothing more is taken until they are seen to" in str(getattr(told, "text", ""))
+    assert len(list(folder.iterdir())) == MOST_WAITING
+
+
+def test_a_training_of_rounds_is_taken_up_as_the_owner_allows_it(tmp_path: Path) -> None:
+    scenario = elsewhere({"shared": {**MODELS["shared"], "keep": "last"}})
+    held = sites_at(tmp_path / "sites") | {"east": open_site(write(tmp_path / "sites" / "east", name="east", policy="ask"))}
+    app = client_app(lambda context: held[str(context.node_config["site"])])
+    backend = Flower(LocalGrid(app, {i: {"site": s} for i, s in enumerate(held, 1)}), deadline=60, join=0)
+    for number in (1, 2):
+        with pytest.raises(
+            TrainingError, match=r"east: this site's owner is asked first, .*train 'shared/r\d/east' .*then ask again"
+        ):
+            afar(scenario, tmp_path / "family", backend)
+        waits = [w for w in held["east"].consent.wishes() if not w.approved]
+        assert (len(waits), len(held["east"].consent.wishes())) == (1, number)
+        held["east"].consent.approve(waits[0].id)
+    family = afar(scenario, tmp_path / "family", backend)
+    assert family.heads == afar(scenario, tmp_path / "free", in_process(scenario, tmp_path / "other")).heads
+    both = Split(workers_here(scenario, family), backend, family.id)
+    before = (tmp_path / "family" / "ledger.jsonl").read_bytes()
+    with pytest.raises(SiteError, match="nothing was changed; 1 of 3 places failed: east: this site's owner is asked first"):
+        unlearn(family, Request(classes=("1",), sites=("east",)), "fiun", both, accept_untested="a test")
+    assert (tmp_path / "family" / "ledger.jsonl").read_bytes() == before
+
+
+def test_the_owner_sees_and_allows(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path, policy="ask")
+    site = open_site(path)
+    for task in ASKED[:2]:
+        answer(site, task, ())
+    code, out, _ = run("site", "show", path)
+    assert (code, out.count("waits since")) == (0, 2)
+    assert "train 'shared'" in out
+    ids = [w.id for w in site.consent.wishes()]
+    assert run("site", "approve", path, *ids)[0] == 0
+    code, out, _ = run("site", "show", path, "--json")
+    assert all(t["approved"] for t in json.loads(out)["tasks"])
+    code, _, err = run("site", "approve", path, "zz")
+    assert code == 2
+    assert "unknown task 'zz'" in err
+    assert run("site", "fsck", path)[0] == 0
+    damaged = site.consent.files()[0]
+    damaged.write_text("{}")
+    code, out, _ = run("site", "fsck", path, "--json")
+    assert code == 1
+    assert str(damaged) in json.loads(out)["damage"][0]
+
+
+def test_a_damaged_wish_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(InputError, match="not a task that waits for its owner"):
+        Consent(tmp_path).wishes()
+    task = ASKED[0]
+    with pytest.raises(SiteError, match="owner is asked first"):
+        Consent(tmp_path / "other").check(task, str)
+    (wish,) = Consent(tmp_path / "other").wishes()
+    Consent(tmp_path / "other").approve(wish.id)
+    (tmp_path / "other" / "a.json").write_text("{}")
+    Consent(tmp_path / "other").check(task, str)  # what is allowed does not depend on other files
