@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn.data import Rows
-from fedunlearn.errors import ShapeError
-from fedunlearn.nets import batches
+from fedunlearn.evaluation.outputs import outputs
 from fedunlearn.scores import Scores
 
 
@@ -37,13 +36,7 @@ def score(net: nn.Module, forgotten: Rows, retained: Rows, classes: Collection[s
 
 def _right(net: nn.Module, rows: Rows) -> Tensor:
     """Whether the largest output of each row is its label: bool [N]."""
-    said = []
-    with torch.inference_mode():
-        for x in batches(net, rows.x):
-            out = net(x)
-            if not bool(torch.isfinite(out).all()):
-                raise ShapeError("the model's outputs are NaN or infinite; it cannot be scored")
-            said.append(out.argmax(1).cpu())
+    said = [out.argmax(1) for out in outputs(net, rows)]
     return torch.cat(said) == rows.y if said else torch.zeros(0, dtype=torch.bool)
 
 

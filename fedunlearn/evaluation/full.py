@@ -73,8 +73,12 @@ def population_membership(trial: Trial) -> dict[str, Any]:
         found[net] = {a: _brief(verdict(scores[0][a], scores[1][a], None, trial.effort.seed)) for a in scores[0]}
         if len(parts["retained"]) and len(parts["test"]):
             sets = [(trial.logits(net, p), parts[p].y) for p in ("retained", "test", "forgotten_training")]
-            known, called = population_logistic(sets[0], sets[1], sets[2], trial.effort.seed)
-            found[net]["logistic"] = {"attack": _brief(known), "forgotten_called_members": called.to_json()}
+            try:
+                known, called = population_logistic(sets[0], sets[1], sets[2], trial.effort.seed)
+            except InputError as error:  # too few rows to learn it from; the other attacks need none
+                found[net]["logistic"] = {"not_measured": str(error)}
+            else:
+                found[net]["logistic"] = {"attack": _brief(known), "forgotten_called_members": called.to_json()}
     return found
 
 

@@ -1,5 +1,7 @@
 """What a net says to rows: its outputs, and the margin that attacks and distances of models are made of."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,12 +24,26 @@ def logits(net: nn.Module, rows: Rows) -> Tensor:
     Raises:
         ShapeError: an output is NaN or infinite.
     """
-    with torch.inference_mode():
-        parts = [net(x).cpu() for x in batches(net, rows.x)]
-    out = torch.cat(parts).double().clone() if parts else torch.zeros(0, len(rows.classes), dtype=torch.float64)
-    if not bool(torch.isfinite(out).all()):
-        raise ShapeError("the model's outputs are NaN or infinite; it cannot be scored")
-    return out
+    parts = list(outputs(net, rows))
+    return torch.cat(parts).double() if parts else torch.zeros(0, len(rows.classes), dtype=torch.float64)
+
+
+def outputs(net: nn.Module, rows: Rows) -> Iterator[Tensor]:
+    """Outputs of a net as it gives them, a batch of rows after the other [B, C], on the CPU.
+
+    Args:
+        net: in eval mode.
+        rows: inputs.
+
+    Raises:
+        ShapeError: an output is NaN or infinite (which would otherwise count as the first class, or as forgotten).
+    """
+    for x in batches(net, rows.x):
+        with torch.no_grad():
+            out: Tensor = net(x)
+        if not bool(torch.isfinite(out).all()):
+            raise ShapeError("the model's outputs are NaN or infinite; it cannot be scored")
+        yield out.cpu()
 
 
 def mean_loss(net: nn.Module, rows: Rows) -> float | None:

@@ -8,12 +8,11 @@ Differs: the last layer is left alone (its outputs are the classes; silencing th
 active on what is forgotten are never silenced. The paper's ratio is that of FisherMask; "auto" chooses it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedunlearn.methods.base import Case, Evidence, Strength, Want, merged
+from fedunlearn.methods.base import Case, Strength, Want
 from fedunlearn.methods.masks import ByRatio, names_of, top, zeroed
 from fedunlearn.tensors import Tensors
 
@@ -38,10 +37,6 @@ class ActivationMask(ByRatio):
     own = Want("activation")
     retained = True
     ordered = True
-
-    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """The elementwise maximum, where there is more than one model."""
-        return merged(evidence)
 
     def misses(self, case: Case) -> str | None:
         """An heir that shares no hidden layer with the evidence."""

@@ -155,9 +155,12 @@ class Method(ABC):
         """What is measured of what is forgotten, for a request about these classes (none: about samples or whole sites)."""
         return self.evidence
 
-    @abstractmethod
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """Evidence of several models (and classes, where they are apart), already aligned to one heir, as the edit takes it."""
+        """Evidence of several models (and classes, where they are apart), already aligned to one heir, as the edit takes it.
+
+        By default the elementwise maximum (FIUn's MFIM).
+        """
+        return merged(evidence)
 
     @abstractmethod
     def misses(self, case: Case) -> str | None:
@@ -190,6 +193,11 @@ class Method(ABC):
     def sent(self, case: Case) -> Strength | None:
         """The strength that such numbers give at an heir; None where there are none."""
         return None
+
+
+def shares_nothing(layers: str) -> str:
+    """Why an heir that shares nothing with the evidence cannot be edited."""
+    return f"needs deeper layers; it shares nothing with the evidence in layers {layers!r}"
 
 
 class Unguided(Method, ABC):

@@ -16,8 +16,9 @@ from torch import Tensor
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Home, Strength, Unguided, Want
+from fedunlearn.methods.logit_mask import no_output
 from fedunlearn.methods.masks import ByRatio, top, units, zeroed
-from fedunlearn.methods.tuning import Course, Steps, labels, sgd
+from fedunlearn.methods.tuning import Course, Steps, labels, sgd, whole
 from fedunlearn.nets import batches, load
 from fedunlearn.tensors import Tensors
 
@@ -49,9 +50,9 @@ class RandomMask(ByRatio, Unguided):
 class FisherNoise(Unguided):
     """Gaussian noise on every weight, the more the less the retained data needs it.
 
-    theta ~ N(theta, s / F), F = E_x sum_y p(y|x) (d log p(y|x) / d theta)^2 on retained data, 1 / F at most `MOST`, averaged
-    over inputs of a unit, ten times for the last layer and for vectors; rows of forgotten classes in the last layer are drawn
-    around 0 with variance `ROW`.
+    theta ~ N(theta, s / F), F = E_x sum_y p(y|x) (d log p(y|x) / d theta)^2 on retained data, 1 / F at most `MOST` (`MOST_LAST`
+    for the last layer), averaged over inputs of a unit, ten times for the last layer and for vectors; rows of forgotten classes
+    in the last layer are drawn around 0 with variance `ROW`.
 
     Args:
         scale: s; 1e-6 in the public code; "auto" chooses it.
@@ -117,8 +118,10 @@ class _Trained(Unguided, ABC):
     passes: ClassVar[tuple[int, ...]] = (1, 2, 5, 10)  # epochs that "auto" tries
 
     def __post_init__(self) -> None:
-        if (self.epochs != "auto" and not (isinstance(self.epochs, int | float) and self.epochs >= 0)) or not self.lr > 0:
-            raise InputError(f"{self.name}: epochs is {self.epochs!r} and lr {self.lr}, expected 0 or more and above 0")
+        if (self.epochs != "auto" and not whole(self.epochs)) or not self.lr > 0:
+            raise InputError(
+                f"{self.name}: epochs is {self.epochs!r} and lr {self.lr}, expected a whole number from 0 up and above 0"
+            )
 
     def strengths(self, case: Case) -> Sequence[Strength]:
         """Numbers of epochs."""
@@ -129,8 +132,10 @@ class _Trained(Unguided, ABC):
         """Train, from where fewer epochs ended."""
         if (home := case.home) is None or self.misses(case):
             return dict(weights)
-        course = Course.of(home, (self, case.head, case.classes), weights, lambda: self.begin(home, weights, case))
-        return course.after(int(strength["epochs"]), self.lr)
+        epochs = int(strength["epochs"])
+        keep = self.passes if self.epochs == "auto" else (epochs,)
+        course = Course.of(home, (self, case.head, case.classes), weights, lambda: self.begin(home, weights, case), keep)
+        return course.after(epochs, self.lr)
 
     @abstractmethod
     def begin(self, home: Home, weights: Tensors, case: Case) -> Steps:
@@ -188,14 +193,14 @@ class Distil(_Trained):
         return frozenset({FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS})
 
     def misses(self, case: Case) -> str | None:
-        """A request without classes, which leaves nothing to mask."""
-        return None if case.classes else "cannot be taught: the request names no class to mask"
+        """A request without classes, or an heir without their outputs, which leave nothing to mask."""
+        return no_output(case, "mask") if case.classes else "cannot be taught: the request names no class to mask"
 
     def begin(self, home: Home, weights: Tensors, case: Case) -> Steps:
-        """Minimise the divergence from the teacher; from one that has no class left nothing is learned."""
+        """Minimise the divergence from the teacher."""
         gone = [i for i, c in enumerate(case.head.classes) if c in case.classes]
         parts = [part.x for part in (home.forgotten, home.retained) if len(part)]
-        if not parts or len(gone) == len(case.head.classes):
+        if not parts:
             return repeat(dict(weights))
         x = torch.cat(parts)
         rows = Rows(x, torch.zeros(len(x), dtype=torch.int64), tuple(map(str, range(len(x)))), home.forgotten.classes)

@@ -170,10 +170,14 @@ def evenly(of: int, number: int) -> list[int]:
 
 
 def _away(ends: Sequence[Scores], aim: Scores) -> float:
-    """How far from its aim what is left of a class is, or must be between two results; of the class where that is most."""
+    """How far from its aim what is left of a class is, or must be between two results; of the class where that is most.
+
+    A class that no row tells of is no farther from its aim than the others.
+    """
     away = 0.0
-    for c in {c: None for scores in ends for c in scores.by_class} or {"": None}:
-        left = [(scores.by_class.get(c) if scores.by_class else scores.forgotten) or 0.0 for scores in ends]
+    seen = {c: None for scores in ends for c, left in scores.by_class.items() if left is not None}
+    for c in seen or {"": None}:
+        left = [(scores.by_class.get(c) if seen else scores.forgotten) or 0.0 for scores in ends]
         to = aim.by_class.get(c)
         to = (aim.forgotten or 0.0) if to is None else to
         away = max(away, min(left) - to, to - max(left))

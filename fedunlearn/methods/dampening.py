@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from fedunlearn.errors import InputError
-from fedunlearn.methods.base import Case, Evidence, Method, Strength, merged
+from fedunlearn.methods.base import Case, Method, Strength, shares_nothing
 from fedunlearn.tensors import Tensors
 
 SHARE = 0.1  # lam / alpha under "auto", as in SSD: the most that selected weights keep of themselves
@@ -46,13 +46,9 @@ class Dampening(Method, ABC):
                 named = " or ".join(map(repr, words))
                 raise InputError(f"{self.name}: {what} is {value!r}, expected a number from 0 up, or {named}")
 
-    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """The elementwise maximum, where there is more than one model."""
-        return merged(evidence)
-
     def misses(self, case: Case) -> str | None:
         """An heir that shares no parameter with the evidence."""
-        return None if case.merged else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
+        return None if case.merged else shares_nothing(self.layers)
 
     def strengths(self, case: Case) -> Sequence[Strength]:
         """All alphas, each with its lam, from few weights selected to all."""

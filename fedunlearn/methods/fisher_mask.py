@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedunlearn.errors import InputError
-from fedunlearn.methods.base import RETAINED_AT_HEIRS, Case, Evidence, Strength, Want, merged
+from fedunlearn.methods.base import RETAINED_AT_HEIRS, Case, Strength, Want, shares_nothing
 from fedunlearn.methods.masks import ByRatio, names_of, steps, top, units, zeroed
-from fedunlearn.methods.tuning import labels, tuned
+from fedunlearn.methods.tuning import labels, tuned, whole
 from fedunlearn.tensors import Tensors
 
 DROPS = (0.5, 0.75)  # of the epochs: where the learning rate falls to a tenth (epochs 80 and 120 of 160 in the paper)
@@ -51,21 +51,19 @@ class FisherMask(ByRatio):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tune < 0 or not self.lr > 0:
-            raise InputError(f"{self.name}: tune is {self.tune} and lr {self.lr}, expected 0 or more and above 0")
+        if not whole(self.tune) or not self.lr > 0:
+            raise InputError(
+                f"{self.name}: tune is {self.tune!r} and lr {self.lr}, expected a whole number from 0 up and above 0"
+            )
 
     @property
     def needs(self) -> frozenset[str]:
         """Retained data for fine-tuning."""
         return super().needs | ({RETAINED_AT_HEIRS} if self.tune else set())
 
-    def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-        """The elementwise maximum, where there is more than one model."""
-        return merged(evidence)
-
     def misses(self, case: Case) -> str | None:
         """An heir that shares no parameter with the evidence."""
-        return None if case.merged else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
+        return None if case.merged else shares_nothing(self.layers)
 
     def strengths(self, case: Case) -> Sequence[Strength]:
         """Shares of units; few where each costs a fine-tuning."""
@@ -76,7 +74,7 @@ class FisherMask(ByRatio):
         edited = zeroed(weights, top(unit_scores(case, weights), strength["ratio"]))
         if not self.tune or case.home is None:
             return edited
-        return tuned(case.home, edited, case.home.retained, labels, epochs=self.tune, lr=self.lr, drops=DROPS)
+        return tuned(case.home, edited, case.home.retained, labels, epochs=int(self.tune), lr=self.lr, drops=DROPS)
 
 
 def unit_scores(case: Case, weights: Tensors) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from fedunlearn.errors import InputError, unknown
-from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want
+from fedunlearn.methods.base import Case, Evidence, Method, Strength, Want, shares_nothing
 from fedunlearn.methods.calibration import FARTHEST, least
 from fedunlearn.methods.logit_mask import no_output
 from fedunlearn.methods.masks import top
@@ -129,7 +129,7 @@ class Steer(Method):
         reached = _reached(case)
         if reached and all(one.enough is None for one in reached):
             return "cannot be steered: no root has calibration rows to say how far"
-        return None if reached else f"needs deeper layers; it shares nothing with the evidence in layers {self.layers!r}"
+        return None if reached else shares_nothing(self.layers)
 
     def strengths(self, case: Case) -> Sequence[Strength]:
         """Factors around `MARGIN`, or the one that was given."""
@@ -201,7 +201,7 @@ class Steer(Method):
         found = {}
         for name in (n for n in sorted(case.own.means) if n in rows):
             side, flat = self._side(case.own.means[name]), _flat(rows, name, len(case.own.means[name]))
-            lines = flat.flatten(0, 1)
+            side, lines = side[: flat.shape[2], : flat.shape[2]], flat.flatten(0, 1)
             if self.share == 1:
                 way = torch.linalg.solve(side, lines.T).T
             else:
@@ -278,6 +278,6 @@ def _bias(layer: str) -> str:
 
 
 def _flat(rows: Tensors, layer: str, width: int) -> Tensor:
-    """A layer's rows of G as matrices [K, outputs, width], the bias as their last column where the moment has one."""
-    weight = rows[layer].flatten(2)
-    return weight if weight.shape[2] == width else torch.cat([weight, rows[_bias(layer)][..., None]], 2)
+    """A layer's rows of G as matrices [K, outputs, inputs], the bias as their last column where moment and evidence have it."""
+    weight, bias = rows[layer].flatten(2), _bias(layer)
+    return torch.cat([weight, rows[bias][..., None]], 2) if weight.shape[2] < width and bias in rows else weight

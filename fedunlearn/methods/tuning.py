@@ -1,6 +1,6 @@
 """Training at an heir's home, for baselines and for methods that repair: the only edits that are not closed forms."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from copy import deepcopy
 from itertools import islice
 
@@ -86,25 +86,29 @@ def tuned(
     Raises:
         ShapeError: training diverged.
     """
-    batches = -(-len(rows) // BATCH)
-    falls = [max(1, round(d * epochs * batches)) for d in drops]
-    *_, last = [dict(weights), *islice(sgd(home, weights, rows, loss, lr=lr, falls=falls), epochs)]
+    falls = [max(1, round(d * epochs * -(-len(rows) // BATCH))) for d in drops]
+    last = dict(weights)
+    for found in islice(sgd(home, weights, rows, loss, lr=lr, falls=falls), epochs):
+        last = found
     return _finite(last, lr)
 
 
 class Course:
-    """A training whose epochs are kept: to ask for more goes on where it is, and gives what a training of its own would.
+    """A training that can be asked for more epochs, which go on where it is and give what a training of its own would.
 
     Args:
         weights: where it starts.
-        steps: weights after each epoch, from there.
+        begin: begins it.
+        keep: epochs whose weights are kept, for when fewer are asked for; others are trained anew then.
     """
 
-    def __init__(self, weights: Tensors, steps: Steps) -> None:
-        self.steps, self.found = steps, [{n: t.clone() for n, t in weights.items()}]
+    def __init__(self, weights: Tensors, begin: Callable[[], Steps], keep: Collection[int] = ()) -> None:
+        self.begin, self.keep = begin, frozenset(keep)
+        self.found = {0: {n: t.clone() for n, t in weights.items()}}
+        self._steps, self._done = begin(), 0
 
     @classmethod
-    def of(cls, home: Home, what: Hashable, weights: Tensors, begin: Callable[[], Steps]) -> "Course":
+    def of(cls, home: Home, what: Hashable, weights: Tensors, begin: Callable[[], Steps], keep: Collection[int]) -> "Course":
         """The one that was begun at a home from these weights, or a new one.
 
         Args:
@@ -112,10 +116,11 @@ class Course:
             what: tells it from others there.
             weights: where it starts.
             begin: begins it.
+            keep: as for a new one.
         """
         there = home.begun.get(what)
         if there is None or not equal(there.found[0], weights):
-            there = home.begun[what] = cls(weights, begin())
+            there = home.begun[what] = cls(weights, begin, keep)
         return there
 
     def after(self, epochs: int, lr: float) -> dict[str, Tensor]:
@@ -124,8 +129,20 @@ class Course:
         Raises:
             ShapeError: training diverged.
         """
-        self.found += islice(self.steps, max(0, epochs + 1 - len(self.found)))
-        return _finite({n: t.clone() for n, t in self.found[epochs].items()}, lr)
+        if epochs not in self.found and epochs <= self._done:
+            self._steps, self._done = self.begin(), 0
+        last = self.found.get(epochs, {})
+        while epochs not in self.found and self._done < epochs:
+            last = next(self._steps)
+            self._done += 1
+            if self._done in self.keep:
+                self.found[self._done] = last
+        return _finite({n: t.clone() for n, t in last.items()}, lr)
+
+
+def whole(number: object) -> bool:
+    """Whether it is a number of epochs: 0, 1, 2, ..."""
+    return isinstance(number, int | float) and number >= 0 and float(number).is_integer()
 
 
 def _finite(found: dict[str, Tensor], lr: float) -> dict[str, Tensor]:

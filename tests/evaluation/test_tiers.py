@@ -155,6 +155,15 @@ def test_a_home_that_only_inherited_the_class_is_judged_on_what_it_has(by_class:
     assert "to_retrained" not in found["metrics"]["cka"]["after"]
 
 
+def test_too_few_rows_to_learn_one_attack_from_do_not_hide_the_others(by_class: Known) -> None:
+    few = replace(material(by_class), retained=material(by_class).retained.take([0, 1, 2]))
+    attacks = evaluate("full", Nets(by_class.head, by_class.before, by_class.masked), few, EFFORT)["metrics"][
+        "population_membership"
+    ]
+    assert attacks["before"]["loss"]["auc"]["low"] > 0.5
+    assert "membership: 3 members" in attacks["before"]["logistic"]["not_measured"]
+
+
 def test_requests_about_samples_have_no_held_out_rows_of_their_own(by_sample: Known) -> None:
     found = evaluate(
         "full", Nets(by_sample.head, by_sample.before, by_sample.ruined, by_sample.retrained), material(by_sample, ()), EFFORT

@@ -63,6 +63,20 @@ def test_of_several_classes_the_worst_counts_as_it_does_in_the_gate() -> None:
     assert calibrate(strengths, lambda s: mixed[int(s["step"])], BEFORE, aim).strength == {"step": 1}
 
 
+def test_a_class_that_no_row_tells_of_does_not_speak_for_the_others() -> None:
+    """Neither against a strength that was sent, nor in a search: the aim may be what a retrained model still recognises."""
+    curve = {1: (scores(0.9, 0.95, a=0.9, b=None), 0.1), 2: (scores(0.6, 0.95, a=0.6, b=None), 0.2)}
+    strengths, aim = [{"step": 1.0}, {"step": 2.0}], scores(0.6, 0.95, a=0.6, b=None)
+
+    def chosen(**how: Mapping[str, float]) -> object:
+        return calibrate(strengths, lambda s: curve[int(s["step"])], BEFORE, aim, (0.1, 0.05), **how).strength
+
+    assert chosen() == {"step": 2}
+    assert chosen(sent={"step": 2.0}) == {"step": 2}
+    nobody = {1: (scores(0.9, 0.95, a=None), 0.1), 2: (scores(0.0, 0.95, a=None), 0.2)}
+    assert calibrate(strengths, lambda s: nobody[int(s["step"])], BEFORE, NOTHING_LEFT).strength == {"step": 2}
+
+
 def test_what_retraining_costs_as_well_is_no_loss() -> None:
     near = {1: (scores(0.4, 0.95), 0.1), 2: (scores(0.31, 0.75), 0.2)}
     strengths = [{"step": 1.0}, {"step": 2.0}]

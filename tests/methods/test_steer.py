@@ -15,7 +15,7 @@ from fedunlearn.methods import Case, Evidence, Steer, make
 from fedunlearn.methods.calibration import FARTHEST, least
 from fedunlearn.methods.laws import HEAD, Draw
 from fedunlearn.methods.multipliers import SOFT, multipliers
-from fedunlearn.methods.steer import LAST
+from fedunlearn.methods.steer import DEEP, LAST
 from fedunlearn.tensors import Head
 
 GRAMS = st.integers(1, 5).flatmap(
@@ -95,6 +95,25 @@ def test_with_one_class_it_is_the_closed_form() -> None:
     delta = -2.6 * pg / (g * pg).sum()
     assert torch.allclose(edited["head.weight"].double() - weights["head.weight"].double(), delta[:, :2], rtol=1e-3, atol=1e-6)
     assert torch.allclose(edited["head.bias"].double() - weights["head.bias"].double(), delta[:, 2], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_weight_whose_bias_stays_goes_as_far_alone(seed: int) -> None:
+    """With the least damage that a change of it alone can do."""
+    draw = Draw(Steer(), seed)
+    weights, case = draw.heir()
+    weights = {n: t.double() for n, t in weights.items()}
+    (one,) = case.evidence
+    g = one.means["head.weight"]
+    alone = replace(case, evidence=(replace(one, means={"head.weight": g}),))
+    edited = Steer(drop=0, layers="head.weight").edit(weights, alone, {"factor": 1.0})
+    assert all(torch.equal(edited[n], t) for n, t in weights.items() if n != "head.weight")
+    moment = case.own.means["head.weight"]
+    damped = (moment + DEEP * (float(moment.diagonal().mean()) or 1.0) * torch.eye(3))[:2, :2]
+    way = g @ torch.linalg.inv(damped)
+    if float((g * way).sum()) > 1e-6:
+        delta = -float(one.enough or 0) * way / (g * way).sum()
+        assert torch.allclose(edited["head.weight"] - weights["head.weight"], delta, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("weigh", ["fisher", "none"])

@@ -1,11 +1,12 @@
 """Laws of training at an heir's home."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from fedunlearn.errors import ShapeError
+from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.methods import make
 from fedunlearn.methods.base import Case
 from fedunlearn.methods.laws import Draw
@@ -35,7 +36,7 @@ def test_no_epoch_is_trained_twice(name: str, monkeypatch: pytest.MonkeyPatch) -
     weights, case = drawn(name)
     step = torch.optim.SGD.step
     monkeypatch.setattr(torch.optim.SGD, "step", lambda *given, **named: (steps.append(1), step(*given, **named)))
-    for n in (2, 5, 3, 5):
+    for n in (2, 5, 1, 5):
         method.edit(weights, case, {"epochs": n})
     assert len(steps) == 5  # of a batch each
 
@@ -48,6 +49,30 @@ def test_what_was_begun_from_other_weights_is_not_gone_on_with(name: str) -> Non
     first, other = method.edit(weights, case, {"epochs": 2}), method.edit(moved, case, {"epochs": 2})
     assert equal(other, method.edit(moved, drawn(name)[1], {"epochs": 2}))
     assert not equal(first, other)
+
+
+@pytest.mark.parametrize(("epochs", "kept"), [("auto", {0, 1, 2, 5, 10}), (7, {0, 7})])
+def test_only_weights_that_may_be_asked_for_again_are_kept(epochs: object, kept: set[int]) -> None:
+    method = make("fine_tune", {"epochs": epochs})
+    weights, case = drawn("fine_tune")
+    for strength in method.strengths(case):
+        method.edit(weights, case, strength)
+    assert case.home is not None
+    (course,) = case.home.begun.values()
+    assert set(course.found) == kept
+
+
+@pytest.mark.parametrize("number", [2.5, -1, float("inf"), float("nan")])
+@pytest.mark.parametrize(("name", "setting"), [("fine_tune", "epochs"), ("distil", "epochs"), ("fisher_mask", "tune")])
+def test_epochs_are_whole(name: str, setting: str, number: float) -> None:
+    with pytest.raises(InputError, match=f"{setting} is {number!r} .*expected a whole number"):
+        make(name, {setting: number})
+
+
+def test_a_teacher_needs_an_output_to_mask() -> None:
+    weights, case = drawn("distil")
+    assert "no output to mask" in str(make("distil").misses(replace(case, classes=("z",))))
+    assert equal(make("distil").edit(weights, replace(case, classes=("z",)), {"epochs": 2}), weights)
 
 
 def test_what_an_edit_returns_may_be_changed() -> None:

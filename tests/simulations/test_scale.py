@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.simulations.test_simulations import run
 
 
@@ -11,10 +9,6 @@ def test_bench_apply(tmp_path: Path) -> None:
     """The script itself fails where library and loop make different weights; who is faster is for a quiet machine to say."""
     found = run("bench_apply.py", tmp_path)
     assert [r["layers"] for r in found["rows"]] == ["all", "last"]
-    for row in found["rows"]:
-        assert row["ratio"] == pytest.approx(row["ours_ms"] / row["loop_ms"], rel=0.01)
-        assert row["turns"][0] <= row["turns"][1] <= row["turns"][2]
-        assert min(row["cpu_ratio"], row["loop_ms"]) > 0
     assert not list(tmp_path.iterdir())
 
 
