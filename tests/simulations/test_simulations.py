@@ -97,7 +97,7 @@ def test_inherited(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "families").glob("*.yaml")), ids=lambda p: p.stem)
 def test_families_of_real_size_ask_for_what_some_of_their_sites_lack(path: Path) -> None:
-    """Without their data: there are heirs that have a class by inheritance alone, unless all are new heads, which are taught it."""
+    """Without their data: there are heirs that have a class by inheritance alone, unless all are new heads, which learn it."""
     scenario = load(path)
     lacking = {c for classes in scenario.data.without.values() for c in classes}
     heads = all(model.born == "transfer" for model in scenario.models.values() if model.source)
