@@ -43,7 +43,7 @@ from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, catch_up, pending, remaining
+from fedunlearn.runtime import Family, catch_up, pending, remaining, still_excluded
 from fedunlearn.runtime import bank as run_bank
 from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.scenario import (
@@ -330,11 +330,15 @@ def rollback(
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
             line = roll_back(family, carrier, lift_exclusion=lift, reason=reason)
+    still = still_excluded(family, undone)
     if as_json:
-        print_json({"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift})
+        body = {"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift}
+        print_json(body | {"still_excluded_by": list(still)})
         return
     say_family(family)
-    kept = "may be trained on again" if lift else "still may not be trained on"
+    kept = "still may not be trained on"
+    if lift:
+        kept = f"is still excluded, all or some of it, by {' and '.join(still)}" if still else "may be trained on again"
     out.print(f"\nrolled back request {undone.body['request']}; its data {kept}", markup=False)
 
 

@@ -12,7 +12,7 @@ from fedunlearn.cli.draw import closeness_table, lineage_tree, plan_table, recor
 from fedunlearn.cli.state import due, waiting_for
 from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request, discover
 from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
-from fedunlearn.runtime.cases import PLANNED, cases
+from fedunlearn.runtime.cases import PLANNED, UNDONE, cases
 from fedunlearn.runtime.record import PENDING, UNTOUCHED
 
 
@@ -123,7 +123,7 @@ def _limits(body: Mapping[str, Any]) -> str:
 def say_inherited(family: Family, known: Collection[str]) -> None:
     """Which further models started from some that still hold what a request asked to forget."""
     for case in cases(family):
-        if case.state != PLANNED and (born := sorted({*case.left} - {*known})):
+        if case.state not in (PLANNED, UNDONE) and (born := sorted({*case.left} - {*known})):
             err.print(
                 f"{', '.join(born)}: started from models that still hold what {case.request.id} asked to forget "
                 f"({case.request.words()}), and hold it, too: ask again, and all are reached",

@@ -56,7 +56,7 @@ def standing(family: Family) -> list[dict[str, Any]]:
     return [
         {
             "id": x.request.id,
-            "names": [n for n in x.names if n != x.request.id],
+            "names": [n for n in (*x.names, *x.also) if n != x.request.id],
             "what": x.request.words(),
             "received": x.request.received,
             "due": x.request.due,

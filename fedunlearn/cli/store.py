@@ -1,5 +1,6 @@
 """Keeping, proving and erasing: check all files, erase what nothing needs, end the rollback window, read the ledger."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,7 +158,9 @@ def depart(
 def log(
     folder: Folder,
     verify_: Annotated[bool, typer.Option("--verify", help="check signatures, and that no place knows more lines")] = False,
-    expect: Annotated[str | None, typer.Option(help="hash of a line that must be there, or its beginning; checked too")] = None,
+    expect: Annotated[
+        str | None, typer.Option(help="hash of a line that must be there, or its first 8 digits or more; checked too")
+    ] = None,
     key: Annotated[
         list[Path] | None,
         typer.Option(help="public key in PEM that must have signed the lines; again for the one that took over; checked too"),
@@ -168,15 +171,17 @@ def log(
 
     Places with stores on this machine are read; of others a note tells, and `fedunlearn settle` asks. `fsck` checks all files.
     """
+    if expect is not None and not re.fullmatch("[0-9a-f]{8,64}", expect):
+        raise InputError(f"--expect {expect!r}: expected a line's hash, or 8 or more of its first hexadecimal digits")
     ledger, wrong = None, []
     try:
         ledger = Ledger(folder / LEDGER)
         if not ledger.lines:
             _ = Family.open(folder)
-        if verify_ or expect or key:
+        if verify_ or expect is not None or key:
             wrong += verify(ledger, [read_public(file) for file in key or ()])
             wrong += [words for words in [cut(Family.open(folder))] if words]
-        if expect and not any(line.hash.startswith(expect) for line in ledger.lines):
+        if expect is not None and not any(line.hash.startswith(expect) for line in ledger.lines):
             wrong.append(f"{ledger.path}: has no line {expect}; it was cut, rewritten, or is another family's")
     except StoreError as error:
         wrong.append(str(error))

@@ -44,6 +44,12 @@ class Selection:
             return [i for i, key in enumerate(rows.keys) if key in wanted]
         return rows.positions(self.classes).tolist() if self.classes else list(range(len(rows)))
 
+    def meets(self, other: "Selection") -> bool:
+        """Whether a row may be described by both: of samples and classes nobody can tell without the rows."""
+        if self.samples and other.samples:
+            return not set(self.samples).isdisjoint(other.samples)
+        return not (self.classes and other.classes) or not set(self.classes).isdisjoint(other.classes)
+
 
 @dataclass(frozen=True)
 class Exclusions:

@@ -38,4 +38,5 @@ from fedunlearn.runtime.settle import cut as cut
 from fedunlearn.runtime.settle import excluded as excluded
 from fedunlearn.runtime.settle import rollback as rollback
 from fedunlearn.runtime.settle import settle as settle
+from fedunlearn.runtime.settle import still_excluded as still_excluded
 from fedunlearn.runtime.worker import Worker as Worker

@@ -26,7 +26,7 @@ def bank(family: Family, backend: Backend, statistic: str = "squares") -> int:
     Raises:
         SiteError: a site failed; what others banked stays.
     """
-    with alone(family):
+    with alone(family, backend):
         return _bank(family, backend, statistic)
 
 

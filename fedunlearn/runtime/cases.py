@@ -28,11 +28,12 @@ class Standing:
         state: "planned": nobody has carried it out; "applied": every heir was committed; "pending": some heirs were held
             back or wait; "refused": the gate held back all; "sealed": it cannot be rolled back any more; "rolled back";
             "held by no model": none had been trained on it; "lost": what held it is lost, and none of it was changed.
-        left: models that still hold it.
+        left: models that still hold it; none of what nobody has carried out yet, a plan tells them.
         lost: models that hold it and are lost with their homes (see `depart`): nobody can say what becomes of them.
         lines: numbers of its ledger lines.
         overdue: whether it is not done, and its date is past.
         names: every name that it has had -> the last of its ledger lines under that name.
+        also: further names under which the topology asks for it, while nobody has carried it out.
     """
 
     request: Request
@@ -42,12 +43,14 @@ class Standing:
     lines: tuple[int, ...] = ()
     overdue: bool = False
     names: Mapping[str, int] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
 
 def cases(family: Family, named: Iterable[Request] = (), today: date | None = None) -> tuple[Standing, ...]:
     """Every request, in order of the first time that it was carried out.
 
-    One that was tried several times is one case: under its first name, received when it first was, due as it was last said.
+    One that was asked for several times is one case: under its first name, received when it first was. Due is what was last
+    said under a name, and of several names the earliest.
 
     Args:
         family: the family.
@@ -55,40 +58,49 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
         today: to tell what is overdue; by default, today.
     """
     by_what: dict[tuple[object, ...], list[Held]] = {}
-    asked: dict[tuple[object, ...], Request] = {}
+    asked: dict[tuple[object, ...], dict[str, Request]] = {}  # by name
     names: dict[tuple[object, ...], dict[str, int]] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
         for request, reached in carried_out(line).items():
             by_what.setdefault(request.what, []).append((line, reached))
-            asked[request.what] = _filed(asked.get(request.what, request), request)
+            said = asked.setdefault(request.what, {})
+            said[request.id] = _filed(said.get(request.id, request), request)
             names.setdefault(request.what, {})[request.id] = line.number
     for request in named:
-        first = asked.setdefault(request.what, request)
-        if request.what in by_what and first.id != request.id:
-            # asked for by what it says: the scenario's dates and name count all the same
-            dates = [d for d in (first.received, request.received) if d]
-            asked[request.what] = replace(first, received=min(dates, default=None), due=first.due or request.due)
+        asked.setdefault(request.what, {}).setdefault(request.id, request)
+        if request.what in by_what:  # asked for by what it says: the scenario's name counts all the same
             names[request.what].setdefault(request.id, by_what[request.what][-1][0].number)
     now, undone, sealed = today or date.today(), family.ledger.undone, family.ledger.sealed.keys()
     others = [line for line in family.ledger.lines if line.kind == "rolled back" or "models" in line.body]
     found = []
-    for what, request in asked.items():
+    for what, said in asked.items():
+        request = _together(list(said.values()))
         held = by_what.get(what, [])
         in_force = [(line, set(models)) for line, models in held if line.number not in undone]
         if in_force:
             state, left, gone = _standing(family, request, in_force, _holding(family, request, held, others), sealed)
+        elif held:
+            holding = _holding(family, request, held, others)
+            state, left, gone = UNDONE, holding - family.lost, holding & family.lost
         else:
-            state, left, gone = UNDONE if held else PLANNED, set(), set()
+            state, left, gone = PLANNED, set(), set()
         late = request.due is not None and date.fromisoformat(request.due) < now and (state not in DONE or bool(left))
         lines = tuple(line.number for line, _ in held)
         parts = tuple(sorted(left)), tuple(sorted(gone))
-        found.append(Standing(request, state, *parts, lines, late, names.get(what, {})))
+        also = () if held else tuple(name for name in said if name != request.id)
+        found.append(Standing(request, state, *parts, lines, late, names.get(what, {}), also))
     return tuple(found)
 
 
 def _filed(first: Request, again: Request) -> Request:
-    """One case, asked for again."""
+    """One case, asked for again under the same name."""
     return replace(first, received=first.received or again.received, due=again.due or first.due)
+
+
+def _together(asked: Sequence[Request]) -> Request:
+    """One case, asked for under several names."""
+    received, due = ([d for d in dates if d] for dates in ((x.received for x in asked), (x.due for x in asked)))
+    return replace(asked[0], received=min(received, default=None), due=min(due, default=None))
 
 
 def carried_out(line: Line) -> dict[Request, Collection[str]]:

@@ -149,7 +149,9 @@ def carry_out(
     misses = {name: text for name, case in cases.items() if (text := method.misses(case))}
     misses |= {name: _SILENT.format(", ".join(shards)) for name in cases if (shards := found.silent(name))}
     alone = {h.name: ", ".join(h.out_of_reach) for h in plan.heirs if h.out_of_reach and not h.points}
-    misses |= {name: _NOBODY.format(shards) for name, shards in alone.items() if name in misses}
+    if method.wants(request.classes):  # else what it says itself is why
+        nobody = _NOBODY + f"; {_MASK}" * bool(request.classes)
+        misses |= {name: nobody.format(shards) for name, shards in alone.items() if name in misses}
     gone = "departed or is" if family.departed else "is"
     bare = f"cannot be weighed: every row of its own {gone} excluded from use by now; {_MASK}"
     misses |= {name: bare for name in found.unweighed if name in cases and name not in misses}
@@ -193,7 +195,7 @@ def carry_out(
 _SILENT = "has evidence that is zero in every weight, from {}: the model has no loss left there, or a site withholds it"
 _OFFLINE = "waits for {} to be online"
 _MASK = "logit_mask needs none"
-_NOBODY = "has no evidence: {} departed, and nobody who is left has any; " + _MASK
+_NOBODY = "has no evidence: {} departed, and nobody who is left has any"
 
 
 def _needed(lineage: Lineage, plan: Plan, method: Method) -> frozenset[str]:

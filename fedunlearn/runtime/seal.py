@@ -5,6 +5,7 @@ The commit point is one ledger line. Erasing follows from it, may be repeated, a
 
 import shutil
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from fedunlearn.data import Selection
@@ -158,7 +159,7 @@ def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict
     Raises:
         StoreError: a version that is needed is damaged, or another command is at work.
     """
-    with alone(family):
+    with nullcontext() if dry else alone(family):
         found: dict[str, Swept] = {}
         twins = references(family)
         keep = frozenset(v for one in (family, *twins) for held in needed(one).values() for v in held)

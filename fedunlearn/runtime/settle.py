@@ -140,6 +140,13 @@ def exclusions(family: Family, upto: int | None = None, joining: Iterable[str] =
     return found
 
 
+def still_excluded(family: Family, line: Line) -> tuple[str, ...]:
+    """Requests by which some of what an "unlearned" line excludes is (or may be) excluded now."""
+    now, told = exclusions(family), line.body["exclusions"]
+    own = {site: Selection(tuple(one["classes"]), tuple(one["samples"])) for site, one in told.items()}
+    return tuple(dict.fromkeys(name for site in own for name, other in now.get(site, {}).items() if own[site].meets(other)))
+
+
 def excluded(family: Family, before: int | None = None) -> tuple[Request, ...]:
     """Requests whose data may not be trained on, in force or rolled back, in order of time; as of before that ledger line."""
     lines = [line for line in _excluding(family, before) if line.body["exclusions"]]

@@ -17,7 +17,7 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, TrainingError
 from fedunlearn.lineage import Model, Request, Shard, ordered
 from fedunlearn.nets import head_of, weights_of
-from fedunlearn.runtime import Backend, Family, Split, Worker, behind, settle
+from fedunlearn.runtime import Backend, Family, Split, Worker, alone, behind, settle
 from fedunlearn.runtime.backend import ask
 from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
@@ -100,8 +100,11 @@ def extend_afar(
     scenario, order = grown(of_family(family), more, where)
     refuse_departed(family, scenario, order, where)
     here = workers_here(scenario, family)
+    both = Split(here, backend, family.id)
+    with alone(family, both):  # nothing is trained onto a restored folder that lacks what some place knows
+        pass
     if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
-        settle(family, Split(here, backend, family.id), joining=joining(family, scenario))
+        settle(family, both, joining=joining(family, scenario))
     afar = _afar(scenario, family, backend, here, (), progress)
     syllabus, heads = afar.syllabus, family.heads
     brood = Brood(list(family.whole_lineage.models))

@@ -83,6 +83,11 @@ def _assess(family: Family, line: Line, tier: str, backend: Backend, retrained: 
                 f"it was sealed on {sealed.time[:10]} (ledger line {sealed.number}); take it before a seal. What was taken is "
                 f"reported"
             )
+        if lacking := _collected(family, heirs, edited):
+            raise InputError(
+                f"{tier} of request {line.body['request']}: versions of {', '.join(lacking)} that it compares have been erased "
+                f"since, as nothing needed them (fedunlearn gc); take it before. What was taken is reported"
+            )
         seeded = [scenario.model_copy(update={"seed": scenario.seed + i}) for i in range(least)]
         references = [retrain(family, one, request, backend, progress, before=line.number) for one in seeded]
         gone = gone_from(family, line.number)
@@ -103,6 +108,13 @@ def _assess(family: Family, line: Line, tier: str, backend: Backend, retrained: 
                 check(tasks, answers, Evaluated, "what was found is kept")
                 done += len(some)
     return found
+
+
+def _collected(family: Family, heirs: Sequence[Heir], edited: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Heirs of whose versions before or after an edit one is gone, as far as their stores are on this machine."""
+    here = {h.name: family.store(h.home) for h in heirs if family.store(h.home).folder.is_dir()}
+    both = {name: {edited[name]["version_before"], edited[name]["version_after"]} for name in here}
+    return [name for name, store in here.items() if not both[name] <= set(store.versions())]
 
 
 def assessed(family: Family, line: Line) -> Found:

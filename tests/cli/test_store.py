@@ -117,6 +117,33 @@ def test_gc_says_first_and_erases_then(run: Run, leaving: Path) -> None:
     assert run("fsck", leaving)[0] == 0
 
 
+def test_what_a_dry_run_says_needs_no_lock(run: Run, leaving: Path) -> None:
+    """So that a folder that cannot be written to can be looked at."""
+    lock = leaving / "ledger.jsonl.lock"
+    for words, locked in ((("--dry-run",), False), ((), True)):
+        lock.unlink(missing_ok=True)
+        assert run("gc", leaving, *words)[0] == 0
+        assert lock.exists() == locked
+
+
+def test_what_was_rolled_back_and_erased_is_not_evaluated(run: Run, leaving: Path) -> None:
+    run("rollback", leaving, "--keep-exclusion")
+    run("gc", leaving)
+    status, _, said = run("report", leaving, "--tier", "quick")
+    assert (status, "have been erased since, as nothing needed them (fedunlearn gc)" in " ".join(said.split())) == (2, True)
+    assert not (leaving / "reference").exists()  # nothing was retrained for it
+    assert run("report", leaving)[0] == 0
+
+
+def test_data_that_others_exclude_is_not_said_to_be_free(run: Run, leaving: Path) -> None:
+    again = ("--classes", "0", "--sites", "north", "--no-reference", "--accept-untested", "a test", "--case", "more")
+    assert run("unlearn", leaving, *again)[0] == 0
+    status, text, _ = run("rollback", leaving, "--lift-exclusion", "--json")
+    assert (status, json.loads(text)["still_excluded_by"]) == (0, ["leave"])
+    text = run("rollback", leaving, "--lift-exclusion")[1]
+    assert "rolled back request leave; its data may be trained on again" in " ".join(text.split())
+
+
 def test_damage_is_said_and_exits_with_1(run: Run, leaving: Path) -> None:
     pack = next((leaving / "homes" / "east" / "packs").iterdir())
     pack.write_bytes(pack.read_bytes()[:-1])
@@ -148,6 +175,9 @@ def test_a_ledger_is_held_against_what_was_noted_and_what_places_know(run: Run, 
     assert (status, "lacks ledger lines that places have acknowledged" in " ".join(text.split())) == (1, True)
     status, text, _ = run("log", leaving, "--expect", last)
     assert (status, "has no line" in text) == (1, True)
+    for short in ("", last[:7], "head"):
+        status, _, said = run("log", leaving, "--expect", short)
+        assert (status, "8 or more of its first hexadecimal digits" in " ".join(said.split())) == (2, True)
     path.write_bytes(whole.replace(b'"by":"ada"', b'"by":"eve"'))
     status, text, _ = run("log", leaving)
     assert (status, "it was changed" in " ".join(text.split())) == (1, True)

@@ -1,6 +1,7 @@
 """A request is one case, however often it is tried, and what is done is not done again."""
 
 import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.evaluation import Gate
-from fedunlearn.lineage import Request
+from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import FIUn, make
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, InProcess, cases, fsck, pending, rollback, seal, unlearn
@@ -41,8 +42,11 @@ def test_a_second_try_is_the_same_case_with_its_name_and_dates(family: Family, f
     assert the_one(folder).request == ASKED
     assert len(the_one(folder).lines) == 2
     assert the_one(folder, date(2026, 12, 2)).overdue
-    unlearn(Family.open(folder), Request(("3",), id="again", received="2026-11-20", due="2027-01-15"), "fiun", backend, FREE)
-    found = the_one(folder, date(2026, 12, 2))
+    unlearn(Family.open(folder), Request(("3",), id="again", received="2026-11-20", due="2027-01-15"), IDLE, backend)
+    assert the_one(folder, date(2026, 12, 2)).request == ASKED  # whoever asked first is still due then
+    assert the_one(folder, date(2026, 12, 2)).overdue
+    unlearn(Family.open(folder), replace(ASKED, due="2027-02-01"), "fiun", backend, FREE)
+    found = the_one(folder, date(2027, 3, 2))
     assert (found.request.id, found.request.received, found.request.due) == ("leave-3", "2026-11-01", "2027-01-15")
     assert (found.state, found.overdue) == ("applied", False)
     with pytest.raises(InputError, match=r"request again \(class 5\): ledger line 3 is of another request of that name"):
@@ -134,6 +138,28 @@ def test_a_deadline_of_the_scenario_counts_whatever_name_it_was_asked_by(family:
     assert set(found.names) == {"by-content", "named"}
     twice = [Request(("5",), id="once"), Request(("5",), id="twice")]
     assert [c.request.id for c in cases(Family.open(family.folder), twice)] == ["by-content", "once"]
+
+
+def test_names_for_the_same_are_one_case_that_is_due_first(family: Family, backend: InProcess) -> None:
+    one, other = (
+        Request(("3",), id="one", received="2026-10-05", due="2027-01-01"),
+        Request(("3",), id="other", due="2026-10-31"),
+    )
+    (planned,) = cases(family, [one, other], today=date(2026, 11, 2))
+    assert (planned.request, planned.also) == (replace(one, due="2026-10-31"), ("other",))
+    assert planned.overdue
+    unlearn(family, one, IDLE, backend)
+    (tried,) = cases(Family.open(family.folder), [one, other], today=date(2026, 11, 2))
+    assert (tried.request, set(tried.names), tried.also) == (planned.request, {"one", "other"}, ())
+    assert tried.overdue
+
+
+def test_what_is_rolled_back_is_held_again(family: Family, folder: Path, backend: InProcess) -> None:
+    unlearn(family, ASKED, "fiun", backend, FREE)
+    held = {h.name for h in discover(family.lineage, ASKED).heirs}
+    assert the_one(folder).left == ()
+    rollback(Family.open(folder), backend, lift_exclusion=False)
+    assert (the_one(folder).state, set(the_one(folder).left)) == ("rolled back", held)
 
 
 def test_what_has_been_excluded_since_is_in_no_reference_of_an_earlier_line(

@@ -106,8 +106,12 @@ def test_what_waits_for_it_is_lost_and_said_to_hold_what_it_held(family: Family,
 def test_where_it_alone_had_evidence_only_a_method_that_needs_none_goes_on(family: Family, hospitals: Scenario) -> None:
     after = without(family, hospitals, "north", "south")
     before = snapshot(after.folder)
-    with pytest.raises(InputError, match="no heir can be edited"):
+    with pytest.raises(InputError, match=r"no heir can be edited: .* nobody who is left has any; logit_mask needs none"):
         unlearn(after, LEAVE, LAST, InProcess(workers(hospitals, after)))
+    for method, why in ((LAST, "nobody who is left has any"), (LogitMask(), "has no output to mask")):
+        with pytest.raises(InputError, match=f"no heir can be edited: .*{why}") as error:  # no class: nothing to mask
+            unlearn(after, Request(sites=("north",)), method, InProcess(workers(hospitals, after)))
+        assert "logit_mask needs none" not in str(error.value)
     assert {n: b for n, b in snapshot(after.folder).items() if not n.endswith(".lock")} == {
         n: b for n, b in before.items() if not n.endswith(".lock")
     }

@@ -11,10 +11,11 @@ from fedunlearn.errors import SiteError, StoreError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, Split, depart, rollback, seal, settle, unlearn
+from fedunlearn.runtime import Family, Split, bank, depart, rollback, seal, settle, unlearn
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.seal import catch_up, erase_sealed
 from fedunlearn.scenario import Scenario, workers_here
+from fedunlearn.scenario.afar import extend_afar
 from tests.conftest import snapshot
 from tests.scenario.elsewhere import WAYS, afar, elsewhere, in_process
 
@@ -23,6 +24,7 @@ MODELS: dict[str, Any] = {
     "eastern": {"born": "incremental", "from": ["shared"], "site": "east"},
 }
 EDIT = make("fiun", {"alpha": 1.0, "lam": 0.5})
+LATER = {"born": "incremental", "from": "eastern", "site": "east"}
 LENIENT = Gate(score_at_roots=True)
 
 
@@ -35,6 +37,8 @@ COMMANDS: dict[str, Callable[[Family, Backend], object]] = {
     "rollback": lambda family, backend: rollback(family, backend, lift_exclusion=False),
     "seal": seal,
     "depart": lambda family, backend: depart(family, backend, "south"),
+    "bank": bank,
+    "extend": lambda family, backend: extend_afar(family, {"models": {"later": LATER}}, "more.yaml", backend),
 }
 
 
