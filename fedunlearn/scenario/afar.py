@@ -3,6 +3,8 @@
 All that a message can carry goes in one: one survey before the first model, one message a client and round of a federation,
 one for an increment or a transfer, and one more where a parent's weights lie at another site. In federated averaging the
 coordinator does see each client's update.
+
+Long because every kind of birth stands in one place.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -102,9 +104,8 @@ def extend_afar(
     here = workers_here(scenario, family)
     both = Split(here, backend, family.id)
     with alone(family, both):  # nothing is trained onto a restored folder that lacks what some place knows
-        pass
-    if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
-        settle(family, both, joining=joining(family, scenario))
+        if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
+            settle(family, both, joining=joining(family, scenario))
     afar = _afar(scenario, family, backend, here, (), progress)
     syllabus, heads = afar.syllabus, family.heads
     brood = Brood(list(family.whole_lineage.models))
