@@ -227,7 +227,7 @@ def plan(
     scenario = of_family(family)
     asked = _request(scenario, classes, samples, sites, since, requests or ())
     whole = discover(family.lineage, asked)
-    found, _ = remaining(family, whole)
+    found = remaining(family, whole).plan
     check_samples(scenario, family.folder, asked)
     say_alike(family, asked)
     price, left = cost(family, found), {h.name for h in found.heirs}

@@ -34,7 +34,10 @@ def opened(folder: Path) -> Family:
 
 
 def say_plan(found: Plan, cost: dict[str, Any], done: Sequence[str] = ()) -> None:
-    """A plan, what it would cost, and heirs that an earlier try has changed or that hold nothing any more."""
+    """A plan, what it would cost, and heirs that an earlier line has changed for it or for more."""
+    if not found.heirs and done:
+        out.print(f"nothing is left to do: {', '.join(done)} forgot {found.request.words()} with a wider request", markup=False)
+        return
     if not found.heirs:
         out.print(f"nothing to forget: no model was trained on {found.request.words()}", markup=False)
         return
@@ -47,7 +50,7 @@ def say_plan(found: Plan, cost: dict[str, Any], done: Sequence[str] = ()) -> Non
         markup=False,
     )
     if done:
-        out.print(f"not edited again, as an earlier try has done it: {', '.join(done)}", markup=False)
+        out.print(f"not edited again, as an earlier line has done it: {', '.join(done)}", markup=False)
     for one in found.request.merges:
         out.print(f"{one.id}: {one.words()}: reaches {', '.join(found.of_case(one.id))}", markup=False)
     if found.untested:
@@ -78,7 +81,14 @@ def say_alike(family: Family, request: Request) -> None:
 def say_record(record: Record) -> None:
     """What was done and what it did."""
     if record.nothing:
-        words = Request.from_json(record.facts["request"]).words()
+        words, within = Request.from_json(record.facts["request"]).words(), record.facts.get("within", ())
+        if within:
+            out.print(
+                f"nothing is left to do: every model that was trained on {words} forgot it with a wider request (ledger line "
+                f"{', '.join(map(str, within))}); that this one asked for it, too, is in the ledger now",
+                markup=False,
+            )
+            return
         out.print(f"nothing to forget: no kept model was trained on {words}", markup=False)
         return
     out.print()

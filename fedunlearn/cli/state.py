@@ -65,6 +65,7 @@ def standing(family: Family) -> list[dict[str, Any]]:
             "left": list(x.left),
             "lost": list(x.lost),
             "lines": list(x.lines),
+            "within": list(x.within),
         }
         for x in cases_of(family)
     ]

@@ -228,7 +228,8 @@ def say_requests(family: Family, as_json: bool) -> None:
         left = f"; still in {', '.join(one['left'])}" if one["left"] else ""
         lost = f"; lost with their homes, still holding it: {', '.join(one['lost'])}" if one["lost"] else ""
         also = f" (also {', '.join(one['names'])})" if one["names"] else ""
-        told = f"{one['what']}{'; ' + dates if dates else ''}{left}{lost}"
+        within = f"; by wider requests, ledger line {', '.join(map(str, one['within']))}" if one["within"] else ""
+        told = f"{one['what']}{'; ' + dates if dates else ''}{within}{left}{lost}"
         out.print(f"{one['id']}{also}  {late}{one['state']}: {told}", markup=False)
     if not found:
         out.print("no requests")

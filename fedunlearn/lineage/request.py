@@ -107,6 +107,17 @@ class Request:
             return ()
         return tuple(c for c, n in shard.rows.items() if n and (not self.classes or c in self.classes))
 
+    def covers(self, other: "Request") -> bool:
+        """Whether all that another asks for is part of this, as far as names tell: of which class a sample is, they do not."""
+        if self.since not in (None, other.since):
+            return False
+        if self.samples:
+            return bool(other.samples) and set(other.samples) <= set(self.samples)
+        sites = {key.split("/", 1)[0] for key in other.shards} if other.samples else set(other.sites)
+        everywhere, every_class = not self.sites, not self.classes
+        within = everywhere or (bool(sites) and sites <= set(self.sites))
+        return within and (every_class or (bool(other.classes) and set(other.classes) <= set(self.classes)))
+
     def check(self, lineage: Lineage) -> None:
         """Refuse names that the lineage does not know; a known one that touches nothing is fine.
 

@@ -170,13 +170,12 @@ def _models(
             row = rows[model.name]
             plain |= {**row, **judge(row, used.get(model.name, {}), untested, undone)}
             if row["status"] != "committed" and not undone and (before := earlier.get(model.name)):
-                words = f"Not edited again; ledger line {before.number} had edited it for this request, and that is in force."
-                plain |= _judged_then(before, _row(before, model.name), words)
+                words = f"Not edited again; ledger line {before.number} had edited it"
+                plain |= _judged_then(before, line, _row(before, model.name), words)
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row)}
         elif not undone and (before := earlier.get(model.name)):
             row = _row(before, model.name)
-            words = f"Edited by ledger line {before.number} for this request, and that is in force."
-            plain |= {**row, **_judged_then(before, row, words)}
+            plain |= {**row, **_judged_then(before, line, row, f"Edited by ledger line {before.number}")}
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row), "affected": True}
         else:
             touched = model.name in affected
@@ -189,18 +188,20 @@ def _models(
 
 
 def _earlier(family: Family, line: Line) -> dict[str, Line]:
-    """Models whose version in force just before a line is that of an earlier try of the same request -> that try."""
-    asked, undone = {r.what for r in carried_out(line)}, family.ledger.undone
-    heads, found = family.ledger.heads(line.number), dict[str, Line]()
-    for one in family.ledger.lines[: line.number]:
-        if one.kind == "unlearned" and one.number not in undone and asked & {r.what for r in carried_out(one)}:
-            found |= {model: one for model, version in one.body["heads"].items() if heads[model] == version}
+    """Models that an earlier try of the same request, or a wider one that was in force by then, has edited -> that line."""
+    asked, undone, found = {r.what for r in carried_out(line)}, family.ledger.undone, dict[str, Line]()
+    within = line.body["record"]["facts"].get("within", ())
+    for one in (x for x in family.ledger.lines[: line.number] if x.kind == "unlearned" and x.number not in undone):
+        if one.number in within or asked & {r.what for r in carried_out(one)}:
+            found |= dict.fromkeys(one.body["heads"], one)
     return found
 
 
-def _judged_then(before: Line, row: Mapping[str, Any], words: str) -> dict[str, Any]:
+def _judged_then(before: Line, line: Line, row: Mapping[str, Any], done: str) -> dict[str, Any]:
     """What rests on an earlier line that is in force: its level, and its findings behind words that say so."""
     found = judge(row, row.get("evaluation", {}), _accepted_untested(before), undone=False)
+    wider = before.number in line.body["record"]["facts"].get("within", ())
+    words = f"{done} for {'a wider request' if wider else 'this request'}, and that is in force."
     return {**found, "findings": [words, *found["findings"]], "earlier": before.number}
 
 

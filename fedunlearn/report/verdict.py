@@ -47,7 +47,8 @@ def verdict(models: Sequence[Mapping[str, Any]], undone: int | None, lost: Seque
         more = f"It reaches {_count(len(lost))} more, which {are}"
         sentences.append(f"{more}: what is left in {several(lost)}, nobody here can say.")
     if before := [m["name"] for m in affected if m.get("earlier") is not None]:
-        sentences.append(f"An earlier line for the same request had edited {_count(len(before))} of these; that is in force.")
+        were = f"{_count(len(before))} of these; that is in force."
+        sentences.append(f"An earlier line for the same request, or for a wider one, had edited {were}")
     known = sum(m["risk"] == "doubtful" and m["remembers"] for m in affected)
     if known:
         sentences.append(

@@ -8,8 +8,6 @@ from fedunlearn.runtime.bank import bank as bank
 from fedunlearn.runtime.cases import cases as cases
 from fedunlearn.runtime.cases import changed_by as changed_by
 from fedunlearn.runtime.cases import names_of as names_of
-from fedunlearn.runtime.cases import remaining as remaining
-from fedunlearn.runtime.cases import waiting as waiting
 from fedunlearn.runtime.coordinator import unlearn as unlearn
 from fedunlearn.runtime.depart import depart as depart
 from fedunlearn.runtime.depart import lost_with as lost_with
@@ -39,4 +37,6 @@ from fedunlearn.runtime.settle import excluded as excluded
 from fedunlearn.runtime.settle import rollback as rollback
 from fedunlearn.runtime.settle import settle as settle
 from fedunlearn.runtime.settle import still_excluded as still_excluded
+from fedunlearn.runtime.tried import remaining as remaining
+from fedunlearn.runtime.tried import waiting as waiting
 from fedunlearn.runtime.worker import Worker as Worker

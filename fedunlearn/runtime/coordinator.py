@@ -26,7 +26,6 @@ from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import code_of, menu_name, settings_of
 from fedunlearn.runtime.backend import Backend, traffic_since
 from fedunlearn.runtime.candidates import Tested, score_candidates
-from fedunlearn.runtime.cases import remaining
 from fedunlearn.runtime.evaluating import evaluate_applied, seconds_of
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.merging import merge
@@ -36,6 +35,7 @@ from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import Round1, edit, measure, points_of
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Applied
+from fedunlearn.runtime.tried import remaining
 from fedunlearn.tensors import PRECISIONS
 
 Progress = Callable[[str], None]
@@ -90,8 +90,9 @@ def unlearn(
         raise InputError(f"atomic with a quorum of {quorum}: all heirs or none needs every place online; leave out one of both")
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
     with alone(family, backend):
-        plan, then = remaining(family, plan)
-        return carry_out(family, plan, replace(doing, then=then), backend, retrained=retrained, progress=progress)
+        plan, then, within = remaining(family, plan)
+        doing = replace(doing, then=then, within=within)
+        return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Doing:
     Args:
         then: versions that evidence is measured on; None for the current ones.
         resumes: the ledger line that left heirs waiting; None for a request of its own.
+        within: ledger lines of wider requests that made heirs forget it already.
     """
 
     method: Method
@@ -112,6 +114,7 @@ class Doing:
     precision: str = "float64"
     then: Mapping[str, str] | None = None
     resumes: int | None = None
+    within: tuple[int, ...] = ()
 
 
 def carry_out(
@@ -138,7 +141,7 @@ def carry_out(
     if not plan.heirs:
         idle = {"seconds": 0.0, "measure_seconds": 0.0, "evaluation_seconds": {}, "rows_read": 0, "bytes_up": 0}
         record = Record(_facts(family, plan, doing, [], [], roll, {}), idle)
-        _commit(family, doing, request, record)  # that nobody held it is an answer to the request, too
+        _commit(family, doing, request, record)  # that nobody holds it is an answer to the request, too
         settle(family, backend, quorum=0)  # it changes nothing at any place: whoever is offline may follow later
         return record
     progress(f"measuring {request.words()} at {len(plan.points)} points, scoring {len(plan.heirs)} heirs")
@@ -285,6 +288,7 @@ def _facts(
         "models": list(rows),
         "objections": list(objections),
         "accepted_untested": doing.accept_untested,
+        **({"within": list(doing.within)} if doing.within else {}),
         "absent": sorted(roll.absent),
         "guarded": dict(guarded),
         **({"unregistered": list(lost)} if (lost := family.unregistered) else {}),

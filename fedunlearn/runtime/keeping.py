@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 
-from fedunlearn.runtime.cases import as_tried, waiting
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.told import request_of
+from fedunlearn.runtime.tried import as_tried, waiting
 
 
 def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str, str]]:

@@ -7,12 +7,13 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Lineage, Plan, discover, narrowed
 from fedunlearn.methods import make
 from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.cases import as_tried, cases, models_of, waiting
+from fedunlearn.runtime.cases import cases
 from fedunlearn.runtime.coordinator import Doing, Progress, Retrained, carry_out
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import Record
 from fedunlearn.runtime.settle import alone
 from fedunlearn.runtime.told import request_of
+from fedunlearn.runtime.tried import as_tried, models_of, waiting
 
 
 def waiting_plan(family: Family) -> Plan | None:

@@ -12,12 +12,13 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, check
-from fedunlearn.runtime.cases import cases, changed_by, first_try, waiting
+from fedunlearn.runtime.cases import cases, changed_by
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Seal, Sealed
 from fedunlearn.runtime.told import request_of
+from fedunlearn.runtime.tried import first_try, waiting
 from fedunlearn.store import Line, Swept, sweep
 
 

@@ -55,6 +55,17 @@ def test_a_case_from_the_request_to_the_seal(run: Run, leaving: Path) -> None:
     ]
 
 
+def test_part_of_what_was_done_is_answered(run: Run, leaving: Path) -> None:
+    asked, heads = ("--classes", "0", "--sites", "north"), Family.open(leaving).heads
+    assert "nothing is left to do: " in run("plan", leaving, *asked)[1]
+    status, text, _ = run("unlearn", leaving, *asked, "--case", "part")
+    assert (status, "with a wider request (ledger line 1)" in " ".join(text.split())) == (0, True)
+    assert Family.open(leaving).heads == heads
+    told = " ".join(run("show", leaving, "--requests")[1].split())
+    assert "part applied: class 0 of north; received" in told
+    assert "; by wider requests, ledger line 1" in told
+
+
 def test_what_is_not_done_in_time_is_overdue(run: Run, folder: Path) -> None:
     words = ("--classes", "0", "--set", "alpha=50", "--set", "lam=1", "--no-reference", "--due", "2001-01-31")
     assert run("unlearn", folder, *words)[0] == 1

@@ -1,5 +1,6 @@
 """A request says something, and says it right."""
 
+from itertools import chain, combinations, product
 from typing import Any
 
 import pytest
@@ -44,3 +45,34 @@ def test_what_it_touches_of_a_shard() -> None:
     assert Request(classes=("a",), sites=("x",)).touches(shard) == ()
     assert Request(samples=("n/m/7",)).touches(shard) == ("a", "b", "c")
     assert Request(samples=("n/x/7",)).touches(shard) == ()
+
+
+def test_it_covers_another_where_it_touches_all_that_this_does() -> None:
+    """For classes and sites, which stand in shards; of samples the keys alone tell."""
+    sites, classes = ("m", "n", "o"), ("a", "b", "c")
+    shards = [Shard(site, "s", {c: 1}) for site, c in product(sites, classes)]
+    some = [tuple(chain.from_iterable(combinations(names, n) for n in range(3))) for names in (sites, classes)]
+    asked = [Request(classes=c, sites=s) for s, c in product(*some) if s or c]
+    touched = {r: {s.key + c for s in shards for c in r.touches(s)} for r in asked}
+    for one, other in product(asked, asked):
+        assert one.covers(other) == (touched[one] >= touched[other])
+    assert sum(one.covers(other) for one, other in product(asked, asked)) > len(asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "other", "covers"),
+    [
+        ({"samples": ("n/s/1", "n/s/2")}, {"samples": ("n/s/1",)}, True),
+        ({"samples": ("n/s/1",)}, {"samples": ("n/s/1", "n/s/2")}, False),
+        ({"sites": ("n",)}, {"samples": ("n/s/1", "n/t/1")}, True),
+        ({"sites": ("n",)}, {"samples": ("n/s/1", "m/s/1")}, False),
+        ({"classes": ("a",), "sites": ("n",)}, {"samples": ("n/s/1",)}, False),  # of which class is it?
+        ({"classes": ("a",)}, {"samples": ("n/s/1",)}, False),
+        ({"samples": ("n/s/1",)}, {"sites": ("n",)}, False),
+        ({"classes": ("a",)}, {"classes": ("a",), "since": "m"}, True),
+        ({"classes": ("a",), "since": "m"}, {"classes": ("a",)}, False),
+        ({"classes": ("a", "b"), "since": "m"}, {"classes": ("a",), "since": "m"}, True),
+    ],
+)
+def test_what_it_covers_of_samples_and_of_what_came_later(asked: dict[str, Any], other: dict[str, Any], covers: bool) -> None:
+    assert Request(**asked).covers(Request(**other)) == covers

@@ -1,0 +1,139 @@
+"""What earlier tries of a request have left to do, and on which versions its evidence is measured."""
+
+from collections.abc import Collection, Mapping
+from itertools import product
+from typing import NamedTuple
+
+from fedunlearn.errors import InputError
+from fedunlearn.lineage import Plan, Request, narrowed
+from fedunlearn.runtime.cases import APPLIED, DONE, PLANNED, UNDONE, Standing, carried_out, cases, merges_of
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.told import request_of
+from fedunlearn.store import Line
+
+
+def _check(family: Family, plan: Plan, standing: Mapping[tuple[object, ...], Standing]) -> None:
+    """Refuse a name that was another request's, and what is done; of what is merged, also what touches nothing, or waits.
+
+    Raises:
+        InputError: says which, and what to do.
+    """
+    waits, named = waiting(family), {name: x for x in standing.values() for name in x.names}
+    passes = [line for line in family.ledger.lines if line.kind == "unlearned" and merges_of(line)]
+    for one, line in product((plan.request, *plan.request.merges), passes):
+        if line.body["request"] == one.id and (passed := request_of(line)).what != one.what:
+            raise InputError(
+                f"request {one.id} ({one.words()}): ledger line {line.number} carried out several under that name "
+                f"({passed.words()}); give this one a name of its own"
+            )
+    if plan.request.merges and (other := named.get(plan.request.id)):
+        raise InputError(
+            f"request {plan.request.id} ({plan.request.words()}): ledger line {other.names[plan.request.id]} is of one request "
+            f"of that name ({other.request.words()}); give what is merged a name of its own"
+        )
+    for one in plan.request.merges or (plan.request,):
+        if (other := named.get(one.id)) and other.request.what != one.what:
+            raise InputError(
+                f"request {one.id} ({one.words()}): ledger line {other.names[one.id]} is of another request of that name "
+                f"({other.request.words()}); give this one a name of its own"
+            )
+    for one in plan.request.merges or (plan.request,):
+        known, where = standing.get(one.what), f"request {one.id} ({one.words()})"
+        reached = plan.of_case(one.id) if plan.request.merges else tuple(h.name for h in plan.heirs)
+        if plan.request.merges and not reached:
+            raise InputError(f"{where}: no kept model was trained on it; there is nothing to forget, leave it out")
+        if (
+            known and known.state in DONE and not known.left and reached
+        ):  # one that only a wider one did has no line: it gets one
+            again = "; to do it again, roll it back first (fedunlearn rollback)" if known.state == APPLIED else ""
+            what = "leave it out" if plan.request.merges else f"no model that holds it has come since{again}"
+            number = (known.within or known.lines)[-1]
+            raise InputError(f"{where}: is {known.state} already (ledger line {number}); {what}")
+        if not plan.request.merges:
+            continue
+        if known and any(model in known.left and line.number in known.lines for model, line in waits.items()):
+            raise InputError(
+                f"{where}: waits for a place to be online; resume it first (fedunlearn unlearn --resume), or leave it out"
+            )
+
+
+class Remaining(NamedTuple):
+    """What is left to do of a request.
+
+    Args:
+        plan: for the heirs that are left.
+        then: model -> the version to measure evidence on (see `as_tried`).
+        within: ledger lines in force of wider requests that made heirs forget it, which are not edited for it once more.
+    """
+
+    plan: Plan
+    then: Mapping[str, str] | None
+    within: tuple[int, ...]
+
+
+def remaining(family: Family, plan: Plan) -> Remaining:
+    """What earlier tries of a request, of those that it merges or of wider ones, have left to do.
+
+    What a try in force has changed is not edited once more.
+
+    Raises:
+        InputError: a name was another request's, or it is done; of what is merged, also that it touches nothing, or waits.
+    """
+    standing = {x.request.what: x for x in cases(family)}
+    _check(family, plan, standing)
+    left, within = set[str](), set[int]()
+    for one in plan.request.merges or (plan.request,):
+        reached = plan.of_case(one.id) if plan.request.merges else [h.name for h in plan.heirs]
+        known = standing.get(one.what) or cases(family, [one])[-1]  # as part of wider ones
+        tried = known.state not in (PLANNED, UNDONE)
+        left |= set(reached).intersection(known.left) if tried else set(reached)
+        within.update(known.within)
+    if len(left) < len(plan.heirs):
+        plan = narrowed(family.lineage, plan, left)
+    return Remaining(plan, as_tried(family, plan.request), tuple(sorted(within)))
+
+
+def first_try(family: Family, request: Request) -> int | None:
+    """The first ledger line in force that tried a request, one of those that it merges or a wider one; None where none did.
+
+    None, too, of what was tried before the last unlearning that is sealed: the versions of then are erased.
+    """
+    ledger, asked = family.ledger, request.merges or (request,)
+    undone, sealed = ledger.undone, max(ledger.sealed, default=-1)
+    tries = (x for x in ledger.lines[sealed + 1 :] if x.kind == "unlearned" and x.number not in undone)
+    return next((x.number for x in tries if any(each.covers(one) for each in carried_out(x) for one in asked)), None)
+
+
+def as_tried(family: Family, request: Request) -> dict[str, str] | None:
+    """Models -> the versions that evidence for a request is measured on, where it was tried before; None where it was not.
+
+    Those that were current when it was first tried: models that have forgotten since would not show it any more. What has
+    been rolled back since was never there.
+    """
+    first = first_try(family, request)
+    return None if first is None else family.ledger.heads_in_force(first)
+
+
+def waiting(family: Family) -> dict[str, Line]:
+    """Models that an unlearning in force has left waiting -> the ledger line that did, in order of time."""
+    undone, lost = family.ledger.undone, family.lost
+    found: dict[str, Line] = {}
+    for line in (x for x in family.ledger.lines if x.kind == "unlearned" and x.number not in undone):
+        over = {x.number: _over(x, line) for x in found.values()}
+        found = {m: x for m, x in found.items() if m not in over[x.number]}
+        found |= dict.fromkeys(line.body.get("waiting", ()), line)
+    return {model: line for model, line in found.items() if model not in lost}
+
+
+def _over(since: Line, line: Line) -> Collection[str]:
+    """Models that wait no more for what a line began, after a later line: tried again, or made to forget that and more."""
+    request, asked = request_of(line), request_of(since)
+    if request.what == asked.what:
+        return models_of(line)  # whatever became of them
+    heads: Collection[str] = line.body["heads"].keys()
+    return heads if request.covers(asked) else ()
+
+
+def models_of(line: Line) -> set[str]:
+    """Heirs that an "unlearned" line is about."""
+    return {one["name"] for one in line.body["record"]["facts"]["models"]}
