@@ -32,6 +32,7 @@ def state(family: Family) -> dict[str, Any]:
             "waiting": waits.get(m.name),
             "net": m.net,
             "started": dict(m.started),
+            "imported": m.imported,
         }
         for m in family.lineage.models
     ]

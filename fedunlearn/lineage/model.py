@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NotRequired, Self
 
 from pydantic import NonNegativeInt
 from typing_extensions import TypedDict
@@ -31,6 +31,7 @@ class _Model(TypedDict):
     size: NonNegativeInt
     net: str
     started: dict[str, str]
+    imported: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Model:
         size: how many parameters it has; only the plan's cost needs it.
         net: which of the family's architectures it has; empty for the family's own.
         started: the version of each kept parent that it started from.
+        imported: whether it came with its weights: on what it was trained, and from what, is its owner's word.
 
     Raises:
         InputError: a field is empty, repeated or not in its menu.
@@ -77,6 +79,7 @@ class Model:
     size: int = field(default=0, compare=False)
     net: str = ""
     started: Mapping[str, str] = field(default_factory=dict, compare=False)
+    imported: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         where = f"model {self.name!r}"
@@ -107,6 +110,7 @@ class Model:
             "size": self.size,
             "net": self.net,
             "started": dict(self.started),
+            **({"imported": True} if self.imported else {}),
         }
 
     @classmethod
@@ -130,4 +134,5 @@ class Model:
             plain["size"],
             plain["net"],
             dict(plain["started"]),
+            plain.get("imported", False),
         )

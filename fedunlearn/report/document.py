@@ -46,6 +46,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     sets = _evidence(facts["models"])
     models = _models(family, line, lineage, used, sets, undone is not None)
     risks = {m["name"]: m["risk"] for m in models}
+    imported = [m.name for m in lineage.models if m.kept and m.imported]
     lost = [name for name in facts["plan"]["affected"] if name in family.lost and not lineage[name].kept]
     seconds: Counter[str] = Counter()
     for tier, result in ((t, r) for tiers in used.values() for t, r in tiers.items()):
@@ -96,7 +97,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         "objections": facts["objections"],
         "evaluations": {name: used[name] for name in risks if name in used},
         "not_measured": unmeasured(facts["models"], used, stale),
-        "limits": limits(facts, used, None if seal is None else seal.number, owing, departed),
+        "limits": limits(facts, used, None if seal is None else seal.number, owing, departed, imported),
     }
 
 
@@ -162,7 +163,6 @@ def _models(
         plain = {
             "name": model.name,
             "home": model.home,
-            "born": model.born,
             "why": why[model.name],
             "affected": model.name in rows,
         }
@@ -181,6 +181,7 @@ def _models(
             touched = model.name in affected
             plain |= {"risk": "open" if touched else "none", "findings": ["Not decided by this line."] if touched else []}
             plain["remembers"] = False
+        plain["born"] = f"{model.born}, imported" if model.imported else model.born
         plain |= {"objections": objections.get(model.name, []), "later": later.get(model.name)}
         found.append(plain)
     order = list(LEVELS)

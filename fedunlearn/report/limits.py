@@ -15,6 +15,7 @@ def limits(
     sealed: int | None,
     owing: Sequence[str],
     departed: Mapping[str, Line],
+    imported: Sequence[str],
 ) -> list[dict[str, str]]:
     """Short paragraphs, each with `about` and `text`.
 
@@ -24,6 +25,7 @@ def limits(
         sealed: the ledger line that ended the rollback window; None while it lasts.
         owing: places that have not said that they erased what is sealed.
         departed: places that are gone for good, and the ledger lines that say so.
+        imported: models that came with their weights.
     """
     taken = {metric for tiers in evaluations.values() for result in tiers.values() for metric in result["metrics"]}
     nets = {net for tiers in evaluations.values() for result in tiers.values() for net in result["nets"]}
@@ -94,6 +96,9 @@ def limits(
         lost = f", and with it {', '.join(line.body['lost'])}" if line.body["lost"] else ""
         text = f"On {line.time[:10]} (ledger line {line.number}) {place} was given up{lost}. What it still holds, and whether "
         said.append(("Departed", text + "it erased what it was told to, nobody here can say."))
+    if imported:
+        text = f"{several(imported)} came with weights that were trained elsewhere. On what, and from which model, is what the "
+        said.insert(0, ("Its owner's word", text + "topology says of them; nothing here has seen it."))
     if unregistered := facts.get("unregistered"):
         text = f"The register of {', '.join(unregistered)} was lost when this was done. If rows have come, gone or moved since "
         text += "models were trained, some that they were trained on are among the test rows."

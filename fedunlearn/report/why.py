@@ -36,6 +36,7 @@ def reasons(lineage: Lineage, facts: Mapping[str, Any], elsewhere: Mapping[str, 
             else:
                 own = "" if row["holds_class"] else " No row of it trained this model itself."
                 text = f"It inherits {words} through {through[model.name]}, from {where[sources]}.{own}"
+            text += _OWNER if model.imported else ""
         elif model.name in affected:
             other = f"line {elsewhere[model.name]}" if model.name in elsewhere else "another line"
             text = f"The request reached it, but this ledger line is not about it: see {other}."
@@ -45,6 +46,9 @@ def reasons(lineage: Lineage, facts: Mapping[str, Any], elsewhere: Mapping[str, 
             text = f"Neither it nor any ancestor was trained on {words}, as far as the lineage knows."
         found[model.name] = text
     return found
+
+
+_OWNER = " It came with its weights: this is what its topology says."
 
 
 def _through(lineage: Lineage, roots: Iterable[str], affected: set[str]) -> dict[str, str | None]:

@@ -130,9 +130,8 @@ class School(Teacher):
             ) from error
         entries = tuple(p.entry for held in portions.values() for p in held if len(p.rows))
         size = sum(p.numel() for p in net.parameters())
-        model = Model(
-            name, spec.place, spec.how, spec.head, spec.source, entries, True, size, self.syllabus.scenario.net_of(name)
-        )
+        net_name = self.syllabus.scenario.net_of(name)
+        model = Model(name, spec.place, spec.how, spec.head, spec.source, entries, True, size, net_name, imported=True)
         return Born(model, weights_of(net))
 
     def _portions(self, name: str, site: str, head: tuple[str, ...]) -> list[Portion]:

@@ -11,6 +11,7 @@ from fedunlearn.cli.say import say_alike
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.nets import build, weights_of
+from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, unlearn
 from fedunlearn.scenario import of_family, reference, train, workers
 from tests.scenario.digits import scenario, weights
@@ -56,6 +57,20 @@ def test_checkpoints_of_others_are_a_family(checkpoints: Path) -> None:
     assert {m["name"]: m["status"] for m in record.facts["models"]} == {"base": "committed", "tuned": "committed"}
     with pytest.raises(InputError, match=r"base, tuned: imported; without its recipe it cannot be retrained"):
         reference(family, of_family(family), Request(classes=("1",)))
+
+
+def test_what_nobody_here_has_seen_is_told_as_its_owners_word(checkpoints: Path) -> None:
+    family = train(zoo(checkpoints), checkpoints / "zoo")
+    assert Family.open(checkpoints / "zoo").lineage["base"].imported
+    unlearn(family, Request(classes=("0",)), "fiun", InProcess(workers(of_family(family), family)))
+    told = document(family, family.ledger.lines[-1], {})
+    assert all("this is what its topology says" in m["why"] and m["born"].endswith(", imported") for m in told["models"])
+    assert next(x["text"] for x in told["limits"] if x["about"] == "Its owner's word").startswith("base, tuned came with")
+    own = train(scenario({"base": {"born": "incremental", "site": "a"}}), checkpoints / "own")
+    unlearn(own, Request(classes=("0",)), "fiun", InProcess(workers(of_family(own), own)))
+    told = document(own, own.ledger.lines[-1], {})
+    assert "topology" not in told["models"][0]["why"]
+    assert "Its owner's word" not in {x["about"] for x in told["limits"]}
 
 
 def test_another_architecture_in_the_lineage_is_said_by_the_plan(checkpoints: Path) -> None:

@@ -15,7 +15,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import make
-from fedunlearn.report.limits import limits
+from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, Split, fsck, seal, unlearn
 from fedunlearn.runtime.backend import answer
 from fedunlearn.runtime.tasks import Failure, Survey, Surveyed, Train, Trained
@@ -235,7 +235,7 @@ def test_a_register_that_is_lost_is_told_wherever_rows_are_held_out(tmp_path: Pa
     assert damage.startswith(f"{file}: is missing")
     record = unlearn(family, Request(classes=("0",)), EDIT, InProcess(workers(scenario, family)))
     assert record.facts["unregistered"] == [file.stem]
-    assert any(said["about"] == "Rows that were held out" for said in limits(record.facts, {}, None, (), {}))
+    assert any(said["about"] == "Rows that were held out" for said in document(family, family.ledger.lines[-1], {})["limits"])
     file.write_bytes(kept)
     assert fsck(family.folder).damage == []
 
