@@ -101,9 +101,51 @@ NEVER_ZERO, MOST, MOST_LAST, ROW = 1e-8, 1e3, 1e2, 1e-4  # as the public code of
 SCALES = 24  # that "auto" searches
 
 
-@dataclass(frozen=True)
 class _Trained(Unguided, ABC):
-    """Trains at the heir's home.
+    """Trains at the heir's home, for so long: `unit` names the field that says how long, a number or "auto"."""
+
+    unit: ClassVar[str]
+    tries: ClassVar[tuple[int, ...]]  # numbers among which "auto" chooses
+    lr: float
+
+    def __post_init__(self) -> None:
+        if (self.long != "auto" and not whole(self.long)) or not self.lr > 0:
+            raise InputError(
+                f"{self.name}: {self.unit} is {self.long!r} and lr {self.lr}, expected a whole number from 0 up and above 0"
+            )
+
+    @property
+    def long(self) -> int | Literal["auto"]:
+        """How long it trains."""
+        found: int | Literal["auto"] = getattr(self, self.unit)
+        return found
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """Numbers that come into question."""
+        return self.tries if self.long == "auto" else (self.long,)
+
+    def strengths(self, case: Case) -> Sequence[Strength]:
+        """How long to train."""
+        del case
+        return [{self.unit: float(n)} for n in self.chosen]
+
+    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
+        """Train, from where a shorter training ended."""
+        if (home := case.home) is None or self.misses(case):
+            return dict(weights)
+        what = self, case.head, case.classes
+        course = Course.of(home, what, weights, lambda: self.begin(home, weights, case), self.chosen)
+        return course.after(int(strength[self.unit]), self.lr)
+
+    @abstractmethod
+    def begin(self, home: Home, weights: Tensors, case: Case) -> Steps:
+        """Weights after each epoch or step."""
+
+
+@dataclass(frozen=True)
+class _ByEpochs(_Trained):
+    """Trains for some epochs.
 
     Args:
         epochs: passes over the rows, or "auto".
@@ -115,35 +157,12 @@ class _Trained(Unguided, ABC):
 
     epochs: int | Literal["auto"] = "auto"
     lr: float = 0.01
-    passes: ClassVar[tuple[int, ...]] = (1, 2, 5, 10)  # epochs that "auto" tries
-
-    def __post_init__(self) -> None:
-        if (self.epochs != "auto" and not whole(self.epochs)) or not self.lr > 0:
-            raise InputError(
-                f"{self.name}: epochs is {self.epochs!r} and lr {self.lr}, expected a whole number from 0 up and above 0"
-            )
-
-    def strengths(self, case: Case) -> Sequence[Strength]:
-        """Numbers of epochs."""
-        del case
-        return [{"epochs": float(n)} for n in (self.passes if self.epochs == "auto" else (self.epochs,))]
-
-    def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
-        """Train, from where fewer epochs ended."""
-        if (home := case.home) is None or self.misses(case):
-            return dict(weights)
-        epochs = int(strength["epochs"])
-        keep = self.passes if self.epochs == "auto" else (epochs,)
-        course = Course.of(home, (self, case.head, case.classes), weights, lambda: self.begin(home, weights, case), keep)
-        return course.after(epochs, self.lr)
-
-    @abstractmethod
-    def begin(self, home: Home, weights: Tensors, case: Case) -> Steps:
-        """Weights after each epoch."""
+    unit = "epochs"
+    tries = (1, 2, 5, 10)
 
 
 @dataclass(frozen=True)
-class FineTune(_Trained):
+class FineTune(_ByEpochs):
     """Go on training on what is retained, and hope that the rest fades."""
 
     name = "fine_tune"
@@ -161,11 +180,21 @@ class FineTune(_Trained):
 
 @dataclass(frozen=True)
 class GradientAscent(_Trained):
-    """Train backwards on what is forgotten, by gradients of a norm of at most 1: a loss without a ceiling diverges else."""
+    """Train backwards on what is forgotten, by gradients of a norm of at most 1: a loss without a ceiling diverges else.
 
+    Args:
+        steps: of a batch of 128 rows each, or "auto". An epoch, where there are many rows, leaves nothing of a model.
+        lr: learning rate.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    steps: int | Literal["auto"] = "auto"
     lr: float = 0.02
     name = "gradient_ascent"
-    passes = tuple(range(1, 13))  # a step too many destroys the model
+    unit = "steps"
+    tries = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -175,11 +204,11 @@ class GradientAscent(_Trained):
     def begin(self, home: Home, weights: Tensors, case: Case) -> Steps:
         """Maximise the cross-entropy of forgotten rows."""
         del case
-        return sgd(home, weights, home.forgotten, lambda out, y: -labels(out, y), lr=self.lr, longest=1.0)
+        return sgd(home, weights, home.forgotten, lambda out, y: -labels(out, y), lr=self.lr, longest=1.0, stepwise=True)
 
 
 @dataclass(frozen=True)
-class Distil(_Trained):
+class Distil(_ByEpochs):
     """Learn from the masked teacher: the heir's own outputs without the forgotten classes, on forgotten and retained rows.
 
     The minimised loss is KL(t || p), whose gradient at the roots is what `steer` sends.

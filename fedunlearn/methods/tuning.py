@@ -16,7 +16,7 @@ from fedunlearn.tensors import Tensors, equal
 
 BATCH, MOMENTUM, DECAY = 128, 0.9, 1e-4
 
-Steps = Iterator[dict[str, Tensor]]  # weights after each epoch, without end
+Steps = Iterator[dict[str, Tensor]]  # weights after each epoch or step, without end
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs [B, C] and what goes along with each row -> a mean
 
 
@@ -35,6 +35,7 @@ def sgd(
     falls: Sequence[int] = (),
     along: Tensor | None = None,
     longest: float | None = None,
+    stepwise: bool = False,
     seed: int = 0,
 ) -> Steps:
     """SGD on some rows, all parameters, in eval mode: BatchNorm keeps its statistics, dropout is off.
@@ -48,6 +49,7 @@ def sgd(
         falls: steps after which it falls to a tenth.
         along: what the loss gets of each row instead of its label [N, ...].
         longest: gradients whose norm over all parameters is larger are shortened to it.
+        stepwise: give the weights after each step of a batch; by default after each epoch.
         seed: of the order of the rows.
     """
     net = load(deepcopy(home.net), weights)
@@ -66,7 +68,10 @@ def sgd(
                 torch.nn.utils.clip_grad_norm_(net.parameters(), longest)
             optimiser.step()
             falling.step()
-        yield weights_of(net)
+            if stepwise:
+                yield weights_of(net)
+        if not stepwise or not len(rows):
+            yield weights_of(net)
 
 
 def tuned(
@@ -94,12 +99,12 @@ def tuned(
 
 
 class Course:
-    """A training that can be asked for more epochs, which go on where it is and give what a training of its own would.
+    """A training that can be asked for more, which goes on where it is and gives what a training of its own would.
 
     Args:
         weights: where it starts.
-        begin: begins it.
-        keep: epochs whose weights are kept, for when fewer are asked for; others are trained anew then.
+        begin: begins it: by epochs, or by steps.
+        keep: how many of these whose weights are kept, for when fewer are asked for; others are trained anew then.
     """
 
     def __init__(self, weights: Tensors, begin: Callable[[], Steps], keep: Collection[int] = ()) -> None:
@@ -123,16 +128,16 @@ class Course:
             there = home.begun[what] = cls(weights, begin, keep)
         return there
 
-    def after(self, epochs: int, lr: float) -> dict[str, Tensor]:
-        """Weights after so many epochs.
+    def after(self, number: int, lr: float) -> dict[str, Tensor]:
+        """Weights after so many epochs or steps.
 
         Raises:
             ShapeError: training diverged.
         """
-        if epochs not in self.found and epochs <= self._done:
+        if number not in self.found and number <= self._done:
             self._steps, self._done = self.begin(), 0
-        last = self.found.get(epochs, {})
-        while epochs not in self.found and self._done < epochs:
+        last = self.found.get(number, {})
+        while number not in self.found and self._done < number:
             last = next(self._steps)
             self._done += 1
             if self._done in self.keep:
@@ -141,7 +146,7 @@ class Course:
 
 
 def whole(number: object) -> bool:
-    """Whether it is a number of epochs: 0, 1, 2, ..."""
+    """Whether it is a number of epochs or steps: 0, 1, 2, ..."""
     return isinstance(number, int | float) and number >= 0 and float(number).is_integer()
 
 

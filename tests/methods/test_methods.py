@@ -203,7 +203,7 @@ def test_fisher_mask_scores_what_matters_to_the_forgotten_and_not_to_the_rest() 
 
 
 def test_training_backwards_moves_no_further_than_its_steps_however_large_the_gradients_are() -> None:
-    """Unbounded, two layers and inputs this large reach infinity in the first of twelve epochs."""
+    """Unbounded, two layers and inputs this large reach infinity within the first steps."""
     torch.manual_seed(0)
     net = torch.nn.Sequential()
     net.add_module("body", torch.nn.Linear(2, 8))
@@ -212,6 +212,6 @@ def test_training_backwards_moves_no_further_than_its_steps_however_large_the_gr
     x = 1e4 * torch.randn(256, 2)
     forgotten = Rows(x, torch.zeros(256, dtype=torch.int64), tuple(map(str, range(256))), HEAD.classes)
     case = Case((), Evidence(), HEAD, ("a",), Home(deepcopy(net).eval(), forgotten, Rows.empty(HEAD.classes)))
-    edited = make("gradient_ascent").edit(weights, case, {"epochs": 12})
+    edited = make("gradient_ascent").edit(weights, case, {"steps": 24})
     moved = math.sqrt(sum(float((edited[n] - t).square().sum()) for n, t in weights.items()))
     assert 0 < moved <= 12 * 2 * 0.02 / (1 - 0.9) * 1.01  # steps of at most lr, by momentum at most ten times as long; decay

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from fedunlearn.data import Rows
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.methods import make
 from fedunlearn.methods.base import Case
@@ -13,41 +14,42 @@ from fedunlearn.methods.laws import Draw
 from fedunlearn.methods.tuning import labels, sgd, tuned
 from fedunlearn.tensors import Tensors, equal
 
-TRAINED = ("fine_tune", "gradient_ascent", "distil")
+TRAINED = {"fine_tune": "epochs", "gradient_ascent": "steps", "distil": "epochs"}
 
 
 def drawn(name: str, seed: int = 0) -> tuple[dict[str, torch.Tensor], Case]:
     return Draw(make(name), seed).heir()
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_more_epochs_go_on_from_fewer_and_give_what_training_anew_gives(name: str) -> None:
+@pytest.mark.parametrize(("name", "unit"), TRAINED.items())
+def test_more_go_on_from_fewer_and_give_what_training_anew_gives(name: str, unit: str) -> None:
     method, asked = make(name), (4, 1, 6, 3, 0)
     weights, case = drawn(name)
-    anew = [method.edit(*drawn(name), {"epochs": n}) for n in asked]
-    assert all(equal(method.edit(weights, case, {"epochs": n}), of) for n, of in zip(asked, anew, strict=True))
+    anew = [method.edit(*drawn(name), {unit: n}) for n in asked]
+    assert all(equal(method.edit(weights, case, {unit: n}), of) for n, of in zip(asked, anew, strict=True))
     assert not equal(anew[0], anew[1])
     assert equal(anew[-1], weights)
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_no_epoch_is_trained_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "unit"), TRAINED.items())
+def test_nothing_is_trained_twice(name: str, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method, steps = make(name), []
     weights, case = drawn(name)
     step = torch.optim.SGD.step
     monkeypatch.setattr(torch.optim.SGD, "step", lambda *given, **named: (steps.append(1), step(*given, **named)))
-    for n in (2, 5, 1, 5):
-        method.edit(weights, case, {"epochs": n})
-    assert len(steps) == 5  # of a batch each
+    least, more, most = (int(of[unit]) for of in method.strengths(case)[:3])
+    for n in (more, most, least, most):
+        method.edit(weights, case, {unit: n})
+    assert len(steps) == most  # of a batch each
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_what_was_begun_from_other_weights_is_not_gone_on_with(name: str) -> None:
+@pytest.mark.parametrize(("name", "unit"), TRAINED.items())
+def test_what_was_begun_from_other_weights_is_not_gone_on_with(name: str, unit: str) -> None:
     method = make(name)
     weights, case = drawn(name)
     moved = {n: t + 1 if t.is_floating_point() else t for n, t in weights.items()}
-    first, other = method.edit(weights, case, {"epochs": 2}), method.edit(moved, case, {"epochs": 2})
-    assert equal(other, method.edit(moved, drawn(name)[1], {"epochs": 2}))
+    first, other = method.edit(weights, case, {unit: 2}), method.edit(moved, case, {unit: 2})
+    assert equal(other, method.edit(moved, drawn(name)[1], {unit: 2}))
     assert not equal(first, other)
 
 
@@ -63,10 +65,23 @@ def test_only_weights_that_may_be_asked_for_again_are_kept(epochs: object, kept:
 
 
 @pytest.mark.parametrize("number", [2.5, -1, float("inf"), float("nan")])
-@pytest.mark.parametrize(("name", "setting"), [("fine_tune", "epochs"), ("distil", "epochs"), ("fisher_mask", "tune")])
-def test_epochs_are_whole(name: str, setting: str, number: float) -> None:
+@pytest.mark.parametrize(("name", "setting"), [*TRAINED.items(), ("fisher_mask", "tune")])
+def test_epochs_and_steps_are_whole(name: str, setting: str, number: float) -> None:
     with pytest.raises(InputError, match=f"{setting} is {number!r} .*expected a whole number"):
         make(name, {setting: number})
+
+
+def test_a_step_is_of_a_batch_and_an_epoch_of_all_rows() -> None:
+    weights, case = drawn("fine_tune")
+    home = case.home
+    assert home is not None
+    few = torch.arange(300) % len(home.retained)
+    rows = Rows(home.retained.x[few], home.retained.y[few], tuple(map(str, range(300))), home.retained.classes)
+    by_epoch, by_step = (sgd(home, weights, rows, labels, lr=1e-2, stepwise=stepwise) for stepwise in (False, True))
+    steps = [next(by_step) for _ in range(6)]
+    assert [equal(next(by_epoch), steps[n]) for n in (2, 5)] == [True, True]  # 300 rows are three batches
+    none = sgd(home, weights, home.retained.take([]), labels, lr=1e-2, stepwise=True)
+    assert equal(next(none), weights)
 
 
 def test_a_teacher_needs_an_output_to_mask() -> None:
