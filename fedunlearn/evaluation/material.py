@@ -129,8 +129,12 @@ class Material:
 
     @property
     def population_without(self) -> Rows:
-        """Everything but what is forgotten: what a pool of models that never saw it is trained on halves of."""
-        return _joined([part.without(self.classes) for part in (self.retained, self.calibration, self.test)])
+        """Everything but what is forgotten: what a pool of models that never saw it is trained on halves of.
+
+        Held-out rows of its classes, too, where training rows of them stay here: a retrained model knows these.
+        """
+        absent = set(self.classes) - {c for c, n in self.retained.counts().items() if n}
+        return _joined([part.without(absent) for part in (self.retained, self.calibration, self.test)])
 
 
 def _named(rows: Rows, head: Head, where: str) -> Rows:

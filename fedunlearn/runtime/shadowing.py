@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fedunlearn.data import Rows
+from fedunlearn.data.rows import joined
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Effort, Material, accuracy
 from fedunlearn.evaluation.outputs import loss_gap
@@ -65,16 +66,17 @@ def forgetting(method: Method, strength: Strength, head: Head, classes: Collecti
         if not len(keep):
             raise InputError(f"{method.name}: a shadow model would have no row left to keep, none but those to be forgotten")
         weights, want = weights_of(net), method.wants(named)
-        own = _mean(net, keep, head, method, method.own, named) if method.own else Evidence()
+        weighed = keep if method.retained else joined([part for part in (forget, keep) if len(part)])  # as heirs are
+        own = _mean(net, weighed, head, method, method.own, named) if method.own else Evidence()
         found = []
         for about in named if method.apart and named else ("",):
             some = forget.of([about]) if about else forget
             if want is None or not len(some):
                 continue
             one = replace(_mean(net, some, head, method, want, named), about=about)
-            case = Case((one,), own, head, named)
-            gap = loss_gap(net, held.of(some.counts()), some)
-            found.append(replace(one, enough=method.enough(weights, case, partial(_left, net, some), gap)))
+            case, like = Case((one,), own, head, named), held.of(some.counts())
+            left = partial(_left, net, like if named and len(like) else some)  # as at a root
+            found.append(replace(one, enough=method.enough(weights, case, left, loss_gap(net, like, some))))
         home = Home(deepcopy(net), forget, keep)
         case = Case(method.merge(found) if found else (), own, head, named, home)
         if (why := method.misses(case)) is not None:

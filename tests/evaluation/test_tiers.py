@@ -236,6 +236,18 @@ def test_material_of_a_place(by_class: Known, tmp_path: Path) -> None:
     assert some.parts["forgotten"] is some.forgotten
 
 
+def test_models_that_never_saw_what_is_forgotten_know_its_class_where_other_rows_of_it_stay(by_class: Known) -> None:
+    half = len(by_class.forgotten) // 2
+    one, two = (by_class.forgotten.take(range(*span)) for span in ((0, half), (half, 2 * half)))
+    data = SiteData("here", {"a": one, "b": joined([two, by_class.retained])}, {"test": by_class.test})
+    head = Head("head", by_class.test.classes)
+    every = Material.at(data, head, (FORGOTTEN,)).population_without
+    some = Material.at(data, head, (FORGOTTEN,), {"a": Selection((FORGOTTEN,))}).population_without
+    assert FORGOTTEN not in every.labels
+    assert len(some.of([FORGOTTEN])) == half + len(by_class.test.of([FORGOTTEN]))
+    assert not {f"a/{key}" for key in one.keys} & {*some.keys}
+
+
 def test_a_model_without_an_output_for_the_class_is_probed_all_the_same(by_class: Known) -> None:
     """A transfer's head cannot name it; the features below may know it."""
     head = Head("head", tuple(c for c in CLASSES if c != FORGOTTEN))

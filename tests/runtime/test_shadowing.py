@@ -1,5 +1,6 @@
 """A method on a shadow model does what it does on the path: the class goes, the rest stays, the model given stays as it was."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,14 +8,18 @@ import torch
 from torch import nn
 
 from fedunlearn.data import Exclusions, Rows, open_rows
-from fedunlearn.evaluation import accuracy
+from fedunlearn.evaluation import Gate, accuracy
 from fedunlearn.evaluation.outputs import mean_loss
+from fedunlearn.lineage import Request
 from fedunlearn.methods import make
 from fedunlearn.methods.base import Strength
-from fedunlearn.nets import build, head_of, weights_of
+from fedunlearn.nets import build, head_of, load, weights_of
+from fedunlearn.runtime import Family, InProcess, unlearn
 from fedunlearn.runtime.shadowing import forgetting
-from fedunlearn.tensors import equal
+from fedunlearn.scenario import train, workers
+from fedunlearn.tensors import Head, Tensors, equal
 from fedunlearn.training import Portion, Recipe, fit
+from tests.scenario.digits import scenario
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +51,44 @@ def test_a_shadow_forgets(method: str, strength: Strength, known: tuple[nn.Modul
     if method != "fine_tune":
         assert (accuracy(edited, test.of(["0"])) or 0) < 0.2
     assert not any(torch.isnan(t).any() for t in weights_of(edited).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("fiun", {"alpha": 2.0, "lam": 0.1}),
+        ("ssd", {"alpha": 2.0, "lam": 0.1}),
+        ("lfssd", {"alpha": 2.0, "lam": 0.1}),
+        ("fisher_mask", {"ratio": 0.02}),
+        ("activation_mask", {"ratio": 0.05}),
+        ("fisher_noise", {"scale": 1e-7}),
+        ("steer", {"factor": 1.3}),
+        ("rewrite", {}),
+    ],
+)
+def test_a_shadow_is_edited_as_the_heir_was(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    """Weighed on the same rows, with the strength that the path took."""
+    plain = scenario({"base": {"born": "incremental", "site": "a", "epochs": 6}})
+    family = train(plain, tmp_path / "family")
+    here = workers(plain, family)
+    worker, (head, before) = here["a"], _read(family, "base")
+    rows = worker.data.training("main").for_head(head.classes)  # before some may not be read any more
+    gate = Gate(forgotten_at_most=1, retained_drop_at_most=1)
+    record = unlearn(family, Request(("3",)), make(name, settings), InProcess(here, simulation=True), gate)
+    (row,) = record.facts["models"]
+    assert row["status"] == "committed"
+    net = load(worker.make_net(len(head.classes), ""), before).eval()
+    held = worker.data.held_out["calibration"].for_head(head.classes)
+    edited = forgetting(make(name, settings), row["strength"], head, ("3",))(net, rows.of(["3"]), rows.without(["3"]), held)
+    found, expected = weights_of(edited), _read(family, "base")[1]
+    assert not equal(expected, before)
+    for n, t in expected.items():
+        torch.testing.assert_close(found[n], t, rtol=1e-4, atol=1e-5, msg=f"{name}: {n}")
+
+
+def _read(family: Family, model: str) -> tuple[Head, Tensors]:
+    found = family.store("a").read(family.heads[model])
+    return found.head, found.weights
 
 
 def test_a_shadow_is_steered_off_samples_as_far_as_rows_it_never_saw_say(known: tuple[nn.Module, Rows]) -> None:
