@@ -1,24 +1,28 @@
-"""Statistics that need no gradient: what the units of a layer put out, and how a layer's inputs are spread."""
+"""Statistics that need no gradient: how much the units of a layer fire, and how a layer's inputs are spread."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from fedunlearn.errors import ShapeError
 from fedunlearn.importance import rules
 from fedunlearn.importance.rules import Arguments, Rule
-from fedunlearn.importance.tape import Tape, parameters_of
+from fedunlearn.importance.tape import Tape, holds_tensor, parameters_of
 
 Each = Callable[[Rule, Arguments, Tensor, bool], Tensor]
 
 
 def activation(rule: Rule, a: Arguments, out: Tensor, biased: bool) -> Tensor:
-    """Sum over samples of each unit's mean output over positions: [N, units, ...] or [N, ..., units] -> [units].
+    """Sum over samples of each unit's mean activation over positions: [N, units, ...] or [N, ..., units] -> [units].
 
-    ActivationMask (FisherMask, arXiv 2310.05331) compares its mean on forgotten and on retained rows.
+    A unit's activation is what is left of its output behind the normalisation and the nonlinearity that come right after it
+    (see `Firing`). ActivationMask (FisherMask, arXiv 2310.05331) compares its mean on forgotten and on retained rows.
     """
     del a, biased
     out = out.double()
@@ -43,6 +47,73 @@ def moment(rule: Rule, a: Arguments, out: Tensor, biased: bool) -> Tensor:
         rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
     product: Tensor = rows.T @ rows
     return product
+
+
+PASSED = frozenset(
+    {functional.batch_norm, functional.instance_norm, functional.group_norm, functional.layer_norm, functional.dropout}
+)  # what a layer's output goes through on its way to the nonlinearity
+FIRED: frozenset[Callable[..., Any]] = frozenset(
+    {getattr(functional, n) for n in ("relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish",
+                                      "hardswish", "hardsigmoid", "hardtanh", "softplus", "sigmoid", "tanh")}
+    | {getattr(of, n) for of in (torch, Tensor) for n in ("relu", "relu_", "sigmoid", "tanh")}
+)  # fmt: skip
+
+
+class Firing(TorchFunctionMode):
+    """Follows outputs of layers to where they fire: through normalisations, and one nonlinearity; no farther than these.
+
+    An output to which something is added first, a shortcut for example, is taken as it was before.
+
+    Args:
+        found: called with what was given to `follow` and the output, as far as it could be followed.
+    """
+
+    def __init__(self, found: Callable[[Any, Tensor], None]) -> None:
+        super().__init__()
+        self.found = found
+        self.open: dict[int, tuple[Any, Tensor]] = {}  # with the tensor: its identity would be another's else
+
+    def follow(self, what: Any, out: Tensor) -> None:
+        """Follow an output from here on."""
+        self.open[id(out)] = what, out
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Every torch function passes here."""
+        kwargs = kwargs or {}
+        flat = (v for value in (*args, *kwargs.values()) for v in (value if type(value) in (list, tuple) else (value,)))
+        met = {id(v): self.open[id(v)] for v in flat if id(v) in self.open}
+        on = func in PASSED or func in FIRED
+        if met and not on and _changes(func, kwargs):
+            self._close(met)
+        out = func(*args, **kwargs)
+        if not met or not holds_tensor(out):
+            return out  # a question, about its shape for example
+        if on and isinstance(out, Tensor):
+            for key, (what, _) in met.items():
+                del self.open[key]
+                if func in FIRED:
+                    self.found(what, out)
+                else:
+                    self.follow(what, out)
+        else:
+            self._close(met)
+        return out
+
+    def _close(self, met: Collection[int]) -> None:
+        for key in met:
+            if (of := self.open.pop(key, None)) is not None:
+                self.found(*of)
+
+    def end(self) -> None:
+        """Nothing comes any more."""
+        self._close(tuple(self.open))
+
+
+def _changes(func: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a torch function changes what it is given, by its name."""
+    name = str(getattr(func, "__name__", ""))
+    itself = name == "__setitem__" or name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
+    return itself or bool(kwargs.get("inplace")) or "out" in kwargs
 
 
 FORWARD: dict[str, Each] = {"activation": activation, "moment": moment}
@@ -86,15 +157,19 @@ def forward_sums(net: nn.Module, x: Tensor, statistic: str, wanted: frozenset[st
     biases = {n for n, p in net.named_parameters() if p.dim() == 1}
 
     def run(part: Tensor) -> Tape:
+        def add(met: tuple[Rule, Arguments, str], out: Tensor) -> None:
+            rule, a, name = met
+            found = FORWARD[statistic](rule, a, out, a["bias"] is not None)
+            total[name] = total[name] + found if name in total else found
+
         def meet(rule: Rule, a: Arguments, out: Tensor, roles: Mapping[str, str]) -> None:
             if rule in (rules.linear, rules.convolution) and "weight" in roles:
-                name = roles["weight"]
-                found = FORWARD[statistic](rule, a, out, a["bias"] is not None)
-                total[name] = total[name] + found if name in total else found
+                (firing.follow if statistic == "activation" else add)((rule, a, roles["weight"]), out)
 
-        tape = Tape(parameters_of(net), wanted, len(part), None, meet)
-        with tape, torch.no_grad():
+        firing, tape = Firing(add), Tape(parameters_of(net), wanted, len(part), None, meet)
+        with tape, firing if statistic == "activation" else nullcontext(), torch.no_grad():
             net(part)
+        firing.end()
         return tape
 
     probe = run(x[:1])

@@ -128,7 +128,7 @@ class Tape(TorchFunctionMode):
         a = _bound(known, args, kwargs) if known else None
         roles = {r: self.names[id(a[r])] for r in known.roles if id(a[r]) in self.names} if known and a else {}
         out = func(*args, **kwargs)
-        if not _holds_tensor(out):
+        if not holds_tensor(out):
             return out  # a question about the parameter (its shape, its dtype), not a use
         if known is None or a is None or sorted(roles.values()) != sorted(hit):
             name = getattr(func, "__name__", str(func))
@@ -255,5 +255,6 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     )
 
 
-def _holds_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(_holds_tensor, value)))
+def holds_tensor(value: Any) -> bool:
+    """Whether what a torch function gave is a tensor, or has one in it; of a question (a shape, a dtype) it is not."""
+    return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(holds_tensor, value)))

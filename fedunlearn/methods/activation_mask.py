@@ -1,6 +1,7 @@
 """ActivationMask, the baseline of FisherMask (arXiv 2310.05331) that looks at activations instead of gradients.
 
-Score of a unit: its mean activation on what is forgotten less that on what is retained, a channel's over positions too. The
+Score of a unit: its mean activation on what is forgotten less that on what is retained, a channel's over positions too, behind
+the normalisation and the nonlinearity that follow. The
 top `ratio` of all units (channels of convolutions, outputs of linear layers) are silenced: their weights, their bias, and the
 BatchNorm that follows.
 

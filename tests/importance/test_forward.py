@@ -19,10 +19,57 @@ def test_activations_are_means_over_positions_summed_over_samples() -> None:
     x, _ = batch(5, 2, 6, 6)
     found = measure(net, x, head=head_of(net), statistic="activation", max_bytes=1)
     with torch.no_grad():
-        conv, last = net[0](x), net(x)  # type: ignore[index]
-    assert torch.allclose(found.sums["activation"]["0.weight"], conv.mean((2, 3)).sum(0))
+        fired, last = net[0](x).relu(), net(x)  # type: ignore[index]
+    assert torch.allclose(found.sums["activation"]["0.weight"], fired.mean((2, 3)).sum(0))
     assert torch.allclose(found.mean("activation")["4.weight"], last.mean(0))
     assert set(found.sums["activation"]) == {"0.weight", "3.weight", "4.weight"}
+
+
+class Block(nn.Module):
+    """A residual block and what stands around it; ReLU in place, a sum in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.relu = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        self.second, self.norm_2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.hidden, self.drop, self.head = nn.Linear(4, 5), nn.Dropout(), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.norm(self.first(x)))
+        y = self.second(x)
+        assert y.shape == y.size()  # asking changes nothing
+        y = self.norm_2(y)
+        y += x
+        return self.head(torch.tanh(self.drop(self.hidden(self.relu(y).mean((2, 3))))))  # type: ignore[no-any-return]
+
+
+def test_a_unit_fires_behind_its_normalisation_and_nonlinearity_and_before_anything_is_added() -> None:
+    net = ready(Block())
+    with torch.no_grad():
+        for norm in (net.norm, net.norm_2):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            norm.bias.normal_()
+    x, _ = batch(5, 2, 6, 6)
+    found = measure(net, x, head=head_of(net), statistic="activation", max_bytes=1).mean("activation")
+    with torch.no_grad():
+        first = net.norm(net.first(x)).relu()
+        second = net.norm_2(net.second(first))
+        hidden = torch.tanh(net.hidden((second + first).relu().mean((2, 3))))
+    expected = {"first": first.mean((0, 2, 3)), "second": second.mean((0, 2, 3)), "hidden": hidden.mean(0)}
+    for name, of in expected.items():
+        assert torch.allclose(found[f"{name}.weight"], of)
+    assert float(found["second.weight"].min()) < 0
+
+
+def test_a_unit_that_never_fires_is_not_active() -> None:
+    net = ready(nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 3)))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[10.0], [1.0]]))  # type: ignore[index]
+        net[0].bias.copy_(torch.tensor([-100.0, 0.0]))  # type: ignore[index]
+    x = torch.ones(4, 1, dtype=torch.float64)
+    found = measure(net, x, head=head_of(net), statistic="activation").mean("activation")
+    assert found["0.weight"].tolist() == [0.0, 1.0]
 
 
 def test_moments_are_outer_products_of_inputs_and_of_patches() -> None:
