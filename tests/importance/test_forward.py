@@ -47,9 +47,9 @@ def test_a_unit_fires_behind_its_normalisation_and_nonlinearity_and_before_anyth
     net = ready(Block())
     with torch.no_grad():
         for norm in (net.norm, net.norm_2):
-            norm.running_mean.normal_()
+            norm.running_mean.fill_(0.5)
             norm.running_var.uniform_(0.5, 2)
-            norm.bias.normal_()
+            norm.bias.fill_(-0.5)
     x, _ = batch(5, 2, 6, 6)
     found = measure(net, x, head=head_of(net), statistic="activation", max_bytes=1).mean("activation")
     with torch.no_grad():
