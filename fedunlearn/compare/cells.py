@@ -55,15 +55,19 @@ def share(rows: Rows, what: str) -> Plain | None:
     """Forgotten rows that are recognised; None where nothing was tested.
 
     The interval is the wider of two: Wilson's, over rows, and Student's, over seeds, which often differ by more than chance
-    among rows would have them differ. Heirs are tested on the same rows: however many there are, a row of a seed counts once.
+    among rows would have them differ. Heirs are tested on the same rows: however many there are, a row of a seed counts once,
+    and as seeds draw theirs from one test set, Wilson's is of as many rows as the seed with the most has.
     """
     value = pooled(rows, what, "rows_forgotten")
     if value is None:
         return None
-    tests = _by([r for r in rows if r[what] is not None], "seed", "request", "class").values()
-    n = sum(max(r["rows_forgotten"] for r in of) for of in tests)
+    tests = _by([r for r in rows if r[what] is not None], "seed", "request", "class")
+    distinct = Counter[object]()
+    for (seed, *_), of in tests.items():
+        distinct[seed] += max(r["rows_forgotten"] for r in of)
+    n, of_one = distinct.total(), max(distinct.values())
     each = [v for of in _by(rows, "seed").values() if (v := pooled(of, what, "rows_forgotten")) is not None]
-    found = [proportion(round(value * n), n), *([over_seeds(each)] if len(each) > 1 else [])]
+    found = [proportion(round(value * of_one), of_one), *([over_seeds(each)] if len(each) > 1 else [])]
     low, high = min(value, *(e.low for e in found)), max(value, *(e.high for e in found))
     return {"value": value, "low": max(0.0, low), "high": min(1.0, high), "n": n}
 
@@ -150,7 +154,7 @@ def _line(rows: Rows, gate: Gate) -> Plain:
             "worst": _worst([r for r in among if r["depth"]], lambda r: f"{r['heir']}, {class_of(r)}"),
             "worst_lost": _most_lost(inherited),
         },
-        "gap": _gap([r for r in rows if r["status"] in EDITED], "forgotten_after"),
+        "gap": _gap(rows, "forgotten_after", edited=True),
         "gap_before": _gap(rows, "forgotten_before"),
         "travelled": _travelled(among),
         "deeper": means_of(rows),
@@ -178,10 +182,15 @@ def _most_lost(cells: Rows) -> Plain | None:
     return max(found, key=lambda f: f["value"], default=None)
 
 
-def _gap(rows: Rows, what: str) -> Plain | None:
-    """The heir and request that are farthest from the retrained model on forgotten rows; None if nobody knows."""
+def _gap(rows: Rows, what: str, *, edited: bool = False) -> Plain | None:
+    """The heir and request that are farthest from the retrained model on forgotten rows; None if nobody knows.
+
+    Where it is asked of edits, heirs that were edited at some seed count with all: at the others they are as they were.
+    """
     gaps = []
     for of in _by(rows, "request", "class", "heir").values():
+        if edited and all(r["status"] not in EDITED for r in of):
+            continue
         known = [
             {**r, "gap": abs(r[what] - r["retrained_forgotten"])}  # seed by seed, so that they do not cancel
             for r in of

@@ -98,14 +98,17 @@ def legend(result: Result) -> list[str]:
         "accepted: heirs, seed by seed, to which the gate had no objection. cells: an heir and a class, seeds pooled; counted "
         "are those whose heir must not know the class afterwards and knew at least half of it before.",
         "left: held-out rows of the class that the edited model still recognises, accepted or not, in %, with the wider of two "
-        "95 % intervals: Wilson's over rows (one that several heirs were tested on counts once) and Student's over seeds. "
-        f"{FEW} fewer than {JUDGED} rows, all seeds together: shown, not judged; seeds draw test rows from one set, so some "
-        "are the same. lost: accuracy on the rest, in points, with Student's 95 % interval over seeds. mask: what the logit "
+        "95 % intervals: Wilson's over the rows of one seed (others draw theirs from the same set; one that several heirs were "
+        f"tested on counts once) and Student's over seeds. {FEW} fewer than {JUDGED} rows, all seeds together: shown, not "
+        "judged. lost: accuracy on the rest, in points, with Student's 95 % interval over seeds. mask: what the logit "
         "mask loses on the same heirs. inherited: of those cells the models that were not trained on the class themselves, and "
         "have it from others. Where a method failed, models are as before. seconds: wall clock of one request, all its heirs.",
     ]
     if any(s["judged"] for s in result["summary"]):
-        said.append(f"within limits: counted cells of at least {JUDGED} rows that keep to them.")
+        said.append(
+            f"within limits: counted cells of at least {JUDGED} rows that keep to them, by what was found, not by ends of "
+            "intervals."
+        )
     if any(m["simulation"] for m in result["methods"]):
         said.append("simulation only: it needs what no deployment grants, such as rows of the class at every heir's home.")
     if result.get("tier"):

@@ -9,7 +9,7 @@ from fedunlearn.lineage import Lineage, Request
 from fedunlearn.report.drawing import drawing
 from fedunlearn.report.limits import limits
 from fedunlearn.report.measurements import Evaluation, unmeasured
-from fedunlearn.report.risk import LEVELS, judge
+from fedunlearn.report.risk import LEVELS, few, judge
 from fedunlearn.report.verdict import verdict
 from fedunlearn.report.why import reasons
 from fedunlearn.report.words import scored_at
@@ -160,7 +160,7 @@ def _models(
     why = reasons(lineage, facts, elsewhere | {model: before.number for model, before in earlier.items()})
     found = []
     for model in (m for m in lineage.models if m.kept):
-        plain = {
+        plain: dict[str, Any] = {
             "name": model.name,
             "home": model.home,
             "why": why[model.name],
@@ -172,6 +172,7 @@ def _models(
             if row["status"] != "committed" and not undone and (before := earlier.get(model.name)):
                 words = f"Not edited again; ledger line {before.number} had edited it"
                 plain |= _judged_then(before, line, _row(before, model.name), words)
+            plain["findings"] = [*plain["findings"], *few(row, facts["gate"]["forgotten_at_most"])]
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row)}
         elif not undone and (before := earlier.get(model.name)):
             row = _row(before, model.name)

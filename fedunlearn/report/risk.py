@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedunlearn.evaluation.intervals import proportion
 from fedunlearn.report.words import title
 
 FEWER_STEPS = 0.5  # an edited model that relearns in less than this share of a retrained model's steps remembers
@@ -77,6 +78,19 @@ def judge(row: Mapping[str, Any], evaluation: Mapping[str, Mapping[str, Any]], u
         return {"risk": "low", "findings": [f"Nothing found by {', '.join(map(title, taken))}."], "remembers": False}
     nobody = "No probe, relearning or membership attack beside a retrained model."
     return {"risk": "unknown", "findings": [nobody, *map(_sentence, row.get("unresolved", ()))], "remembers": False}
+
+
+def few(row: Mapping[str, Any], limit: float) -> Iterator[str]:
+    """What rows were too few to tell: that no more than the gate's limit is left, in spite of what chance may have hidden."""
+    left, rows = row["forgotten_after"], row["rows_forgotten"]
+    if row["status"] != "committed" or row["target"] != "absent" or left is None or not rows or left > limit:
+        return
+    most = proportion(round(left * rows), rows).high
+    if most > limit:
+        yield (
+            f"It was tested on {rows:,} forgotten rows: as far as so few can tell (95 %), up to {most:.1%} may still be "
+            f"recognised, where the gate allows {limit:.1%}."
+        )
 
 
 def _gaps(row: Mapping[str, Any], untested: bool) -> Iterator[str]:

@@ -45,6 +45,20 @@ def test_what_is_none_is_said_not_to_be_measured_with_a_reason_and_is_never_zero
         assert why in "".join(read.text)
 
 
+@pytest.mark.parametrize(
+    ("rows", "left", "says"), [(40, 0.0, "up to 8.8%"), (40, 0.025, "up to 12.9%"), (400, 0.0, ""), (40, 0.2, "")]
+)
+def test_how_much_few_rows_leave_open_is_said(chain: tuple[Family, Line], rows: int, left: float, says: str) -> None:
+    """Wilson's interval of 0 of 40 ends at 8.8 %, of 1 of 40 at 12.9 %, of 0 of 400 at 1 %."""
+    family, line = chain
+    for row in line.body["record"]["facts"]["models"]:
+        row.update({"rows_forgotten": rows, "forgotten_after": left, "target": "absent", "status": "committed"})
+    plain, _ = told(family, line)
+    (root,) = (m for m in plain["models"] if m["name"] == "root")
+    found = [text for text in root["findings"] if "as far as so few can tell" in text]
+    assert [says in text for text in found] == [True] * bool(says)
+
+
 @pytest.mark.parametrize("evaluated", [(), ("root",), ("root", "heir")])
 def test_each_metric_of_each_heir_has_a_result_or_a_reason(chain: tuple[Family, Line], evaluated: tuple[str, ...]) -> None:
     family, line = chain
