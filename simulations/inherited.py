@@ -9,7 +9,9 @@ evaluation taken out of both clocks, as in `reproduction.py`; measuring evidence
 import argparse
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -53,7 +55,7 @@ def table(rows: Rows) -> str:
 
 
 def clocks(rows: Rows) -> str:
-    """What unlearning takes of the time that retraining takes, a line a family, the mean of its seeds."""
+    """What unlearning takes of the time that retraining takes, a line a family: medians of its seeds, of ratios, too."""
     methods = list(dict.fromkeys(_method(r) for r in rows))
     columns = ("family", "models", "seeds", "training, s", "retraining, s", *(f"{m}, s" for m in methods),
                *(f"{m}: ratio" for m in methods))  # fmt: skip
@@ -63,16 +65,21 @@ def clocks(rows: Rows) -> str:
         train, again = (_seconds(of, f"{what}_seconds") for what in ("train", "retrain"))
         spent = [_seconds([r for r in of if _method(r) == m], "unlearn_seconds") for m in methods]
         models, seeds = (len({r[k] for r in of}) for k in ("name", "seed"))
-        ratios = (f"{s / again:.3f}" if again else "-" for s in spent)
-        shown = (family, models, seeds, *(f"{s:.1f}" for s in (train, again, *spent)), *ratios)
+        ratios = [[s / again[seed] for seed, s in each.items() if seed in again] for each in spent]
+        clocks = (_middle(each.values(), ".1f") for each in (train, again, *spent))
+        shown = (family, models, seeds, *clocks, *(_middle(each, ".3f") for each in ratios))
         lines.append(f"| {' | '.join(map(str, shown))} |")
     return "\n".join(lines)
 
 
-def _seconds(rows: Rows, clock: str) -> float:
-    """The mean of the seeds."""
-    each = {r["seed"]: r[clock] or 0 for r in rows}
-    return sum(each.values()) / max(1, len(each))
+def _seconds(rows: Rows, clock: str) -> dict[int, float]:
+    """Of each seed that has any: where scoring, timed by itself, took longer than all with it, there are none."""
+    return {r["seed"]: r[clock] for r in rows if r[clock] is not None and r[clock] > 0}
+
+
+def _middle(values: Iterable[float], form: str) -> str:
+    found = list(values)
+    return format(median(found), form) if found else "-"
 
 
 def _summary(rows: Rows) -> str:

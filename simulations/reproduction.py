@@ -151,7 +151,8 @@ def clocked(rows: Rows, cell: str, subject: Subject, nest: Nest) -> list[dict[st
 
 
 def _less(seconds: float | None, other: float) -> float | None:
-    return None if seconds is None else seconds - other
+    """Seconds without others that were timed by themselves; None where these, under another load, took longer than all."""
+    return None if seconds is None or seconds <= other else seconds - other
 
 
 def _scoring(nest: Nest, request: Request) -> float:
