@@ -11,6 +11,7 @@ from fedunlearn.scores import KNOWN
 
 Rows = Sequence[Mapping[str, Any]]
 RETRAINED = "retrained"
+TRIED = "to choose strengths"  # rows, forwards only
 NOTE = (
     "In %, lost in points; seeds and heirs pooled, the worst heir and class (its seeds pooled) apart. tested: rows of heirs "
     "that knew at least half of what they were to forget; the others are left out. Seconds are of one request, all its "
@@ -98,15 +99,17 @@ def claims(result: Mapping[str, Any]) -> str:
 def details(rows: Rows, asked: Sequence[str] = ()) -> str:
     """A line for each cell and method, seeds and heirs pooled; the worst is that of an heir and class with its seeds pooled."""
     columns = ("cell", "method", "tested", "before", "left", "worst: left", "rest before", "lost", "mask: lost", "accepted",
-               "unlearning, s", "of it evidence", "retraining, s", "ratio", "rows read", "by retraining", "kB")  # fmt: skip
-    lines = [_line(columns), "|---" * len(columns) + "|"]
+               "unlearning, s", "of it evidence", "retraining, s", "ratio", "rows read", TRIED, "by retraining",
+               "kB")  # fmt: skip
+    lines: list[Sequence[str]] = [columns, ("---",) * len(columns)]
     for cell in dict.fromkeys(r["cell"] for r in rows):
         of = [r for r in rows if r["cell"] == cell]
         for method in _methods(of):
-            lines.append(_line((cell, method, *_cells(_of(of, method), method))))
+            lines.append((cell, method, *_cells(_of(of, method), method)))
     missing = [cell for cell in asked if cell not in {r["cell"] for r in rows}]
-    lines += [_line((cell, "not run", *("-" for _ in columns[2:]))) for cell in missing]
-    return "\n".join(lines)
+    lines += [(cell, "not run", *("-" for _ in columns[2:])) for cell in missing]
+    unknown = {columns.index(TRIED)} if all(r.get("rows_calibrated") is None for r in rows) else set[int]()  # older results
+    return "\n".join(_line([text for i, text in enumerate(line) if i not in unknown]) for line in lines)
 
 
 def _cells(rows: Rows, method: str) -> tuple[str, ...]:
@@ -118,7 +121,7 @@ def _cells(rows: Rows, method: str) -> tuple[str, ...]:
     failed = sum(s == FAILED for s in tried.values())
     accepted = f"{sum(s == COMMITTED for s in tried.values())} of {len(tried)}" + f", {failed} failed" * bool(failed)
     spent = [_spent(rows, k) for k in ("unlearn_seconds", "measure_seconds", "retrain_seconds")]
-    read, again, sent = (_spent(rows, k) for k in ("rows_read", "rows_again", "bytes_up"))
+    read, tried, again, sent = (_spent(rows, k) for k in ("rows_read", "rows_calibrated", "rows_again", "bytes_up"))
     return (
         f"{len(some)} of {len(rows)}",
         *map(_text, (before, left(some), worst(some), known, lost(some))),
@@ -126,7 +129,7 @@ def _cells(rows: Rows, method: str) -> tuple[str, ...]:
         "-" if method == RETRAINED else accepted,
         *("-" if s is None else f"{s:.2f}" for s in spent),
         "-" if (ratio := _ratio(rows)) is None else f"{ratio:.3f}",
-        *("-" if n is None else f"{n:.0f}" for n in (read, again)),
+        *("-" if n is None else f"{n:.0f}" for n in (read, tried, again)),
         "-" if sent is None else f"{sent / 1000:.1f}",
     )
 
@@ -144,7 +147,7 @@ def _of(rows: Rows, method: str) -> Rows:
     """A method's rows; retraining is read off those of any."""
     if method != RETRAINED:
         return [r for r in rows if r["method"] == method]
-    unknown = dict.fromkeys(("unlearn_seconds", "measure_seconds", "rows_read", "bytes_up", "mask_retained"))
+    unknown = dict.fromkeys(("unlearn_seconds", "measure_seconds", "rows_read", "rows_calibrated", "bytes_up", "mask_retained"))
     return [r | unknown for r in again(_of(rows, rows[0]["method"]))]
 
 

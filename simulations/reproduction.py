@@ -33,7 +33,7 @@ sys.path.append(str(FAMILIES))  # its loaders, as for the topologies that lie th
 KEPT = ("cell", "seed", "method", "simulation", "request", "class", "heir", "born", "depth", "target", "holds_class",
         "forgotten_before", "forgotten_after", "retained_before", "retained_after", "mask_retained", "retrained_forgotten",
         "retrained_retained", "rows_forgotten", "rows_retained", "strength", "rule", "status", "why", "unlearn_seconds",
-        "retrain_seconds", "measure_seconds", "rows_read", "bytes_up", "rows_again")  # fmt: skip
+        "retrain_seconds", "measure_seconds", "rows_read", "rows_calibrated", "bytes_up", "rows_again")  # fmt: skip
 
 
 @dataclass(frozen=True)

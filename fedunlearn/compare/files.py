@@ -22,6 +22,7 @@ FIELDS = (
 LATER = (
     "measure_seconds",
     "rows_read",
+    "rows_calibrated",
     "bytes_up",
     "relearned_retrained",
     "membership_auc_retrained",

@@ -20,7 +20,7 @@ from typing import Any
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, unknown
-from fedunlearn.evaluation import Gate
+from fedunlearn.evaluation import Gate, Scores
 from fedunlearn.lineage import ABSENT, Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import code_of, menu_name, settings_of
@@ -139,7 +139,8 @@ def carry_out(
         raise unknown("precision", doing.precision, PRECISIONS)
     roll = Roll(_needed(family.lineage, plan, method), doing.quorum)
     if not plan.heirs:
-        idle = {"seconds": 0.0, "measure_seconds": 0.0, "evaluation_seconds": {}, "rows_read": 0, "bytes_up": 0}
+        idle = {"seconds": 0.0, "measure_seconds": 0.0, "evaluation_seconds": {}, "rows_read": 0, "rows_calibrated": 0}
+        idle["bytes_up"] = 0
         record = Record(_facts(family, plan, doing, [], [], roll, {}), idle)
         _commit(family, doing, request, record)  # that nobody holds it is an answer to the request, too
         settle(family, backend, quorum=0)  # it changes nothing at any place: whoever is offline may follow later
@@ -183,6 +184,7 @@ def carry_out(
         "measure_seconds": round(measured - started, 3),
         "evaluation_seconds": seconds_of(evaluated),
         "rows_read": found.read + sum(a.read for a in applied.values()),
+        "rows_calibrated": sum(a.passes * _rows(found.scored[name].calibration) for name, a in applied.items()),
         "bytes_up": found.sent,
     }
     if roll.absent:
@@ -199,6 +201,10 @@ _SILENT = "has evidence that is zero in every weight, from {}: the model has no 
 _OFFLINE = "waits for {} to be online"
 _MASK = "logit_mask needs none"
 _NOBODY = "has no evidence: {} departed, and nobody who is left has any"
+
+
+def _rows(scores: Scores) -> int:
+    return scores.rows_forgotten + scores.rows_retained
 
 
 def _needed(lineage: Lineage, plan: Plan, method: Method) -> frozenset[str]:

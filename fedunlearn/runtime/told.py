@@ -96,6 +96,7 @@ class _Cost(TypedDict):
     seconds: float
     measure_seconds: float
     rows_read: int
+    rows_calibrated: NotRequired[int]
     bytes_up: int
     traffic: NotRequired[dict[str, _Traffic]]
 

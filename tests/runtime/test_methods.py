@@ -73,10 +73,15 @@ def test_a_head_without_a_bias_is_not_masked_and_keeps_no_other_from_it(tmp_path
 
 @pytest.mark.parametrize("layers", ["last", "all"])
 def test_edits_of_the_last_layer_are_tried_in_one_pass(layers: str, family: Family, backend_of: BackendOf) -> None:
-    record = unlearn(family, LEAVE, FIUn(layers=layers), backend_of(family))
+    backend = backend_of(family)
+    record = unlearn(family, LEAVE, FIUn(layers=layers), backend)
     for name in HEIRS:
         m = by_name(record)[name]
         assert m["passes"] == (1 if layers == "last" else len(m["curve"]))  # type: ignore[arg-type]
+    held = {m.name: family.store(m.home).read(family.heads[m.name]).head.classes for m in family.lineage.models if m.kept}
+    homes = {m.name: backend.workers[m.home].data.held_out["calibration"] for m in family.lineage.models if m.kept}
+    rows = {name: len(homes[name].for_head(classes)) for name, classes in held.items()}
+    assert record.cost["rows_calibrated"] == sum(m["passes"] * rows[m["name"]] for m in record.facts["models"]) > 0
 
 
 def test_passes_are_what_is_counted(family: Family, backend_of: BackendOf) -> None:
