@@ -1,18 +1,25 @@
 """Plug points of the user's own: `their.module:name`, resolved only where the user wrote it (never from a message)."""
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
+from hashlib import blake2s
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from fedunlearn.errors import InputError, raised, unknown
 
 
-def resolve(path: str, what: str) -> Callable[..., Any]:
+def resolve(path: str, what: str, beside: str = "") -> Callable[..., Any]:
     """The callable behind `their.module:name`.
 
     Args:
         path: module and attribute, joined by a colon.
         what: what it is for, to say in an error ("net factory").
+        beside: a folder whose own module of that name is taken, and is no other folder's: several sites in one process may each
+            have a `mine.py`.
 
     Returns:
         The callable.
@@ -24,7 +31,7 @@ def resolve(path: str, what: str) -> Callable[..., Any]:
     if not (module_name and colon and attribute):
         raise InputError(f"{what} {path!r}: expected 'their.module:name'")
     try:
-        module = importlib.import_module(module_name)
+        module = _own(module_name, beside) or importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises while it is imported is theirs to read
         raise InputError(f"{what} {path!r}: importing {module_name!r} failed: {raised(error)}") from error
     if not hasattr(module, attribute):
@@ -35,13 +42,34 @@ def resolve(path: str, what: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def call(path: str, what: str, *args: Any, **kwargs: Any) -> Any:
+def _own(name: str, beside: str) -> ModuleType | None:
+    """The module of a file in a folder, under a name that is that file's alone; None where there is none."""
+    file = Path(beside, f"{name}.py").resolve()
+    if not beside or "." in name or not file.is_file():
+        return None
+    alone = f"{name}_{blake2s(str(file).encode(), digest_size=8).hexdigest()}"
+    if alone in sys.modules:
+        return sys.modules[alone]
+    spec = importlib.util.spec_from_file_location(alone, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[alone] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[alone]
+        raise
+    return module
+
+
+def call(path: str, what: str, *args: Any, beside: str = "", **kwargs: Any) -> Any:
     """Call the user's function and say whose it is when it raises.
 
     Args:
         path: `their.module:name`.
         what: what it is for, to say in an error.
         *args: passed on.
+        beside: as in `resolve`.
         **kwargs: passed on.
 
     Returns:
@@ -50,7 +78,7 @@ def call(path: str, what: str, *args: Any, **kwargs: Any) -> Any:
     Raises:
         InputError: it cannot be resolved, or it raised.
     """
-    function = resolve(path, what)
+    function = resolve(path, what, beside)
     try:
         return function(*args, **kwargs)
     except Exception as error:

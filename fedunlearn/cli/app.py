@@ -186,6 +186,11 @@ def import_(
     trained = [n for n, m in scenario.models.items() if m.born != "imported"]
     if trained:
         raise InputError(f"{lineage}: models.{trained[0]}: has no file, it would be trained; use `fedunlearn train` for that")
+    if scenario.own:
+        raise InputError(
+            f"{lineage}: checkpoints are registered where their rows can be opened here (data: set, factory or files), not "
+            f"with `sites: own`; a Flower federation that trains anew is written down by `fedunlearn.flower.Recorded`"
+        )
     train(str(lineage), folder, as_json=as_json)
 
 

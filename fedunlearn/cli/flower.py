@@ -50,7 +50,7 @@ def train(scenario: Scenario, folder: Path, backend: str, federation: str, say: 
     topology = scenario.model_dump(by_alias=True, mode="json", exclude_unset=True, exclude={"folder"})
     copy = Copy.of(folder, federation)
     order = _order("train", copy, topology=json.dumps(topology))
-    return copy.keep(Deployment(federation).carry_out(order, say)["family"])
+    return copy.keep(Deployment(federation).carry_out(order, say, copy.keep)["family"])
 
 
 def extend(folder: Path, federation: str | None, more: Any) -> Family:
@@ -131,5 +131,5 @@ def _order(action: str, copy: Copy, **more: Any) -> Order:
 def _done(folder: Path, federation: str | None, action: str, **more: Any) -> tuple[Family, dict[str, Any]]:
     copy = Copy.of(folder, federation)
     with progress() as say:
-        answer = Deployment(copy.federation).carry_out(_order(action, copy, **more), say)
+        answer = Deployment(copy.federation).carry_out(_order(action, copy, **more), say, copy.keep)
     return copy.keep(answer.get("family") or {}), answer

@@ -76,22 +76,23 @@ def open_rows(name: str, part: str = "train", *, beside: str = "", options: Mapp
     return read(*ANY).finish(read_npz(found, what))
 
 
-def open_site(factory: str, site: str) -> Rows:
+def open_site(factory: str, site: str, beside: str = "") -> Rows:
     """One site's rows from the user's own loader, called as `load_site(site)`.
 
     Args:
         factory: "their.module:load_site"; returns `(x, y)`, `(x, y, classes)` or `(x, y, classes, keys)`.
         site: the site's name.
+        beside: a folder whose own module is taken, where it has one of that name.
 
     Raises:
         InputError: it cannot be called, raised, or returned something else.
     """
-    return _loaded(factory, site, "data factory", f" for site {site!r}")
+    return _loaded(factory, site, "data factory", f" for site {site!r}", beside)
 
 
-def _loaded(function: str, argument: str, kind: str, whose: str = "") -> Rows:
+def _loaded(function: str, argument: str, kind: str, whose: str = "", beside: str = "") -> Rows:
     what = f"{kind} {function!r}{whose}"
-    found = call(function, kind, argument)
+    found = call(function, kind, argument, beside=beside)
     if not isinstance(found, tuple) or not 2 <= len(found) <= 4:
         raise InputError(f"{what} returned {type(found).__name__}, expected (x, y), (x, y, classes) or (x, y, classes, keys)")
     x, y, classes, keys = (*found, None, None)[:4]

@@ -1,6 +1,7 @@
 """Carries out one order where the family lives. Knows nothing of Flower but a backend that waits for sites."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,11 @@ def _staying(family: Family, scenario: Scenario) -> list[str]:
 
 def _scenario(order: Order, families: Path) -> Scenario:
     """Paths of test sets are looked up on this machine: beside the families, then in the data folder."""
-    plain = _topology(order)
+    plain, folder = _topology(order), str(families.resolve())
     if isinstance(plain, dict):
-        plain["folder"] = str(families.resolve())
+        plain["folder"] = folder
+    if folder not in sys.path:  # factories beside the families are found, as they are for a family that is there
+        sys.path.insert(0, folder)
     return parse(plain, WHERE)
 
 

@@ -6,9 +6,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedunlearn.deployed.coordinator import carry_out, families_here
+from fedunlearn.deployed.homecoming import plain_files
 from fedunlearn.deployed.order import Order
 from fedunlearn.deployed.wire import SAYS, lines
 from fedunlearn.errors import FedUnlearnError
+from fedunlearn.runtime import Family
 from fedunlearn.runtime.flower import Flower
 
 app = ServerApp()
@@ -22,6 +24,7 @@ class Refused(Exception):
 def main(grid: Grid, context: Context) -> None:
     """Carry out one order; Flower calls a run failed when this raises."""
     token = str(context.run_config.get("token", "answer"))
+    order: Order | None = None
     try:
         order = Order.of(context.run_config)
         backend = Flower(grid, deadline=order.deadline, join=order.join)
@@ -33,9 +36,20 @@ def main(grid: Grid, context: Context) -> None:
         answer = carry_out(order, families_here(), backend, wait, say)
         told = list(lines(token, answer))
     except FedUnlearnError as error:
-        _print(*lines(token, {"error": str(error), "exit_status": error.exit_status}))
-        raise Refused("the order was not carried out; why is in the lines above") from None
+        _print(*lines(token, {"error": str(error), "exit_status": error.exit_status, "family": _as_it_is(order)}))
+        say(f"error: {error}")
+        raise Refused(f"the order was not carried out: {error}") from None
     _print(*told)
+
+
+def _as_it_is(order: Order | None) -> dict[str, str] | None:
+    """The family's plain files after an order failed: something may be committed, and not yet everywhere."""
+    if order is None:
+        return None
+    try:
+        return plain_files(Family.open(families_here() / order.family))
+    except FedUnlearnError:
+        return None  # there is none, or it cannot be read: that is what the error says
 
 
 def say(text: str) -> None:

@@ -6,7 +6,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ LOOKS = 5  # failed looks at a run, one after another, until it is given up: it 
 LATE = 20.0  # seconds that a finished run's log may lag behind; then it is asked for anew, once
 
 Say = Callable[[str], None]
+Keep = Callable[[Mapping[str, Any]], object]
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,13 @@ class Deployment:
     federation: str
     start: float = 120.0
 
-    def carry_out(self, order: Order, say: Say = lambda _: None) -> dict[str, Any]:
+    def carry_out(self, order: Order, say: Say = lambda _: None, keep: Keep = lambda _: None) -> dict[str, Any]:
         """Have one order carried out.
 
         Args:
             order: the order; its token is made here.
             say: told, in words, how far it is.
+            keep: called with the family's files as they are now where an order failed that may have committed something.
 
         Returns:
             The coordinator's answer.
@@ -59,10 +61,11 @@ class Deployment:
         run = self._submit(order)
         say(f"run {run} is submitted to {self.federation}")
         try:
-            return self._follow(run, Reader(order.token), say)
+            found = self._follow(run, Reader(order.token), say)
         except KeyboardInterrupt:
             self._flwr("stop", str(run), self.federation)
             raise
+        return outcome(found, self.federation, keep)
 
     def _submit(self, order: Order) -> int:
         with TemporaryDirectory() as folder:
@@ -162,14 +165,25 @@ def _answer(run: int, federation: str, status: str, told: dict[str, Any], reader
         raise SiteError(f"{federation}: run {run} is {status}{': ' if why else ''}{why}; {error}") from error
     if not isinstance(found, dict):
         raise SiteError(f"{federation}: run {run} answered with {type(found).__name__}, expected an object")
-    if "error" in found:
-        kind = InputError if found.get("exit_status") == InputError.exit_status else FedUnlearnError
-        raise kind(f"{federation}: {found['error']}")
-    if status != "finished:completed":
+    if "error" not in found and status != "finished:completed":
         raise SiteError(
             f"{federation}: run {run} is {status}, though it answered; look at it with `flwr log {run} {federation}`"
         )
     return found
+
+
+def outcome(found: dict[str, Any], federation: str, keep: Keep) -> dict[str, Any]:
+    """An answer, unless it says that the order failed; what the family is then is kept first: something may be committed.
+
+    Raises:
+        FedUnlearnError: it failed; says why.
+    """
+    if "error" not in found:
+        return found
+    if isinstance(found.get("family"), dict):
+        keep(found["family"])
+    kind = InputError if found.get("exit_status") == InputError.exit_status else FedUnlearnError
+    raise kind(f"{federation}: {found['error']}")
 
 
 def _program() -> list[str]:

@@ -90,13 +90,25 @@ def follow(task: Commit, store: Store) -> Committed:
 
     Raises:
         OvertakenError: the ledger lacks a line that this place has acknowledged.
+        SiteError: this place lacks the current version of a model of its own.
     """
     _continued(task.lines, store)
+    _whole(task.heads, store)
     line = task.lines[-1]
     data = Mirror(line, len(task.lines), task.heads, task.exclusions).to_bytes()
     if not path(store).exists() or path(store).read_bytes() != data:
         write_atomically(path(store), data)  # one file: what is acknowledged and what is excluded cannot disagree
     return Committed(line)
+
+
+def _whole(heads: Mapping[str, str], store: Store) -> None:
+    """Refuse to say that all is well where what is in force is not there: on another disk, or gone."""
+    held = store.versions() if heads else ()
+    if missing := sorted(model for model, version in heads.items() if version not in held):
+        raise SiteError(
+            f"its store {store.folder} lacks the current version of {', '.join(missing[:5])}: look whether `store:` names the "
+            f"right folder, restore that from a backup, or give the place up (fedunlearn depart)"
+        )
 
 
 def _continued(lines: Sequence[str], store: Store) -> Mirror | None:
@@ -123,6 +135,7 @@ def erase(task: Seal, store: Store) -> Sealed:
         StoreError: a version to be kept is damaged. Nothing is erased in any of these cases.
     """
     known = _continued(task.lines, store)
+    _whole(known.heads if known else {}, store)
     lost = sorted(m for m, v in known.heads.items() if v not in task.keep) if known else []
     if lost:
         raise SiteError(

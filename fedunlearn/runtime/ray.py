@@ -8,6 +8,7 @@ too (RAY_AUTH_MODE=token).
 
 import os
 import secrets
+import socket
 import sys
 import time
 import warnings
@@ -28,6 +29,7 @@ BIG = 64 << 10  # bytes from which a tensor that several places get is put into 
 RETRIES = 2  # in a new actor, after one was lost, not by Ray, whose calls fail while it restarts one; tasks may be done twice
 SHARE = 0.001  # of a declared `site:<name>`: it says where, not how many
 LOCAL = {"include_dashboard": False}
+LISTENING = 10.0  # seconds until a head node takes a connection
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 
 MakeWorker = Callable[[], Answerer]
@@ -124,6 +126,7 @@ class Ray(Backend):
             InputError: Ray is missing, the cluster cannot be reached, or it lacks what is asked for.
         """
         self._ray = _import(local=self.address is None)
+        _listening(self.address)
         if not self._ray.is_initialized():
             quiet = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": False}
             where = {"address": self.address} if self.address else {"address": "local", "num_cpus": self.num_cpus, **LOCAL}
@@ -273,6 +276,23 @@ def _raised(message: _Message) -> Packed:
 def _short(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     return f"{type(error).__name__}: {lines[0]}" + (f" ... {lines[-1]}" if len(lines) > 1 else "")
+
+
+def _listening(address: str | None) -> None:
+    """Refuse HOST:PORT where nobody listens, which Ray itself tries for many minutes.
+
+    Raises:
+        InputError: nobody does.
+    """
+    host, colon, port = (address or "").rpartition(":")
+    if not (colon and host and port.isdigit()):  # "auto", or another form of Ray's
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), LISTENING).close()
+    except OSError as error:
+        raise InputError(
+            f"Ray at {address}: nobody listens there ({error}); is it running, and is the port its GCS port?"
+        ) from error
 
 
 def _import(local: bool) -> Any:

@@ -233,7 +233,11 @@ def _opened(file: SiteFile, beside: str, registers: Registers) -> tuple[dict[str
     shards: dict[str, Rows] = {}
     held: dict[str, dict[str, Rows]] = {}
     for name, own in sources.items():
-        rows = registers.recall(name, load_rows(own.factory, file.name)) if own.factory else registers.open(name, own, beside)
+        rows = (
+            registers.recall(name, load_rows(own.factory, file.name, beside))
+            if own.factory
+            else registers.open(name, own, beside)
+        )
         fractions = (own.calibration, own.held_out) if own.test is None else (0.0, 0.0)
         parts = held_out(rows, *fractions, own.seed)
         shards[name], calibration, test = (registers.present(name, part) for part in parts)

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from fedunlearn.deployed import Deployment, Order
-from fedunlearn.errors import FedUnlearnError, SiteError
-from fedunlearn.runtime import Family, InProcess, Split
+from fedunlearn.deployed.submit import Keep, outcome
+from fedunlearn.errors import SiteError
+from fedunlearn.runtime import Family, InProcess, Split, owed
 from fedunlearn.scenario import assess, assessed, keep_assessed, open_site, workers_here
 from tests.cli.conftest import Run
 from tests.cli.conftest import run as run
@@ -22,12 +23,9 @@ from tests.scenario.elsewhere import elsewhere
 def submitted(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """What commands submit is done in this process."""
 
-    def carry_out(self: Deployment, order: Order, say: Any = None) -> dict[str, Any]:
+    def carry_out(self: Deployment, order: Order, say: Any = None, keep: Keep = lambda _: None) -> dict[str, Any]:
         assert self.federation == "fed"
-        told = world.done(**{**vars(order), "join": 0.0})
-        if "error" in told:
-            raise FedUnlearnError(told["error"])
-        return told
+        return outcome(world.done(**{**vars(order), "join": 0.0}), self.federation, keep)
 
     monkeypatch.setattr(Deployment, "carry_out", carry_out)
     return world
@@ -68,7 +66,7 @@ def test_an_edit_is_evaluated_at_the_sites_and_reported_at_home(run: Run, submit
     status, _, err = run("report", folder, "--tier", "full")
     assert (status, "or ask them: `--backend flower --federation NAME`" in " ".join(err.split())) == (2, True)
     status, _, err = run(*ask[:-1], "--request", "leave")
-    assert (status, "--request: unknown request 'leave'" in " ".join(err.split())) == (1, True)
+    assert (status, "--request: unknown request 'leave'" in " ".join(err.split())) == (2, True)
 
 
 def timeless(tiers: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def test_commands_submit_and_print_what_they_print_in_one_process(run: Run, subm
     code, out, _ = run("unlearn", folder, "--classes", "0", "--no-reference", "--backend", "flower", "--json")
     assert json.loads(out)["request"]["classes"] == ["0"]
     assert code == (0 if json.loads(out)["accepted"] else 1)
-    assert run("unlearn", folder, "--classes", "0", "--backend", "flower", "--method", "fium")[0] == 1
+    assert run("unlearn", folder, "--classes", "0", "--backend", "flower", "--method", "fium")[0] == 2
     (tmp_path / "more.yaml").write_text("models: {later: {born: incremental, from: [eastern], site: north, epochs: 1}}")
     code, out, _ = run("extend", folder, tmp_path / "more.yaml", "--backend", "flower", "--json")
     assert code == 0
@@ -112,6 +110,29 @@ def test_commands_submit_and_print_what_they_print_in_one_process(run: Run, subm
     assert run("plan", folder, "--classes", "1")[0] == 0
     elsewhere_ = tmp_path / "again" / "ours"  # another operator, who knows the family's name
     assert shown == json.loads(run("show", elsewhere_, "--backend", "flower", "--federation", "fed", "--json")[1])
+
+
+def test_what_is_committed_and_not_yet_everywhere_is_known_at_home(run: Run, submitted: World, tmp_path: Path) -> None:
+    """A store that is not where it was does not say that it erased; the copy knows of the seal and of who owes it."""
+    topology, folder, how = tmp_path / "t.yaml", tmp_path / "runs" / "ours", ("--backend", "flower")
+    topology.write_text(yaml.safe_dump(json.loads(TOPOLOGY)))
+    assert run("train", topology, "--out", folder, *how, "--federation", "fed")[0] == 0
+    run("unlearn", folder, "--classes", "0", "--no-reference", *how, "--accept-untested", "for the test")
+    (home,) = {m.home for m in Family.open(folder).lineage.models if m.name == "eastern"}
+    store = submitted.files[home].parent / "store"
+    there = next(p for p in store.rglob("versions") if any(p.iterdir()))
+    there.rename(store / "elsewhere")
+    code, _, err = run("seal", folder, "--yes", *how)
+    assert (code, "lacks the current version of eastern" in " ".join(err.split())) == (1, True)
+    assert Family.open(folder).ledger.sealed
+    assert home in owed(Family.open(folder))
+    if there.exists():  # made anew, and empty
+        for made in there.iterdir():
+            made.unlink()
+        there.rmdir()
+    (store / "elsewhere").rename(there)
+    assert run("settle", folder, *how)[0] == 0
+    assert not owed(Family.open(folder))
 
 
 def test_commands_that_lack_a_federation_say_how_to_name_one(run: Run, tmp_path: Path) -> None:

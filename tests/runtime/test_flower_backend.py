@@ -13,11 +13,13 @@ from fedunlearn.methods import FIUn
 from fedunlearn.runtime import Family, Worker, rollback, unlearn
 from fedunlearn.runtime.codec import Packed, pack
 from fedunlearn.runtime.flower import Flower, add_handlers, client_app
+from fedunlearn.runtime.flower.nodes import Nodes
 from fedunlearn.runtime.flower.records import CONFIG, from_records, to_records
 from fedunlearn.runtime.tasks import Commit, Committed, Failure, Fetch, Fetched, Survey, Surveyed, Task
 from fedunlearn.scenario import Scenario, workers
 from fedunlearn.tensors import equal
 from fedunlearn.training.flower import LocalGrid
+from fedunlearn.training.flower.grid import at_server
 from tests.conftest import LEAVE, snapshot
 from tests.runtime.grids import Altered, app_of, content_of, nodes, over_grid
 
@@ -194,6 +196,24 @@ def test_a_site_is_who_the_superlink_says_and_a_claim_does_not_overrule_it(famil
     assert north == Committed("l")
     assert server == Failure("server", "nodes 3, 4 all say that they are it; register nodes by name")
     assert backend.nodes.of("north") == 1
+
+
+def test_who_did_not_come_is_looked_for_once_and_not_waited_for_again(
+    family: Family, hospitals: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, looks, look = workers(hospitals, family), list[float](), Nodes._look
+    monkeypatch.setattr(Nodes, "_look", lambda self, seconds: (looks.append(seconds), look(self, seconds)))
+    found = Nodes(LocalGrid(app_of(held), nodes(set(held) - {"north"})), None, 1.2)
+    with at_server():
+        for at_least, at_most in ((2, 9), (1, 1), (1, 1)):
+            looks.clear()
+            found.find(["north", "east"])
+            assert at_least <= len(looks) <= at_most
+            assert (found.of("north"), found.of("east") is None) == (None, False)
+        looks.clear()
+        with pytest.raises(SiteError, match="1 of 1 places are missing"):
+            found.wait(["north"])  # who is waited for by name is
+    assert len(looks) >= 2
 
 
 def test_a_node_that_comes_late_is_waited_for(family: Family, hospitals: Scenario) -> None:

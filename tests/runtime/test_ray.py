@@ -1,6 +1,7 @@
 """The same record over Ray actors, whatever happens to them. One Ray and one set of actors for all of these tests."""
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -128,6 +129,14 @@ def test_a_missing_ray_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r'Ray is not installed; run: pip install "fedunlearn\[ray\]"'):
         Ray({}).__enter__()
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(InputError, match=rf"Ray at {address}: nobody listens there"):
+            Ray({}, address=address).__enter__()
 
 
 def test_it_is_used_in_a_with_block() -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from fedunlearn.data import MIRROR, Selection
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Scores
-from fedunlearn.runtime import InProcess
+from fedunlearn.runtime import InProcess, Worker
 from fedunlearn.runtime.backend import answer
 from fedunlearn.runtime.tasks import (
     Apply,
@@ -113,6 +113,27 @@ def test_a_site_is_found_by_the_name_of_its_folder(tmp_path: Path, monkeypatch: 
     shutil.copytree(tmp_path / "north", tmp_path / "south")
     with pytest.raises(InputError, match="name: 'north', expected 'south', as the folder is called"):
         open_site_in(str(tmp_path), "south")
+
+
+def test_sites_in_one_process_have_loaders_of_their_own_though_they_are_called_alike(tmp_path: Path) -> None:
+    """Each `mine.py` reads what lies beside it."""
+    found = {}
+    for site, n in (("north", 12), ("south", 7)):
+        (tmp_path / site).mkdir()
+        np.savez(tmp_path / site / "rows.npz", x=np.ones((n, 2), np.float32), y=np.arange(n) % 3)
+        (tmp_path / site / "mine.py").write_text(
+            "import numpy as np\nfrom pathlib import Path\n\n\ndef load_site(site):\n"
+            "    found = np.load(Path(__file__).parent / 'rows.npz')\n    return found['x'], found['y'], ['a', 'b', 'c']\n"
+        )
+        plain = {"name": site, "data": {"factory": "mine:load_site"}, "net": {"name": "mlp", "hidden": 4}}
+        (tmp_path / site / "site.yaml").write_text(yaml.safe_dump(plain))
+        found[site] = open_site(tmp_path / site / "site.yaml")
+    rows = {}
+    for site, opened in found.items():
+        worker = opened.answerer
+        assert isinstance(worker, Worker)
+        rows[site] = sum(len(r) for r in (*worker.data.shards.values(), *worker.data.held_out.values()))
+    assert rows == {"north": 12, "south": 7}
 
 
 def test_a_method_beyond_the_menu_is_allowed_by_the_file(tmp_path: Path) -> None:

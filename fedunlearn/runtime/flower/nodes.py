@@ -29,6 +29,7 @@ class Nodes:
         self._grid, self._join, self._fixed = grid, join, sites is not None
         self._claims: dict[str, list[int]] = {site: [node] for site, node in (sites or {}).items()}
         self._told: dict[int, str] = {}  # node -> what it says it is; empty where it does not say
+        self._absent: set[str] = set()  # waited for in vain: looked for once a time, not waited for again
 
     def of(self, place: str) -> int | None:
         """The node of a place, as last seen."""
@@ -43,14 +44,16 @@ class Nodes:
         return self.of(place)
 
     def find(self, places: Collection[str]) -> None:
-        """Look until all are there, or `join` is over."""
-        until = time.monotonic() + self._join
+        """Look until all are there, or `join` is over; once for those that did not come before."""
+        new = any(self.of(p) is None and p not in self._absent for p in places)
+        until = time.monotonic() + (self._join if new else 0.0)
         while not self._fixed and any(self.of(p) is None for p in places):
             self._look(max(LOOK, until - time.monotonic()))
             if all(self.of(p) is not None for p in places) or time.monotonic() >= until:
                 break
             time.sleep(min(LOOK, self._join))
             self._told = {node: place for node, place in self._told.items() if place}  # the silent are asked again
+        self._absent = {p for p in (*self._absent, *places) if self.of(p) is None}
 
     def wait(self, places: Collection[str]) -> None:
         """Look until all are there.
@@ -58,6 +61,7 @@ class Nodes:
         Raises:
             SiteError: some are not, by `join`; names them all.
         """
+        self._absent -= set(places)
         self.find(places)
         missing = [f"{p}: {self.absence(p)}" for p in places if self.of(p) is None]
         if missing:
