@@ -103,7 +103,7 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             state, left, gone = PLANNED, set(), set()
         late = request.due is not None and date.fromisoformat(request.due) < now and (state not in DONE or bool(left))
         lines, within = (tuple(x.line.number for x in of) for of in (own, (x for x in in_force if x in wider)))
-        also = () if held else tuple(name for name in said if name != request.id)
+        also = () if own else tuple(name for name in said if name != request.id)
         parts = tuple(sorted(left)), tuple(sorted(gone))
         found.append(Standing(request, state, *parts, lines, late, names.get(what, {}), also, within))
     return tuple(found)
@@ -128,7 +128,7 @@ def _within(family: Family, request: Request, own: Collection[int]) -> list[Held
     due = {h.name: h.classes if h.target == ABSENT else h.absent for h in heirs}
     for line in lines:
         told = {one["name"]: one for one in line.body["record"]["facts"]["plan"]["heirs"]}
-        enough = {n for n, one in told.items() if one["target"] == ABSENT or {*due.get(n, ())} <= {*one["absent"]}}
+        enough = {n for n, one in told.items() if one["target"] == ABSENT or {*due.get(n, ())} <= {*one.get("absent", ())}}
         reached = frozenset(due.keys() & told.keys())
         if changed := reached & enough & line.body["heads"].keys():
             found.append(Held(line, reached, changed))

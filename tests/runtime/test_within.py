@@ -1,5 +1,6 @@
 """A request of which a wider one has done all, or some: that is not done twice, and the ledger answers both."""
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def test_what_a_wider_request_did_is_answered_and_not_edited_again(family: Famil
     heads = Family.open(folder).heads
     done = standing(folder, PART, (PART,))
     assert (done.state, done.lines, done.within, done.left, done.overdue) == ("applied", (), (1,), (), False)
+    assert standing(folder, PART, (PART, replace(PART, id="twice"))).also == ("twice",)
     record = unlearn(Family.open(folder), PART, "fiun", backend, **FOR_TEST)
     assert record.nothing
     assert record.facts["within"] == [1]
