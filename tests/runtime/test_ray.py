@@ -132,6 +132,7 @@ def test_a_missing_ray_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
+    pytest.importorskip("ray", reason='Ray is not installed: pip install "fedunlearn[ray]"')
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         address = f"127.0.0.1:{taken.getsockname()[1]}"
