@@ -12,6 +12,12 @@ from typing import Any
 from fedunlearn.errors import InputError, raised, unknown
 
 
+def importable(folder: str) -> None:
+    """Have modules that lie in a folder found, before others of the same name."""
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
 def resolve(path: str, what: str, beside: str = "") -> Callable[..., Any]:
     """The callable behind `their.module:name`.
 

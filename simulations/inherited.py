@@ -66,8 +66,8 @@ def clocks(rows: Rows) -> str:
         spent = [_seconds([r for r in of if _method(r) == m], "unlearn_seconds") for m in methods]
         models, seeds = (len({r[k] for r in of}) for k in ("name", "seed"))
         ratios = [[s / again[seed] for seed, s in each.items() if seed in again] for each in spent]
-        clocks = (_middle(each.values(), ".1f") for each in (train, again, *spent))
-        shown = (family, models, seeds, *clocks, *(_middle(each, ".3f") for each in ratios))
+        seconds = (_middle(each.values(), ".1f") for each in (train, again, *spent))
+        shown = (family, models, seeds, *seconds, *(_middle(each, ".3f") for each in ratios))
         lines.append(f"| {' | '.join(map(str, shown))} |")
     return "\n".join(lines)
 

@@ -121,7 +121,7 @@ def _cells(rows: Rows, method: str) -> tuple[str, ...]:
     failed = sum(s == FAILED for s in tried.values())
     accepted = f"{sum(s == COMMITTED for s in tried.values())} of {len(tried)}" + f", {failed} failed" * bool(failed)
     spent = [_spent(rows, k) for k in ("unlearn_seconds", "measure_seconds", "retrain_seconds")]
-    read, tried, again, sent = (_spent(rows, k) for k in ("rows_read", "rows_calibrated", "rows_again", "bytes_up"))
+    read, calibrated, again, sent = (_spent(rows, k) for k in ("rows_read", "rows_calibrated", "rows_again", "bytes_up"))
     return (
         f"{len(some)} of {len(rows)}",
         *map(_text, (before, left(some), worst(some), known, lost(some))),
@@ -129,7 +129,7 @@ def _cells(rows: Rows, method: str) -> tuple[str, ...]:
         "-" if method == RETRAINED else accepted,
         *("-" if s is None else f"{s:.2f}" for s in spent),
         "-" if (ratio := _ratio(rows)) is None else f"{ratio:.3f}",
-        *("-" if n is None else f"{n:.0f}" for n in (read, tried, again)),
+        *("-" if n is None else f"{n:.0f}" for n in (read, calibrated, again)),
         "-" if sent is None else f"{sent / 1000:.1f}",
     )
 

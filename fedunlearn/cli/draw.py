@@ -65,8 +65,7 @@ def _line(
     own = sorted({s.site for m in group for s in lineage.own(m.name)})
     homes = sorted({m.home for m in group})
     name = model.name if len(group) == 1 else f"{model.name} ... {group[-1].name}"
-    born = f"{model.born}, imported" if model.imported else model.born
-    text = f"[bold]{escape(name)}[/bold]  {born} @ {escape(_few(homes))}, data of {escape(_few(own) or 'nobody')}"
+    text = f"[bold]{escape(name)}[/bold]  {model.birth} @ {escape(_few(homes))}, data of {escape(_few(own) or 'nobody')}"
     if len(group) > 1:
         return f"{text}  [dim]{len(group)} models alike[/dim]"
     if retired[model.name]:

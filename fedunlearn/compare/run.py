@@ -21,14 +21,9 @@ from fedunlearn.scenario import retrained, workers
 from fedunlearn.scenario.build import open_data
 
 FAILED = "failed"
-SPENT = (
-    "seconds",
-    "evaluation_seconds",
-    "measure_seconds",
-    "rows_read",
-    "rows_calibrated",
-    "bytes_up",
-)  # of what a record says it cost
+SPENT = (  # of what a record says it cost
+    "seconds", "evaluation_seconds", "measure_seconds", "rows_read", "rows_calibrated", "bytes_up",
+)  # fmt: skip
 TRAINING, RETRAINING = "training", "retraining"  # the latter with the scores before
 
 Twin = Callable[[], Reference]

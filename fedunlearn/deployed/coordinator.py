@@ -1,13 +1,13 @@
 """Carries out one order where the family lives. Knows nothing of Flower but a backend that waits for sites."""
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedunlearn.deployed.homecoming import plain_files
 from fedunlearn.deployed.order import Order
+from fedunlearn.dotted import importable
 from fedunlearn.errors import InputError
 from fedunlearn.methods import make
 from fedunlearn.plain import loads
@@ -128,8 +128,7 @@ def _scenario(order: Order, families: Path) -> Scenario:
     plain, folder = _topology(order), str(families.resolve())
     if isinstance(plain, dict):
         plain["folder"] = folder
-    if folder not in sys.path:  # factories beside the families are found, as they are for a family that is there
-        sys.path.insert(0, folder)
+    importable(folder)  # factories beside the families are found, as they are for a family that is there
     return parse(plain, WHERE)
 
 

@@ -96,6 +96,11 @@ class Model:
         if self.name in self.parents:
             raise InputError(f"{where}: is its own parent")
 
+    @property
+    def birth(self) -> str:
+        """How it came to be, in words."""
+        return f"{self.born}, imported" if self.imported else self.born
+
     def to_json(self) -> dict[str, Any]:
         """As plain data; `from_json` is its inverse."""
         data = [{"site": s.site, "name": s.name, "rows": dict(s.rows)} for s in self.data]

@@ -182,8 +182,7 @@ def _models(
             touched = model.name in affected
             plain |= {"risk": "open" if touched else "none", "findings": ["Not decided by this line."] if touched else []}
             plain["remembers"] = False
-        plain["born"] = f"{model.born}, imported" if model.imported else model.born
-        plain |= {"objections": objections.get(model.name, []), "later": later.get(model.name)}
+        plain |= {"born": model.birth, "objections": objections.get(model.name, []), "later": later.get(model.name)}
         found.append(plain)
     order = list(LEVELS)
     return sorted(found, key=lambda m: (order.index(m["risk"]), -(m.get("forgotten_after") or 0.0)))

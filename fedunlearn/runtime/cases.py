@@ -76,8 +76,8 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
     names: dict[tuple[object, ...], dict[str, int]] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
         for request, reached in carried_out(line).items():
-            mine = frozenset(reached)
-            by_what.setdefault(request.what, []).append(Held(line, mine, mine & line.body["heads"].keys()))
+            all_of_it = frozenset(reached)
+            by_what.setdefault(request.what, []).append(Held(line, all_of_it, all_of_it & line.body["heads"].keys()))
             said = asked.setdefault(request.what, {})
             said[request.id] = _filed(said.get(request.id, request), request)
             names.setdefault(request.what, {})[request.id] = line.number
@@ -87,11 +87,13 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             names[request.what].setdefault(request.id, by_what[request.what][-1].line.number)
     now, undone, sealed = today or date.today(), family.ledger.undone, family.ledger.sealed.keys()
     others = [line for line in family.ledger.lines if line.kind == "rolled back" or "models" in line.body]
+    edits = [(x, request_of(x)) for x in family.ledger.lines if x.kind == "unlearned" and x.body["heads"]]
     found = []
     for what, said in asked.items():
         request = _together(list(said.values()))
         own = by_what.get(what, [])
-        wider = _within(family, request, {x.line.number for x in own})
+        mine = {x.line.number for x in own}
+        wider = _within(family, request, [x for x, of in edits if x.number not in mine and of.covers(request)])
         held = sorted([*own, *wider], key=lambda x: x.line.number)
         in_force = [x for x in held if x.line.number not in undone]
         if in_force:
@@ -109,7 +111,7 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
     return tuple(found)
 
 
-def _within(family: Family, request: Request, own: Collection[int]) -> list[Held]:
+def _within(family: Family, request: Request, lines: Sequence[Line]) -> list[Held]:
     """What lines of wider requests did for a case: where they were judged by no less than the case asks.
 
     Where a model has no other source of a class, nothing of the class may be left; that a wider request left as much as a
@@ -118,10 +120,8 @@ def _within(family: Family, request: Request, own: Collection[int]) -> list[Held
     Args:
         family: the family.
         request: of the case.
-        own: numbers of its own lines.
+        lines: of wider requests, that changed a model.
     """
-    lines = [x for x in family.ledger.lines if x.kind == "unlearned" and x.body["heads"] and x.number not in own]
-    lines = [x for x in lines if request_of(x).covers(request)]
     if not lines:
         return []
     found, heirs = list[Held](), discover(family.whole_lineage, request).heirs  # what is lost may have been changed, too

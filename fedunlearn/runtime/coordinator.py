@@ -139,8 +139,8 @@ def carry_out(
         raise unknown("precision", doing.precision, PRECISIONS)
     roll = Roll(_needed(family.lineage, plan, method), doing.quorum)
     if not plan.heirs:
-        idle = {"seconds": 0.0, "measure_seconds": 0.0, "evaluation_seconds": {}, "rows_read": 0, "rows_calibrated": 0}
-        idle["bytes_up"] = 0
+        nothing = dict.fromkeys(("rows_read", "rows_calibrated", "bytes_up"), 0)
+        idle = {"seconds": 0.0, "measure_seconds": 0.0, "evaluation_seconds": {}, **nothing}
         record = Record(_facts(family, plan, doing, [], [], roll, {}), idle)
         _commit(family, doing, request, record)  # that nobody holds it is an answer to the request, too
         settle(family, backend, quorum=0)  # it changes nothing at any place: whoever is offline may follow later

@@ -103,7 +103,7 @@ def follow(task: Commit, store: Store) -> Committed:
 
 def _whole(heads: Mapping[str, str], store: Store) -> None:
     """Refuse to say that all is well where what is in force is not there: on another disk, or gone."""
-    held = store.versions() if heads else ()
+    held = set(store.versions()) if heads else set()
     if missing := sorted(model for model, version in heads.items() if version not in held):
         raise SiteError(
             f"its store {store.folder} lacks the current version of {', '.join(missing[:5])}: look whether `store:` names the "

@@ -2,8 +2,9 @@
 
 Ray trusts whoever reaches it: it listens on every interface, and what comes in is unpickled. A cluster started here asks for a
 token that only this process and its actors know, unless your program had imported Ray before; a cluster of yours should ask
-for one
-too (RAY_AUTH_MODE=token).
+for one too (RAY_AUTH_MODE=token).
+
+Long because Ray stands behind this one file.
 """
 
 import os

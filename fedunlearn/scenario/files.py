@@ -1,7 +1,6 @@
 """Reading a topology, with errors that name file, key, value and the nearest right name."""
 
 import json
-import sys
 from collections.abc import Hashable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +10,7 @@ import yaml
 from blake3 import blake3
 from pydantic import ValidationError
 
+from fedunlearn.dotted import importable
 from fedunlearn.errors import InputError, StoreError, unknown
 from fedunlearn.lineage import ordered
 from fedunlearn.runtime import Family
@@ -41,8 +41,7 @@ def load(path: Path) -> Scenario:
     if isinstance(plain, dict):
         plain.setdefault("folder", str(path.resolve().parent))
     scenario = parse(plain, str(path))
-    if scenario.folder not in sys.path:
-        sys.path.insert(0, scenario.folder)
+    importable(scenario.folder)
     return scenario
 
 

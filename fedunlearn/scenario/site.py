@@ -5,7 +5,6 @@ Nothing of this comes in a message. Messages name a net, a shard and a method; h
 
 import os
 import re
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,6 +17,7 @@ from torch import nn
 from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData, find, held_out
 from fedunlearn.data import open_site as load_rows
 from fedunlearn.data.rows import joined
+from fedunlearn.dotted import importable
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
 from fedunlearn.nets import build
 from fedunlearn.runtime import Answerer, Worker
@@ -193,9 +193,7 @@ def open_site(path: str | Path) -> Site:
         file = SiteFile.model_validate(plain)
     except ValidationError as error:
         raise InputError("\n".join(said(e, str(path), _fields) for e in error.errors())) from error
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    importable(str(path.resolve().parent))
     return Site(file, path.resolve())
 
 

@@ -141,14 +141,6 @@ def test_train_takes_a_seed(run: Run, tmp_path: Path) -> None:
     assert one["global"] != two["global"]
 
 
-def test_checkpoints_whose_rows_are_elsewhere_are_refused_with_the_reason(run: Run, tmp_path: Path) -> None:
-    plain = {"name": "zoo", "data": {"sites": "own", "test": "digits"}, "net": {"name": "mlp"}}
-    plain["models"] = {"one": {"born": "imported", "file": "one.pt", "site": "a", "head": ["0", "1"]}}
-    (tmp_path / "zoo.yaml").write_text(json.dumps(plain))
-    status, _, err = run("import", tmp_path / "zoo.yaml", "--out", tmp_path / "out")
-    assert (status, "not with `sites: own`" in " ".join(err.split())) == (2, True)
-
-
 def test_nothing_to_forget_is_an_answer(run: Run, tmp_path: Path) -> None:
     run("train", "transfers", "--out", tmp_path / "family")
     before = Family.open(tmp_path / "family")

@@ -1,5 +1,6 @@
 """Checkpoints of others become a family, or are refused in words."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from fedunlearn.nets import build, weights_of
 from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, unlearn
 from fedunlearn.scenario import of_family, reference, train, workers
+from tests.cli.conftest import Run
+from tests.cli.conftest import run as run
 from tests.scenario.digits import scenario, weights
 
 
@@ -114,3 +117,11 @@ def test_copies_that_the_lineage_does_not_connect_are_named(checkpoints: Path, c
     assert "note: copy has the very weights of base, which this request reaches" in said
     say_alike(family, Request(classes=("1",)))  # both were trained on it
     assert capsys.readouterr().err == ""
+
+
+def test_checkpoints_whose_rows_are_elsewhere_are_refused_with_the_reason(run: Run, tmp_path: Path) -> None:
+    plain = {"name": "zoo", "data": {"sites": "own", "test": "digits"}, "net": {"name": "mlp"}}
+    plain["models"] = {"one": {"born": "imported", "file": "one.pt", "site": "a", "head": ["0", "1"]}}
+    (tmp_path / "zoo.yaml").write_text(json.dumps(plain))
+    status, _, err = run("import", tmp_path / "zoo.yaml", "--out", tmp_path / "out")
+    assert (status, "not with `sites: own`" in " ".join(err.split())) == (2, True)
