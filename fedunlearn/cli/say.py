@@ -174,6 +174,8 @@ def say_family(family: Family, whole: bool = False) -> None:
         out.print(f"{line.number:>3}  {when}  {line.kind}: {_done(line.kind, body)}", markup=False)
         for model, words in body.get("carried", {}).items():
             out.print(f"     {model}: {'; '.join(words)}", markup=False)
+        for shard, rows in body.get("withheld", {}).items():
+            out.print(f"     without {rows} rows of {shard}, which requests on other families had excluded there", markup=False)
     for one in due(family):
         out.print(f"open: {one['id']}: {one['what']}" + (f", due {one['due']}" if one["due"] else ""), markup=False)
     for model, why in waits.items():

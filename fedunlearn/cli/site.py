@@ -10,7 +10,7 @@ from fedunlearn.cli.export import export
 from fedunlearn.cli.options import Json
 from fedunlearn.cli.store import tell_checked
 from fedunlearn.errors import InputError, unknown
-from fedunlearn.runtime import check_site, models_at
+from fedunlearn.runtime import barred_at, check_site, models_at
 from fedunlearn.scenario import Site, open_site
 
 app = typer.Typer(
@@ -22,13 +22,14 @@ File = Annotated[Path, typer.Argument(help="the site's own file, site.yaml")]
 
 @app.command()
 def show(file: File, as_json: Json = False) -> None:
-    """What this site lets others ask for, what waits for its owner, and which models it keeps."""
+    """What this site lets others ask for, what waits for its owner, which models it keeps, what is not trained on any more."""
     site = open_site(file)
-    kept = models_at(site.folder)
+    kept, barred = models_at(site.folder), barred_at(site.folder)
     if as_json:
         models = [{"name": one.model, "version": one.version, "family": one.family} for one in kept]
+        excluded = [{**vars(one.selection), "request": one.request, "family": one.family} for one in barred]
         tasks = [vars(w) for w in site.consent.wishes()]
-        print_json({"name": site.place, "policy": site.file.policy, "tasks": tasks, "models": models})
+        print_json({"name": site.place, "policy": site.file.policy, "tasks": tasks, "models": models, "excluded": excluded})
         return
     asks = "its owner allows each task" if site.file.policy == "ask" else "tasks are done without asking"
     out.print(f"{site.place}: {asks}; store {site.folder}", markup=False)
@@ -36,8 +37,14 @@ def show(file: File, as_json: Json = False) -> None:
         state = f"allowed {wish.approved}" if wish.approved else f"waits since {wish.asked}"
         out.print(f"  {wish.id}  {state}: {wish.what}", markup=False)
     for one in kept:
-        of = f" of family {one.family[:12]}" if one.family else ""
-        out.print(f"  model {one.model!r}{of}: version {one.version[:12]}", markup=False)
+        out.print(f"  model {one.model!r}{_of(one.family)}: version {one.version[:12]}", markup=False)
+    for bar in barred:
+        asked = f"request {bar.request!r}{_of(bar.family)}"
+        out.print(f"  not trained on any more, for any family: {bar.selection.words()} ({asked})", markup=False)
+
+
+def _of(family: str) -> str:
+    return f" of family {family[:12]}" if family else ""
 
 
 @app.command()

@@ -44,6 +44,12 @@ class Selection:
             return [i for i, key in enumerate(rows.keys) if key in wanted]
         return rows.positions(self.classes).tolist() if self.classes else list(range(len(rows)))
 
+    def words(self) -> str:
+        """It in a few words, for people."""
+        if self.samples:
+            return f"{len(self.samples)} sample{'s' * (len(self.samples) > 1)}"
+        return f"class {', '.join(self.classes)}" if self.classes else "all rows"
+
     def meets(self, other: "Selection") -> bool:
         """Whether a row may be described by both: of samples and classes nobody can tell without the rows."""
         if self.samples and other.samples:

@@ -21,6 +21,7 @@ from fedunlearn.errors import InputError, StoreError
 from fedunlearn.plain import shaped, stamped, unstamped
 
 FOLDER = "registers"  # beside the models: a file a set
+LIST = "registered.json"  # in a site's store, which has no ledger to tell which registers there must be
 ERASED = ""  # the key and the mark of a row of which nothing is to be known any more
 
 
@@ -30,6 +31,10 @@ class _Plain(TypedDict):
     keys: list[str]
     labels: list[NonNegativeInt]
     marks: list[str]
+
+
+class _Listed(TypedDict):
+    sets: list[str]
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,41 @@ class Register:
 def register_file(folder: Path, name: str) -> Path:
     """Where the register of a set is, in the folder of a family or a site's store."""
     return folder / FOLDER / f"{name}.json"
+
+
+def listed(store: Path) -> tuple[str, ...]:
+    """Sets that a site has registered, by its own list; it must have a register of each.
+
+    Raises:
+        StoreError: the list is damaged.
+    """
+    path = store / LIST
+    if not path.exists():
+        return ()
+    try:
+        return tuple(shaped(unstamped(path.read_bytes()), _Listed)["sets"])
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: not a list of registers ({error}); take it from a backup") from error
+
+
+def list_of(names: Collection[str]) -> bytes:
+    """A site's list of its registers, as it is written."""
+    return stamped({"sets": sorted(names)})
+
+
+def lost(store: Path) -> list[str]:
+    """What to say of each register that a site's list names and that is not there.
+
+    Raises:
+        StoreError: the list is damaged.
+    """
+    paths = {name: register_file(store, name) for name in listed(store)}
+    return [
+        f"{path}: is lost; it told which rows of set {name!r} models were trained on: restore it from a backup, or delete "
+        f"{store / LIST} if no such model is in use, or no row has come, gone or moved since"
+        for name, path in paths.items()
+        if not path.exists()
+    ]
 
 
 def _blank(texts: Sequence[str], keep: Sequence[bool]) -> tuple[str, ...]:

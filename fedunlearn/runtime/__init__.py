@@ -16,6 +16,7 @@ from fedunlearn.runtime.fsck import fsck as fsck
 from fedunlearn.runtime.fsck import verify as verify
 from fedunlearn.runtime.keeping import needed as needed
 from fedunlearn.runtime.keeping import pending as pending
+from fedunlearn.runtime.place import barred_at as barred_at
 from fedunlearn.runtime.place import check_site as check_site
 from fedunlearn.runtime.place import models_at as models_at
 from fedunlearn.runtime.record import Record as Record

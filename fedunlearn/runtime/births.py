@@ -15,20 +15,23 @@ from fedunlearn.training import Portion, incremental, start_of, train_here, tran
 
 BIRTHS = ("federated", "incremental", "transfer")
 LAYERS = ("head", "all")
+NONE = Exclusions({})
 
 
-def survey(task: Survey, data: SiteData) -> Surveyed:
+def survey(task: Survey, data: SiteData, others: Exclusions = NONE) -> Surveyed:
     """How many rows of each class a place may train on, and has to test on.
 
     Args:
         task: which shards.
         data: of the place.
+        others: what requests on other families have excluded there.
 
     Raises:
         InputError: there is no such shard here.
     """
     some = _but(data, task.without)
-    rows = {name: some.training(name) for name in task.shards}
+    mine = {name: some.training(name) for name in task.shards}
+    rows = {name: others.keep(name, r) for name, r in mine.items()}
     shape = next((tuple(data.all(name).x.shape[1:]) for name in task.shards), ())
     test = data.held_out.get("test")
     return Surveyed(
@@ -36,6 +39,7 @@ def survey(task: Survey, data: SiteData) -> Surveyed:
         {name: r.classes for name, r in rows.items()},
         shape,
         {} if test is None else test.counts(),
+        {name: len(r) - len(rows[name]) for name, r in mine.items() if len(rows[name]) < len(r)},
     )
 
 

@@ -1,12 +1,12 @@
 """Checking all that a place keeps, with the family's ledger at hand or, by a site's owner, without. Reads only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedunlearn.data import MIRROR
+from fedunlearn.data import MIRROR, Selection
 from fedunlearn.data.register import FOLDER as REGISTERS
-from fedunlearn.data.register import Register
+from fedunlearn.data.register import LIST, Register, lost
 from fedunlearn.errors import StoreError
 from fedunlearn.evaluation.shadows import read_shadow
 from fedunlearn.runtime.consent import Consent
@@ -69,6 +69,21 @@ class Held:
     store: Store
 
 
+@dataclass(frozen=True)
+class Barred:
+    """What is not trained on any more at a site, for any family.
+
+    Args:
+        selection: which rows.
+        request: that had them forgotten.
+        family: the id of its family; empty for one that does not share the store with others.
+    """
+
+    selection: Selection
+    request: str
+    family: str
+
+
 def models_at(folder: Path) -> list[Held]:
     """What the ledgers of all families say is current at a site, as far as it was told.
 
@@ -78,14 +93,24 @@ def models_at(folder: Path) -> list[Held]:
     Raises:
         StoreError: a mirror of a ledger is damaged.
     """
-    found = []
+    return [
+        Held(model, version, family, store)
+        for family, store, mirror in _mirrors(folder)
+        for model, version in mirror.heads.items()
+    ]
+
+
+def barred_at(folder: Path) -> list[Barred]:
+    """What the ledgers of all families have excluded at a site, as far as it was told; see `models_at`."""
+    return [Barred(s, request, family) for family, _, mirror in _mirrors(folder) for request, s in mirror.exclusions.items()]
+
+
+def _mirrors(folder: Path) -> Iterator[tuple[str, Store, Mirror]]:
     for store in (s for s in _stores(folder) if path(s).exists()):
         mirror = Mirror.of(store)
         if mirror is None:
             raise StoreError(_not_a_mirror(store))
-        family = "" if store.folder == folder else store.folder.name
-        found += [Held(model, version, family, store) for model, version in mirror.heads.items()]
-    return found
+        yield "" if store.folder == folder else store.folder.name, store, mirror
 
 
 def _stores(folder: Path) -> list[Store]:
@@ -114,10 +139,14 @@ def check_site(folder: Path) -> Checked:
                 found.damage.append(_not_a_mirror(store))
             else:
                 needed = {version: f"the current version of {model}" for model, version in mirror.heads.items()}
-        checked = check_place(store, needed, besides=(FAMILIES, CONSENT) if store.folder == folder else ())
+        checked = check_place(store, needed, besides=(FAMILIES, CONSENT, LIST) if store.folder == folder else ())
         for file in [f for f in checked.orphans if f.parent.name == "versions"]:
             del checked.orphans[file]
         found.add(checked)
+    if (folder / LIST).exists():
+        found.files += 1
+        with noting(found):
+            found.damage += lost(folder)
     consent = Consent(folder / CONSENT)
     for file in consent.files():
         found.files += 1

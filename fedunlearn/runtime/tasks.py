@@ -400,12 +400,14 @@ class Surveyed:
         classes: what each shard names, in its own order, classes without a row included.
         shape: of one input; empty for a place without shards.
         tests: held-out rows to test on, of each class.
+        withheld: of each shard, how many rows requests on other families have excluded there, where any.
     """
 
     shards: Mapping[str, Mapping[str, int]]
     classes: Mapping[str, tuple[str, ...]]
     shape: tuple[int, ...]
     tests: Mapping[str, int]
+    withheld: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

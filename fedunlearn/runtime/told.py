@@ -1,4 +1,4 @@
-"""What an "unlearned" line tells of its request, as far as it is read again; whoever wrote the ledger, and hashed it."""
+"""What ledger lines tell, as far as it is read again; whoever wrote the ledger, and hashed it."""
 
 from typing import Any, NotRequired
 
@@ -106,6 +106,11 @@ class _Record(TypedDict):
     cost: _Cost
 
 
+class _Born(TypedDict):
+    carried: NotRequired[dict[str, list[str]]]
+    withheld: NotRequired[dict[str, int]]
+
+
 class _Unlearned(TypedDict):
     heads: dict[str, str]
     pending: dict[str, str]
@@ -132,7 +137,13 @@ class _Departed(TypedDict):
     lost: dict[str, str]
 
 
-_SHAPES: dict[str, Any] = {"unlearned": _Unlearned, "rolled back": _Undone, "sealed": _Sealed, "departed": _Departed}
+_SHAPES: dict[str, Any] = {
+    "trained": _Born,
+    "unlearned": _Unlearned,
+    "rolled back": _Undone,
+    "sealed": _Sealed,
+    "departed": _Departed,
+}
 
 
 def checked(ledger: Ledger) -> Ledger:

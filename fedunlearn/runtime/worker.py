@@ -94,7 +94,7 @@ class Worker:
         with _one_thread():
             match task:
                 case Survey():
-                    return survey(task, self._to_train_on())
+                    return survey(task, self.data, self.others())
                 case Fetch():
                     version = self.store.read(task.version)
                     return Fetched(version.weights, version.head, version.net)

@@ -33,6 +33,8 @@ def sound(task: Survey, answer: Surveyed) -> Surveyed:
         said = "counts rows of classes that it does not name"
     elif min((n for rows in (*counts.values(), answer.tests) for n in rows.values()), default=0) < 0:
         said = "counts less than no rows"
+    elif answer.withheld.keys() - set(task.shards) or min(answer.withheld.values(), default=1) < 1:
+        said = f"leaves out rows of shards that it was not asked about, or less than one: {dict(answer.withheld)}"
     elif bool(task.shards) != bool(answer.shape) or min(answer.shape, default=1) < 1:
         said = f"says that inputs have shape {answer.shape}"
     if said:

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fedunlearn.data import Rows, open_rows
-from fedunlearn.data.register import FOLDER, Recalled, Register, register_file
+from fedunlearn.data.register import FOLDER, LIST, Recalled, Register, list_of, listed, register_file
 from fedunlearn.errors import InputError
 from fedunlearn.scenario.sources import Opening
 from fedunlearn.store import write_atomically
@@ -101,6 +101,13 @@ class Registers:
                 for name in (n for n in fresh if not self._has(n)):
                     write_atomically(self._path(name), Register.of(self._found[name].rows).to_bytes())
         return names
+
+    def note(self, names: Collection[str]) -> None:
+        """Write beside them that there are registers of these sets: where no ledger tells it, one that is lost is missed so."""
+        if {n for n in names if self._has(n)} - {*listed(self.folder)}:
+            with self._alone():
+                known = {*listed(self.folder)} | {n for n in names if self._has(n)}
+                write_atomically(self.folder / LIST, list_of(known))
 
     def erase(self, name: str, keys: Collection[str]) -> None:
         """Let nothing be known any more of some of a set's rows but their class and their place in its order."""

@@ -16,9 +16,10 @@ from torch import nn
 
 from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData, find, held_out
 from fedunlearn.data import open_site as load_rows
+from fedunlearn.data.register import lost
 from fedunlearn.data.rows import joined
 from fedunlearn.dotted import importable
-from fedunlearn.errors import FedUnlearnError, InputError, SiteError, unknown
+from fedunlearn.errors import FedUnlearnError, InputError, SiteError, StoreError, unknown
 from fedunlearn.nets import build
 from fedunlearn.runtime import Answerer, Worker
 from fedunlearn.runtime.consent import Consent
@@ -120,7 +121,10 @@ class Site:
 
         Raises:
             InputError: rows cannot be opened or a net cannot be made.
+            StoreError: a register of rows is lost or damaged.
         """
+        if told := lost(self.folder):
+            raise StoreError(told[0])
         registers = self._registers
         shards, held = _opened(self.file, str(self.path.parent), registers)
         first = next(iter(shards.values()))
@@ -153,10 +157,10 @@ class Site:
         if isinstance(task, Survey) and not task.again:
             self._registers.check(task.shards)
         if isinstance(task, Train):
-            self._registers.hold([task.shard])  # first: rows that come meanwhile would move others
+            self._hold([task.shard])  # first: rows that come meanwhile would move others
         answer = answerer.handle(task)
         if isinstance(task, Commit) and len(self._registers.names) == 1:  # of adopted models, or imported
-            self._registers.hold(self._registers.names)
+            self._hold(self._registers.names)
         elif isinstance(task, Seal):
             self._erase(task)
         return answer
@@ -164,6 +168,10 @@ class Site:
     @cached_property
     def _registers(self) -> Registers:
         return Registers(self.folder)
+
+    def _hold(self, names: Collection[str]) -> None:
+        self._registers.hold(names)
+        self._registers.note(names)
 
     def _erase(self, task: Seal) -> None:
         """What a sealed request had forgotten and the owner has taken out of the data leaves no mark."""

@@ -161,6 +161,7 @@ def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pr
         "carried": carried,
         "without": [r.to_json() for r in syllabus.without],
         "shape": next((list(s.shape) for s in teacher.surveys.values() if s.shape), []),
+        "withheld": {f"{p}/{name}": n for p, s in teacher.surveys.items() for name, n in s.withheld.items()},
         "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
     }
     named = {"family": family.id} if family.id else {}

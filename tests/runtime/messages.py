@@ -132,6 +132,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         st.dictionaries(TEXT, NAMES, max_size=2),
         SHAPE.map(tuple),
         COUNTS,
+        COUNTS,
     ),
     Train: st.builds(
         Train,

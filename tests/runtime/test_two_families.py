@@ -131,6 +131,8 @@ def test_what_one_has_forgotten_the_other_does_not_train_on_but_still_preserves(
     unlearn(ours, Request(classes=("1",)), "logit_mask", both(ours, away, scenario), accept_untested=ANYTHING)
     new = afar(scenario, tmp_path / "new", away)
     assert new.lineage["few"].data[0].rows.keys() == {"0", "2"}
+    assert new.ledger.lines[-1].body["withheld"] == {"north/main": old.lineage["few"].data[0].rows["1"]}
+    assert old.ledger.lines[-1].body["withheld"] == {}
     extended = extend_afar(old, {"models": {"more": {**MODELS["more"], "epochs": 1, "classes": ["1", "3"]}}}, "more.yaml", away)
     assert extended.lineage["more"].data[0].rows.keys() == {"3"}
     version, rows = old.heads["few"], old.lineage["few"].data[0].rows

@@ -68,6 +68,8 @@ def altered(kind: type, **fields: Any) -> Callable[[Task, Answer], Answer]:
         (altered(Surveyed, classes={"main": ("0", "0")}), "south: its survey names no classes, or one twice"),
         (altered(Surveyed, shards={"main": {"x": 3}}), "south: its survey counts rows of classes that it does not name"),
         (altered(Surveyed, shards={"main": {"0": -3}}), "south: its survey counts less than no rows"),
+        (altered(Surveyed, withheld={"x": 3}), "south: its survey leaves out rows of shards that it was not asked about"),
+        (altered(Surveyed, withheld={"main": -3}), r"south: its survey leaves out .* or less than one: {'main': -3}"),
         (altered(Surveyed, shape=()), r"south: its survey says that inputs have shape \(\)"),
         (altered(Trained, rows={"0": 10**6}), r"south: trained 'shared/r1/south' on rows {'0': 1000000}, before it told of"),
         (altered(Trained, version=""), "south: trained 'shared/r1/south' and calls its version '', expected a hash of 64"),

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from fedunlearn.data import Exclusions, Rows, Selection, open_rows
-from fedunlearn.data.register import FOLDER, Register
+from fedunlearn.data.register import FOLDER, LIST, Register
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import make
 from fedunlearn.report import document
-from fedunlearn.runtime import Family, InProcess, Split, fsck, seal, unlearn
+from fedunlearn.runtime import Family, InProcess, Split, check_site, fsck, seal, unlearn
 from fedunlearn.runtime.backend import answer
 from fedunlearn.runtime.tasks import Failure, Survey, Surveyed, Train, Trained
 from fedunlearn.scenario import Scenario, extend, open_site, retrained, train, workers, workers_here
@@ -238,6 +238,25 @@ def test_a_register_that_is_lost_is_told_wherever_rows_are_held_out(tmp_path: Pa
     assert any(said["about"] == "Rows that were held out" for said in document(family, family.ledger.lines[-1], {})["limits"])
     file.write_bytes(kept)
     assert fsck(family.folder).damage == []
+
+
+def test_a_site_answers_nothing_without_a_register_that_it_had(tmp_path: Path) -> None:
+    save(tmp_path / "rows.npz", range(len(DIGITS)))
+    asked = Survey("north", ("main",))
+    assert isinstance(answer(site_at(tmp_path, name="north"), TASK), Trained)
+    file = tmp_path / "store" / FOLDER / "main.json"
+    kept = file.read_bytes()
+    file.unlink()
+    refused = answer(site_at(tmp_path, name="north"), asked)
+    assert isinstance(refused, Failure)
+    assert f"{file}: is lost" in refused.text
+    assert any(str(file) in told for told in check_site(tmp_path / "store").damage)
+    file.write_bytes(kept)
+    assert isinstance(answer(site_at(tmp_path, name="north"), asked), Surveyed)
+    assert not check_site(tmp_path / "store").damage
+    file.unlink()
+    (tmp_path / "store" / LIST).unlink()  # as it is told
+    assert isinstance(answer(site_at(tmp_path, name="north"), asked), Surveyed)
 
 
 def test_only_sets_that_are_trained_on_are_registered_and_checked(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from fedunlearn.data import MIRROR, Selection
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Scores
-from fedunlearn.runtime import InProcess, Worker
+from fedunlearn.runtime import InProcess, Split, Worker, unlearn
 from fedunlearn.runtime.backend import answer
 from fedunlearn.runtime.tasks import (
     Apply,
@@ -24,13 +24,14 @@ from fedunlearn.runtime.tasks import (
     Survey,
     Surveyed,
 )
-from fedunlearn.scenario import open_site, open_site_in
+from fedunlearn.scenario import open_site, open_site_in, workers_here
 from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.site import SITES
 from fedunlearn.store import Store
 from tests.cli.conftest import Run
 from tests.cli.conftest import run as run
+from tests.conftest import LEAVE
 from tests.scenario.elsewhere import MODELS, afar, elsewhere, in_process, load_site
 from tests.scenario.site_files import DATA, sites_at, write
 
@@ -192,3 +193,17 @@ def test_nothing_is_tested_on_rows_that_are_trained_on(test: str, tmp_path: Path
         for opening in (lambda of=path: open_site(of).answerer, lambda of=topology: open_data(of, tmp_path)):
             with pytest.raises(InputError, match=said) if refused else nullcontext():
                 opening()
+
+
+def test_what_is_not_trained_on_any_more_is_told_to_the_owner_and_to_other_families(run: Run, tmp_path: Path) -> None:
+    scenario = elsewhere({n: MODELS[n] for n in ("shared", "eastern")})
+    path, away = tmp_path / "sites" / "east" / "site.yaml", InProcess(sites_at(tmp_path / "sites"))
+    one = afar(scenario, tmp_path / "one", away)
+    unlearn(one, LEAVE, "logit_mask", Split(workers_here(scenario, one), away, one.id), accept_untested="for the test")
+    out = run("site", "show", path)[1]
+    assert f"not trained on any more, for any family: class 0 (request {LEAVE.id!r} of family {one.id[:12]})" in out
+    (excluded,) = json.loads(run("site", "show", path, "--json")[1])["excluded"]
+    assert excluded == {"classes": ["0"], "samples": [], "request": LEAVE.id, "family": one.id}
+    afar(scenario, tmp_path / "two", away)
+    told = "rows of north/main, which requests on other families"
+    assert [told in run("show", tmp_path / family)[1] for family in ("one", "two")] == [False, True]
