@@ -19,6 +19,7 @@ from fedunlearn.runtime import (
     Split,
     Worker,
     gone_from,
+    remaining,
     resume,
     unlearn,
     waiting_plan,
@@ -31,7 +32,7 @@ from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.schema import Scenario
 from fedunlearn.scenario.site import open_site_in
 from fedunlearn.scenario.staffing import workers
-from fedunlearn.scenario.train import reference
+from fedunlearn.scenario.train import check_retrainable, reference
 from fedunlearn.scenario.upbringing import Progress
 
 BACKENDS = ("in-process", "ray")
@@ -185,12 +186,17 @@ def forget(
         score_at_roots: as the gate's, also where the topology does not say so.
         progress: told, in words, what is being done.
         how: as `unlearn` takes it.
+
+    Raises:
+        InputError: a model that came with its weights would have to be retrained; otherwise as `unlearn`.
     """
     scenario = of_family(family)
     gate = scenario.gate.gate
     gate = replace(gate, score_at_roots=gate.score_at_roots or score_at_roots)
     request.check(family.lineage)
     check_samples(scenario, family.folder, request)
+    if reference and remaining(family, discover(family.lineage, request)).plan.heirs:
+        check_retrainable(scenario)  # before anything is measured
     twin = partial(retrained, family, scenario, request, backend, progress) if reference else None
     return unlearn(family, request, method, backend, gate, retrained=twin, progress=progress, **how)
 

@@ -186,6 +186,17 @@ def _federate(backend: str) -> Federate:
     return federated
 
 
+def check_retrainable(scenario: Scenario) -> None:
+    """Refuse to retrain what came with its weights.
+
+    Raises:
+        InputError: says which models did.
+    """
+    imported = [n for n, m in scenario.models.items() if isinstance(m, Imported)]
+    if imported:
+        raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
+
+
 def reference(
     family: Family,
     scenario: Scenario,
@@ -210,9 +221,7 @@ def reference(
         InputError: the request names something that is not there; nothing is trained then.
     """
     request.check(family.lineage)
-    imported = [n for n, m in scenario.models.items() if isinstance(m, Imported)]
-    if imported:
-        raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
+    check_retrainable(scenario)
     check_samples(scenario, family.folder, request, gone=True)
     now, standing = excluded(family), in_force(family)
     requests = tuple(

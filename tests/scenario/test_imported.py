@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 from fedunlearn.cli.say import say_alike
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request, discover
+from fedunlearn.methods import make
 from fedunlearn.nets import build, weights_of
 from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, unlearn
-from fedunlearn.scenario import of_family, reference, train, workers
+from fedunlearn.scenario import forget, of_family, reference, train, workers
 from tests.cli.conftest import Run
 from tests.cli.conftest import run as run
 from tests.scenario.digits import scenario, weights
@@ -60,6 +61,10 @@ def test_checkpoints_of_others_are_a_family(checkpoints: Path) -> None:
     assert {m["name"]: m["status"] for m in record.facts["models"]} == {"base": "committed", "tuned": "committed"}
     with pytest.raises(InputError, match=r"base, tuned: imported; without its recipe it cannot be retrained"):
         reference(family, of_family(family), Request(classes=("1",)))
+    with pytest.raises(InputError, match="imported; without its recipe"):  # said before any place is asked
+        forget(family, Request(classes=("1",)), make("fiun"), InProcess({}))
+    nobodys = Request(classes=("0",), sites=("b",))
+    assert forget(family, nobodys, make("fiun"), InProcess(workers(of_family(family), family))).nothing
 
 
 def test_what_nobody_here_has_seen_is_told_as_its_owners_word(checkpoints: Path) -> None:
