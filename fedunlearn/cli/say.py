@@ -102,6 +102,12 @@ def say_record(record: Record) -> None:
             f"{site} counted no row's gradient for more than {guard['clip']:g}, and added noise {guard['noise']:g}",
             markup=False,
         )
+    if spent := record.facts.get("spent"):
+        out.print(
+            f"evidence was measured on {', '.join(spent)} as they are since they forgot, and may show little: how they were "
+            f"before is sealed",
+            markup=False,
+        )
     verdict = "every heir was accepted" if record.accepted else "not every heir was accepted; their old versions stay in force"
     out.print(f"{verdict}; {record.cost['seconds']} s, {record.cost['bytes_up'] / 1e6:.2f} MB of evidence", markup=False)
     if not record.accepted:

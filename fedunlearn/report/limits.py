@@ -103,6 +103,13 @@ def limits(
         text = f"The register of {', '.join(unregistered)} was lost when this was done. If rows have come, gone or moved since "
         text += "models were trained, some that they were trained on are among the test rows."
         said.insert(0, ("Rows that were held out", text))
+    if spent := facts.get("spent"):
+        text = (
+            f"An earlier try was sealed before this one, and how {several(spent)} was before is erased. Evidence was measured "
+        )
+        said.insert(
+            0, ("Measured after forgetting", text + "on what had forgotten already, and may show little of where it lay.")
+        )
     doubtful = [m["name"] for m in facts["models"] if m["forgotten_before"] is not None and m["forgotten_before"] < KNOWN]
     if doubtful and facts["request"]["classes"]:
         text = f"{several(doubtful)} recognised less than half of it before. That they do not now shows little: a model that "

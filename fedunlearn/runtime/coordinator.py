@@ -90,8 +90,8 @@ def unlearn(
         raise InputError(f"atomic with a quorum of {quorum}: all heirs or none needs every place online; leave out one of both")
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
     with alone(family, backend):
-        plan, then, within = remaining(family, plan)
-        doing = replace(doing, then=then, within=within)
+        plan, then, within, spent = remaining(family, plan)
+        doing = replace(doing, then=then, within=within, spent=spent)
         return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
 
 
@@ -103,6 +103,7 @@ class Doing:
         then: versions that evidence is measured on; None for the current ones.
         resumes: the ledger line that left heirs waiting; None for a request of its own.
         within: ledger lines of wider requests that made heirs forget it already.
+        spent: models that evidence is measured on and that have forgotten it already.
     """
 
     method: Method
@@ -115,6 +116,7 @@ class Doing:
     then: Mapping[str, str] | None = None
     resumes: int | None = None
     within: tuple[int, ...] = ()
+    spent: tuple[str, ...] = ()
 
 
 def carry_out(
@@ -297,6 +299,7 @@ def _facts(
         **({"within": list(doing.within)} if doing.within else {}),
         "absent": sorted(roll.absent),
         "guarded": dict(guarded),
+        **({"spent": list(doing.spent)} if doing.spent and doing.method.wants(plan.request.classes) else {}),
         **({"unregistered": list(lost)} if (lost := family.unregistered) else {}),
     }
 

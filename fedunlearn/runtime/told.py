@@ -85,6 +85,9 @@ class _Facts(TypedDict):
     accepted_untested: str | None
     absent: list[str]
     guarded: NotRequired[dict[str, dict[str, float | None]]]
+    spent: NotRequired[list[str]]
+    unregistered: NotRequired[list[str]]
+    within: NotRequired[list[int]]
 
 
 class _Traffic(TypedDict):

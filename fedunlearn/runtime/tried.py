@@ -1,6 +1,6 @@
 """What earlier tries of a request have left to do, and on which versions its evidence is measured."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from typing import NamedTuple
 
@@ -64,11 +64,13 @@ class Remaining(NamedTuple):
         plan: for the heirs that are left.
         then: model -> the version to measure evidence on (see `as_tried`).
         within: ledger lines in force of wider requests that made heirs forget it, which are not edited for it once more.
+        spent: models that evidence is measured on and that have forgotten it already: how they were before is sealed.
     """
 
     plan: Plan
     then: Mapping[str, str] | None
     within: tuple[int, ...]
+    spent: tuple[str, ...]
 
 
 def remaining(family: Family, plan: Plan) -> Remaining:
@@ -90,7 +92,10 @@ def remaining(family: Family, plan: Plan) -> Remaining:
         within.update(known.within)
     if len(left) < len(plan.heirs):
         plan = narrowed(family.lineage, plan, left)
-    return Remaining(plan, as_tried(family, plan.request), tuple(sorted(within)))
+    then = as_tried(family, plan.request)
+    changed = {m for line in _tries(family, plan.request) for m in line.body["heads"]} if then is None else set()
+    spent = sorted(changed & {p.model for p in plan.points})
+    return Remaining(plan, then, tuple(sorted(within)), tuple(spent))
 
 
 def first_try(family: Family, request: Request) -> int | None:
@@ -98,10 +103,16 @@ def first_try(family: Family, request: Request) -> int | None:
 
     None, too, of what was tried before the last unlearning that is sealed: the versions of then are erased.
     """
+    sealed = max(family.ledger.sealed, default=-1)
+    return next((x.number for x in _tries(family, request) if x.number > sealed), None)
+
+
+def _tries(family: Family, request: Request) -> Iterator[Line]:
+    """Ledger lines in force that tried a request, one of those that it merges or a wider one."""
     ledger, asked = family.ledger, request.merges or (request,)
-    undone, sealed = ledger.undone, max(ledger.sealed, default=-1)
-    tries = (x for x in ledger.lines[sealed + 1 :] if x.kind == "unlearned" and x.number not in undone)
-    return next((x.number for x in tries if any(each.covers(one) for each in carried_out(x) for one in asked)), None)
+    undone = ledger.undone
+    lines = (x for x in ledger.lines if x.kind == "unlearned" and x.number not in undone)
+    return (x for x in lines if any(each.covers(one) for each in carried_out(x) for one in asked))
 
 
 def as_tried(family: Family, request: Request) -> dict[str, str] | None:

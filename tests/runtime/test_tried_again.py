@@ -9,6 +9,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn, make
+from fedunlearn.report import document
 from fedunlearn.runtime import (
     Family,
     InProcess,
@@ -118,3 +119,18 @@ def test_what_waiting_models_need_is_not_sealed_after_a_second_try(family: Famil
     with pytest.raises(InputError, match="still wait for a place to be online, which needs the old versions"):
         seal(Family.open(folder), InProcess(held))
     assert before in Family.open(folder).store("server").versions()
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_evidence_of_what_had_forgotten_is_told_once_its_past_is_sealed(
+    sealed: bool, family: Family, folder: Path, backend: InProcess
+) -> None:
+    unlearn(family, ASKED, "logit_mask", backend, Gate(retained_drop_at_most=0), accept_untested="for the test")
+    if sealed:
+        seal(Family.open(folder), backend)
+    record = unlearn(Family.open(folder), ASKED, "fiun", backend, FREE)
+    measured = {p.partition(" @ ")[0] for m in record.facts["models"] for p in m["points"]}
+    assert measured
+    assert record.facts.get("spent", []) == (sorted(measured) if sealed else [])
+    said = [x["about"] for x in document(Family.open(folder), Family.open(folder).ledger.lines[-1], {})["limits"]]
+    assert ("Measured after forgetting" in said) is sealed
