@@ -104,12 +104,9 @@ def limits(
         text += "models were trained, some that they were trained on are among the test rows."
         said.insert(0, ("Rows that were held out", text))
     if spent := facts.get("spent"):
-        text = (
-            f"An earlier try was sealed before this one, and how {several(spent)} was before is erased. Evidence was measured "
-        )
-        said.insert(
-            0, ("Measured after forgetting", text + "on what had forgotten already, and may show little of where it lay.")
-        )
+        text = f"An earlier try was sealed before this one, and how {several(spent)} was before is erased. Evidence was "
+        text += "measured on what had forgotten already, and may show little of where it lay."
+        said.insert(0, ("Measured after forgetting", text))
     doubtful = [m["name"] for m in facts["models"] if m["forgotten_before"] is not None and m["forgotten_before"] < KNOWN]
     if doubtful and facts["request"]["classes"]:
         text = f"{several(doubtful)} recognised less than half of it before. That they do not now shows little: a model that "
