@@ -1,8 +1,9 @@
 """What the exact diagonal costs: ours, BackPACK, Opacus, torch.func and the one-at-a-time loop, on seven nets.
 
 Ratios of process CPU time (wall time on a GPU) to one plain forward and backward pass of the same batch, all methods in turn
-in one process, one thread; medians. `error` is the worst parameter's relative error against the loop in float64; `peak_mb` is
-the growth of the peak resident memory (allocated memory on a GPU) in the method's first call in a fresh process.
+in one process, one thread; medians. `expectation` is ours of the true Fisher: all ten outputs stand in for the label, each by
+its probability (FisherMask's quantity). `error` is the worst parameter's relative error against the loop in float64;
+`peak_mb` is the growth of the peak resident memory (allocated memory on a GPU) in the method's first call in a fresh process.
 The rivals come with `pip install --group bench`; a rival that cannot handle a net says so in `failed`.
 
 Long because all rivals and nets stand side by side in one file.
@@ -27,6 +28,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from fedunlearn.importance import measure
+from fedunlearn.importance.losses import Own
 from fedunlearn.importance.reference import loop
 from fedunlearn.nets import build
 from fedunlearn.tensors import Head
@@ -130,6 +132,11 @@ def ours(net: nn.Module, x: Tensor, y: Tensor) -> Sums:
     return dict(measure(net, x, y, head=head_of(net)).sums["squares"])
 
 
+def expectation(net: nn.Module, x: Tensor, y: Tensor) -> Sums:
+    del y
+    return dict(measure(net, x, None, head=head_of(net), loss="own").sums["squares"])
+
+
 def one_at_a_time(net: nn.Module, x: Tensor, y: Tensor) -> Sums:
     sums = {n: torch.zeros_like(p) for n, p in net.named_parameters()}
     for i in range(len(x)):
@@ -190,7 +197,8 @@ def opacus(net: nn.Module, x: Tensor, y: Tensor) -> Sums:
 
 
 METHODS: dict[str, Callable[[nn.Module, Tensor, Tensor], Sums]] = {
-    "ours": ours, "backpack": backpack, "opacus": opacus, "torch.func": torch_func, "loop": one_at_a_time,
+    "ours": ours, "expectation": expectation, "backpack": backpack, "opacus": opacus, "torch.func": torch_func,
+    "loop": one_at_a_time,
 }  # fmt: skip
 
 
@@ -213,13 +221,15 @@ def clock(device: str) -> float:
 def bench(name: str, batch: int, repeats: int, device: str) -> list[dict[str, Any]]:
     net, x, y = case(name, batch, device)
     twin = copy.deepcopy(net).cpu().double()
-    exact = dict(loop(twin, x.cpu() if not x.is_floating_point() else x.cpu().double(), y.cpu()).sums["squares"])
+    wide = x.cpu().double() if x.is_floating_point() else x.cpu()
+    exact = dict(loop(twin, wide, y.cpu()).sums["squares"])
+    expected = dict(loop(twin, wide, None, loss=Own()).sums["squares"])
     nets = {m: copy.deepcopy(net) for m in METHODS}
     rows: dict[str, dict[str, Any]] = {}
     for method, run in METHODS.items():
         rows[method] = {"net": name, "batch": batch, "method": method, "ratio": None, "error": None, "peak_mb": None}
         try:
-            rows[method]["error"] = error(run(nets[method], x, y), exact)
+            rows[method]["error"] = error(run(nets[method], x, y), expected if method == "expectation" else exact)
         except Exception as reason:  # a rival's failure is a result
             rows[method]["failed"] = f"{type(reason).__name__}: {str(reason).splitlines()[0][:160] if str(reason) else ''}"
     able = [m for m in METHODS if "failed" not in rows[m]]
