@@ -15,8 +15,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedunlearn.deployed.coordinator import carry_out
 from fedunlearn.deployed.order import Order
-from fedunlearn.deployed.server import say
-from fedunlearn.errors import InputError
+from fedunlearn.deployed.server import Refused, say
+from fedunlearn.errors import FedUnlearnError, InputError
 from fedunlearn.runtime.flower import Flower, add_handlers
 from fedunlearn.scenario import Site
 from fedunlearn.scenario.adopt import Adoption
@@ -114,6 +114,8 @@ def forgetting(app: ServerApp, folder: str | Path, *, deadline: float = 1800.0, 
     The words are an action and its settings, for example "unlearn classes=0", "unlearn sites=site-1 method=logit_mask" or
     "rollback lift-exclusion=true" (see `deployed.order.Order`). Without any the app does what it always does.
 
+    What cannot be done is said in the run's log, and the run fails.
+
     Args:
         app: the app; `main` and `lifespan` are its own.
         folder: of the family, the one that `Recorded` has.
@@ -139,8 +141,15 @@ class _Forgetting(ServerApp):
         if not words:
             self._inside(grid, context)
             return
+        try:
+            self._obey(str(words), grid)
+        except FedUnlearnError as error:
+            say(f"error: {error}")
+            raise Refused(f"{KEY} = {words!r} was not carried out: {error}") from None
+
+    def _obey(self, words: str, grid: Grid) -> None:
         folder = self._folder.absolute()
-        order = Order.of({**_read(str(words)), "family": folder.name, **self._patience})
+        order = Order.of({**_read(words), "family": folder.name, **self._patience})
         backend = Flower(grid, deadline=order.deadline, join=order.join)
         answer = carry_out(order, folder.parent, backend, backend.wait, say)
         facts = answer.get("record", {}).get("facts", {})
@@ -155,7 +164,10 @@ class _Forgetting(ServerApp):
 
 def _read(words: str) -> dict[str, str | bool | int | float]:
     """An action and `key=value` pairs, each of the kind that an order takes."""
-    action, *rest = shlex.split(words)
+    try:
+        action, *rest = shlex.split(words)
+    except ValueError as error:  # nothing but blanks, or a quotation that does not end
+        raise InputError(f"{KEY} = {words!r}: {error}; expected an action and key=value pairs") from None
     found: dict[str, str | bool | int | float] = {"action": action}
     known = Order(family="x").config
     for pair in rest:

@@ -31,6 +31,8 @@ def test_words_are_the_order(words: str, order: dict[str, Any]) -> None:
         ("assess seeds=1.5", "'seeds=1.5': expected a number like 1"),
         ("rollback lift-exclusion=yes", "'lift-exclusion=yes': expected true or false"),
         ("unlearn 0", "'0': expected key=value with one of action, "),
+        ("unlearn reason='it is", "No closing quotation; expected an action and key=value pairs"),
+        ("  ", "expected an action and key=value pairs"),
     ],
 )
 def test_what_is_no_word_of_an_order_is_said(words: str, message: str) -> None:

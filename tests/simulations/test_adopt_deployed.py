@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 from safetensors.torch import load_file
 
 from fedunlearn.data import MIRROR
+from fedunlearn.deployed.server import Refused
 from fedunlearn.errors import InputError
 from fedunlearn.flower import Recorded, forgetting
 from fedunlearn.runtime import Family
@@ -64,11 +65,14 @@ class Elsewhere:
 
 @pytest.mark.usefixtures("after")
 def test_a_deployment_is_adopted_and_forgets_where_the_server_can_read_no_sites_rows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = Elsewhere(monkeypatch)
     app.train("family", sites="own")
     before = Family.open(tmp_path / "family").heads
+    with pytest.raises(Refused, match=r"was not carried out: run-config: unknown action 'unlaern'; did you mean 'unlearn'"):
+        app.order("family", "unlaern classes=0")
+    assert "error: run-config: unknown action 'unlaern'" in capsys.readouterr().out
     app.order("family", "unlearn classes=0 method=steer reference=false")
     family = Family.open(tmp_path / "family")
     (model,) = family.ledger.lines[-1].body["record"]["facts"]["models"]
