@@ -1,5 +1,7 @@
 """The public names exist, load when they are asked for, and say what there is when they are not."""
 
+from pathlib import Path
+
 import pytest
 
 import fedunlearn
@@ -11,3 +13,7 @@ def test_public_names() -> None:
     assert all(value.__name__ == name for name, value in found.items())
     with pytest.raises(AttributeError, match="module 'fedunlearn' has no attribute 'unlern'; it has: "):
         fedunlearn.unlern  # noqa: B018
+
+
+def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+    assert (Path(fedunlearn.__file__).parent / "py.typed").exists()
