@@ -13,7 +13,7 @@ import torch
 from common import keep
 from figures import draw
 from open_questions_answers import answer
-from open_questions_compared import labels, nets, parts, place, size, strength
+from open_questions_compared import labels, nets, parts, place, size, strength, unequal, whole
 from open_questions_evidence import drift, shifted
 from open_questions_family import Question
 from open_questions_repeated import repeated
@@ -31,12 +31,21 @@ QUESTIONS = {
             "drift", "When does the root's evidence stop pointing at an heir's weights?", ("FIUn, mechanisms 1 and 3",), drift
         ),
         Question("labels", "What do wrong labels do?", ("FisherMask 3",), labels),
+        Question("unequal", "What if classes are of unequal size?", ("FisherMask, its data",), unequal),
         Question(
             "parts", "Does FisherMask forget a sub-class, or single rows, and at which ratio?", ("FisherMask 1, 2",), parts
         ),
+        Question(
+            "whole", "Does the whole Fisher choose a better mask than its diagonal?", ("FisherMask, its limitations",), whole
+        ),
         Question("strength", "What do alpha and lam do, and can they be found from the loss?", ("SSD 2", "LFSSD 2"), strength),
         Question("place", "Are the weights that SSD selects special to what is forgotten?", ("SSD, its mechanism",), place),
-        Question("nets", "Is the outputs' sensitivity as good as the Fisher in other nets?", ("LFSSD 1",), nets),
+        Question(
+            "nets",
+            "Is the outputs' sensitivity as good as the Fisher in other nets?",
+            ("LFSSD 1", "FisherMask, its nets"),
+            nets,
+        ),
     )
 }
 

@@ -235,6 +235,24 @@ def labels(rows: Rows) -> str:
     return f"**Within the limits: {borne(rows, cell, ' %')}.**\n\n" + grid(rows, "wrong labels", lambda r: f"{r['at']:.0f} %")
 
 
+def unequal(rows: Rows) -> str:
+    """At which sizes."""
+
+    def name(row: Mapping[str, Any]) -> str:
+        return f"{row['at']:.0f} %"
+
+    return f"**Within the limits: {listed(rows, name)}.**\n\n" + grid(rows, "rows, of another class's", name)
+
+
+def whole(rows: Rows) -> str:
+    """Which way of choosing."""
+
+    def name(row: Mapping[str, Any]) -> str:
+        return f"{row['at']:g} % of the weights" if row["at"] else "as many as are chosen"
+
+    return f"**Within the limits: {listed(rows, name)}.**\n\n" + grid(rows, "masked", name)
+
+
 def parts(rows: Rows) -> str:
     """Which masks forget which part."""
 
@@ -288,8 +306,8 @@ def _mean(values: Sequence[float]) -> float:
 
 
 ANSWERS: dict[str, Callable[[Rows], str]] = {
-    "repeated": repeated, "size": size, "shift": shift, "drift": drift, "labels": labels, "parts": parts, "strength": strength,
-    "place": place, "nets": nets,
+    "repeated": repeated, "size": size, "shift": shift, "drift": drift, "labels": labels, "unequal": unequal, "parts": parts,
+    "whole": whole, "strength": strength, "place": place, "nets": nets,
 }  # fmt: skip
 
 
@@ -300,7 +318,9 @@ ON = {
     "shift": f"class 3 of {IMAGED}, a root and its heir",
     "drift": f"class 3 of {PICTURED}, a root and ten heirs, one of another",
     "labels": f"class 3 of {IMAGED}, a root and its heir",
+    "unequal": f"class 3 of {IMAGED}, a root and its heir",
     "parts": f"{IMAGED}, one model: class 3, digit 3 of a pair that makes a class, and rows drawn by the seed",
+    "whole": "classes 3 and 8 of digits (an MLP of 16 units), one model",
     "strength": f"classes 3 and 8 of {IMAGED}, A and E of {LETTERED}; one model each",
     "place": f"classes 3 and 8 of {IMAGED}, A and E of {LETTERED}; one model each",
     "nets": "class 3 of digits, questions about places (LOC) of six kinds of texts; one model of each net",

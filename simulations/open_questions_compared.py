@@ -1,4 +1,4 @@
-"""Open questions that a comparison of methods answers: how much, with which strength, with wrong labels, in which net."""
+"""Open questions that a comparison of methods answers: how much, with which strength, labels, sizes of classes, net, mask."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common import SHARD
+from joint_mask import JointMask
 from open_questions_family import (
     ALL,
     FISHER_MASK,
@@ -43,9 +44,12 @@ from fedunlearn.scenario import Scenario, workers
 ASKED = (1, 5, 13)  # of 26 letters
 SHARES = (0.01, 0.1, 0.3, 0.5)  # of the rows
 WRONG = (0, 20, 40)  # % of labels
+UNEQUAL = (10, 30, 100, 300, 1000)  # rows of a class, in % of those of another
 ALPHAS = (0.1, 1.0, 10.0, 100.0)
 LAMS = (1.0, 0.1)
 RATIOS = (0.02, 0.1, 0.5)
+FEW = {"data": {"set": "digits"}, "net": {"name": "mlp", "hidden": 16}}  # so few weights that their whole Fisher is at hand
+JOINT = (0.005, 0.02)  # of them
 TUNED = 5  # epochs, the paper's S
 TEXTS = {
     "set": "text/trec6-{part}.jsonl.gz",
@@ -56,11 +60,14 @@ TEXTS = {
 }
 PLANES = {"set": "open_sets:planes", "test": "open_sets:planes"}
 WORDS = {"vocabulary": 4096, "width": 32}
+MNIST = {"set": "shared_sets:mnist", "limit": 250}
 PICTURE, KIND = "3", "LOC"
 NETS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # net and data, training, class
     "mlp": (SMALL, {}, PICTURE),
     "cnn": (IMAGES, {}, PICTURE),
     "resnet-8": ({"data": PLANES, "net": {"name": "resnet_cifar", "depth": 8}}, {"lr": 0.05}, PICTURE),
+    "transformer (28x28)": ({"data": MNIST, "net": {"factory": "open_nets:vit"}},
+                            {"lr": 0.05, "epochs": 40, "schedule": "cosine"}, PICTURE),
     "gru (text)": ({"data": TEXTS, "net": {"name": "text_gru", **WORDS, "hidden": 64}}, {"lr": 0.3}, KIND),
     "transformer (text)": ({"data": TEXTS, "net": {"name": "text_transformer", **WORDS}}, {"lr": 0.05}, KIND),
 }  # fmt: skip
@@ -98,6 +105,34 @@ def labels(size: str, work: Path, say: Say) -> Made:
         subject = Subject(family(f"open-wrong-{wrong}", base, ("3",)), (classes(("3",)),))
         choices = ALL if cpu else (FISHER_MASK, MASK)
         made.append(compared("wrong labels", wrong, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+    return together(made)
+
+
+def unequal(size: str, work: Path, say: Say) -> Made:
+    """A class of a tenth to ten times the rows that another has, in what models were trained on; tested on equal ones."""
+    cpu = size == "cpu"
+    made = []
+    for share in UNEQUAL if cpu else (300,):
+        base = {**IMAGES, "data": {"set": f"open_sets:unequal_{share}", "test": f"open_sets:unequal_{share}"}}
+        subject = Subject(family(f"open-unequal-{share}", base, ("3",)), (classes(("3",)),))
+        choices = ALL if cpu else (FISHER_MASK, MASK)
+        made.append(compared("unequal classes", share, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+    return together(made)
+
+
+def whole(size: str, work: Path, say: Say) -> Made:
+    """Single weights masked by FisherMask's score, and by what they cost together after the diagonal and the whole Fisher."""
+    cpu = size == "cpu"
+    asked = tuple(classes((c,)) for c in (("3", "8") if cpu else ("3",)))
+    subject, made = Subject(family("open-whole", FEW, heir=False), asked), list[Made]()
+    for ratio in (*JOINT, 0.0) if cpu else JOINT[:1]:
+        chosen = ratio or "auto"
+        choices = [
+            Choice("fisher mask", FisherMask(ratio=chosen, per_heir=True)),
+            Choice("diagonal", JointMask(ratio=chosen, whole=False)),
+            Choice("whole", JointMask(ratio=chosen)),
+        ]
+        made.append(compared("weights", 100 * ratio, lambda seed: subject, choices, _seeds(cpu), work, say))
     return together(made)
 
 
@@ -180,13 +215,13 @@ def _loss(work: Path, scenario: Scenario, seed: int, c: str) -> float:
 
 
 def nets(size: str, work: Path, say: Say) -> Made:
-    """SSD's Fisher and LFSSD's sensitivity on five kinds of nets."""
+    """SSD's Fisher, LFSSD's sensitivity and FisherMask on six kinds of nets."""
     cpu = size == "cpu"
     made = []
     for at, (net, (base, trained, forget)) in enumerate(NETS.items() if cpu else [("mlp", NETS["mlp"])]):
-        name = f"open-net-{net.split()[0]}"
+        name = f"open-net-{net.replace(' (', '-').removesuffix(')')}"
         subject = Subject(family(name, base, heir=False, **trained), (classes((forget,)),))
-        choices = (SSD_, LFSSD_, STEER, MASK) if cpu else (SSD_, LFSSD_)
+        choices = (SSD_, LFSSD_, FISHER_MASK, STEER, MASK) if cpu else (SSD_, LFSSD_)
         made.append(compared(net, at, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
     return together(made)
 

@@ -73,6 +73,15 @@ def _labels(rows: Rows) -> list[Panel]:
     return _pair(rows, "wrong labels", "wrong labels, %", True)
 
 
+def _unequal(rows: Rows) -> list[Panel]:
+    return _pair(rows, "unequal classes", "rows, % of another class's", True, "x")
+
+
+def _whole(rows: Rows) -> list[Panel]:
+    of = [r | {"masked": f"{r['at']:g} % of the weights" if r["at"] else "as many as are chosen"} for r in rows]
+    return _rows_of(of, "single weights", "masked", True)
+
+
 def _parts(rows: Rows) -> list[Panel]:
     given = [r for r in rows if r["at"]]
     return [
@@ -210,7 +219,8 @@ def _span(value: Mapping[str, float]) -> Span:
 
 PANELS: dict[str, Callable[[Rows], list[Panel]]] = {
     "open_repeated": _repeated, "open_size": _size, "open_shift": _cells("evidence measured on other rows", False),
-    "open_drift": _drift, "open_labels": _labels, "open_parts": _parts, "open_strength": _strength, "open_place": _strength,
+    "open_drift": _drift, "open_labels": _labels, "open_unequal": _unequal, "open_parts": _parts, "open_whole": _whole,
+    "open_strength": _strength, "open_place": _strength,
     "open_nets": _cells("one class, one model", True),
     "reproduce_fiun": _factors, "reproduce_fiun_gpu": _factors, "reproduce_ssd": _asked, "reproduce_lfssd": _asked,
     "reproduce_fishermask": _ratios, "inherited": _inherited, "poisoned_evidence": _poisoned,

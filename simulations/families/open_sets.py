@@ -1,4 +1,4 @@
-"""Digits with wrong labels, an example of a user's own loader: a share of those to train on, none of those to test on."""
+"""Digits with wrong labels, or few of a class, among those to train on alone: examples of a user's own loader."""
 
 from functools import partial
 
@@ -23,6 +23,20 @@ def mislabelled(percent: int, part: str) -> Arrays:
 
 
 wrong_0, wrong_10, wrong_20, wrong_30, wrong_40 = (partial(mislabelled, percent) for percent in (0, 10, 20, 30, 40))
+
+
+def unequal(percent: int, part: str) -> Arrays:
+    """The same with right labels; to train on, so many % of the rows of class 3 that another class has, the first of them."""
+    x, y, classes, keys = mislabelled(0, part)
+    if part != "train":
+        return x, y, classes, keys
+    share = {c: min(1.0, percent / 100 if c == 3 else 100 / percent) for c in range(10)}
+    nth = [int((y[:i] == c).sum()) for i, c in enumerate(y)]
+    kept = [i for i, c in enumerate(y) if nth[i] < share[int(c)] * (y == c).sum()]
+    return x[kept], y[kept], classes, [keys[i] for i in kept]
+
+
+unequal_10, unequal_30, unequal_100, unequal_300, unequal_1000 = (partial(unequal, p) for p in (10, 30, 100, 300, 1000))
 
 
 def planes(part: str) -> Arrays:

@@ -13,7 +13,7 @@ from fedunlearn.runtime import InProcess, unlearn
 from fedunlearn.scenario import workers
 from tests.simulations.test_simulations import FOLDER, run
 
-NAMES = ("repeated", "size", "shift", "drift", "labels", "parts", "strength", "place", "nets")
+NAMES = ("repeated", "size", "shift", "drift", "labels", "unequal", "parts", "whole", "strength", "place", "nets")
 
 
 @pytest.fixture(autouse=True)
