@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from common import keep
-from figures import draw
 from open_questions_answers import answer
 from open_questions_compared import labels, nets, parts, place, size, strength, unequal, whole
 from open_questions_evidence import drift, shifted
@@ -71,7 +70,6 @@ def main() -> None:
         found = {"what": __doc__, **asked, **joined(of), "rows": made}
         said.append(f"## {question.asks}\n\n{answer(found)}")
         if args.write:
-            draw(f"open_{name}", made)
             keep(f"open_{name}", found)
         rows += [{"question": name, **row} for row in made]
         origins += of
