@@ -104,7 +104,7 @@ class Heirs:
         nothing = Scores(None, None, 0, 0)
         tasks = [
             Apply("home", self.versions[i], "fiun", settings, (Evidence(evidence, 100),), Evidence(own, 1000), (),
-                  Question(FORGET), nothing, 0.0, (0.05, 0.05))
+                  Question(FORGET), nothing, None, (0.05, 0.05))
             for i in heirs
         ]  # fmt: skip
         return [a.version for a in ask(InProcess({"home": self.worker}), tasks, Applied)]

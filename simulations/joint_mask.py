@@ -46,6 +46,7 @@ class JointMask(ByRatio):
     def misses(self, case: Case) -> str | None:
         """Nothing."""
         del case
+        return None
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """The first of the weights, in the order in which they are chosen."""
