@@ -98,25 +98,23 @@ def _share(scenario: Scenario, share: float, seed: int) -> Subject:
 
 def labels(size: str, work: Path, say: Say) -> Made:
     """0 to 40 % of wrong labels in what models were trained on; tested on right ones."""
-    cpu = size == "cpu"
-    made = []
-    for wrong in WRONG if cpu else (20,):
-        base = {**IMAGES, "data": {"set": f"open_sets:wrong_{wrong}", "test": f"open_sets:wrong_{wrong}"}}
-        subject = Subject(family(f"open-wrong-{wrong}", base, ("3",)), (classes(("3",)),))
-        choices = ALL if cpu else (FISHER_MASK, MASK)
-        made.append(compared("wrong labels", wrong, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
-    return together(made)
+    return _trained_on("wrong", "wrong labels", WRONG, 20, size, work, say)
 
 
 def unequal(size: str, work: Path, say: Say) -> Made:
     """A class of a tenth to ten times the rows that another has, in what models were trained on; tested on equal ones."""
+    return _trained_on("unequal", "unequal classes", UNEQUAL, 300, size, work, say)
+
+
+def _trained_on(kind: str, cell: str, percents: Iterable[int], test: int, size: str, work: Path, say: Say) -> Made:
+    """All methods on families of one kind of `open_sets` each."""
     cpu = size == "cpu"
     made = []
-    for share in UNEQUAL if cpu else (300,):
-        base = {**IMAGES, "data": {"set": f"open_sets:unequal_{share}", "test": f"open_sets:unequal_{share}"}}
-        subject = Subject(family(f"open-unequal-{share}", base, ("3",)), (classes(("3",)),))
+    for percent in percents if cpu else (test,):
+        base = {**IMAGES, "data": {"set": f"open_sets:{kind}_{percent}", "test": f"open_sets:{kind}_{percent}"}}
+        subject = Subject(family(f"open-{kind}-{percent}", base, ("3",)), (classes(("3",)),))
         choices = ALL if cpu else (FISHER_MASK, MASK)
-        made.append(compared("unequal classes", share, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+        made.append(compared(cell, percent, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
     return together(made)
 
 
