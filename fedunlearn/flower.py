@@ -16,7 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedunlearn.deployed.coordinator import carry_out
 from fedunlearn.deployed.order import Order
 from fedunlearn.deployed.server import Refused, say
-from fedunlearn.errors import FedUnlearnError, InputError
+from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.runtime.flower import Flower, add_handlers
 from fedunlearn.scenario import Site
 from fedunlearn.scenario.adopt import Adoption
@@ -145,7 +145,7 @@ class _Forgetting(ServerApp):
             self._obey(str(words), grid)
         except FedUnlearnError as error:
             say(f"error: {error}")
-            raise Refused(f"{KEY} = {words!r} was not carried out: {error}") from None
+            raise Refused(f"the order was not carried out: {error}") from None
 
     def _obey(self, words: str, grid: Grid) -> None:
         folder = self._folder.absolute()
@@ -172,8 +172,10 @@ def _read(words: str) -> dict[str, str | bool | int | float]:
     known = Order(family="x").config
     for pair in rest:
         key, equals, value = pair.partition("=")
-        if not equals or key not in known:
+        if not equals:
             raise InputError(f"{KEY} = {words!r}: {pair!r}: expected key=value with one of {', '.join(known)}")
+        if key not in known:
+            raise unknown("key", key, known, where=f"{KEY} = {words!r}")
         kind = type(known[key])
         try:
             found[key] = {"true": True, "false": False}[value] if kind is bool else kind(value)

@@ -16,7 +16,7 @@ from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
 from fedunlearn.store import Checked, Store, check_store
 from fedunlearn.store.check import noting
 
-KNOWN = ("versions", "tables", "packs", "carried", "bank", SHADOWS, KEY, MIRROR, REGISTERS)
+KNOWN = ("versions", "tables", "packs", "carried", "bank", SHADOWS, KEY, MIRROR, REGISTERS, LIST)
 CONSENT = "consent"  # in a site's folder: what waits for its owner
 
 
@@ -50,6 +50,10 @@ def check_registers(folder: Path, found: Checked) -> None:
         found.files += 1
         with noting(found):
             Register.read(file)
+    if (folder / LIST).exists():
+        found.files += 1
+        with noting(found):
+            found.damage += lost(folder)
 
 
 @dataclass(frozen=True)
@@ -139,14 +143,10 @@ def check_site(folder: Path) -> Checked:
                 found.damage.append(_not_a_mirror(store))
             else:
                 needed = {version: f"the current version of {model}" for model, version in mirror.heads.items()}
-        checked = check_place(store, needed, besides=(FAMILIES, CONSENT, LIST) if store.folder == folder else ())
+        checked = check_place(store, needed, besides=(FAMILIES, CONSENT) if store.folder == folder else ())
         for file in [f for f in checked.orphans if f.parent.name == "versions"]:
             del checked.orphans[file]
         found.add(checked)
-    if (folder / LIST).exists():
-        found.files += 1
-        with noting(found):
-            found.damage += lost(folder)
     consent = Consent(folder / CONSENT)
     for file in consent.files():
         found.files += 1

@@ -31,6 +31,7 @@ def test_words_are_the_order(words: str, order: dict[str, Any]) -> None:
         ("assess seeds=1.5", "'seeds=1.5': expected a number like 1"),
         ("rollback lift-exclusion=yes", "'lift-exclusion=yes': expected true or false"),
         ("unlearn 0", "'0': expected key=value with one of action, "),
+        ("unlearn clases=0", r"fedunlearn = 'unlearn clases=0': unknown key 'clases'; did you mean 'classes'\?"),
         ("unlearn reason='it is", "No closing quotation; expected an action and key=value pairs"),
         ("  ", "expected an action and key=value pairs"),
     ],

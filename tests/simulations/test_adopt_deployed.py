@@ -15,10 +15,11 @@ from flwr.serverapp.strategy import FedAvg
 from safetensors.torch import load_file
 
 from fedunlearn.data import MIRROR
+from fedunlearn.data.register import LIST
 from fedunlearn.deployed.server import Refused
 from fedunlearn.errors import InputError
 from fedunlearn.flower import Recorded, forgetting
-from fedunlearn.runtime import Family
+from fedunlearn.runtime import Family, fsck
 from fedunlearn.training.flower.grid import at_server
 from tests.conftest import ROOT
 from tests.simulations.conftest import APPS, LOADER, NET, grid_of
@@ -70,7 +71,9 @@ def test_a_deployment_is_adopted_and_forgets_where_the_server_can_read_no_sites_
     app = Elsewhere(monkeypatch)
     app.train("family", sites="own")
     before = Family.open(tmp_path / "family").heads
-    with pytest.raises(Refused, match=r"was not carried out: run-config: unknown action 'unlaern'; did you mean 'unlearn'"):
+    with pytest.raises(
+        Refused, match=r"not carried out: run-config: unknown action 'unlaern'; did you mean 'unlearn'"
+    ):
         app.order("family", "unlaern classes=0")
     assert "error: run-config: unknown action 'unlaern'" in capsys.readouterr().out
     app.order("family", "unlearn classes=0 method=steer reference=false")
@@ -82,6 +85,10 @@ def test_a_deployment_is_adopted_and_forgets_where_the_server_can_read_no_sites_
     assert set(family.acknowledged) >= {"site-0", "site-1", "site-2"}
     app.order("family", "rollback lift-exclusion=true")
     assert Family.open(tmp_path / "family").heads == before
+    assert (tmp_path / "family" / "homes" / "site-0" / LIST).exists()
+    checked = fsck(tmp_path / "family")
+    assert not checked.damage
+    assert set(checked.orphans.values()) <= {"a version that nothing needs"}
 
 
 @pytest.mark.usefixtures("after")
