@@ -40,7 +40,14 @@ from fedunlearn.compare.origin import joined
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "simulations" / "README.md")
 LONG = 23  # lines of a table that is folded, head and all
-RIVALS = {"ours": "fedunlearn", "backpack": "BackPACK", "opacus": "Opacus", "torch.func": "torch.func", "loop": "one at a time"}
+RIVALS = {
+    "ours": "fedunlearn",
+    "expectation": "fedunlearn, ten labels",
+    "backpack": "BackPACK",
+    "opacus": "Opacus",
+    "torch.func": "torch.func",
+    "loop": "one at a time",
+}
 
 
 def where(result: dict[str, Any]) -> str:

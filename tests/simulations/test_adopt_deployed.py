@@ -71,9 +71,7 @@ def test_a_deployment_is_adopted_and_forgets_where_the_server_can_read_no_sites_
     app = Elsewhere(monkeypatch)
     app.train("family", sites="own")
     before = Family.open(tmp_path / "family").heads
-    with pytest.raises(
-        Refused, match=r"not carried out: run-config: unknown action 'unlaern'; did you mean 'unlearn'"
-    ):
+    with pytest.raises(Refused, match=r"not carried out: run-config: unknown action 'unlaern'; did you mean 'unlearn'"):
         app.order("family", "unlaern classes=0")
     assert "error: run-config: unknown action 'unlaern'" in capsys.readouterr().out
     app.order("family", "unlearn classes=0 method=steer reference=false")
