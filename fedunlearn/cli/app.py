@@ -38,7 +38,16 @@ from fedunlearn.cli.options import (
 )
 from fedunlearn.cli.picture import draw_picture
 from fedunlearn.cli.report import report
-from fedunlearn.cli.say import opened, say_alike, say_family, say_inherited, say_plan, say_record
+from fedunlearn.cli.say import (
+    opened,
+    say_alike,
+    say_doubts,
+    say_family,
+    say_inherited,
+    say_plan,
+    say_record,
+    say_unreached,
+)
 from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
@@ -49,6 +58,7 @@ from fedunlearn.runtime import rollback as roll_back
 from fedunlearn.scenario import (
     backend_of,
     check_samples,
+    doubts,
     extend_afar,
     find_topology,
     forget,
@@ -138,6 +148,7 @@ def train(
     else:
         say_family(family)
         out.print(f"\nkept in {folder}", markup=False)
+    say_doubts(doubts(family, family.heads))
 
 
 @app.command()
@@ -172,6 +183,7 @@ def extend(
     else:
         say_family(family)
     say_inherited(family, known)
+    say_doubts(doubts(family, [m for m in family.heads if m not in known]))
 
 
 @app.command("import")
@@ -235,6 +247,7 @@ def plan(
     found = remaining(family, whole).plan
     check_samples(scenario, family.folder, asked)
     say_alike(family, asked)
+    say_unreached(family, asked)
     price, left = cost(family, found), {h.name for h in found.heirs}
     done = [h.name for h in whole.heirs if h.name not in left]
     if as_json:
@@ -297,6 +310,7 @@ def unlearn(
         asked = _request(of_family(family), classes, samples, sites, since, requests or (), due, received, case)
         chosen = make(method, _pairs(settings))
         say_alike(family, asked)
+        say_unreached(family, asked)
         with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
             record = forget(
                 family, asked, chosen, carrier, reference=not no_reference, score_at_roots=score_at_roots, progress=say,

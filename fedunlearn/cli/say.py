@@ -1,6 +1,6 @@
 """What is printed for people."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request, discover
 from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
 from fedunlearn.runtime.cases import PLANNED, UNDONE, cases
 from fedunlearn.runtime.record import PENDING, UNTOUCHED
+from fedunlearn.scenario import unreached
 
 
 def opened(folder: Path) -> Family:
@@ -78,6 +79,21 @@ def say_alike(family: Family, request: Request) -> None:
             )
 
 
+def say_doubts(texts: Iterable[str]) -> None:
+    """What may be wrong, for people; nothing is refused for it."""
+    for text in texts:
+        err.print(f"note: {text}", markup=False)
+
+
+def say_unreached(family: Family, request: Request) -> None:
+    """Models that a request may be about, and does not reach."""
+    say_doubts(
+        f"{name} has an output for what {request.id} asks to forget, and no recorded row taught it, so that this request does "
+        f"not reach it: say whose rows did (`site:`), and import it anew"
+        for name in unreached(family, request)
+    )
+
+
 def say_record(record: Record) -> None:
     """What was done and what it did."""
     if record.nothing:
@@ -126,7 +142,7 @@ def _hint(record: Record) -> str:
     scored = any(not text.startswith("not tested") for text in texts)
     if method != "steer" and scored and any(m["status"] == PENDING and m["forgotten_after"] is not None for m in models):
         return "; `--method steer` often forgets at less cost where another method does not"
-    if any(m["status"] == UNTOUCHED and m["target"] == NOT_EXPRESSIBLE for m in models):
+    if method != "fiun" and any(m["status"] == UNTOUCHED and m["target"] == NOT_EXPRESSIBLE for m in models):
         return "; `--method fiun` (on all layers, as it does by itself) also edits models that have no output for the class"
     return ""
 
@@ -137,14 +153,22 @@ def _limits(body: Mapping[str, Any]) -> str:
 
 
 def say_inherited(family: Family, known: Collection[str]) -> None:
-    """Which further models started from some that still hold what a request asked to forget."""
+    """Which further models hold what a request asked to forget: from those they started from, or from where they come."""
     for case in cases(family):
-        if case.state not in (PLANNED, UNDONE) and (born := sorted({*case.left} - {*known})):
-            err.print(
-                f"{', '.join(born)}: started from models that still hold what {case.request.id} asked to forget "
-                f"({case.request.words()}), and hold it, too: ask again, and all are reached",
-                markup=False,
-            )
+        if case.state in (PLANNED, UNDONE):
+            continue
+        born = sorted({*case.left} - {*known})
+        brought = [name for name in born if family.lineage[name].imported]
+        for names, how in (
+            (brought, "trained elsewhere on what {} asked to forget ({}), and hold it"),
+            (
+                [n for n in born if n not in brought],
+                "started from models that still hold what {} asked to forget ({}), and hold it, too",
+            ),
+        ):
+            if names:
+                told = how.format(case.request.id, case.request.words())
+                err.print(f"{', '.join(names)}: {told}: ask again, and all are reached", markup=False)
 
 
 def _done(kind: str, body: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from fedunlearn.cli.console import one_line, out, print_json
 from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, Json, OwnSites, Reason, Yes
 from fedunlearn.cli.state import standing
 from fedunlearn.errors import InputError, StoreError
-from fedunlearn.runtime import Family, changed_by, collect, cut, fsck, lost_with, owed, sealable, verify
+from fedunlearn.runtime import Family, changed_by, collect, cut, fsck, lost_with, owed, sealable, still_there, verify
 from fedunlearn.runtime import depart as run_depart
 from fedunlearn.runtime import seal as run_seal
 from fedunlearn.runtime.family import LEDGER
@@ -122,6 +122,12 @@ def seal(
     )
     if body["left"]:
         out.print(f"still hold it, untouched or held back: {', '.join(body['left'])}", markup=False)
+    for model, twin in still_there(Family.open(folder), line).items():
+        out.print(
+            f"still in force: {model} has the very weights that {twin} had before, and by the lineage comes from no model that "
+            f"was asked to forget: say there where it comes from, or it keeps them",
+            markup=False,
+        )
 
 
 def depart(

@@ -118,6 +118,16 @@ class Lineage:
                 walk += new
         return tuple(found[k] for k in sorted(found))
 
+    def untaught(self, name: str) -> tuple[str, ...]:
+        """Outputs of a model of whose class no recorded row trained it or an ancestor."""
+        taught, seen, todo = set[str](), {name}, [name]
+        for one in todo:  # which grows meanwhile
+            taught |= {c for shard in self[one].data for c, n in shard.rows.items() if n}
+            new = [p for p in dict.fromkeys(self[one].parents) if p not in seen]
+            seen.update(new)
+            todo += new
+        return tuple(c for c in self[name].head if c not in taught)
+
     def weighing(self, name: str) -> tuple[Shard, ...]:
         """Of the shards that weigh a model, those of places that are still there."""
         return tuple(s for s in self.own(name) if s.site not in self.departed)

@@ -62,6 +62,7 @@ def build(spec: Mapping[str, Any], shape: Sequence[int], outputs: int, seed: int
                 raise InputError(f"{what}: {error}; settings given: {sorted(settings)}") from error
             except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:  # more than memory holds, or nothing
                 raise InputError(f"{what}: cannot be made: {str(error).splitlines()[0][:200]}; settings: {settings}") from error
+    _refuse_twins(net, what)
     layer = _last_linear(net, what)
     weight = dict(net.named_parameters()).get(f"{layer}.weight")
     if weight is None or isinstance(weight, UninitializedParameter):
@@ -71,6 +72,17 @@ def build(spec: Mapping[str, Any], shape: Sequence[int], outputs: int, seed: int
     if len(weight) != outputs:
         raise InputError(f"{what}: its last linear layer has {len(weight)} outputs, expected {outputs}")
     return net
+
+
+def _refuse_twins(net: nn.Module, what: str) -> None:
+    """A tensor with two names is stored twice, and an edit of one of them would be undone by the other when it is loaded."""
+    names: dict[int, str] = {}
+    for name, tensor in (*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)):
+        if (first := names.setdefault(id(tensor), name)) != name:
+            raise InputError(
+                f"{what}: {first!r} and {name!r} are one tensor, so that an edit of one would be lost by the other; give each "
+                f"module one name (for example, a property instead of a second attribute)"
+            )
 
 
 def gives_logits(net: nn.Module, x: torch.Tensor) -> bool:

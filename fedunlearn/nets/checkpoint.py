@@ -74,10 +74,10 @@ def fit_to(net: nn.Module, weights: Tensors) -> dict[str, Tensor]:
         weights: tensors by name; counters of BatchNorm that are missing are zero.
 
     Returns:
-        A tensor for every name of the net, in its types.
+        A tensor for every name of the net, in its types (floating point of another width is rounded).
 
     Raises:
-        ShapeError: names or shapes differ; says some of each.
+        ShapeError: names or shapes differ, or one has whole numbers where the other has not; says some of each.
     """
     own = net.state_dict()
     missing = [n for n in own if n not in weights and not n.endswith(f".{COUNTERS}") and n != COUNTERS]
@@ -86,6 +86,11 @@ def fit_to(net: nn.Module, weights: Tensors) -> dict[str, Tensor]:
         f"{n!r} is {tuple(weights[n].shape)} in the file, {tuple(t.shape)} in the net"
         for n, t in own.items()
         if n in weights and weights[n].shape != t.shape
+    ]
+    other += [
+        f"{n!r} is of {weights[n].dtype} in the file, of {t.dtype} in the net (of quantised weights, take those from before)"
+        for n, t in own.items()
+        if n in weights and weights[n].is_floating_point() != t.is_floating_point()
     ]
     said = [f"only the net has {_few(list(map(repr, missing)))}"] if missing else []
     said += [f"only the file has {_few(list(map(repr, beside)))}"] if beside else []

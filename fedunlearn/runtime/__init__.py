@@ -31,6 +31,7 @@ from fedunlearn.runtime.seal import erase_sealed as erase_sealed
 from fedunlearn.runtime.seal import owed as owed
 from fedunlearn.runtime.seal import seal as seal
 from fedunlearn.runtime.seal import sealable as sealable
+from fedunlearn.runtime.seal import still_there as still_there
 from fedunlearn.runtime.settle import alone as alone
 from fedunlearn.runtime.settle import behind as behind
 from fedunlearn.runtime.settle import cut as cut

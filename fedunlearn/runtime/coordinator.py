@@ -158,9 +158,7 @@ def carry_out(
     if method.wants(request.classes):  # else what it says itself is why
         nobody = _NOBODY + f"; {_MASK}" * bool(request.classes)
         misses |= {name: nobody.format(shards) for name, shards in alone.items() if name in misses}
-    gone = "departed or is" if family.departed else "is"
-    bare = f"cannot be weighed: every row of its own {gone} excluded from use by now; {_MASK}"
-    misses |= {name: bare for name in found.unweighed if name in cases and name not in misses}
+    misses |= {name: _unweighed(family, plan, name) for name in found.unweighed if name in cases and name not in misses}
     reached = {name: case for name, case in cases.items() if name not in misses}
     if not reached and (waiting or doing.resumes is None):
         texts = "; ".join(f"{name} {text}" for name, text in {**misses, **waiting}.items())
@@ -203,6 +201,15 @@ _SILENT = "has evidence that is zero in every weight, from {}: the model has no 
 _OFFLINE = "waits for {} to be online"
 _MASK = "logit_mask needs none"
 _NOBODY = "has no evidence: {} departed, and nobody who is left has any"
+
+
+def _unweighed(family: Family, plan: Plan, name: str) -> str:
+    """Why an heir has no row to be weighed on, and what to do."""
+    heir = next(h for h in plan.heirs if h.name == name)
+    if not any(family.lineage.rows.get(s.key, {}).get(c) for s in heir.own for c in family.lineage[name].head):
+        return "cannot be weighed: no row that the family knows is of a class of its own; say which site trained it (`site:`)"
+    gone = "departed or is" if family.departed else "is"
+    return f"cannot be weighed: every row of its own {gone} excluded from use by now; {_MASK}"
 
 
 def _rows(scores: Scores) -> int:

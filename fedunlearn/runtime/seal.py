@@ -97,6 +97,22 @@ def seal(family: Family, backend: Backend, request: str | None = None, *, reason
     return line
 
 
+def still_there(family: Family, line: Line) -> dict[str, str]:
+    """Models whose current version is one that a sealed request had edited in another model -> that model.
+
+    They hold what it forgot, though the lineage does not say so; a version that is in force is not erased.
+
+    Args:
+        family: the family.
+        line: the "sealed" one.
+    """
+    ledger, before = family.ledger, dict[str, str]()
+    for number in line.body["seals"]:
+        heads = ledger.heads(number)
+        before |= {heads[model]: model for model in ledger.lines[number].body["heads"]}
+    return {model: before[v] for model, v in family.heads.items() if v in before}
+
+
 def owed(family: Family) -> tuple[str, ...]:
     """Places that have not said yet that they erased what is sealed."""
     sealed = [line.hash for line in family.ledger.lines if line.kind == "sealed"]

@@ -114,6 +114,12 @@ def _linked(spec: Any, ends: Mapping[str, str], where: str, known: Mapping[str, 
     for parent in parents:
         if ends.get(str(parent)) == "":
             raise InputError(f"{where}: {parent!r} is a star of models; name one of them, for example {parent}-1")
+    for parent in map(str, parents):
+        if "/" in parent and not {parent, parent.rpartition("/")[2]} & {*known, *ends}:
+            raise InputError(
+                f"{where}: {parent!r} is no model of this file: leave it out, and the model's past begins here, or add it with "
+                f"a file of its own"
+            )
     local = [p if str(p) in known or str(p) in ends else str(p).rpartition("/")[2] for p in parents]  # a hub's owner/name
     return {**spec, "from": [ends.get(str(p), p) for p in local]}
 

@@ -20,7 +20,12 @@ def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
     Raises:
         InputError: a net cannot be made, or does not turn rows into outputs.
     """
-    sample = next(rows for d in data.values() for rows in d.shards.values())
+    held = (rows for d in data.values() for rows in (*d.shards.values(), *d.held_out.values()) if len(rows))
+    if (sample := next(held, None)) is None:
+        raise InputError(
+            f"{scenario.name}: no site is named and no set to test on, so that no net can be tried on a row; say which site "
+            f"holds the rows that a model was trained on (`site:`), or give `test:` under `data`"
+        )
     shape, classes = tuple(sample.x.shape[1:]), len(sample.classes)
     for name in dict.fromkeys(scenario.net_of(m) for m in scenario.models):
         spec = _net_spec(scenario, name)

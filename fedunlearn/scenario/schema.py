@@ -18,6 +18,9 @@ class Every(Strict):
     every: int = Field(description="keep each so many-th round")
 
 
+TRAINING = ("epochs", "lr", "batch", "precision", "schedule")
+
+
 class _Born(Strict):
     source: Names = Field((), alias="from", description="models that it starts from; several are averaged")
     home: Name | None = Field(None, description="who keeps its weights, if not whoever trains it")
@@ -124,6 +127,14 @@ class Imported(_Born):
     head: Names = Field(min_length=1, description="names of its outputs, in their order")
     site: Name | None = Field(None, description="who holds the rows that trained it; nobody here where it is left out")
     sites_: Places = Field((), alias="sites", description="the same, for several")
+
+    @model_validator(mode="after")
+    def _one_word(self) -> "Imported":
+        if self.site and self.sites_:
+            raise ValueError("give site or sites, not both")
+        if said := [k for k in TRAINING if getattr(self, k) != _Born.model_fields[k].default]:
+            raise ValueError(f"{said[0]} is of a training, and what has a file is not trained here; leave it out")
+        return self
 
     @property
     def sites(self) -> tuple[str, ...]:

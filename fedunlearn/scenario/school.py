@@ -148,5 +148,8 @@ class School(Teacher):
         return replace(self.data[site], excluded=lambda: excluded).training(data, classes)
 
     def _exclusions(self, name: str, site: str) -> Exclusions:
+        """What a model is not trained on; one that came with its weights was, elsewhere, whatever was asked here before."""
+        if isinstance(self.syllabus.scenario.models[name], Imported):
+            return Exclusions({})
         more = left_out(self.syllabus.scenario, self.syllabus.without, name, site)
         return Exclusions({**self.data[site].exclusions.by_request, **{f"without {r}": chosen for r, chosen in more.items()}})

@@ -58,4 +58,5 @@ def _fields(keys: list[str]) -> list[str]:
     kinds: list[type[BaseModel]] = at.get(keys[0], [Scenario]) if len(keys) > 1 else [Scenario]
     if keys[:2] == ["gate", "metrics"]:
         kinds = [schema.Bound]
-    return sorted({field.alias or name for kind in kinds for name, field in kind.model_fields.items()})
+    short = ("base_model",) if keys[0] == "models" and len(keys) > 1 else ()  # a hub's word for `from`
+    return sorted({*short, *(field.alias or name for kind in kinds for name, field in kind.model_fields.items())})
