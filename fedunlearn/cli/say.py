@@ -10,11 +10,10 @@ from rich.markup import escape
 from fedunlearn.cli.console import err, out
 from fedunlearn.cli.draw import closeness_table, lineage_tree, plan_table, record_table
 from fedunlearn.cli.state import due, waiting_for
-from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request, discover
+from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request, discover, unaccounted
 from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
 from fedunlearn.runtime.cases import PLANNED, UNDONE, cases
 from fedunlearn.runtime.record import PENDING, UNTOUCHED
-from fedunlearn.scenario import unreached
 
 
 def opened(folder: Path) -> Family:
@@ -87,10 +86,13 @@ def say_doubts(texts: Iterable[str]) -> None:
 
 def say_unreached(family: Family, request: Request) -> None:
     """Models that a request may be about, and does not reach."""
+    if not any(m.imported for m in family.lineage.models):
+        return
+    affected = {*discover(family.lineage, request).affected}
     say_doubts(
         f"{name} has an output for what {request.id} asks to forget, and no recorded row taught it, so that this request does "
         f"not reach it: say whose rows did (`site:`), and import it anew"
-        for name in unreached(family, request)
+        for name in unaccounted(family.lineage, request, affected)
     )
 
 
@@ -158,17 +160,16 @@ def say_inherited(family: Family, known: Collection[str]) -> None:
         if case.state in (PLANNED, UNDONE):
             continue
         born = sorted({*case.left} - {*known})
-        brought = [name for name in born if family.lineage[name].imported]
-        for names, how in (
-            (brought, "trained elsewhere on what {} asked to forget ({}), and hold it"),
-            (
-                [n for n in born if n not in brought],
-                "started from models that still hold what {} asked to forget ({}), and hold it, too",
-            ),
-        ):
-            if names:
+        for imported, how in _HOLDING.items():
+            if names := [name for name in born if family.lineage[name].imported is imported]:
                 told = how.format(case.request.id, case.request.words())
                 err.print(f"{', '.join(names)}: {told}: ask again, and all are reached", markup=False)
+
+
+_HOLDING = {
+    True: "trained elsewhere on what {} asked to forget ({}), and hold it",
+    False: "started from models that still hold what {} asked to forget ({}), and hold it, too",
+}
 
 
 def _done(kind: str, body: Mapping[str, Any]) -> str:

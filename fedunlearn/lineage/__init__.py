@@ -3,6 +3,7 @@
 from fedunlearn.lineage.discover import discover as discover
 from fedunlearn.lineage.discover import narrowed as narrowed
 from fedunlearn.lineage.discover import rows_of as rows_of
+from fedunlearn.lineage.discover import unaccounted as unaccounted
 from fedunlearn.lineage.fold import alike as alike
 from fedunlearn.lineage.fold import chained as chained
 from fedunlearn.lineage.graph import Lineage as Lineage

@@ -83,6 +83,19 @@ def narrowed(lineage: Lineage, plan: Plan, names: Container[str]) -> Plan:
     return replace(plan, heirs=heirs, points=points, rows=rows, sent=sent)
 
 
+def unaccounted(lineage: Lineage, request: Request, affected: Container[str]) -> list[str]:
+    """Models that came with their weights and an output for what is to be forgotten, which nothing recorded has taught.
+
+    Args:
+        lineage: the family.
+        request: what is to be forgotten.
+        affected: models that it reaches, which are left out.
+    """
+    asked = {c for one in request.merges or (request,) for c in one.classes}
+    mine = (m for m in lineage.models if m.kept and m.imported and m.name not in affected and not asked.isdisjoint(m.head))
+    return [m.name for m in mine if not asked.isdisjoint(lineage.untaught(m.name))]
+
+
 def rows_of(lineage: Lineage, point: Point) -> int:
     """How many rows of what is to be forgotten the lineage saw in a point's shard."""
     if point.keys:

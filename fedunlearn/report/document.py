@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedunlearn.evaluation.tiers import TIERS
-from fedunlearn.lineage import Lineage, Request
+from fedunlearn.lineage import Lineage, Request, unaccounted
 from fedunlearn.report.drawing import drawing
 from fedunlearn.report.limits import limits
 from fedunlearn.report.measurements import Evaluation, unmeasured
@@ -97,7 +97,15 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         "objections": facts["objections"],
         "evaluations": {name: used[name] for name in risks if name in used},
         "not_measured": unmeasured(facts["models"], used, stale),
-        "limits": limits(facts, used, None if seal is None else seal.number, owing, departed, imported),
+        "limits": limits(
+            facts,
+            used,
+            None if seal is None else seal.number,
+            owing,
+            departed,
+            imported,
+            unaccounted(lineage, request, facts["plan"]["affected"]),
+        ),
     }
 
 

@@ -16,6 +16,7 @@ def limits(
     owing: Sequence[str],
     departed: Mapping[str, Line],
     imported: Sequence[str],
+    unaccounted: Sequence[str],
 ) -> list[dict[str, str]]:
     """Short paragraphs, each with `about` and `text`.
 
@@ -26,6 +27,7 @@ def limits(
         owing: places that have not said that they erased what is sealed.
         departed: places that are gone for good, and the ledger lines that say so.
         imported: models that came with their weights.
+        unaccounted: those of them with an output for what is to be forgotten, which the request does not reach.
     """
     taken = {metric for tiers in evaluations.values() for result in tiers.values() for metric in result["metrics"]}
     nets = {net for tiers in evaluations.values() for result in tiers.values() for net in result["nets"]}
@@ -99,6 +101,10 @@ def limits(
     if imported:
         text = f"{several(imported)} came with weights that were trained elsewhere. On what, and from which model, is what the "
         said.insert(0, ("Its owner's word", text + "topology says of them; nothing here has seen it."))
+    if unaccounted:
+        text = f"{several(unaccounted)} can name what is to be forgotten, and nothing that is recorded taught it. No request "
+        text += "reaches what nobody knows: whoever has these models has to say where they come from."
+        said.insert(0, ("Not reached", text))
     if unregistered := facts.get("unregistered"):
         text = f"The register of {', '.join(unregistered)} was lost when this was done. If rows have come, gone or moved since "
         text += "models were trained, some that they were trained on are among the test rows."

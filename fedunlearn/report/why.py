@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedunlearn.lineage import Lineage, Request
+from fedunlearn.lineage import Lineage, Request, unaccounted
 
 
 def reasons(lineage: Lineage, facts: Mapping[str, Any], elsewhere: Mapping[str, int]) -> dict[str, str]:
@@ -20,7 +20,7 @@ def reasons(lineage: Lineage, facts: Mapping[str, Any], elsewhere: Mapping[str, 
     through = _through(lineage, plan["roots"], affected)
     at = {name: frozenset(s.site for s in lineage[name].data if request.touches(s)) for name in plan["roots"]}
     where: dict[tuple[str, ...], str] = {}  # many heirs share their sources
-    found = {}
+    found, unknown = {}, unaccounted(lineage, request, affected)
     for model in (m for m in lineage.models if m.kept):
         row = rows.get(model.name)
         if row is not None:
@@ -44,10 +44,12 @@ def reasons(lineage: Lineage, facts: Mapping[str, Any], elsewhere: Mapping[str, 
             text = "The lineage knows no data and no parent of it; if it has any, nobody can tell from here."
         else:
             text = f"Neither it nor any ancestor was trained on {words}, as far as the lineage knows."
+        text += _UNTAUGHT if model.name in unknown else ""
         found[model.name] = text
     return found
 
 
+_UNTAUGHT = " It has an output for it all the same, and nobody here knows what taught that."
 _OWNER = " It came with its weights: this is what its topology says."
 
 

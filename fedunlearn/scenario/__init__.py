@@ -11,7 +11,6 @@ from fedunlearn.scenario.assess import line_of as line_of
 from fedunlearn.scenario.build import check_samples as check_samples
 from fedunlearn.scenario.build import open_site_data as open_site_data
 from fedunlearn.scenario.doubts import doubts as doubts
-from fedunlearn.scenario.doubts import unreached as unreached
 from fedunlearn.scenario.files import find_topology as find_topology
 from fedunlearn.scenario.files import load as load
 from fedunlearn.scenario.files import of_family as of_family

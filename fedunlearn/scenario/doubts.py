@@ -5,7 +5,6 @@ from difflib import get_close_matches
 
 from fedunlearn.data import SiteData
 from fedunlearn.evaluation.accuracy import accuracy
-from fedunlearn.lineage import Request, discover
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family
 from fedunlearn.scenario.build import open_site_data
@@ -57,14 +56,6 @@ def doubts(family: Family, names: Collection[str]) -> list[str]:
             f"were trained on all of them, name a set of other rows to test on (`test:` under `data`); then none are held out"
         )
     return said
-
-
-def unreached(family: Family, request: Request) -> list[str]:
-    """Models with an output for what a request asks to forget, that it does not reach: nobody here knows what taught it."""
-    asked = {c for one in request.merges or (request,) for c in one.classes}
-    mine = [m for m in family.lineage.models if m.kept and m.imported and not asked.isdisjoint(m.head)]
-    reached = {*discover(family.lineage, request).affected} if mine else set[str]()
-    return [m.name for m in mine if m.name not in reached and asked & {*family.lineage.untaught(m.name)}]
 
 
 def _unknown(family: Family, scenario: Scenario, name: str, data: Mapping[str, SiteData]) -> list[str]:

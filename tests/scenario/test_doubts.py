@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 
 from fedunlearn.errors import InputError, ShapeError
-from fedunlearn.lineage import Request, discover
+from fedunlearn.lineage import Request, discover, unaccounted
 from fedunlearn.nets import build
 from fedunlearn.nets.checkpoint import fit_to
+from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, cases, remaining, seal, unlearn
-from fedunlearn.scenario import Scenario, doubts, extend, of_family, train, unreached, workers
+from fedunlearn.scenario import Scenario, doubts, extend, of_family, train, workers
 from tests.cli.conftest import Run
 from tests.cli.conftest import run as run
 from tests.scenario.digits import scenario, weights
@@ -64,9 +65,13 @@ def test_outputs_that_nothing_taught_are_named_where_they_matter(run: Run, file:
     assert "strange: no recorded row taught its outputs 'zero', so that no request for them reaches it; no set here" in said(
         family
     )
-    assert unreached(family, LEAVE) == ["orphan"]
-    assert unreached(family, Request(merges=(LEAVE, Request(classes=("1",))))) == ["orphan"]
+    assert unaccounted(family.lineage, Request(merges=(LEAVE, Request(classes=("1",)))), {"base"}) == ["orphan"]
+    assert unaccounted(family.lineage, LEAVE, {"base", "orphan"}) == []
     assert "note: orphan has an output for what" in run("plan", tmp_path / "f", "--classes", "0")[2]
+    unlearn(family, LEAVE, "logit_mask", InProcess(workers(of_family(family), family)))
+    told = document(Family.open(family.folder), family.ledger.lines[-1], {})
+    assert next(x["text"] for x in told["limits"] if x["about"] == "Not reached").startswith("orphan can name what is to")
+    assert [m["name"] for m in told["models"] if m["why"].endswith("nobody here knows what taught that.")] == ["orphan"]
 
 
 def test_a_new_head_with_names_of_its_parents_is_asked_about(file: Path, tmp_path: Path) -> None:
