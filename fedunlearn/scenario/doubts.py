@@ -9,9 +9,12 @@ from fedunlearn.nets import load
 from fedunlearn.runtime import Family
 from fedunlearn.scenario.build import open_site_data
 from fedunlearn.scenario.files import of_family
-from fedunlearn.scenario.nets import net_maker
-from fedunlearn.scenario.schema import Imported, Scenario
+from fedunlearn.scenario.nets import MakeNet, net_maker
+from fedunlearn.scenario.schema import Imported
+from fedunlearn.scenario.staffing import device_of
 from fedunlearn.scores import KNOWN
+
+LOOKED_AT = 50  # rows of each class
 
 
 def doubts(family: Family, names: Collection[str]) -> list[str]:
@@ -31,7 +34,7 @@ def doubts(family: Family, names: Collection[str]) -> list[str]:
         return []
     data = open_site_data(scenario, family.folder, {*family.departed})
     known = dict.fromkeys(c for d in data.values() for rows in (*d.shards.values(), *d.held_out.values()) for c in rows.classes)
-    said = []
+    make, said = net_maker(scenario, data), list[str]()
     for name, spec in imported.items():
         if strange := family.lineage.untaught(name):
             no_class = [c for c in strange if c not in known]
@@ -47,7 +50,7 @@ def doubts(family: Family, names: Collection[str]) -> list[str]:
                 f"{name}: outputs {_few(sorted(taken))} of its new head are called like its parent's; a class has one name in "
                 f"a family, so a request for it is about both: rename them under `head` if they mean something else"
             )
-        said += _unknown(family, scenario, name, data)
+        said += _unknown(family, name, data, make)
     plain = [s for s in dict.fromkeys(m.data for m in imported.values() if m.sites) if scenario.sets[s].test is None]
     if plain:
         share = scenario.sets[plain[0]].held_out + scenario.sets[plain[0]].calibration
@@ -58,13 +61,13 @@ def doubts(family: Family, names: Collection[str]) -> list[str]:
     return said
 
 
-def _unknown(family: Family, scenario: Scenario, name: str, data: Mapping[str, SiteData]) -> list[str]:
-    """Classes that a model does not recognise on the rows that are said to have trained it."""
+def _unknown(family: Family, name: str, data: Mapping[str, SiteData], make: MakeNet) -> list[str]:
+    """Classes that a model does not recognise on the first of the rows that are said to have trained it."""
     model, said = family.lineage[name], []
     version = family.store(model.home).read(family.heads[name])
-    net = load(net_maker(scenario, data)(len(model.head), model.net, 0), version.weights).eval()
+    net = load(make(len(model.head), model.net, 0), version.weights).to(device_of()).eval()
     for shard in (s for s in model.data if s.site in data):
-        rows = data[shard.site].all(shard.name).of(tuple(shard.rows)).for_head(model.head)
+        rows = data[shard.site].all(shard.name).of(tuple(shard.rows)).for_head(model.head).first(LOOKED_AT)
         shares = {c: accuracy(net, rows.of([c])) for c in rows.counts()}
         if low := [c for c, share in shares.items() if share is not None and share < KNOWN]:
             told = ", ".join(f"{100 * (shares[c] or 0.0):.0f} % of class {c}" for c in low[:3]) + " and others" * (len(low) > 3)
