@@ -21,7 +21,7 @@ from typing import Any
 from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.evaluation import Gate, Scores
-from fedunlearn.lineage import ABSENT, Lineage, Plan, Request, discover
+from fedunlearn.lineage import ABSENT, Heir, Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import code_of, menu_name, settings_of
 from fedunlearn.runtime.backend import Backend, traffic_since
@@ -158,7 +158,8 @@ def carry_out(
     if method.wants(request.classes):  # else what it says itself is why
         nobody = _NOBODY + f"; {_MASK}" * bool(request.classes)
         misses |= {name: nobody.format(shards) for name, shards in alone.items() if name in misses}
-    misses |= {name: _unweighed(family, plan, name) for name in found.unweighed if name in cases and name not in misses}
+    bare = found.unweighed & cases.keys() - misses.keys()
+    misses |= {h.name: _unweighed(family.lineage, h) for h in plan.heirs if h.name in bare}
     reached = {name: case for name, case in cases.items() if name not in misses}
     if not reached and (waiting or doing.resumes is None):
         texts = "; ".join(f"{name} {text}" for name, text in {**misses, **waiting}.items())
@@ -203,12 +204,11 @@ _MASK = "logit_mask needs none"
 _NOBODY = "has no evidence: {} departed, and nobody who is left has any"
 
 
-def _unweighed(family: Family, plan: Plan, name: str) -> str:
+def _unweighed(lineage: Lineage, heir: Heir) -> str:
     """Why an heir has no row to be weighed on, and what to do."""
-    heir = next(h for h in plan.heirs if h.name == name)
-    if not any(family.lineage.rows.get(s.key, {}).get(c) for s in heir.own for c in family.lineage[name].head):
+    if not any(lineage.rows.get(s.key, {}).get(c) for s in heir.own for c in lineage[heir.name].head):
         return "cannot be weighed: no row that the family knows is of a class of its own; say which site trained it (`site:`)"
-    gone = "departed or is" if family.departed else "is"
+    gone = "departed or is" if lineage.departed else "is"
     return f"cannot be weighed: every row of its own {gone} excluded from use by now; {_MASK}"
 
 
