@@ -66,8 +66,8 @@ class SiteData:
             if split := self._holding_out(sample):
                 raise InputError(
                     f"request: sample {self.site + '/' + sample!r} is held out, for {split}: no model was trained on it "
-                    f"here, so there is nothing to forget, and it is used no more once it is taken out of the site's data. If one "
-                    f"was, elsewhere (a file was imported), import it with rows of another set to test on (`test:`)"
+                    f"here, so there is nothing to forget, and it is used no more once it is taken out of the site's data. If "
+                    f"one was, elsewhere (a file was imported), import it with rows of another set to test on (`test:`)"
                 )
             raise InputError(  # names of rows may be those of people: none that was not asked for is told
                 f"request: unknown sample {self.site + '/' + sample!r}; {self.site}/{shard} has {len(rows)} rows, and "
