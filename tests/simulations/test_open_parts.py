@@ -1,6 +1,9 @@
 """What open questions use of their own: the whole Fisher and what it masks, a transformer, classes of unequal size."""
 
+import json
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,3 +63,13 @@ def test_classes_are_of_unequal_size_in_what_is_trained_on_alone() -> None:
         assert float(counts[percent][3] / others) == pytest.approx(percent / 100, rel=0.15)
         assert bool((counts[percent] <= whole).all())
     assert all((getattr(sets, f"unequal_{p}")("test")[1] == sets.wrong_0("test")[1]).all() for p in (10, 1000))
+
+
+def test_a_result_is_kept_where_tables_find_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("common"), "RESULTS", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["open_questions.py", "--size", "test", "--question", "unequal", "--write"])
+    import_module("open_questions").main()
+    kept = json.loads((tmp_path / "open_unequal.json").read_text())
+    answer = import_module("open_questions_answers").answer(kept)
+    assert "| 300 % |" in answer
