@@ -13,7 +13,8 @@ from fedunlearn.cli.state import due, waiting_for
 from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request, discover, unaccounted
 from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
 from fedunlearn.runtime.cases import PLANNED, UNDONE, cases
-from fedunlearn.runtime.record import PENDING, UNTOUCHED
+from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED
+from fedunlearn.scores import KNOWN
 
 
 def opened(folder: Path) -> Family:
@@ -120,6 +121,9 @@ def say_record(record: Record) -> None:
             f"{site} counted no row's gradient for more than {guard['clip']:g}, and added noise {guard['noise']:g}",
             markup=False,
         )
+    committed = [m for m in record.facts["models"] if m["status"] == COMMITTED and m["forgotten_before"] is not None]
+    if record.facts["request"]["classes"] and (little := [m["name"] for m in committed if m["forgotten_before"] < KNOWN]):
+        out.print(f"recognised less than half of it before, so that it shows little now: {', '.join(little)}", markup=False)
     if spent := record.facts.get("spent"):
         out.print(
             f"evidence was measured on {', '.join(spent)} as they are since they forgot, and may show little: how they were "

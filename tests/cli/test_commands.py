@@ -92,7 +92,8 @@ def test_another_method_is_named_where_one_failed_not_where_rows_are_missing(
     for table in ("record_table", "closeness_table"):
         monkeypatch.setattr(say, table, lambda _: None)
     facts = {
-        "models": [{"status": "pending", "forgotten_after": left}],
+        "request": {"classes": ["0"]},
+        "models": [{"status": "pending", "forgotten_before": 0.9, "forgotten_after": left}],
         "objections": [{"model": "a", "text": "b"}],
         "guarded": {},
         "method": method,

@@ -47,13 +47,15 @@ def test_a_right_one_raises_none_but_of_held_out_rows(file: Path, tmp_path: Path
     assert not doubts(own, own.heads)
 
 
-def test_names_in_another_order_than_the_outputs_are_noticed(file: Path, tmp_path: Path) -> None:
+def test_names_in_another_order_than_the_outputs_are_noticed(run: Run, file: Path, tmp_path: Path) -> None:
     wrong = ["1", "0", *DIGITS[2:]]
     told = said(train(zoo(file, base={"site": "a", "head": wrong}), tmp_path / "f"))
     assert "base: of the rows of a/main that are said to have trained it, it recognises" in told
     assert "% of class 0" in told
     assert "% of class 1" in told
     assert "% of class 2" not in told
+    out = run("unlearn", tmp_path / "f", "--classes", "0", "--no-reference", "--method", "logit_mask")[1]
+    assert "recognised less than half of it before, so that it shows little now: base" in out
 
 
 def test_outputs_that_nothing_taught_are_named_where_they_matter(run: Run, file: Path, tmp_path: Path) -> None:
