@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedunlearn.deployed.coordinator import carry_out
 from fedunlearn.deployed.order import Order
-from fedunlearn.deployed.server import Refused, say
+from fedunlearn.deployed.server import refused, say
 from fedunlearn.errors import FedUnlearnError, InputError, unknown
 from fedunlearn.runtime.flower import Flower, add_handlers
 from fedunlearn.scenario import Site
@@ -144,8 +144,7 @@ class _Forgetting(ServerApp):
         try:
             self._obey(str(words), grid)
         except FedUnlearnError as error:
-            say(f"error: {error}")
-            raise Refused(f"the order was not carried out: {error}") from None
+            raise refused(error) from None
 
     def _obey(self, words: str, grid: Grid) -> None:
         folder = self._folder.absolute()

@@ -235,22 +235,24 @@ def labels(rows: Rows) -> str:
     return f"**Within the limits: {borne(rows, cell, ' %')}.**\n\n" + grid(rows, "wrong labels", lambda r: f"{r['at']:.0f} %")
 
 
+def tabled(rows: Rows, what: str, name: Callable[[Mapping[str, Any]], str]) -> str:
+    """At how many places each method keeps to the limits, and the grid of them all."""
+    return f"**Within the limits: {listed(rows, name)}.**\n\n" + grid(rows, what, name)
+
+
 def unequal(rows: Rows) -> str:
     """At which sizes."""
+    return tabled(rows, "rows, of another class's", lambda r: f"{r['at']:.0f} %")
 
-    def name(row: Mapping[str, Any]) -> str:
-        return f"{row['at']:.0f} %"
 
-    return f"**Within the limits: {listed(rows, name)}.**\n\n" + grid(rows, "rows, of another class's", name)
+def masked(row: Mapping[str, Any]) -> str:
+    """How many weights."""
+    return f"{row['at']:g} % of the weights" if row["at"] else "as many as are chosen"
 
 
 def whole(rows: Rows) -> str:
     """Which way of choosing."""
-
-    def name(row: Mapping[str, Any]) -> str:
-        return f"{row['at']:g} % of the weights" if row["at"] else "as many as are chosen"
-
-    return f"**Within the limits: {listed(rows, name)}.**\n\n" + grid(rows, "masked", name)
+    return tabled(rows, "masked", masked)
 
 
 def parts(rows: Rows) -> str:
@@ -259,7 +261,7 @@ def parts(rows: Rows) -> str:
     def name(row: Mapping[str, Any]) -> str:
         return f"{row['cell']}, {row['at']:.0f} % of the units" if row["at"] else f"{row['cell']}, strength chosen"
 
-    return f"**Within the limits: {listed(rows, name)}.**\n\n" + grid(rows, "forgotten", name)
+    return tabled(rows, "forgotten", name)
 
 
 def _alpha(row: Mapping[str, Any]) -> str:
@@ -293,12 +295,12 @@ def _missed(row: Mapping[str, Any]) -> float:
 
 def place(rows: Rows) -> str:
     """What the place of the selected weights does."""
-    return f"**Within the limits: {listed(rows, _alpha)}.**\n\n" + grid(rows, "", _alpha)
+    return tabled(rows, "", _alpha)
 
 
 def nets(rows: Rows) -> str:
     """In which nets."""
-    return f"**Within the limits: {listed(rows, lambda r: r['cell'])}.**\n\n" + grid(rows, "net", lambda r: r["cell"])
+    return tabled(rows, "net", lambda r: str(r["cell"]))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from compare_methods import STUDIES
 from figures import Dots, Lines, Panel, Span
 from grouped import Row, by_method, each, grouped, mean_of, over, said, where
+from open_questions_answers import masked
 from panels_of_costs import applied, carried, plans, rivals, scale, stored
 from reproduced import RETRAINED, Rows, again, counted, left, lost, rest
 
@@ -78,7 +79,7 @@ def _unequal(rows: Rows) -> list[Panel]:
 
 
 def _whole(rows: Rows) -> list[Panel]:
-    of = [r | {"masked": f"{r['at']:g} % of the weights" if r["at"] else "as many as are chosen"} for r in rows]
+    of = [r | {"masked": masked(r)} for r in rows]
     return _rows_of(of, "single weights", "masked", True)
 
 

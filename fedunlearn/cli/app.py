@@ -41,9 +41,9 @@ from fedunlearn.cli.report import report
 from fedunlearn.cli.say import (
     opened,
     say_alike,
-    say_doubts,
     say_family,
     say_inherited,
+    say_notes,
     say_plan,
     say_record,
     say_unreached,
@@ -148,7 +148,7 @@ def train(
     else:
         say_family(family)
         out.print(f"\nkept in {folder}", markup=False)
-    say_doubts(doubts(family, family.heads))
+    say_notes(doubts(family, family.heads))
 
 
 @app.command()
@@ -183,7 +183,7 @@ def extend(
     else:
         say_family(family)
     say_inherited(family, known)
-    say_doubts(doubts(family, [m for m in family.heads if m not in known]))
+    say_notes(doubts(family, [m for m in family.heads if m not in known]))
 
 
 @app.command("import")

@@ -62,6 +62,12 @@ def say_plan(found: Plan, cost: dict[str, Any], done: Sequence[str] = ()) -> Non
         out.print(f"only {' and '.join(sites)} can measure it for {heirs}, and {what}: no merge outvotes a lie", markup=False)
 
 
+def say_notes(texts: Iterable[str]) -> None:
+    """What people should know, though nothing is refused for it."""
+    for text in texts:
+        err.print(f"note: {text}", markup=False)
+
+
 def say_alike(family: Family, request: Request) -> None:
     """Models with the very weights of an heir, which the lineage does not connect with it."""
     heads = family.heads
@@ -70,19 +76,12 @@ def say_alike(family: Family, request: Request) -> None:
     found = discover(family.lineage, request)
     reached = {*found.affected}
     same = {heads[heir.name]: heir.name for heir in found.heirs}
-    for model in (m.name for m in family.lineage.models if m.kept and m.name not in reached):
-        if (heir := same.get(heads.get(model, ""))) is not None:
-            err.print(
-                f"note: {model} has the very weights of {heir}, which this request reaches, and by the lineage comes from no "
-                f"model that it reaches: say there where it comes from, or it keeps what is to be forgotten",
-                markup=False,
-            )
-
-
-def say_doubts(texts: Iterable[str]) -> None:
-    """What may be wrong, for people; nothing is refused for it."""
-    for text in texts:
-        err.print(f"note: {text}", markup=False)
+    say_notes(
+        f"{model} has the very weights of {heir}, which this request reaches, and by the lineage comes from no model that it "
+        f"reaches: say there where it comes from, or it keeps what is to be forgotten"
+        for model in (m.name for m in family.lineage.models if m.kept and m.name not in reached)
+        if (heir := same.get(heads.get(model, ""))) is not None
+    )
 
 
 def say_unreached(family: Family, request: Request) -> None:
@@ -90,7 +89,7 @@ def say_unreached(family: Family, request: Request) -> None:
     if not any(m.imported for m in family.lineage.models):
         return
     affected = {*discover(family.lineage, request).affected}
-    say_doubts(
+    say_notes(
         f"{name} has an output for what {request.id} asks to forget, and no recorded row taught it, so that this request does "
         f"not reach it: say whose rows did (`site:`), and import it anew"
         for name in unaccounted(family.lineage, request, affected)

@@ -122,7 +122,7 @@ def seal(
     )
     if body["left"]:
         out.print(f"still hold it, untouched or held back: {', '.join(body['left'])}", markup=False)
-    for model, twin in still_there(Family.open(folder), line).items():
+    for model, twin in still_there(family, line).items():
         out.print(
             f"still in force: {model} has the very weights that {twin} had before, and by the lineage comes from no model that "
             f"was asked to forget: say there where it comes from, or it keeps them",

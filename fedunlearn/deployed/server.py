@@ -37,9 +37,14 @@ def main(grid: Grid, context: Context) -> None:
         told = list(lines(token, answer))
     except FedUnlearnError as error:
         _print(*lines(token, {"error": str(error), "exit_status": error.exit_status, "family": _as_it_is(order)}))
-        say(f"error: {error}")
-        raise Refused(f"the order was not carried out: {error}") from None
+        raise refused(error) from None
     _print(*told)
+
+
+def refused(error: FedUnlearnError) -> Refused:
+    """Say why an order was not carried out, and what ends the run."""
+    say(f"error: {error}")
+    return Refused(f"the order was not carried out: {error}")
 
 
 def _as_it_is(order: Order | None) -> dict[str, str] | None:

@@ -120,12 +120,8 @@ class Lineage:
 
     def untaught(self, name: str) -> tuple[str, ...]:
         """Outputs of a model of whose class no recorded row trained it or an ancestor."""
-        taught, seen, todo = set[str](), {name}, [name]
-        for one in todo:  # which grows meanwhile
-            taught |= {c for shard in self[one].data for c, n in shard.rows.items() if n}
-            new = [p for p in dict.fromkeys(self[one].parents) if p not in seen]
-            seen.update(new)
-            todo += new
+        past = {name, *nx.ancestors(self.graph, name)}
+        taught = {c for one in past for shard in self[one].data for c, n in shard.rows.items() if n}
         return tuple(c for c in self[name].head if c not in taught)
 
     def weighing(self, name: str) -> tuple[Shard, ...]:

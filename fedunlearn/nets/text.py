@@ -41,13 +41,8 @@ class TextTransformer(nn.Module):
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(0.02 * torch.randn(1, length, width))
-        layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.encoder = encoder(width, heads, layers, feedforward)
         self.register_buffer("after_first", torch.arange(length) > 0, persistent=False)
-        for each in self.encoder.layers:  # the layers are copies of one; each starts anew
-            for parameter in each.parameters():
-                if parameter.dim() > 1:
-                    nn.init.xavier_uniform_(parameter)
         self.head = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,6 +53,24 @@ class TextTransformer(nn.Module):
         states = self.encoder(_embedded(self.words, tokens) + self.positions, src_key_padding_mask=hidden)
         head: Tensor = self.head(_mean(states, tokens))
         return head
+
+
+def encoder(width: int, heads: int, layers: int, feedforward: int) -> nn.TransformerEncoder:
+    """A transformer encoder without dropout, normalised before each part and at the end.
+
+    Args:
+        width: of a token, a multiple of `heads`.
+        heads: of each attention.
+        layers: how many.
+        feedforward: width of the hidden layer behind each attention.
+    """
+    layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True)
+    made = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+    for each in made.layers:  # the layers are copies of one; each starts anew
+        for parameter in each.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+    return made
 
 
 def text_gru(shape: Sequence[int], outputs: int, vocabulary: int = 4096, width: int = 64, hidden: int = 64) -> nn.Module:

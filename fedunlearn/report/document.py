@@ -1,7 +1,7 @@
 """Everything that the page about one ledger line shows, as plain data."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fedunlearn.evaluation.tiers import TIERS
@@ -44,7 +44,8 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     for row in (r for r in facts["models"] if r.get("evaluation")):
         used[row["name"]] = {**row["evaluation"], **used.get(row["name"], {})}
     sets = _evidence(facts["models"])
-    models = _models(family, line, lineage, used, sets, undone is not None)
+    unknown = unaccounted(lineage, request, {*facts["plan"]["affected"]})
+    models = _models(family, line, lineage, used, sets, undone is not None, unknown)
     risks = {m["name"]: m["risk"] for m in models}
     imported = [m.name for m in lineage.models if m.kept and m.imported]
     lost = [name for name in facts["plan"]["affected"] if name in family.lost and not lineage[name].kept]
@@ -97,15 +98,7 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         "objections": facts["objections"],
         "evaluations": {name: used[name] for name in risks if name in used},
         "not_measured": unmeasured(facts["models"], used, stale),
-        "limits": limits(
-            facts,
-            used,
-            None if seal is None else seal.number,
-            owing,
-            departed,
-            imported,
-            unaccounted(lineage, request, facts["plan"]["affected"]),
-        ),
+        "limits": limits(facts, used, None if seal is None else seal.number, owing, departed, imported, unknown),
     }
 
 
@@ -154,7 +147,13 @@ def _point(text: str) -> dict[str, str]:
 
 
 def _models(
-    family: Family, line: Line, lineage: Lineage, used: Mapping[str, Evaluation], sets: list[dict[str, Any]], undone: bool
+    family: Family,
+    line: Line,
+    lineage: Lineage,
+    used: Mapping[str, Evaluation],
+    sets: list[dict[str, Any]],
+    undone: bool,
+    unknown: Collection[str],
 ) -> list[dict[str, Any]]:
     facts = line.body["record"]["facts"]
     rows = {row["name"]: row for row in facts["models"]}
@@ -165,7 +164,7 @@ def _models(
     later, earlier = _later(family, line), _earlier(family, line)
     untested, affected, resumes = _accepted_untested(line), set(facts["plan"]["affected"]), line.body.get("resumes")
     elsewhere = dict.fromkeys(affected, resumes) if resumes is not None else {}
-    why = reasons(lineage, facts, elsewhere | {model: before.number for model, before in earlier.items()})
+    why = reasons(lineage, facts, elsewhere | {model: before.number for model, before in earlier.items()}, unknown)
     found = []
     for model in (m for m in lineage.models if m.kept):
         plain: dict[str, Any] = {

@@ -1,26 +1,29 @@
 """Why a model was, or was not, part of a request: where the data entered, and on which way it came."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from fedunlearn.lineage import Lineage, Request, unaccounted
+from fedunlearn.lineage import Lineage, Request
 
 
-def reasons(lineage: Lineage, facts: Mapping[str, Any], elsewhere: Mapping[str, int]) -> dict[str, str]:
+def reasons(
+    lineage: Lineage, facts: Mapping[str, Any], elsewhere: Mapping[str, int], unknown: Collection[str]
+) -> dict[str, str]:
     """A sentence for every kept model.
 
     Args:
         lineage: the family as it was at the ledger line.
         facts: the record's.
         elsewhere: models that the request reached -> another line that is about them.
+        unknown: models that it does not reach and that have an output for it, which nothing recorded has taught.
     """
     plan, request = facts["plan"], Request.from_json(facts["request"])
     words, affected, rows = request.words(), set(plan["affected"]), {row["name"]: row for row in facts["models"]}
     through = _through(lineage, plan["roots"], affected)
     at = {name: frozenset(s.site for s in lineage[name].data if request.touches(s)) for name in plan["roots"]}
     where: dict[tuple[str, ...], str] = {}  # many heirs share their sources
-    found, unknown = {}, unaccounted(lineage, request, affected)
+    found = {}
     for model in (m for m in lineage.models if m.kept):
         row = rows.get(model.name)
         if row is not None:

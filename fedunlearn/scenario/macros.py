@@ -111,10 +111,9 @@ def _linked(spec: Any, ends: Mapping[str, str], where: str, known: Mapping[str, 
     if not isinstance(spec, Mapping) or not isinstance(spec.get("from"), Sequence | str):
         return spec
     parents = [spec["from"]] if isinstance(spec["from"], str) else list(spec["from"])
-    for parent in parents:
-        if ends.get(str(parent)) == "":
-            raise InputError(f"{where}: {parent!r} is a star of models; name one of them, for example {parent}-1")
     for parent in map(str, parents):
+        if ends.get(parent) == "":
+            raise InputError(f"{where}: {parent!r} is a star of models; name one of them, for example {parent}-1")
         if "/" in parent and not {parent, parent.rpartition("/")[2]} & {*known, *ends}:
             raise InputError(
                 f"{where}: {parent!r} is no model of this file: leave it out, and the model's past begins here, or add it with "

@@ -32,7 +32,7 @@ from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.schema import Scenario
 from fedunlearn.scenario.site import open_site_in
 from fedunlearn.scenario.staffing import workers
-from fedunlearn.scenario.train import check_retrainable, reference
+from fedunlearn.scenario.train import check_retrainable, imported_in, reference
 from fedunlearn.scenario.upbringing import Progress
 
 BACKENDS = ("in-process", "ray")
@@ -195,7 +195,7 @@ def forget(
     gate = replace(gate, score_at_roots=gate.score_at_roots or score_at_roots)
     request.check(family.lineage)
     check_samples(scenario, family.folder, request)
-    if reference and remaining(family, discover(family.lineage, request)).plan.heirs:
+    if reference and imported_in(scenario) and remaining(family, discover(family.lineage, request)).plan.heirs:
         check_retrainable(scenario)  # before anything is measured
     twin = partial(retrained, family, scenario, request, backend, progress) if reference else None
     return unlearn(family, request, method, backend, gate, retrained=twin, progress=progress, **how)

@@ -104,10 +104,10 @@ class Registers:
 
     def note(self, names: Collection[str]) -> None:
         """Write beside them that there are registers of these sets: where no ledger tells it, one that is lost is missed so."""
-        if {n for n in names if self._has(n)} - {*listed(self.folder)}:
+        held = {n for n in names if self._has(n)}
+        if held - {*listed(self.folder)}:
             with self._alone():
-                known = {*listed(self.folder)} | {n for n in names if self._has(n)}
-                write_atomically(self.folder / LIST, list_of(known))
+                write_atomically(self.folder / LIST, list_of(held | {*listed(self.folder)}))
 
     def erase(self, name: str, keys: Collection[str]) -> None:
         """Let nothing be known any more of some of a set's rows but their class and their place in its order."""

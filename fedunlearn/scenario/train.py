@@ -186,14 +186,18 @@ def _federate(backend: str) -> Federate:
     return federated
 
 
+def imported_in(scenario: Scenario) -> list[str]:
+    """Models that came with their weights."""
+    return [n for n, m in scenario.models.items() if isinstance(m, Imported)]
+
+
 def check_retrainable(scenario: Scenario) -> None:
     """Refuse to retrain what came with its weights.
 
     Raises:
         InputError: says which models did.
     """
-    imported = [n for n, m in scenario.models.items() if isinstance(m, Imported)]
-    if imported:
+    if imported := imported_in(scenario):
         raise InputError(f"{', '.join(imported[:5])}: imported; without its recipe it cannot be retrained (--no-reference)")
 
 

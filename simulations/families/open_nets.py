@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fedunlearn.nets.text import encoder
+
 
 class VisionTransformer(nn.Module):
     """Square patches, learned positions, a transformer encoder without dropout, the mean over the patches, and a head."""
@@ -15,12 +17,7 @@ class VisionTransformer(nn.Module):
         channels, height, breadth = self.shape
         self.patches = nn.Conv2d(channels, width, patch, patch)
         self.positions = nn.Parameter(0.02 * torch.randn(1, (height // patch) * (breadth // patch), width))
-        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        for each in self.encoder.layers:  # the layers are copies of one; each starts anew
-            for parameter in each.parameters():
-                if parameter.dim() > 1:
-                    nn.init.xavier_uniform_(parameter)
+        self.encoder = encoder(width, heads, layers, feedforward=2 * width)
         self.head = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
