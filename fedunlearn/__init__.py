@@ -4,7 +4,30 @@ The public names are imported when they are first used, so that reasoning over a
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # so that editors and type checkers know them, too
+    from fedunlearn.errors import FedUnlearnError as FedUnlearnError
+    from fedunlearn.evaluation import Gate as Gate, Scores as Scores
+    from fedunlearn.importance import Importance as Importance
+    from fedunlearn.lineage import (
+        Lineage as Lineage,
+        Model as Model,
+        Plan as Plan,
+        Request as Request,
+        Shard as Shard,
+        discover as discover,
+    )
+    from fedunlearn.methods import METHODS as METHODS, Case as Case, Method as Method
+    from fedunlearn.runtime import (
+        Backend as Backend,
+        Family as Family,
+        InProcess as InProcess,
+        Record as Record,
+        Worker as Worker,
+        rollback as rollback,
+        unlearn as unlearn,
+    )
 
 _ROOMS = {
     "errors": ("FedUnlearnError",),

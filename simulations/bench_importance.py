@@ -161,9 +161,8 @@ def torch_func(net: nn.Module, x: Tensor, y: Tensor) -> Sums:
     return sums
 
 
-def backpack(net: nn.Module, x: Tensor, y: Tensor) -> Sums:
-    from backpack import backpack as record
-    from backpack import extend
+def backpack(net: Any, x: Tensor, y: Tensor) -> Sums:
+    from backpack import backpack as record, extend
     from backpack.extensions import SumGradSquared
 
     if not hasattr(net, "extended"):
@@ -181,7 +180,7 @@ def backpack(net: nn.Module, x: Tensor, y: Tensor) -> Sums:
     return dict(zip((n for n, _ in net.named_parameters()), found.values(), strict=True))
 
 
-def opacus(net: nn.Module, x: Tensor, y: Tensor) -> Sums:
+def opacus(net: Any, x: Tensor, y: Tensor) -> Sums:
     from opacus import GradSampleModule
 
     if not hasattr(net, "sampled"):
@@ -192,7 +191,7 @@ def opacus(net: nn.Module, x: Tensor, y: Tensor) -> Sums:
         net.sampled = [GradSampleModule(twin, loss_reduction="sum")]
     model = net.sampled[0]
     model.zero_grad()
-    functional.cross_entropy(model(x), y, reduction="sum").backward()
+    functional.cross_entropy(model(x), y, reduction="sum").backward()  # type: ignore[no-untyped-call]
     return {n: p.grad_sample.square().sum(0) for n, p in model._module.named_parameters()}
 
 
@@ -262,9 +261,9 @@ def peak(name: str, method: str, batch: int) -> float:
     plain(net, x[:1], y[:1])
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        allocated = torch.cuda.memory_allocated()
         METHODS[method](net, x, y)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return (torch.cuda.max_memory_allocated() - allocated) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak that importing torch made (Linux)
     before = memory("VmRSS")
     METHODS[method](net, x, y)

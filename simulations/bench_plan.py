@@ -53,7 +53,7 @@ def lineage(models: int, roots: int, drawn: str) -> tuple[Model, ...]:
 
 def _rounds(roots: int) -> list[Model]:
     """Every client of a round starts from the global model, the average of those before."""
-    clients, found, shared = roots // ROUNDS, list[Model](), ()
+    clients, found, shared = roots // ROUNDS, list[Model](), tuple[str, ...]()
     for _ in range(ROUNDS):
         trained = [_root(i, shared) for i in range(len(found), len(found) + clients)]
         average = Model(f"m{len(found) + clients}", "server", "federated", HEAD, tuple(m.name for m in trained))

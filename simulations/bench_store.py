@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,8 @@ def speed(net: str, outputs: int, repeats: int, folder: Path) -> dict[str, Any]:
     plainly(held, path)
     for number in range(repeats + 1):
         a, b = folder / f"plain-{number}", folder / f"store-{number}"
-        pair = (
-            seconds(lambda to=a: plainly(held, to / "all.safetensors")),
-            seconds(lambda to=b: Store(to).write(held, head)),
-        )
-        writes.append(pair)
-        reads.append((seconds(lambda: touched(path)), seconds(lambda: store.read(version))))
+        writes.append((seconds(partial(plainly, held, a / "all.safetensors")), seconds(partial(Store(b).write, held, head))))
+        reads.append((seconds(partial(touched, path)), seconds(partial(store.read, version))))
         shutil.rmtree(a)
         shutil.rmtree(b)
     found: dict[str, Any] = {"bytes": size(held)}

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from fedunlearn.compare import origin as origin
+from fedunlearn.compare.work import Say
 from fedunlearn.scenario import Scenario
 from fedunlearn.scenario.build import open_site_data
 
@@ -47,6 +48,11 @@ class Part:
 
 
 ALL = Part(1, 1)
+
+
+def within(say: Say, where: str) -> Say:
+    """Somebody who is told the same, and before it where it is said of."""
+    return lambda text: say(where + text)
 
 
 def splits(parser: argparse.ArgumentParser) -> None:

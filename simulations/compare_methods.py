@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ALL, Part, splits, trained_on
+from common import ALL, Part, splits, trained_on, within
 from kept import beside, summed, write
 
 from fedunlearn.cli.console import progress
@@ -253,9 +253,8 @@ def study(
     reference = name not in WITHOUT_RETRAINED
     choices = [Choice(m, make(m)) for m in methods.split(",")] if methods else choices_of()
     for number, (seed, subject) in enumerate(jobs, 1):
-        at = f"{number} of {len(jobs)}, "
         with progress() as say:
-            made = compare([subject], choices, [seed], WORK, reference, progress=lambda text, at=at: say(at + text))
+            made = compare([subject], choices, [seed], WORK, reference, progress=within(say, f"{number} of {len(jobs)}, "))
         found.append((subject, made))
     return found
 

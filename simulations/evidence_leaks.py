@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from common import arguments, finish, origin
 from evidence_attacks import attacks, limited, mixed, tamed
+from reproduced import pooled_percent
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
@@ -244,7 +245,7 @@ def measured(size: Size) -> list[dict[str, Any]]:
         rows.append({"what": "labels", "net": net, "clip": guard.clip, "noise": guard.noise, "statistic": statistic,
                      "part": part, "n": n, "error": over_seeds(made).to_json(), "guess": float(np.mean(guessed))})  # fmt: skip
     for (net, guard, method, heir), of in costs.items():
-        lost = pooled(of, "retained_before", "rows_retained") - pooled(of, "retained_after", "rows_retained")
+        lost = (pooled_percent(of, "retained_before") - pooled_percent(of, "retained_after")) / 100
         rows.append({"what": "cost", "net": net, "clip": guard.clip, "noise": guard.noise, "method": method, "heir": heir,
                      "before": pooled(of, "forgotten_before", "rows_forgotten"),
                      "left": pooled(of, "forgotten_after", "rows_forgotten"), "lost": lost,
@@ -265,10 +266,10 @@ def table(rows: list[dict[str, Any]]) -> str:
         parts[-1].append(f"| {key[0]} | {key[1]} | {key[2]} | {key[3] or 'all'} | {' | '.join(cells)} |")
     parts.append([f"| net | evidence | part | rows | guess | {' | '.join(heads)} |", f"{rule}---|"])
     asked = [r for r in rows if r["what"] == "labels"]
-    for key in dict.fromkeys((r["net"], r["statistic"], r["part"], r["n"], r["guess"]) for r in asked):
-        of = [r for r in asked if (r["net"], r["statistic"], r["part"], r["n"], r["guess"]) == key]
+    for *named, guess in dict.fromkeys((r["net"], r["statistic"], r["part"], r["n"], r["guess"]) for r in asked):
+        of = [r for r in asked if [r["net"], r["statistic"], r["part"], r["n"], r["guess"]] == [*named, guess]]
         cells = [f"{r['error']['value']:.2f}" for s in settings for r in of if (r["clip"], r["noise"]) == s]
-        parts[-1].append(f"| {' | '.join(map(str, key[:4]))} | {key[4]:.2f} | {' | '.join(cells)} |")
+        parts[-1].append(f"| {' | '.join(map(str, named))} | {guess:.2f} | {' | '.join(cells)} |")
     parts.append([f"| net | method | heir | before | {' | '.join(f'{h}: left, lost (accepted)' for h in heads)} |", rule])
     asked = [r for r in rows if r["what"] == "cost"]
     for key in dict.fromkeys((r["net"], r["method"], r["heir"], r["before"]) for r in asked):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -25,7 +25,7 @@ COLOURS = {"fiun": "#d95f02", "ssd": "#3b82c4", "lfssd": "#1b9e77", "fisher mask
            "logit mask": "#8470d8", RETRAINED: GREY, "before": GREY}  # fmt: skip
 OTHERS = ("#d95f02", "#3b82c4", "#1b9e77", "#c25b9e", "#b8860b", "#8470d8", "#a0522d", "#5f9ea0")
 MARKS = "osD^vPX*"
-STYLE = {
+STYLE: Any = {  # keys are literals to matplotlib's stubs
     "svg.hashsalt": "fedunlearn", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"], "font.size": 8,
     "text.color": GREY, "axes.labelcolor": GREY,
     "axes.edgecolor": GREY, "axes.titlecolor": GREY, "xtick.color": GREY, "ytick.color": GREY, "axes.titlesize": 8,

@@ -1,6 +1,6 @@
 """Rows of a result as series that can be drawn: by the value of one key, over those of another."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from statistics import mean
 from typing import Any
@@ -9,7 +9,7 @@ from figures import Span
 from reproduced import RETRAINED, Rows, again, counted
 
 Metric = Callable[[Rows], float | None]
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 def by_method(rows: Rows, cell: str, metric: Metric, retrained: bool = False) -> dict[str, dict[float, Span]]:

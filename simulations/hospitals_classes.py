@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 from common import arguments, finish
+from reproduced import pooled_percent
 
 from fedunlearn.cli.console import progress
-from fedunlearn.compare import Choice, Subject, compare, pooled
+from fedunlearn.compare import Choice, Subject, compare
 from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn, Steer
 from fedunlearn.scenario import find_topology
@@ -40,10 +41,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     keys = dict.fromkeys((r["class"], r["method"], r["name"]) for r in rows if r["target"] == "absent")
     for key in keys:
         cell = [r for r in rows if (r["class"], r["method"], r["name"]) == key]
-        before, left = (100 * pooled(cell, w, "rows_forgotten") for w in ("forgotten_before", "forgotten_after"))
+        before, left = pooled_percent(cell, "forgotten_before"), pooled_percent(cell, "forgotten_after")
         rest, after, mask, again = (
-            100 * pooled(cell, w, "rows_retained")
-            for w in ("retained_before", "retained_after", "mask_retained", "retrained_retained")
+            pooled_percent(cell, w) for w in ("retained_before", "retained_after", "mask_retained", "retrained_retained")
         )
         accepted = sum(r["status"] == "committed" for r in cell)
         lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {before:.1f} | {left:.1f} | {rest:.1f} | {rest - after:.1f} "

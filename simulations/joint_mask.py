@@ -86,7 +86,7 @@ def fisher(net: nn.Module, x: Tensor, names: Sequence[str]) -> Tensor:
         return torch.log_softmax(functional_call(net, {**fixed, **free}, (row[None],))[0], 0)
 
     total = torch.zeros(())
-    for part in x.double().split(ROWS):
+    for part in torch.split(x.double(), ROWS):
         slopes = vmap(jacrev(logs), (None, 0))(free, part)  # of each weight: [rows, outputs, *shape]
         p = vmap(logs, (None, 0))(free, part).exp()
         g = torch.cat([slopes[n].flatten(2) for n in names], 2) * p.sqrt()[..., None]

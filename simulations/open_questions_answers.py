@@ -289,8 +289,7 @@ def strength(rows: Rows) -> str:
 
 
 def _missed(row: Mapping[str, Any]) -> float:
-    left: float = row["forgotten_after"]
-    return left + max(0.0, row["retained_before"] - row["retained_after"])
+    return float(row["forgotten_after"]) + max(0.0, float(row["retained_before"] - row["retained_after"]))
 
 
 def place(rows: Rows) -> str:

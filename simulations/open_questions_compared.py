@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common import SHARD
 from joint_mask import JointMask
@@ -85,7 +85,7 @@ def size(size: str, work: Path, say: Say) -> Made:
         asked = names[:number]
         subject = Subject(family(f"open-size-{number}", base, asked), (classes(asked),))
         at = 100 * number / len(names)
-        made.append(compared("classes", at, lambda seed, s=subject: s, choices, _seeds(cpu), work, say, tier))
+        made.append(compared("classes", at, subject, choices, _seeds(cpu), work, say, tier))
     for share in SHARES if cpu else (0.2,):
         of = partial(_share, family("open-rows", SMALL, heir=False), share)
         made.append(compared("rows", 100 * share, of, alone, _seeds(cpu), work, say, tier))
@@ -114,7 +114,7 @@ def _trained_on(kind: str, cell: str, percents: Iterable[int], test: int, size: 
         base = {**IMAGES, "data": {"set": f"open_sets:{kind}_{percent}", "test": f"open_sets:{kind}_{percent}"}}
         subject = Subject(family(f"open-{kind}-{percent}", base, ("3",)), (classes(("3",)),))
         choices = ALL if cpu else (FISHER_MASK, MASK)
-        made.append(compared(cell, percent, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+        made.append(compared(cell, percent, subject, choices, _seeds(cpu), work, say))
     return together(made)
 
 
@@ -124,13 +124,13 @@ def whole(size: str, work: Path, say: Say) -> Made:
     asked = tuple(classes((c,)) for c in (("3", "8") if cpu else ("3",)))
     subject, made = Subject(family("open-whole", FEW, heir=False), asked), list[Made]()
     for ratio in (*JOINT, 0.0) if cpu else JOINT[:1]:
-        chosen = ratio or "auto"
+        chosen: float | Literal["auto"] = ratio or "auto"
         choices = [
             Choice("fisher mask", FisherMask(ratio=chosen, per_heir=True)),
             Choice("diagonal", JointMask(ratio=chosen, whole=False)),
             Choice("whole", JointMask(ratio=chosen)),
         ]
-        made.append(compared("weights", 100 * ratio, lambda seed: subject, choices, _seeds(cpu), work, say))
+        made.append(compared("weights", 100 * ratio, subject, choices, _seeds(cpu), work, say))
     return together(made)
 
 
@@ -170,9 +170,9 @@ def place(size: str, work: Path, say: Say) -> Made:
     made: list[Made] = []
     for cell, subject in _alone(cpu):
         for alpha in (*ALPHAS, 0.0) if cpu else ALPHAS[1:2]:
-            chosen = alpha or "auto"
+            chosen: float | Literal["auto"] = alpha or "auto"
             choices = [Choice("ssd", SSD(alpha=chosen)), Choice("ssd, elsewhere", MovedSSD(alpha=chosen))]
-            made.append(compared(cell, alpha, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+            made.append(compared(cell, alpha, subject, choices, _seeds(cpu), work, say))
     return together(made)
 
 
@@ -187,9 +187,9 @@ def strength(size: str, work: Path, say: Say) -> Made:
                 for label, kind in (("ssd", SSD), ("lfssd", LFSSD))
                 for lam in LAMS
             ]
-            made.append(compared(cell, alpha, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+            made.append(compared(cell, alpha, subject, choices, _seeds(cpu), work, say))
         found = (SSD_, LFSSD_, Choice("ssd, percentile", SSD(alpha="percentile", lam=1.0)), MASK) if cpu else (SSD_,)
-        made.append(compared(cell, 0, lambda seed, s=subject: s, found, _seeds(cpu), work, say))
+        made.append(compared(cell, 0, subject, found, _seeds(cpu), work, say))
         names = [c for request in subject.requests for c in request.classes]
         losses = {(seed, c): _loss(work, subject.scenario, seed, c) for seed in range(_seeds(cpu)) for c in names}
         for row in (r for of, _ in made for r in of if r["cell"] == cell):
@@ -215,12 +215,12 @@ def _loss(work: Path, scenario: Scenario, seed: int, c: str) -> float:
 def nets(size: str, work: Path, say: Say) -> Made:
     """SSD's Fisher, LFSSD's sensitivity and FisherMask on six kinds of nets."""
     cpu = size == "cpu"
-    made = []
-    for at, (net, (base, trained, forget)) in enumerate(NETS.items() if cpu else [("mlp", NETS["mlp"])]):
+    made, chosen = [], NETS if cpu else {"mlp": NETS["mlp"]}
+    for at, (net, (base, trained, forget)) in enumerate(chosen.items()):
         name = f"open-net-{net.replace(' (', '-').removesuffix(')')}"
         subject = Subject(family(name, base, heir=False, **trained), (classes((forget,)),))
         choices = (SSD_, LFSSD_, FISHER_MASK, STEER, MASK) if cpu else (SSD_, LFSSD_)
-        made.append(compared(net, at, lambda seed, s=subject: s, choices, _seeds(cpu), work, say))
+        made.append(compared(net, at, subject, choices, _seeds(cpu), work, say))
     return together(made)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ from torch.nn.functional import avg_pool2d
 
 from fedunlearn.compare import Choice, Subject
 from fedunlearn.compare.work import Nest, Say, kept
-from fedunlearn.data import Rows as Data
-from fedunlearn.data import open_rows
+from fedunlearn.data import Rows as Data, open_rows
 from fedunlearn.errors import SiteError
 from fedunlearn.importance import measure
 from fedunlearn.methods import FIUn
@@ -113,12 +113,12 @@ def shifted(size: str, work: Path, say: Say) -> Made:
     for seed in range(3 if cpu else 1):
         nest = Nest.of(work, family("open-shift", IMAGES, (FORGET,)), seed)
         with nest.alone():
-            origins.append(kept(nest.trained, lambda nest=nest: nest.train(say))["origin"])
+            origins.append(kept(nest.trained, partial(nest.train, say))["origin"])
             for at, (shift, change) in enumerate(shifts.items()):
                 for choice in choices:
                     say(f"{shift}, seed {seed}: {choice.label}")
                     path = nest.folder / "shifted" / f"{shift}-{choice.label}.json"
-                    found = kept(path, lambda n=nest, c=choice, s=change: handed(n, c, lambda places: Elsewhere(places, s)))
+                    found = kept(path, partial(handed, nest, choice, partial(Elsewhere, change=change)))
                     origins.append(found["origin"])
                     rows += [{"cell": shift, "at": at, "seed": seed, "method": choice.label, **row} for row in found["rows"]]
     return rows, origins
@@ -167,16 +167,16 @@ def drift(size: str, work: Path, say: Say) -> Made:
         scenario = chain(f"open-drift-{lr:g}".replace(".", "-"), lr, depth)
         subject = Subject(scenario, (classes((FORGET,)),))
         choices = (FIUN, SSD_, STEER, MASK) if cpu else (FIUN, SSD_)
-        found, where = compared(cell, 0, lambda seed, s=subject: s, choices, seeds, work, say)
+        found, where = compared(cell, 0, subject, choices, seeds, work, say)
         rows += [{**r, "at": r["depth"]} for r in found]
         origins += where
         for seed in range(seeds):
             nest, other = Nest.of(work, scenario, seed), Nest.of(work, family("open-stranger", SMALL, heir=False), seed + 100)
             with nest.alone(), other.alone():
-                origins.append(kept(other.trained, lambda other=other: other.train(say))["origin"])
+                origins.append(kept(other.trained, partial(other.train, say))["origin"])
                 say(f"{cell}, seed {seed}: comparing evidence")
-                alike = kept(nest.folder / "drift" / "alike.json", lambda n=nest, o=other: {"rows": likeness(n, o)})
-                strange = kept(nest.folder / "drift" / "strange.json", lambda n=nest, o=other: strangers(n, o))
+                alike = kept(nest.folder / "drift" / "alike.json", partial(likeness, nest, other))
+                strange = kept(nest.folder / "drift" / "strange.json", partial(strangers, nest, other))
             rows += [{"cell": cell, "seed": seed, **row} for row in alike["rows"]]
             about = {"cell": cell, "seed": seed, "method": f"fiun, evidence of {STRANGER}"}
             rows += [about | row | {"at": _depth(row["heir"])} for row in strange["rows"]]
@@ -192,10 +192,10 @@ def strangers(nest: Nest, other: Nest) -> dict[str, Any]:
     of = Family.open(other.family)
     found = of.store(FULL).read(of.heads["root"])
     sent = Fetched(found.weights, found.head, found.net)
-    return handed(nest, FIUN, lambda places: Elsewhere(places, stranger=sent))
+    return handed(nest, FIUN, partial(Elsewhere, stranger=sent))
 
 
-def likeness(nest: Nest, other: Nest) -> Rows:
+def likeness(nest: Nest, other: Nest) -> dict[str, Any]:
     """How alike the evidence of root, or stranger, is to a model's own, all on the rows that the root was trained on."""
     of, far = Family.open(nest.family), Family.open(other.family)
     here, there = workers(nest.scenario, of), workers(other.scenario, far)
@@ -218,7 +218,7 @@ def likeness(nest: Nest, other: Nest) -> Rows:
                     "spearman": float(spearmanr(theirs.numpy(), ours.numpy()).statistic),
                     "overlap": _overlap(theirs / mine, ours / mine),
                 })  # fmt: skip
-    return rows
+    return {"rows": rows}
 
 
 def _squares(of: Family, here: Mapping[str, Worker], name: str, rows: Data) -> Tensors:

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import trained_on
+from common import trained_on, within
 
 from fedunlearn.compare import Choice, Subject, compare
 from fedunlearn.compare.work import Say
@@ -45,9 +44,9 @@ LETTER_DATA = {
     "limit": 250,
     "test_limit": 120,
 }
-TABLE = {"data": LETTER_DATA, "net": {"name": "mlp", "hidden": 128}}  # 26 letters, 16 measurements each
-SMALL = {"data": {"set": "digits"}, "net": {"name": "mlp", "hidden": 64}}
-IMAGES = {"data": {"set": "digits"}, "net": {"name": "cnn", "channels": 8}}  # ten digits of 8x8 pixels
+TABLE: dict[str, Any] = {"data": LETTER_DATA, "net": {"name": "mlp", "hidden": 128}}  # 26 letters, 16 measurements each
+SMALL: dict[str, Any] = {"data": {"set": "digits"}, "net": {"name": "mlp", "hidden": 64}}
+IMAGES: dict[str, Any] = {"data": {"set": "digits"}, "net": {"name": "cnn", "channels": 8}}  # ten digits of 8x8 pixels
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def classes(names: Sequence[str]) -> Request:
 def compared(
     cell: str,
     at: float,
-    subject: Callable[[int], Subject],
+    subject: Subject | Callable[[int], Subject],
     choices: Sequence[Choice],
     seeds: int,
     work: Path,
@@ -135,20 +134,17 @@ def compared(
     Args:
         cell: what is varied.
         at: the value it has.
-        subject: of a seed.
+        subject: of all seeds, or makes that of one.
         choices: methods.
         seeds: how many.
         work: the folder; what is there is not made again.
         say: told what is being done.
         tier: to which every edited model is evaluated.
     """
-    rows, origins = [], []
+    rows, origins = Rows(), list[Mapping[str, Any]]()
     for seed in range(seeds):
-        found = compare([subject(seed)], choices, [seed], work, tier=tier, progress=partial(_said, say, f"{cell} {at:g}: "))
+        of = subject if isinstance(subject, Subject) else subject(seed)
+        found = compare([of], choices, [seed], work, tier=tier, progress=within(say, f"{cell} {at:g}: "))
         rows += [{"cell": cell, "at": at, **{k: r[k] for k in KEPT}} for r in found["rows"]]
         origins.append({k: found[k] for k in ("versions", "commit", "host")})
     return rows, origins
-
-
-def _said(say: Say, where: str, text: str) -> None:
-    say(where + text)

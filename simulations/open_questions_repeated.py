@@ -1,6 +1,7 @@
 """Request after request to one family: until what breaks?"""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,11 @@ def repeated(size: str, work: Path, say: Say) -> Made:
         for cell, scenario, requests, choices in cells(cpu, seed):
             nest = Nest.of(work, scenario, seed)
             with nest.alone():
-                origins.append(kept(nest.trained, lambda nest=nest: nest.train(say))["origin"])
+                origins.append(kept(nest.trained, partial(nest.train, say))["origin"])
                 for choice in choices:
                     say(f"{cell}, seed {seed}: {choice.label}")
                     path = nest.folder / "repeated" / f"{choice.label}-{len(requests)}.json"
-                    found = kept(path, lambda n=nest, c=choice, r=requests: {"steps": sequence(n, c, r, say)})
+                    found = kept(path, partial(sequence, nest, choice, requests, say))
                     origins.append(found["origin"])
                     rows += [{"cell": cell, "seed": seed, "method": choice.label, **step} for step in found["steps"]]
     return rows, origins
@@ -68,7 +69,7 @@ def cells(cpu: bool, seed: int) -> list[tuple[str, Scenario, list[Request], tupl
     ]
 
 
-def sequence(nest: Nest, choice: Choice, requests: Sequence[Request], say: Say) -> Rows:
+def sequence(nest: Nest, choice: Choice, requests: Sequence[Request], say: Say) -> dict[str, Any]:
     """One method, request after request; every model after each: what was asked so far, the latest, and all else.
 
     Strengths for samples are chosen towards a model that was trained without all of them.
@@ -89,7 +90,7 @@ def sequence(nest: Nest, choice: Choice, requests: Sequence[Request], say: Say) 
                 failed = str(error)
             steps.append(state(copy, here, twin, first, requests[:number], failed))
             say(f"{choice.label}: request {number} of {len(requests)}")
-    return [row for step in steps for row in step]
+    return {"steps": [row for step in steps for row in step]}
 
 
 def everything(requests: Sequence[Request]) -> Request:

@@ -1,9 +1,9 @@
 """What figures of benchmarks show, out of the rows of their results and nothing else."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from figures import Dots, Lines, Panel, Span
-from grouped import each, where
+from grouped import Row, each, where
 from reproduced import Rows
 
 
@@ -42,21 +42,24 @@ def stored(rows: Rows) -> list[Panel]:
 
 def carried(rows: Rows) -> list[Panel]:
     """What every backend adds; whoever was left out has no dot."""
+    clocks: dict[str, Callable[[Row], Span]] = {
+        "beyond the work itself, ms a heir": lambda r: _turns(r["extra_ms"], r["extras_ms"]),
+        "start and first call, s": lambda r: _turns(r["start_s"] + r["first_s"]),
+    }
     of = [r | {"row": f"{r['net']}, heirs: {r['heirs']:,}, places: {r['places']}"} for r in rows if "skipped" not in r]
     return [
         Dots("", x, {b: {r["row"]: make(r) for r in where(of, backend=b)} for b in each(of, "backend")}, True)
-        for x, make in (
-            ("beyond the work itself, ms a heir", lambda r: _turns(r["extra_ms"], r["extras_ms"])),
-            ("start and first call, s", lambda r: _turns(r["start_s"] + r["first_s"])),
-        )
+        for x, make in clocks.items()
     ]
 
 
 def applied(rows: Rows) -> list[Panel]:
     """What editing and keeping takes, of a loop that does nothing else."""
     named = {{"all": "all layers", "last": "the last layer"}[r["layers"]]: r for r in rows}
-    clocks = {"wall clock": lambda r: Span(r["ratio"], r["turns"][0], r["turns"][-1]),
-              "processor time": lambda r: _turns(r["cpu_ratio"])}  # fmt: skip
+    clocks: dict[str, Callable[[Row], Span]] = {
+        "wall clock": lambda r: Span(r["ratio"], r["turns"][0], r["turns"][-1]),
+        "processor time": lambda r: _turns(r["cpu_ratio"]),
+    }
     return [
         Dots("", "time, of a plain loop", {clock: {n: make(r) for n, r in named.items()} for clock, make in clocks.items()})
     ]

@@ -16,11 +16,12 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from common import arguments, finish, origin
+from reproduced import pooled_percent
 
-from fedunlearn.compare import pooled
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
 from fedunlearn.importance import Importance
@@ -124,12 +125,8 @@ def plain(seed: int) -> dict[str, Any]:
 @contextmanager
 def unguarded() -> Iterator[None]:
     """Take importances as they come."""
-    guards = rounds.checked, rounds.within
-    rounds.checked, rounds.within = (lambda answer, *_: answer.importance), (lambda *_: None)
-    try:
+    with patch.multiple(rounds, checked=lambda answer, *_: answer.importance, within=lambda *_: None):
         yield
-    finally:
-        rounds.checked, rounds.within = guards
 
 
 def one(seed: int, poisons: Sequence[str], merges: int | None) -> list[dict[str, Any]]:
@@ -182,8 +179,9 @@ def _cell(rows: list[dict[str, Any]], poison: str) -> str:
 
 def _numbers(rows: list[dict[str, Any]]) -> tuple[float, float]:
     """What is left in %, and points lost on the rest."""
-    rest, after = (100 * pooled(rows, w, "rows_retained") for w in ("retained_before", "retained_after"))
-    return 100 * pooled(rows, "forgotten_after", "rows_forgotten"), rest - after
+    return pooled_percent(rows, "forgotten_after"), pooled_percent(rows, "retained_before") - pooled_percent(
+        rows, "retained_after"
+    )
 
 
 def main() -> None:

@@ -160,8 +160,8 @@ def cells() -> list[Cell]:
 
 def larger() -> list[Cell]:
     """On CIFAR-100, for a GPU: a ResNet-18, and a DenseNet-161 at the centre and with all its layers."""
-    how = {"trained": TRAINED_LONGER, "tuned": TUNED_LONGER, "forget": EASY[:1]}
-    on, deep = partial(cell, base=RESNET, **how), partial(cell, base=DENSENET, **how)
+    longer = partial(cell, trained=TRAINED_LONGER, tuned=TUNED_LONGER, forget=EASY[:1])
+    on, deep = partial(longer, base=RESNET), partial(longer, base=DENSENET)
     several = partial(overlap, forget=EASY, base=RESNET, trained=TRAINED_LONGER, tuned=TUNED_LONGER)
     return [
         deep("DenseNet-161", "fiun-densenet"),

@@ -1,5 +1,6 @@
 """What came out of reproductions: every metric of theirs, and the tables that put it beside what is published."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
 from fedunlearn.runtime.record import COMMITTED
 from fedunlearn.scores import KNOWN
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[dict[str, Any]]
 RETRAINED = "retrained"
 TRIED = "to choose strengths"  # rows, forwards only
 NOTE = (
@@ -21,9 +22,15 @@ NOTE = (
 ALONE, SHARED = ", on one thread, so that they are compute as well", ", with other programs on the same GPU"
 
 
-def counted(rows: Rows) -> list[Mapping[str, Any]]:
+def counted(rows: Rows) -> list[dict[str, Any]]:
     """Rows of heirs that knew at least half of what they are to forget."""
     return [r for r in rows if r["target"] != NOT_EXPRESSIBLE and (r["forgotten_before"] or 0) >= KNOWN]
+
+
+def pooled_percent(rows: Rows, what: str) -> float:
+    """A share of all rows it is about together, in %, whatever heirs they are of; NaN where none was tested."""
+    found = _percent(pooled(rows, what, f"rows_{'forgotten' if what.startswith('forgotten') else 'retained'}"))
+    return math.nan if found is None else found
 
 
 def left(rows: Rows) -> float | None:

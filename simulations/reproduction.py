@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ALL, RESULTS, arguments, finish
+from common import ALL, RESULTS, arguments, finish, within
+from grouped import Row
 from reproduced import Rows, table
 
 from fedunlearn.cli.console import progress
@@ -104,11 +105,11 @@ def reproduce(what: str | None, paper: Paper, cells: Mapping[str, Sequence[Cell]
     seeds = range(1 if args.size == "test" else args.seeds)
     jobs = [(n, cell, seed, cell.subject(seed)) for n, cell in enumerate(chosen, 1) for seed in seeds]
     jobs = args.part.share(jobs, lambda job: (job[3].scenario.name, job[2]))
-    work, rows, origins = Path("runs") / paper.name, [], []
+    work, rows, origins = Path("runs") / paper.name, list[dict[str, Any]](), list[dict[str, Any]]()
     with progress() as say:
         for number, cell, seed, subject in jobs:
-            at = f"{cell.name} ({number} of {len(chosen)}): "
-            found = compare([subject], cell.choices, [seed], work, progress=lambda text, at=at: say(at + text))
+            where = f"{cell.name} ({number} of {len(chosen)}): "
+            found = compare([subject], cell.choices, [seed], work, progress=within(say, where))
             nest = Nest.of(work, subject.scenario, seed)
             again = {r.id: _rows_again(nest, r) for r in subject.requests}
             made = [r | {"rows_again": again[r["request"]]} for r in clocked(found["rows"], cell.name, subject, nest)]
@@ -125,7 +126,7 @@ def reproduce(what: str | None, paper: Paper, cells: Mapping[str, Sequence[Cell]
     finish(args, name, result, lambda: table(result))
 
 
-def beside(name: str, rows: Rows, origins: Sequence[Mapping[str, Any]], order: Sequence[str]) -> tuple[Rows, Rows]:
+def beside(name: str, rows: list[Row], origins: list[Row], order: Sequence[str]) -> tuple[list[Row], list[Row]]:
     """Rows of some cells in place of theirs in the result that is kept, in the order of all cells; and where they come from."""
     if not (path := RESULTS / f"{name}.json").exists():
         return rows, origins

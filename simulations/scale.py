@@ -232,11 +232,11 @@ def table(result: dict[str, Any]) -> str:
             cells = [kind, words]
             for i, size in enumerate(sizes):
                 row, smaller = rows.get((kind, size)), rows.get((kind, sizes[i - 1]))
-                known = row is not None and not math.isnan(row[what])  # at one size no heir knew a class well enough
-                cells.append(form.format(row[what]) if known else "-")
+                # At one size no heir knew a class well enough.
+                cells.append("-" if row is None or math.isnan(row[what]) else form.format(row[what]))
                 if i:
-                    grew = row is not None and smaller is not None and what not in MEASURES
-                    cells.append(f"{_exponent(smaller, row, what):.2f}" if grew else "-")
+                    grew = f"{_exponent(smaller, row, what):.2f}" if row and smaller and what not in MEASURES else "-"
+                    cells.append(grew)
             lines.append(f"| {' | '.join(cells)} |")
     said = "; ".join(f"{t['net']} ({t['heirs']} heirs, {t['rows']} rows) {t['ratio']:.2f}" for t in result["together"])
     loads = ", ".join(f"{kind} {size:,}: {' and '.join(f'{x:.1f}' for x in row['load'])}" for (kind, size), row in rows.items())

@@ -4,7 +4,8 @@ Fails when a number in prose is in no result (see `prose.py`).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,20 @@ from depth_probe import table as depth
 from evidence_leaks import table as leaks
 from figures import draw
 from hospitals_classes import table as hospitals
-from inherited import clocks
-from inherited import table as inherited_table
+from inherited import clocks, table as inherited_table
 from kept import read
 from open_questions_answers import ANSWERS, answer
 from panels import PANELS
 from poisoned_evidence import table as poisoned
 from prose import filled
 from reproduce_fishermask import shares as masked_shares
-from reproduce_fiun import PAPER as FIUN_PAPER
-from reproduce_fiun import larger
-from reproduced import table as reproduced
+from reproduce_fiun import PAPER as FIUN_PAPER, larger
+from reproduced import pooled_percent, table as reproduced
 from rows_and_sites import table as rows_and_sites
 from scale import table as scale
 from steer_ablation import table as ablation
 
-from fedunlearn.compare import about, legend, overview, percent, pooled
+from fedunlearn.compare import about, legend, overview, percent
 from fedunlearn.compare.cells import RETRAINED
 from fedunlearn.compare.origin import joined
 
@@ -94,11 +93,9 @@ def summary(result: dict[str, Any]) -> str:
     for forget, method in sorted({(r["class"], r["method"]) for r in absent}):
         of = [r for r in absent if (r["class"], r["method"]) == (forget, method)]
         heirs = [[r for r in of if r["name"] == n] for n in dict.fromkeys(r["name"] for r in of)]
-        left = 100 * max(pooled(h, "forgotten_after", "rows_forgotten") for h in heirs)
-        lost = 100 * max(
-            pooled(h, "retained_before", "rows_retained") - pooled(h, "retained_after", "rows_retained") for h in heirs
-        )
-        before = 100 * min(pooled(h, "forgotten_before", "rows_forgotten") for h in heirs)
+        left = max(pooled_percent(h, "forgotten_after") for h in heirs)
+        lost = max(pooled_percent(h, "retained_before") - pooled_percent(h, "retained_after") for h in heirs)
+        before = min(pooled_percent(h, "forgotten_before") for h in heirs)
         accepted = sum(r["status"] == "committed" for r in of)
         lines.append(f"| {forget} | {method} | {accepted} of {len(of)} | {left:.1f} % | {lost:.1f} points | {before:.1f} % |")
     return "\n".join(lines) + where(result)
@@ -182,8 +179,8 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # name -> the result file
 
 def drawn(name: str) -> list[dict[str, Any]]:
     """The rows that a figure is made from: those of the table of its name; of a comparison, its summary."""
-    found = map(read, sorted(RESULTS.glob(f"{TABLES[name][0]}.json")))
-    return [row for result in found for row in result.get("summary", result["rows"])]
+    found: Iterable[dict[str, Any]] = map(read, sorted(RESULTS.glob(f"{TABLES[name][0]}.json")))
+    return [row for result in found for row in result.get("summary") or result["rows"]]
 
 
 def folded(block: str) -> str:
@@ -196,6 +193,10 @@ def folded(block: str) -> str:
     return re.sub(rf"(?:^\|.*(?:\n|\Z)){{{LONG},}}", fold, block, flags=re.M).rstrip("\n")
 
 
+def _between(marks: re.Match[str], block: str) -> str:
+    return f"{marks[1]}{block}\n{marks[2]}"
+
+
 def main() -> None:
     texts, blocks = {document: document.read_text() for document in DOCUMENTS}, dict[str, str]()
     for name, (result, make) in TABLES.items():
@@ -204,7 +205,7 @@ def main() -> None:
             if name not in blocks:
                 found = [read(path) for path in sorted(RESULTS.glob(f"{result}.json"))]
                 blocks[name] = make(*found) if found else "**Not run.**"
-            texts[document] = mark.sub(lambda m, name=name: f"{m[1]}{folded(blocks[name])}\n{m[2]}", texts[document])
+            texts[document] = mark.sub(partial(_between, block=folded(blocks[name])), texts[document])
     whole = {document: filled(text, blocks) for document, text in texts.items()}
     for document, text in whole.items():
         document.write_text(text)

@@ -52,13 +52,12 @@ from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, catch_up, pending, remaining, still_excluded
-from fedunlearn.runtime import bank as run_bank
-from fedunlearn.runtime import rollback as roll_back
+from fedunlearn.runtime import Family, bank as run_bank, catch_up, pending, remaining, rollback as roll_back, still_excluded
 from fedunlearn.scenario import (
     backend_of,
     check_samples,
     doubts,
+    extend as run_extend,
     extend_afar,
     find_topology,
     forget,
@@ -68,13 +67,12 @@ from fedunlearn.scenario import (
     of_family,
     open_site_data,
     read_plain,
+    request_of as _request,
     sites_away,
+    train as run_train,
     train_afar,
     workers_here,
 )
-from fedunlearn.scenario import extend as run_extend
-from fedunlearn.scenario import request_of as _request
-from fedunlearn.scenario import train as run_train
 
 app = typer.Typer(
     no_args_is_help=True,

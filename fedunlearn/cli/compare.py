@@ -10,8 +10,17 @@ from rich.text import Text
 
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.options import Data, Json
-from fedunlearn.compare import Subject, choices_of, failed_everywhere, notes, overview, planned, requests_of, write
-from fedunlearn.compare import compare as run_compare
+from fedunlearn.compare import (
+    Subject,
+    choices_of,
+    compare as run_compare,
+    failed_everywhere,
+    notes,
+    overview,
+    planned,
+    requests_of,
+    write,
+)
 from fedunlearn.compare.deeper import check_tier
 from fedunlearn.compare.table import INHERITED
 from fedunlearn.scenario import find_topology, load

@@ -14,9 +14,20 @@ from fedunlearn.cli.console import one_line, out, print_json
 from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, Json, OwnSites, Reason, Yes
 from fedunlearn.cli.state import standing
 from fedunlearn.errors import InputError, StoreError
-from fedunlearn.runtime import Family, changed_by, collect, cut, fsck, lost_with, owed, sealable, still_there, verify
-from fedunlearn.runtime import depart as run_depart
-from fedunlearn.runtime import seal as run_seal
+from fedunlearn.runtime import (
+    Family,
+    changed_by,
+    collect,
+    cut,
+    depart as run_depart,
+    fsck,
+    lost_with,
+    owed,
+    seal as run_seal,
+    sealable,
+    still_there,
+    verify,
+)
 from fedunlearn.runtime.family import LEDGER
 from fedunlearn.scenario import backend_of, of_family
 from fedunlearn.store import Checked, Ledger
@@ -110,11 +121,10 @@ def seal(
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
             line = run_seal(family, carrier, request, reason=reason)
-    body = line.body
+    body, there = line.body, still_there(family, line)
     if as_json:
-        print_json(
-            {"line": line.number, **{k: body[k] for k in ("requests", "left", "erases")}, "unerased": list(owed(family))}
-        )
+        told = {k: body[k] for k in ("requests", "left", "erases")}
+        print_json({"line": line.number, **told, "unerased": list(owed(family)), "still_in_force": there})
         return
     out.print(
         f"sealed {', '.join(body['requests'])} (ledger line {line.number}); {len(body['erases'])} versions given up",
@@ -122,7 +132,7 @@ def seal(
     )
     if body["left"]:
         out.print(f"still hold it, untouched or held back: {', '.join(body['left'])}", markup=False)
-    for model, twin in still_there(family, line).items():
+    for model, twin in there.items():
         out.print(
             f"still in force: {model} has the very weights that {twin} had before, and by the lineage comes from no model that "
             f"was asked to forget: say there where it comes from, or it keeps them",

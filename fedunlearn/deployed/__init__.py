@@ -6,6 +6,5 @@ as `site-file` in its node_config.
 """
 
 from fedunlearn.deployed.homecoming import Copy as Copy
-from fedunlearn.deployed.order import ACTIONS as ACTIONS
-from fedunlearn.deployed.order import Order as Order
+from fedunlearn.deployed.order import ACTIONS as ACTIONS, Order as Order
 from fedunlearn.deployed.submit import Deployment as Deployment

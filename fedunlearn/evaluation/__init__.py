@@ -5,13 +5,9 @@ membership (`membership`, `shadows`), a planted trigger (`backdoor`), and what i
 `alignment`, `residual`, `relearn`).
 """
 
-from fedunlearn.evaluation.accuracy import accuracy as accuracy
-from fedunlearn.evaluation.accuracy import score as score
+from fedunlearn.evaluation.accuracy import accuracy as accuracy, score as score
 from fedunlearn.evaluation.gate import Gate as Gate
 from fedunlearn.evaluation.material import Material as Material
-from fedunlearn.evaluation.tiers import TIERS as TIERS
-from fedunlearn.evaluation.tiers import costs as costs
-from fedunlearn.evaluation.tiers import evaluate as evaluate
-from fedunlearn.evaluation.trial import Effort as Effort
-from fedunlearn.evaluation.trial import Nets as Nets
+from fedunlearn.evaluation.tiers import TIERS as TIERS, costs as costs, evaluate as evaluate
+from fedunlearn.evaluation.trial import Effort as Effort, Nets as Nets
 from fedunlearn.scores import Scores as Scores

@@ -1,44 +1,35 @@
 """Carrying a request to where the data and the weights are, and back."""
 
-from fedunlearn.runtime.backend import Answerer as Answerer
-from fedunlearn.runtime.backend import Backend as Backend
-from fedunlearn.runtime.backend import InProcess as InProcess
-from fedunlearn.runtime.backend import Split as Split
+from fedunlearn.runtime.backend import Answerer as Answerer, Backend as Backend, InProcess as InProcess, Split as Split
 from fedunlearn.runtime.bank import bank as bank
-from fedunlearn.runtime.cases import cases as cases
-from fedunlearn.runtime.cases import changed_by as changed_by
-from fedunlearn.runtime.cases import names_of as names_of
+from fedunlearn.runtime.cases import cases as cases, changed_by as changed_by, names_of as names_of
 from fedunlearn.runtime.coordinator import unlearn as unlearn
-from fedunlearn.runtime.depart import depart as depart
-from fedunlearn.runtime.depart import lost_with as lost_with
+from fedunlearn.runtime.depart import depart as depart, lost_with as lost_with
 from fedunlearn.runtime.family import Family as Family
-from fedunlearn.runtime.fsck import fsck as fsck
-from fedunlearn.runtime.fsck import verify as verify
-from fedunlearn.runtime.keeping import needed as needed
-from fedunlearn.runtime.keeping import pending as pending
-from fedunlearn.runtime.place import barred_at as barred_at
-from fedunlearn.runtime.place import check_site as check_site
-from fedunlearn.runtime.place import models_at as models_at
+from fedunlearn.runtime.fsck import fsck as fsck, verify as verify
+from fedunlearn.runtime.keeping import needed as needed, pending as pending
+from fedunlearn.runtime.place import barred_at as barred_at, check_site as check_site, models_at as models_at
 from fedunlearn.runtime.record import Record as Record
 from fedunlearn.runtime.reference import Reference as Reference
-from fedunlearn.runtime.resume import resume as resume
-from fedunlearn.runtime.resume import waiting_plan as waiting_plan
-from fedunlearn.runtime.scoring import gone_from as gone_from
-from fedunlearn.runtime.scoring import score_all as score_all
-from fedunlearn.runtime.seal import catch_up as catch_up
-from fedunlearn.runtime.seal import collect as collect
-from fedunlearn.runtime.seal import erase_sealed as erase_sealed
-from fedunlearn.runtime.seal import owed as owed
-from fedunlearn.runtime.seal import seal as seal
-from fedunlearn.runtime.seal import sealable as sealable
-from fedunlearn.runtime.seal import still_there as still_there
-from fedunlearn.runtime.settle import alone as alone
-from fedunlearn.runtime.settle import behind as behind
-from fedunlearn.runtime.settle import cut as cut
-from fedunlearn.runtime.settle import excluded as excluded
-from fedunlearn.runtime.settle import rollback as rollback
-from fedunlearn.runtime.settle import settle as settle
-from fedunlearn.runtime.settle import still_excluded as still_excluded
-from fedunlearn.runtime.tried import remaining as remaining
-from fedunlearn.runtime.tried import waiting as waiting
+from fedunlearn.runtime.resume import resume as resume, waiting_plan as waiting_plan
+from fedunlearn.runtime.scoring import gone_from as gone_from, score_all as score_all
+from fedunlearn.runtime.seal import (
+    catch_up as catch_up,
+    collect as collect,
+    erase_sealed as erase_sealed,
+    owed as owed,
+    seal as seal,
+    sealable as sealable,
+    still_there as still_there,
+)
+from fedunlearn.runtime.settle import (
+    alone as alone,
+    behind as behind,
+    cut as cut,
+    excluded as excluded,
+    rollback as rollback,
+    settle as settle,
+    still_excluded as still_excluded,
+)
+from fedunlearn.runtime.tried import remaining as remaining, waiting as waiting
 from fedunlearn.runtime.worker import Worker as Worker

@@ -6,8 +6,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from fedunlearn.data.register import FOLDER as REGISTERS
-from fedunlearn.data.register import register_file
+from fedunlearn.data.register import FOLDER as REGISTERS, register_file
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime.evaluations import FOLDER, read_evaluations

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedunlearn.data import MIRROR, Selection
-from fedunlearn.data.register import FOLDER as REGISTERS
-from fedunlearn.data.register import LIST, Register, lost
+from fedunlearn.data.register import FOLDER as REGISTERS, LIST, Register, lost
 from fedunlearn.errors import StoreError
 from fedunlearn.evaluation.shadows import read_shadow
 from fedunlearn.runtime.consent import Consent

@@ -7,9 +7,7 @@ from pydantic import Field, model_validator
 
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
-from fedunlearn.scenario.sources import Data as Data
-from fedunlearn.scenario.sources import Name, Names, Places, Sending, Strict
-from fedunlearn.scenario.sources import matching as matching
+from fedunlearn.scenario.sources import Data as Data, Name, Names, Places, Sending, Strict, matching as matching
 
 
 class Every(Strict):

@@ -14,8 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import nn
 
-from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData, find, held_out
-from fedunlearn.data import open_site as load_rows
+from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData, find, held_out, open_site as load_rows
 from fedunlearn.data.register import lost
 from fedunlearn.data.rows import joined
 from fedunlearn.dotted import importable

@@ -6,8 +6,7 @@ from fedunlearn.errors import ExcludedError, InputError, raised
 from fedunlearn.nets import load, weights_of
 from fedunlearn.tensors import Tensors, average
 from fedunlearn.training.base import Born, Portion, Recipe, born
-from fedunlearn.training.course import Course, Keep, Make
-from fedunlearn.training.course import kept_rounds as kept_rounds
+from fedunlearn.training.course import Course, Keep, Make, kept_rounds as kept_rounds
 from fedunlearn.training.fit import fit
 from fedunlearn.training.strategies import strategy_of, usable
 

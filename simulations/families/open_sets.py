@@ -41,5 +41,5 @@ unequal_10, unequal_30, unequal_100, unequal_300, unequal_1000 = (partial(unequa
 
 def planes(part: str) -> Arrays:
     """The same with right labels, and an axis for the one colour."""
-    x, *rest = mislabelled(0, part)
-    return x[:, None], *rest
+    x, y, classes, keys = mislabelled(0, part)
+    return x[:, None], y, classes, keys

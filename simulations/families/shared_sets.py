@@ -73,7 +73,7 @@ def _loader() -> ModuleType:
 
 
 def _coloured(images: np.ndarray) -> np.ndarray:
-    x = (images.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(DEVIATION)
+    x = (images.astype(np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(DEVIATION, np.float32)
     return x.transpose(0, 3, 1, 2).copy()
 
 

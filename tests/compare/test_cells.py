@@ -16,8 +16,10 @@ from fedunlearn.compare.origin import HERE, joined, origin
 from fedunlearn.compare.table import percent
 from fedunlearn.evaluation import Gate
 from fedunlearn.evaluation.intervals import over_seeds, proportion
-from tests.cli.conftest import Run
-from tests.cli.conftest import run as run  # the fixture
+from tests.cli.conftest import (
+    Run,
+    run as run,  # the fixture
+)
 
 GATE = {"t": Gate()}
 

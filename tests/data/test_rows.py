@@ -6,8 +6,7 @@ from random import Random
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from fedunlearn.data import SHARDINGS, Exclusions, Rows, Selection, SiteData, held_out, shard
 from fedunlearn.errors import ExcludedError, InputError, StoreError

@@ -9,9 +9,7 @@ import pytest
 import yaml
 from flwr.app import Context, RecordDict
 
-from fedunlearn.deployed import Order
-from fedunlearn.deployed import client as client_side
-from fedunlearn.deployed import server as server_side
+from fedunlearn.deployed import Order, client as client_side, server as server_side
 from fedunlearn.deployed.coordinator import FAMILIES
 from fedunlearn.deployed.wire import Reader
 from fedunlearn.scenario import Scenario

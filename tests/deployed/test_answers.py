@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedunlearn.deployed import Copy, Deployment, Order, submit
-from fedunlearn.deployed import server as server_side
+from fedunlearn.deployed import Copy, Deployment, Order, server as server_side, submit
 from fedunlearn.deployed.wire import Reader, lines
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError
 from tests.conftest import snapshot

@@ -12,8 +12,7 @@ from fedunlearn.deployed.submit import Keep, outcome
 from fedunlearn.errors import SiteError
 from fedunlearn.runtime import Family, InProcess, Split, owed
 from fedunlearn.scenario import assess, assessed, keep_assessed, open_site, workers_here
-from tests.cli.conftest import Run
-from tests.cli.conftest import run as run
+from tests.cli.conftest import Run, run as run
 from tests.conftest import snapshot
 from tests.deployed.conftest import TOPOLOGY, World, plain, site_files
 from tests.scenario.elsewhere import elsewhere

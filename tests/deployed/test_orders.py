@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedunlearn.deployed import Copy, Order, submit
-from fedunlearn.deployed import client as client_side
+from fedunlearn.deployed import Copy, Order, client as client_side, submit
 from fedunlearn.deployed.coordinator import FAMILIES
 from fedunlearn.deployed.wire import MARK, Reader
 from fedunlearn.errors import InputError

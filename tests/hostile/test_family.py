@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fedunlearn.cli.state import due, state
 from fedunlearn.deployed.homecoming import Copy, plain_files

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from blake3 import blake3
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from safetensors.torch import save
 
 from fedunlearn.errors import StoreError

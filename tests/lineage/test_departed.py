@@ -1,7 +1,6 @@
 """What departed is measured by nobody, and whoever inherited from it is reached all the same."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from fedunlearn.lineage import Lineage, Request, discover
 from tests.lineage.families import SITES, lineages

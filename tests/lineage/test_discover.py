@@ -5,8 +5,7 @@ import sys
 
 import networkx as nx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Lineage, Model, Request, Shard, discover

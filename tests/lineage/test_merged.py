@@ -5,8 +5,7 @@ from dataclasses import replace
 from itertools import chain, combinations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Lineage, Request, Shard, discover

@@ -1,8 +1,7 @@
 """Merges over sites: a minority that lies moves them no further than the honest ones stand apart."""
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedunlearn.methods import Evidence, FIUn, Steer

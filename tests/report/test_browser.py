@@ -11,8 +11,7 @@ import pytest
 from fedunlearn.lineage import Model, Request
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family
-from tests.cli.conftest import Run
-from tests.cli.conftest import run as run
+from tests.cli.conftest import Run, run as run
 from tests.report.conftest import CLASSES, HOMES, HOSTILE, data, invented, many, result
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -10,8 +10,7 @@ from fedunlearn.lineage import Model, Request
 from fedunlearn.runtime import Family
 from fedunlearn.runtime.evaluations import evaluations_of
 from fedunlearn.store import Line
-from tests.cli.conftest import Run
-from tests.cli.conftest import run as run
+from tests.cli.conftest import Run, run as run
 from tests.conftest import snapshot
 from tests.report.conftest import CLASSES, data, invented, result
 

@@ -2,8 +2,7 @@
 
 from itertools import pairwise
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from fedunlearn.lineage import Lineage
 from fedunlearn.report.drawing import HEIGHT, MOST, WIDTH, drawing

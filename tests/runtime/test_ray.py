@@ -16,10 +16,17 @@ from fedunlearn.runtime import Family, InProcess, Worker, rollback, unlearn
 from fedunlearn.runtime.ray import Ray
 from fedunlearn.runtime.tasks import Fetch, Fetched
 from tests.conftest import LEAVE, snapshot
-from tests.runtime.actors import DEADLINE, QUIETLY, idle, in_a_network_of_its_own, outside, ray_here
-from tests.runtime.actors import backend as backend
-from tests.runtime.actors import lent as lent
-from tests.runtime.actors import started as started
+from tests.runtime.actors import (
+    DEADLINE,
+    QUIETLY,
+    backend as backend,
+    idle,
+    in_a_network_of_its_own,
+    lent as lent,
+    outside,
+    ray_here,
+    started as started,
+)
 from tests.runtime.unreliable import order, suffered
 
 pytestmark = QUIETLY

@@ -22,12 +22,18 @@ from fedunlearn.runtime.ray import Ray
 from fedunlearn.runtime.tasks import Answer, Task
 from fedunlearn.scenario import Scenario, workers
 from tests.conftest import LEAVE, ROOT
-from tests.runtime.actors import DEADLINE, QUIETLY, idle, in_a_network_of_its_own, outside, ray_here
-from tests.runtime.actors import backend as backend
-from tests.runtime.actors import lent as lent
-from tests.runtime.actors import started as started
-from tests.runtime.test_faults import LAST
-from tests.runtime.test_faults import whole as whole
+from tests.runtime.actors import (
+    DEADLINE,
+    QUIETLY,
+    backend as backend,
+    idle,
+    in_a_network_of_its_own,
+    lent as lent,
+    outside,
+    ray_here,
+    started as started,
+)
+from tests.runtime.test_faults import LAST, whole as whole
 from tests.runtime.unreliable import PID, law, order, suffered
 
 pytestmark = [pytest.mark.slow, *QUIETLY]

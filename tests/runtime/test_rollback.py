@@ -11,8 +11,7 @@ from fedunlearn.scenario import Scenario, extend, of_family, open_site_data, ref
 from fedunlearn.tensors import equal
 from fedunlearn.training import Portion, Recipe, incremental
 from tests.conftest import LEAVE, snapshot
-from tests.runtime.forgetting import BackendOf, site_training
-from tests.runtime.forgetting import done as done
+from tests.runtime.forgetting import BackendOf, done as done, site_training
 from tests.runtime.test_merged import FREE
 
 

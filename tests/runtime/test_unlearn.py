@@ -19,12 +19,10 @@ from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, Record, rollback, unlearn
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
-from fedunlearn.scenario import Scenario, reference, train, workers
-from fedunlearn.scenario import retrained as retrain
+from fedunlearn.scenario import Scenario, reference, retrained as retrain, train, workers
 from fedunlearn.tensors import Tensors
 from tests.conftest import LEAVE, NORTH, snapshot
-from tests.runtime.forgetting import BackendOf, by_name, retrained, site_training
-from tests.runtime.forgetting import done as done
+from tests.runtime.forgetting import BackendOf, by_name, done as done, retrained, site_training
 from tests.scenario.digits import scenario
 
 

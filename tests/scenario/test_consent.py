@@ -37,8 +37,7 @@ from fedunlearn.scenario import open_site, workers_here
 from fedunlearn.tensors import Head
 from fedunlearn.training import Recipe
 from fedunlearn.training.flower import LocalGrid
-from tests.cli.conftest import Run
-from tests.cli.conftest import run as run
+from tests.cli.conftest import Run, run as run
 from tests.scenario.elsewhere import MODELS, afar, elsewhere, in_process
 from tests.scenario.site_files import sites_at, write
 

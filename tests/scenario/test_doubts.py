@@ -1,5 +1,7 @@
 """What may be wrong with checkpoints of others is said, and what cannot be edited truly is refused."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,7 @@ from fedunlearn.nets.checkpoint import fit_to
 from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, cases, remaining, seal, unlearn
 from fedunlearn.scenario import Scenario, doubts, extend, of_family, train, workers
-from tests.cli.conftest import Run
-from tests.cli.conftest import run as run
+from tests.cli.conftest import Run, run as run
 from tests.scenario.digits import scenario, weights
 
 DIGITS = [str(i) for i in range(10)]
@@ -97,6 +98,8 @@ def test_sealing_names_who_still_has_the_weights_of_before(run: Run, file: Path,
     family = train(zoo(file, base={"site": "a"}, copy={}), tmp_path / "f")
     backend = InProcess(workers(of_family(family), family))
     unlearn(family, LEAVE, "logit_mask", backend)
+    shutil.copytree(family.folder, tmp_path / "machine")
+    assert json.loads(run("seal", tmp_path / "machine", "--yes", "--json")[1])["still_in_force"] == {"copy": "base"}
     out = run("seal", tmp_path / "f", "--yes")[1]
     assert "still in force: copy has the very weights that base had before" in out
     other = train(zoo(file, base={"site": "a"}), tmp_path / "alone")

@@ -16,8 +16,7 @@ from fedunlearn.nets import build, weights_of
 from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, unlearn
 from fedunlearn.scenario import forget, of_family, reference, train, workers
-from tests.cli.conftest import Run
-from tests.cli.conftest import run as run
+from tests.cli.conftest import Run, run as run
 from tests.scenario.digits import scenario, weights
 
 

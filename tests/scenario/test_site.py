@@ -29,8 +29,7 @@ from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.site import SITES
 from fedunlearn.store import Store
-from tests.cli.conftest import Run
-from tests.cli.conftest import run as run
+from tests.cli.conftest import Run, run as run
 from tests.conftest import LEAVE
 from tests.scenario.elsewhere import MODELS, afar, elsewhere, in_process, load_site
 from tests.scenario.site_files import DATA, sites_at, write

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fedunlearn.errors import InputError, ShapeError, StoreError
 from fedunlearn.store import Ledger, Store, check_store

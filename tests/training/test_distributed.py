@@ -16,8 +16,18 @@ from fedunlearn.tensors import Tensors, equal
 from fedunlearn.training import Portion, Recipe, distributed, incremental, seed_of
 from fedunlearn.training.fit import MOMENTUM
 from fedunlearn.training.rank import digest
-from tests.training.ranks import CLASSES, Plain, born_by, close, make, portion, ranks, recipe, train
-from tests.training.ranks import _no_process_is_left as _no_process_is_left
+from tests.training.ranks import (
+    CLASSES,
+    Plain,
+    _no_process_is_left as _no_process_is_left,
+    born_by,
+    close,
+    make,
+    portion,
+    ranks,
+    recipe,
+    train,
+)
 
 
 def image_net() -> nn.Module:

@@ -12,8 +12,7 @@ import torch
 from fedunlearn.data import Exclusions, Rows, Selection
 from fedunlearn.errors import ExcludedError, InputError, ShapeError, TrainingError
 from fedunlearn.training import Portion
-from tests.training.ranks import CLASSES, Plain, born_by, portion, ranks, train
-from tests.training.ranks import _no_process_is_left as _no_process_is_left
+from tests.training.ranks import CLASSES, Plain, _no_process_is_left as _no_process_is_left, born_by, portion, ranks, train
 
 # Nets that misbehave: at the top level, as the processes import them from here.
 

@@ -18,8 +18,7 @@ from fedunlearn.nets import weights_of
 from fedunlearn.tensors import Tensors, equal
 from fedunlearn.training import Recipe, federated
 from fedunlearn.training.federated import train_here
-from fedunlearn.training.flower import LocalGrid, federated_flower
-from fedunlearn.training.flower import federated as ours
+from fedunlearn.training.flower import LocalGrid, federated as ours, federated_flower
 from fedunlearn.training.flower.grid import at_server
 from tests.training.test_births import CLASSES, START, make, portion, recipe
 from tests.training.test_federated import TWO, dying

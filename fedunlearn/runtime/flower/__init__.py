@@ -2,5 +2,4 @@
 
 import fedunlearn.training.flower  # noqa: F401  # first: it says what to install where Flower is missing, and turns telemetry off
 from fedunlearn.runtime.flower.backend import Flower as Flower
-from fedunlearn.runtime.flower.client import add_handlers as add_handlers
-from fedunlearn.runtime.flower.client import client_app as client_app
+from fedunlearn.runtime.flower.client import add_handlers as add_handlers, client_app as client_app

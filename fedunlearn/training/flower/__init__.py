@@ -14,5 +14,4 @@ except ImportError as error:
 
 from fedunlearn.training.flower.federated import federated_flower as federated_flower
 from fedunlearn.training.flower.grid import LocalGrid as LocalGrid
-from fedunlearn.training.flower.recorded import Recorder as Recorder
-from fedunlearn.training.flower.recorded import tell as tell
+from fedunlearn.training.flower.recorded import Recorder as Recorder, tell as tell
