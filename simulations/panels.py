@@ -98,12 +98,19 @@ def _strength(rows: Rows) -> list[Panel]:
 
 
 def _ratios(rows: Rows) -> list[Panel]:
-    """FisherMask's ratios: a line a way, its ratio taken off its name."""
-    given = []
+    """FisherMask's ratios: a line a way, its ratio taken off its name; then epochs of its schedule, a line a ratio."""
+    ways, scheduled = [], []
     for row in rows:
         if found := re.fullmatch(r"mask ([\d.]+)%(, .*)?", row["method"]):
-            given.append(row | {"cell": "a class", "at": float(found[1]), "method": f"mask{found[2] or ''}"})
-    return _pair(given, "a class", "units masked, %", True)
+            ratio, way = float(found[1]), found[2] or ""
+            epochs = re.fullmatch(r", then (\d+) epochs?", way)
+            if row["cell"].startswith("ratio"):
+                ways.append(row | {"cell": "a class", "at": ratio, "method": f"mask{way}"})
+            if epochs or not way:
+                scheduled.append(row | {"cell": "a class", "at": int(epochs[1]) if epochs else 0, "method": f"mask {ratio:g}%"})
+    tried = {r["method"] for r in scheduled if r["at"] == 1}
+    some = [r for r in scheduled if r["method"] in tried]
+    return _pair(ways, "a class", "units masked, %", True) + _pair(some, "a class", "epochs of the schedule", True)
 
 
 def _inherited(rows: Rows) -> list[Panel]:

@@ -2,7 +2,7 @@
 
 "Unlearning with Fisher Masking" (arXiv 2310.05331). One model, as in the paper, which measures what is forgotten on itself;
 each class; masks of 0 to 50 % of the units, alone and with its schedule (training's learning rate and its two drops
-compressed into S = 5 epochs on the rest). A ratio of 0 with the schedule is plain fine-tuning.
+compressed into S = 5 epochs on the rest); and S of 1 to 10. A ratio of 0 with the schedule is plain fine-tuning.
 """
 
 from statistics import median
@@ -19,16 +19,23 @@ from fedunlearn.methods.fisher_mask import FisherMask
 
 RATIOS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.25, 0.5)
 SCHEDULE = 5  # epochs, S in the paper
+OTHERS = (1, 2, 10)
 PUBLISHED = 0.02  # the ratio of its configurations for CIFAR
 
 
 def masks(ratio: float) -> tuple[Choice, ...]:
     """The paper's rule at one ratio, alone and with the schedule, and the library's."""
-    label, after = f"mask {100 * ratio:g}%", f", then {SCHEDULE} epochs"
-    found = [Choice(label + after * bool(tune), WholeFisherMask(ratio, tune)) for tune in (0, SCHEDULE)]
+    found = [theirs(ratio, tune) for tune in (0, SCHEDULE)]
     if ratio:
-        found.append(Choice(f"{label}, of units that matter more", FisherMask(ratio=ratio, per_heir=True)))
+        more = f"{theirs(ratio, 0).label}, of units that matter more"
+        found.append(Choice(more, FisherMask(ratio=ratio, per_heir=True)))
     return tuple(found)
+
+
+def theirs(ratio: float, epochs: int) -> Choice:
+    """The paper's rule, and its schedule in so many epochs."""
+    after = f", then {epochs} epoch{'s' * (epochs > 1)}" * bool(epochs)
+    return Choice(f"mask {100 * ratio:g}%{after}", WholeFisherMask(ratio, epochs))
 
 
 def cell(ratio: float, classes: str = "0123456789") -> Cell:
@@ -39,6 +46,11 @@ def cell(ratio: float, classes: str = "0123456789") -> Cell:
         others = (Choice("activation mask 2%", ActivationMask(ratio=ratio)), Choice("steer", Steer()))
         choices += (auto, *others, Choice("logit mask", LogitMask()))
     return class_cell(choices, name=named(ratio), classes=classes)
+
+
+def schedule(epochs: int) -> Cell:
+    """A schedule of so many epochs, after the published ratio and after no mask."""
+    return class_cell((theirs(0.0, epochs), theirs(PUBLISHED, epochs)), name=f"S = {epochs}")
 
 
 def named(ratio: float) -> str:
@@ -73,12 +85,12 @@ PAPER = Paper(
         "labels' loss only, not of every output's",
         "units that matter more to the rest are masked, too, up to the ratio": "reproduced, as `mask R`; the library takes "
         "none of them: `mask R, of units that matter more`",
-        "30 epochs, 25 of them at the last rate": "not reproduced: S = 5 epochs, and no more",
+        "30 epochs, 25 of them at the last rate": "not reproduced: S epochs, and no more",
         "the retrained model is chosen on the test set": "not reproduced: it is the one that training ends with",
     },
     "digits of 8x8 pixels, a small CNN, three seeds, no heirs; every class in a request of its own.",
 )
-CPU = [cell(r) for r in RATIOS]
+CPU = [*(cell(r) for r in RATIOS), *map(schedule, OTHERS)]
 TEST = [cell(r, classes="8") for r in (0.0, 0.25)]
 
 if __name__ == "__main__":
