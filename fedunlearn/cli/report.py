@@ -11,7 +11,7 @@ from fedunlearn.cli.console import out, print_json, progress
 from fedunlearn.cli.options import Address, Carrier, Data, Federation, Folder, OwnSites
 from fedunlearn.cli.say import opened
 from fedunlearn.errors import InputError
-from fedunlearn.report import document, page, tables
+from fedunlearn.report import document, edited_before, page, tables
 from fedunlearn.scenario import assess, assessed, backend_of, line_of
 from fedunlearn.store import Line, write_atomically
 
@@ -64,7 +64,8 @@ def report(
             with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
                 evaluations = assess(family, line, tier, carrier, retrained=not no_reference, seeds=seeds, progress=say)
     path = file or family.folder / "reports" / f"{_file_name(line)}{'' if number is None else f'-line-{number}'}.html"
-    told = document(family, line, evaluations)
+    then = {one.number: assessed(family, one) for one in edited_before(family, line).values()}
+    told = document(family, line, evaluations, then)
     write_atomically(path, page(told).encode())
     texts = {csv / f"{name}.csv": text for name, text in tables(told).items()} if csv is not None else {}
     for where, text in texts.items():

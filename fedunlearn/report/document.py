@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fedunlearn.evaluation.tiers import TIERS
 from fedunlearn.lineage import Lineage, Request, unaccounted
 from fedunlearn.report.drawing import drawing
+from fedunlearn.report.history import dates, edited_before, excluded, sealed, tries
 from fedunlearn.report.limits import limits
 from fedunlearn.report.measurements import Evaluation, unmeasured
 from fedunlearn.report.risk import LEVELS, few, judge
@@ -14,11 +16,15 @@ from fedunlearn.report.verdict import verdict
 from fedunlearn.report.why import reasons
 from fedunlearn.report.words import scored_at
 from fedunlearn.runtime import Family, owed
-from fedunlearn.runtime.cases import carried_out
 from fedunlearn.store import Line
 
 
-def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+def document(
+    family: Family,
+    line: Line,
+    evaluations: Mapping[str, Evaluation],
+    then: Mapping[int, Mapping[str, Evaluation]] = MappingProxyType({}),
+) -> dict[str, Any]:
     """One request, from what the ledger and the lineage say and what was measured since. The same in, the same out.
 
     Args:
@@ -26,6 +32,8 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         line: an "unlearned" line of it.
         evaluations: model -> tier -> result, as `fedunlearn.scenario.assessed` gives them; those of other versions than the
             line names are not used. A tier that is not among them is taken from the record, where the gate saw it.
+        then: the same of earlier lines, by their numbers: models that this line left as an earlier one had made them are judged
+            by what was found then (see `edited_before`).
 
     Returns:
         `family`, `line`, `request`, `verdict`, `reached`, `method`, `models` (every kept model, the most doubtful first),
@@ -33,25 +41,31 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
     """
     body, facts, cost = line.body, line.body["record"]["facts"], line.body["record"]["cost"]
     lineage, request = family.lineage_at(line), Request.from_json(facts["request"])
-    seal = next((x for x in family.ledger.lines if x.kind == "sealed" and line.number in x.body["seals"]), None)
     back = next((x for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
-    undone, owing = (None if back is None else back.number), (() if seal is None else owed(family))
-    used, stale = _of_versions(facts["models"], evaluations)
+    undone, before = (None if back is None else back.number), edited_before(family, line)
+    seal = sealed(family, line, before)
+    owing = () if seal["by"] is None else owed(family)
+    used, stale = _used(facts["models"], evaluations)
     departed = family.departed
     for row in (r for r in facts["models"] if r["name"] in family.lost):
         told = f"it is lost with {row['home']} (ledger line {departed[row['home']].number})"
         stale = dict.fromkeys(((row["name"], tier) for tier in TIERS), told) | stale
-    for row in (r for r in facts["models"] if r.get("evaluation")):
-        used[row["name"]] = {**row["evaluation"], **used.get(row["name"], {})}
-    sets = _evidence(facts["models"])
-    unknown = unaccounted(lineage, request, {*facts["plan"]["affected"]})
-    models = _models(family, line, lineage, used, sets, undone is not None, unknown)
-    risks = {m["name"]: m["risk"] for m in models}
-    imported = [m.name for m in lineage.models if m.kept and m.imported]
-    lost = [name for name in facts["plan"]["affected"] if name in family.lost and not lineage[name].kept]
     seconds: Counter[str] = Counter()
     for tier, result in ((t, r) for tiers in used.values() for t, r in tiers.items()):
         seconds[tier] += sum(result.get("seconds", {}).values())
+    resting = {} if undone is not None else _resting(line, before)
+    for name, one in resting.items():
+        found, old = _used([_row(one, name)], then.get(one.number, {}))
+        how = f"was not run (fedunlearn report … --line {one.number} --tier"
+        used, stale = used | found, {(name, t): f"the {t} tier {how} {t})" for t in TIERS} | stale | old
+    rows = [*(r for r in facts["models"] if r["name"] not in resting), *(_row(one, name) for name, one in resting.items())]
+    sets = _evidence(facts["models"])
+    unknown = unaccounted(lineage, request, {*facts["plan"]["affected"]})
+    models = _models(family, line, lineage, used, sets, undone is not None, unknown, resting)
+    risks = {m["name"]: m["risk"] for m in models}
+    imported = [m.name for m in lineage.models if m.kept and m.imported]
+    lost = [name for name in facts["plan"]["affected"] if name in family.lost and not lineage[name].kept]
+    asked, out, tried = dates(family, line, request), excluded(family, line), tries(family, line)
     return {
         "family": family.folder.resolve().name,
         "line": {
@@ -65,19 +79,27 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
             "code": dict(line.code),
             "key": line.key,
             "rolled_back": _told(back),
-            "sealed": _told(seal),
+            "sealed": _told(seal["by"]),
+            "left_by_sealing": seal["left"],
+            "sealed_before": seal["earlier"],
+            "can_be_rolled_back": seal["open"] and undone is None,
             "not_erased_at": list(owing),
             "resumes": body.get("resumes"),
             "last": {"number": family.ledger.lines[-1].number, "hash": family.ledger.lines[-1].hash},
         },
         "request": {
             **facts["request"],
+            **asked,
             "words": request.words(),
-            "cases": [_case(one, line, facts) for one in request.merges],
+            "cases": [
+                {"id": one.id, "words": one.words(), **dates(family, line, one), **facts["plan"]["cases"][one.id]}
+                for one in request.merges
+            ],
             "reason": body["reason"],
             "accepted_untested": facts["accepted_untested"],
-            "excluded": body["exclusions"],
-            "late": _late(request, line),
+            "excluded": out["at"],
+            "lifted": out["lifted"],
+            "tries": tried,
         },
         "verdict": verdict(models, undone, lost),
         "reached": {
@@ -97,8 +119,8 @@ def document(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) 
         },
         "objections": facts["objections"],
         "evaluations": {name: used[name] for name in risks if name in used},
-        "not_measured": unmeasured(facts["models"], used, stale),
-        "limits": limits(facts, used, None if seal is None else seal.number, owing, departed, imported, unknown),
+        "not_measured": unmeasured(rows, used, stale),
+        "limits": limits(facts, used, seal, out, tried, owing, departed, imported, unknown),
     }
 
 
@@ -107,21 +129,11 @@ def _told(line: Line | None) -> dict[str, Any] | None:
     return {"number": line.number, "time": line.time, "by": line.by, "reason": line.body.get("reason")} if line else None
 
 
-def _case(request: Request, line: Line, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """One of the requests that the one of a line merges."""
-    told = {"id": request.id, "words": request.words(), "received": request.received, "due": request.due}
-    return {**told, "late": _late(request, line), **facts["plan"]["cases"][request.id]}
-
-
-def _late(request: Request, line: Line) -> bool | None:
-    return None if request.due is None else line.time[:10] > request.due
-
-
-def _of_versions(
+def _used(
     rows: list[dict[str, Any]], evaluations: Mapping[str, Evaluation]
 ) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], str]]:
-    """Results of the versions that the record names; and why those of others are not used, by model and tier."""
-    used: dict[str, dict[str, Any]] = {}
+    """Results of the versions that the record names, the record's own included; why others are not used, by model and tier."""
+    used: dict[str, dict[str, Any]] = {r["name"]: dict(r["evaluation"]) for r in rows if r.get("evaluation")}
     stale: dict[tuple[str, str], str] = {}
     for row in rows:
         for tier, result in evaluations.get(row["name"], {}).items():
@@ -130,6 +142,11 @@ def _of_versions(
             else:
                 stale[row["name"], tier] = f"the {tier} tier was run on another version ({result['version_after'][:12]})"
     return used, stale
+
+
+def _resting(line: Line, before: Mapping[str, Line]) -> dict[str, Line]:
+    """Models that a line has not changed and an earlier one has -> that one: their state rests on it."""
+    return {name: one for name, one in before.items() if name not in line.body["heads"]}
 
 
 def _evidence(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -154,6 +171,7 @@ def _models(
     sets: list[dict[str, Any]],
     undone: bool,
     unknown: Collection[str],
+    resting: Mapping[str, Line],
 ) -> list[dict[str, Any]]:
     facts = line.body["record"]["facts"]
     rows = {row["name"]: row for row in facts["models"]}
@@ -161,10 +179,11 @@ def _models(
     for one in facts["objections"]:
         objections.setdefault(one["model"], []).append(one["text"])
     numbers = {tuple(f"{p['model']} @ {p['shard']}" for p in s["points"]): s["id"] for s in sets}
-    later, earlier = _later(family, line), _earlier(family, line)
+    later = _later(family, line)
     untested, affected, resumes = _accepted_untested(line), set(facts["plan"]["affected"]), line.body.get("resumes")
     elsewhere = dict.fromkeys(affected, resumes) if resumes is not None else {}
-    why = reasons(lineage, facts, elsewhere | {model: before.number for model, before in earlier.items()}, unknown)
+    tried = {model: before.number for model, before in edited_before(family, line).items()}
+    why = reasons(lineage, facts, elsewhere | tried, unknown)
     found = []
     for model in (m for m in lineage.models if m.kept):
         plain: dict[str, Any] = {
@@ -176,14 +195,14 @@ def _models(
         if model.name in rows:
             row = rows[model.name]
             plain |= {**row, **judge(row, used.get(model.name, {}), untested, undone)}
-            if row["status"] != "committed" and not undone and (before := earlier.get(model.name)):
+            if before := resting.get(model.name):
                 words = f"Not edited again; ledger line {before.number} had edited it"
-                plain |= _judged_then(before, line, _row(before, model.name), words)
+                plain |= _judged_then(before, line, _row(before, model.name), used, words)
             plain["findings"] = [*plain["findings"], *few(row, facts["gate"]["forgotten_at_most"])]
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row)}
-        elif not undone and (before := earlier.get(model.name)):
+        elif before := resting.get(model.name):
             row = _row(before, model.name)
-            plain |= {**row, **_judged_then(before, line, row, f"Edited by ledger line {before.number}")}
+            plain |= {**row, **_judged_then(before, line, row, used, f"Edited by ledger line {before.number}")}
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row), "affected": True}
         else:
             touched = model.name in affected
@@ -195,19 +214,9 @@ def _models(
     return sorted(found, key=lambda m: (order.index(m["risk"]), -(m.get("forgotten_after") or 0.0)))
 
 
-def _earlier(family: Family, line: Line) -> dict[str, Line]:
-    """Models that an earlier try of the same request, or a wider one that was in force by then, has edited -> that line."""
-    asked, undone, found = {r.what for r in carried_out(line)}, family.ledger.undone, dict[str, Line]()
-    within = line.body["record"]["facts"].get("within", ())
-    for one in (x for x in family.ledger.lines[: line.number] if x.kind == "unlearned" and x.number not in undone):
-        if one.number in within or asked & {r.what for r in carried_out(one)}:
-            found |= dict.fromkeys(one.body["heads"], one)
-    return found
-
-
-def _judged_then(before: Line, line: Line, row: Mapping[str, Any], done: str) -> dict[str, Any]:
+def _judged_then(before: Line, line: Line, row: Mapping[str, Any], used: Mapping[str, Evaluation], done: str) -> dict[str, Any]:
     """What rests on an earlier line that is in force: its level, and its findings behind words that say so."""
-    found = judge(row, row.get("evaluation", {}), _accepted_untested(before), undone=False)
+    found = judge(row, used.get(row["name"], {}), _accepted_untested(before), undone=False)
     wider = before.number in line.body["record"]["facts"].get("within", ())
     words = f"{done} for {'a wider request' if wider else 'this request'}, and that is in force."
     return {**found, "findings": [words, *found["findings"]], "earlier": before.number}

@@ -12,7 +12,9 @@ from fedunlearn.store import Line
 def limits(
     facts: Mapping[str, Any],
     evaluations: Mapping[str, Evaluation],
-    sealed: int | None,
+    seal: Mapping[str, Any],
+    excluded: Mapping[str, Any],
+    tries: Sequence[Mapping[str, Any]],
     owing: Sequence[str],
     departed: Mapping[str, Line],
     imported: Sequence[str],
@@ -23,7 +25,9 @@ def limits(
     Args:
         facts: the record's.
         evaluations: of each model, those that are used.
-        sealed: the ledger line that ended the rollback window; None while it lasts.
+        seal: what of the request is sealed.
+        excluded: what may not be trained on any more.
+        tries: earlier ledger lines that tried the same.
         owing: places that have not said that they erased what is sealed.
         departed: places that are gone for good, and the ledger lines that say so.
         imported: models that came with their weights.
@@ -67,16 +71,7 @@ def limits(
         ),
         (
             "Not deletion",
-            (
-                "The versions from before stay in the stores of their homes, so that the edit can be undone, until the request "
-                "is sealed (fedunlearn seal)."
-                if sealed is None
-                else f"Ledger line {sealed} has the versions from before erased: "
-                + (f"not yet at {', '.join(owing)}. " if owing else "every place has said that it did. ")
-                + "Media, snapshots and backups are not looked into."
-            )
-            + " The rows stay where they are: sites are told not to train on them any more. Copies that were exported are out "
-            "of reach.",
+            f"{_versions(seal, owing)}{_rows(excluded)}Copies that were exported are out of reach.",
         ),
         (
             "Only what the lineage knows",
@@ -94,6 +89,9 @@ def limits(
             "anew, or that its end was not cut off: keep the last hash somewhere else.",
         ),
     ]
+    if others := [x for x in tries if x["gate"] is not None and x["held_back"]]:
+        text = "; ".join(f"ledger line {x['number']} held back {x['held_back']}, by {_gate(x['gate'])}" for x in others)
+        said.insert(0, ("Judged by other limits before", f"Earlier tries of this request had other limits: {text}."))
     for place, line in departed.items():
         lost = f", and with it {', '.join(line.body['lost'])}" if line.body["lost"] else ""
         text = f"On {line.time[:10]} (ledger line {line.number}) {place} was given up{lost}. What it still holds, and whether "
@@ -120,3 +118,35 @@ def limits(
     if facts["accepted_untested"] is not None:
         said.insert(0, ("Committed untested", "Somebody accepted what could not be tested. For those models nothing is shown."))
     return [{"about": about, "text": text} for about, text in said]
+
+
+def _versions(seal: Mapping[str, Any], owing: Sequence[str]) -> str:
+    """Where versions from before are."""
+    words = ""
+    if seal["open"]:
+        words = "The versions from before stay in the stores of their homes, so that the edit can be undone, until the request "
+        words += "is sealed (fedunlearn seal). "
+    if seal["by"] is not None:
+        done = f"not yet at {', '.join(owing)}" if owing else "every place has said that it did"
+        words = f"Ledger line {seal['by'].number} has the versions from before erased, of models that were changed: {done}. "
+        if seal["left"]:
+            words += f"{several(seal['left'])} held the data still, and stayed as it was. "
+    for one in seal["earlier"]:
+        words += f"What ledger line {one['line']} had changed was sealed by line {one['by']}. "
+    return words + ("Media, snapshots and backups are not looked into. " if seal["by"] is not None or seal["earlier"] else "")
+
+
+def _rows(excluded: Mapping[str, Any]) -> str:
+    """What becomes of the rows themselves."""
+    if excluded["lifted"] is not None:
+        return f"The rows stay where they are, and may be trained on again since ledger line {excluded['lifted']}. "
+    told = (
+        "sites are told not to train on them any more" if excluded["at"] else "no model was changed, and no site told anything"
+    )
+    return f"The rows stay where they are: {told}. "
+
+
+def _gate(gate: Mapping[str, Any]) -> str:
+    """The limits on answers, in words."""
+    left, lost = gate["forgotten_at_most"], gate["retained_drop_at_most"]
+    return f"at most {left:.2%} left and {lost:.2%} lost on the rest"

@@ -169,7 +169,9 @@ def test_the_version_in_force_decides_the_risk(tmp_path: Path) -> None:
         "2 edited and accepted by the gate, 1 held back by the gate, 1 could not be edited" in plain["verdict"]["sentences"][0]
     )
     assert said[0]["text"] in "".join(read.text)
-    family.ledger.append("rolled back", {"undoes": line.number, "request": "x", "heads": dict.fromkeys(names, "0" * 64)})
+    family.ledger.append(
+        "rolled back", {"undoes": line.number, "lifted": False, "request": "x", "heads": dict.fromkeys(names, "0" * 64)}
+    )
     plain, read = told(family, line)
     assert {m["risk"] for m in plain["models"]} == {"open"}
     assert "rolled back by ledger line 2" in plain["verdict"]["sentences"][0]
@@ -230,11 +232,11 @@ def test_who_did_it_with_what_in_time_and_whether_it_can_be_undone(tmp_path: Pat
     text = "".join(read.text)
     assert plain["line"]["sealed"]["number"] == 2
     assert "can still be rolled back" not in text
-    assert "Ledger line 2 has the versions from before erased: not yet at north." in text
+    assert "Ledger line 2 has the versions from before erased, of models that were changed: not yet at north." in text
     assert "but not yet at north" in text
     family.note_erased({"north": family.ledger.lines[-1].hash})
     plain, read = told(family, line)
-    assert "erased: every place has said that it did" in "".join(read.text)
+    assert "models that were changed: every place has said that it did" in "".join(read.text)
 
 
 def test_where_scores_were_taken_is_in_page_and_table(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ def test_what_an_earlier_line_edited_is_not_called_unchanged_when_the_rest_is_re
     assert found["first"]["findings"][0] == "Edited by ledger line 1 for this request, and that is in force."
     assert "each was edited and accepted by the gate" in plain["verdict"]["sentences"][0]
     assert "The version in force was not changed" not in str(plain)
-    family.ledger.append("rolled back", {"undoes": 2, "request": "x", "heads": {"late": "0" * 64}, "reason": "by mistake"})
+    family.ledger.append(
+        "rolled back", {"undoes": 2, "lifted": False, "request": "x", "heads": {"late": "0" * 64}, "reason": "by mistake"}
+    )
     plain, read = told(family, resumed)
     assert {m["risk"] for m in plain["models"]} == {"open"}
     assert "because: by mistake" in "".join(read.text)

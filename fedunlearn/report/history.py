@@ -1,0 +1,89 @@
+"""What other ledger lines say of the request that a page is about: earlier tries, its dates, what is sealed or lifted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedunlearn.lineage import Request
+from fedunlearn.runtime import Family
+from fedunlearn.runtime.cases import carried_out
+from fedunlearn.runtime.settle import still_excluded
+from fedunlearn.runtime.told import request_of
+from fedunlearn.store import Line
+
+
+def edited_before(family: Family, line: Line) -> dict[str, Line]:
+    """Models that an earlier try of the same request, or a wider one that was in force by then, has edited -> that line."""
+    asked, undone, found = {r.what for r in carried_out(line)}, family.ledger.undone, dict[str, Line]()
+    within = line.body["record"]["facts"].get("within", ())
+    for one in (x for x in family.ledger.lines[: line.number] if x.kind == "unlearned" and x.number not in undone):
+        if one.number in within or asked & {r.what for r in carried_out(one)}:
+            found |= dict.fromkeys(one.body["heads"], one)
+    return found
+
+
+def tries(family: Family, line: Line) -> list[dict[str, Any]]:
+    """Earlier ledger lines that tried the same request, whatever came of them.
+
+    Returns:
+        `number`, `time`, `by`, `method`, how many models were `committed`, `held_back` and `untouched`, whether all of it was
+        `rolled_back`, and its `gate`, where its limits were others than those of the line: None where they were the same.
+    """
+    asked, undone, limits = {r.what for r in carried_out(line)}, family.ledger.undone, line.body["record"]["facts"]["gate"]
+    found = []
+    for one in (x for x in family.ledger.lines[: line.number] if x.kind == "unlearned"):
+        if asked & {r.what for r in carried_out(one)}:
+            body, facts = one.body, one.body["record"]["facts"]
+            counts = {"committed": body["heads"], "held_back": body["pending"], "untouched": body["untouched"]}
+            found.append({
+                "number": one.number, "time": one.time, "by": one.by, "method": facts["method"],
+                **{what: len(models) for what, models in counts.items()},
+                "rolled_back": one.number in undone, "gate": None if facts["gate"] == limits else facts["gate"],
+            })  # fmt: skip
+    return found
+
+
+def dates(family: Family, line: Line, request: Request) -> dict[str, Any]:
+    """When a request was received and had to be done, by all lines up to one, and whether that line was in time.
+
+    Returns:
+        `received`, the first that was said; `due`, the last; `moved`, for every time that a date took the place of an earlier
+        one: `number`, `by`, `reason` of that line, and the date `from` which it was moved; `late`, by `due`.
+    """
+    received, due, moved = None, None, list[dict[str, Any]]()
+    for one in (x for x in family.ledger.lines[: line.number + 1] if x.kind == "unlearned"):
+        for asked in (r for r in carried_out(one) if r.what == request.what):
+            received = received or asked.received
+            if asked.due and due and asked.due != due:
+                moved.append({"number": one.number, "by": one.by, "reason": one.body.get("reason"), "from": due})
+            due = asked.due or due
+    return {"received": received, "due": due, "moved": moved, "late": None if due is None else line.time[:10] > due}
+
+
+def excluded(family: Family, line: Line) -> dict[str, Any]:
+    """What may not be trained on any more: `at` which sites a line said so, and the line that has `lifted` that, if any."""
+    at, lifted = list(line.body["exclusions"]), None
+    if at and not still_excluded(family, line):
+        lines, asked = family.ledger.lines, request_of(line).what
+        by = [x for x in lines if x.kind == "rolled back" and x.body["lifted"]]
+        lifted = next((x.number for x in reversed(by) if request_of(lines[x.body["undoes"]]).what == asked), None)
+    return {"at": at, "lifted": lifted}
+
+
+def sealed(family: Family, line: Line, before: Mapping[str, Line]) -> dict[str, Any]:
+    """What of a request cannot be rolled back any more.
+
+    Args:
+        family: the family.
+        line: of the request.
+        before: models that rest on an earlier line -> that line.
+
+    Returns:
+        `by`, the line that sealed this one; `left`, models that still held the data then; `earlier`, for each earlier line that
+        is sealed its number (`line`) and that of the line that sealed it (`by`); `open`, whether this line changed a model
+        that can be rolled back.
+    """
+    seals = family.ledger.sealed
+    own, others = seals.get(line.number), sorted({x.number for x in before.values() if x.number in seals})
+    earlier = [{"line": number, "by": seals[number].number} for number in others]
+    left = [] if own is None else [m for m in own.body["left"] if m in line.body["record"]["facts"]["plan"]["affected"]]
+    return {"by": own, "left": left, "earlier": earlier, "open": own is None and bool(line.body["heads"])}
