@@ -239,8 +239,9 @@ def say_requests(family: Family, as_json: bool) -> None:
         print_json({"requests": found})
         return
     for one in found:
-        dates = ", ".join(f"{what} {one[what]}" for what in ("received", "due") if one[what])
-        late = "OVERDUE  " if one["overdue"] else ""
+        dates = ", ".join(f"{what} {one[what]}" for what in ("received", "due", "done") if one[what])
+        dates += f" (at first due {one['first_due']})" if one["first_due"] else ""
+        late = "OVERDUE  " if one["overdue"] else "LATE  " if one["late"] else ""
         left = f"; still in {', '.join(one['left'])}" if one["left"] else ""
         lost = f"; lost with their homes, still holding it: {', '.join(one['lost'])}" if one["lost"] else ""
         also = f" (also {', '.join(one['names'])})" if one["names"] else ""

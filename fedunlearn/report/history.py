@@ -46,16 +46,18 @@ def dates(family: Family, line: Line, request: Request) -> dict[str, Any]:
     """When a request was received and had to be done, by all lines up to one, and whether that line was in time.
 
     Returns:
-        `received`, the first that was said; `due`, the last; `moved`, for every time that a date took the place of an earlier
-        one: `number`, `by`, `reason` of that line, and the date `from` which it was moved; `late`, by `due`.
+        `received`, the first that was said; `due`, the last that was said under a name, and of several names the earliest (as
+        `cases` has it); `moved`, for every time that a date took the place of another: `number`, `by`, `reason` of that line,
+        and the date `from` which it was moved; `late`, by `due`.
     """
-    received, due, moved = None, None, list[dict[str, Any]]()
+    received, due, said, moved = None, None, dict[str, str](), list[dict[str, Any]]()
     for one in (x for x in family.ledger.lines[: line.number + 1] if x.kind == "unlearned"):
         for asked in (r for r in carried_out(one) if r.what == request.what):
             received = received or asked.received
-            if asked.due and due and asked.due != due:
-                moved.append({"number": one.number, "by": one.by, "reason": one.body.get("reason"), "from": due})
-            due = asked.due or due
+            said |= {asked.id: asked.due} if asked.due else {}
+            before, due = due, min(said.values(), default=None)
+            if before and due != before:
+                moved.append({"number": one.number, "by": one.by, "reason": one.body.get("reason"), "from": before})
     return {"received": received, "due": due, "moved": moved, "late": None if due is None else line.time[:10] > due}
 
 

@@ -47,6 +47,8 @@ class Standing:
         overdue: whether it is not done, and its date is past.
         names: every name that it has had -> the last of its ledger lines under that name.
         also: further names under which the topology asks for it, while nobody has carried it out.
+        first_due: the date by which it had to be done at first, where a later one took its place.
+        done: the day on which the last model was made to forget it; None while something is left to do.
     """
 
     request: Request
@@ -58,6 +60,13 @@ class Standing:
     names: Mapping[str, int] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     within: tuple[int, ...] = ()
+    first_due: str | None = None
+    done: str | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether it was done, after the day by which it had to be."""
+        return bool(self.done and self.request.due and self.done > self.request.due)
 
 
 def cases(family: Family, named: Iterable[Request] = (), today: date | None = None) -> tuple[Standing, ...]:
@@ -74,6 +83,7 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
     by_what: dict[tuple[object, ...], list[Held]] = {}
     asked: dict[tuple[object, ...], dict[str, Request]] = {}  # by name
     names: dict[tuple[object, ...], dict[str, int]] = {}
+    firsts: dict[tuple[object, ...], str] = {}
     for line in (x for x in family.ledger.lines if x.kind == "unlearned"):
         for request, reached in carried_out(line).items():
             all_of_it = frozenset(reached)
@@ -81,6 +91,8 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             said = asked.setdefault(request.what, {})
             said[request.id] = _filed(said.get(request.id, request), request)
             names.setdefault(request.what, {})[request.id] = line.number
+            if request.due:
+                firsts.setdefault(request.what, request.due)
     for request in named:
         asked.setdefault(request.what, {}).setdefault(request.id, request)
         if request.what in by_what:  # asked for by what it says: the scenario's name counts all the same
@@ -107,7 +119,11 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
         lines, within = (tuple(x.line.number for x in of) for of in (own, (x for x in in_force if x in wider)))
         also = () if own else tuple(name for name in said if name != request.id)
         parts = tuple(sorted(left)), tuple(sorted(gone))
-        found.append(Standing(request, state, *parts, lines, late, names.get(what, {}), also, within))
+        first = firsts.get(what)
+        moved = first if first and request.due and first < request.due else None
+        days = [x.line.time[:10] for x in in_force if x.changed or state == NOTHING]
+        done = max(days, default=None) if state in DONE and not left else None
+        found.append(Standing(request, state, *parts, lines, late, names.get(what, {}), also, within, moved, done))
     return tuple(found)
 
 
@@ -225,13 +241,16 @@ def _holding(family: Family, request: Request, held: Sequence[Held], others: Seq
 def _state(held: Sequence[Held], holding: Set[str], sealed: Set[int]) -> tuple[str, set[str]]:
     """How far a case is whose ledger lines in force are these; and who holds it.
 
-    What is sealed cannot be rolled back, by none of its lines.
+    What is sealed cannot be rolled back: of no model that it changed is there a version from before. The first line that made a
+    model forget it decides; what later ones began with had forgotten it already.
     """
     left = {m for x in held for m in x.reached} & holding
     if not any(x.reached for x in held):
         return NOTHING, set()
-    changed = [x.line.number for x in held if x.changed]
-    if changed and sealed >= set(changed):
+    changed = dict[str, int]()
+    for x in held:
+        changed = dict.fromkeys(x.changed, x.line.number) | changed
+    if changed and sealed >= {*changed.values()}:
         return SEALED, left
     if left:
         moved = bool(changed) or any(x.reached.intersection(x.line.body.get("waiting", ())) for x in held)

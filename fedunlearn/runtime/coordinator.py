@@ -35,7 +35,7 @@ from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import Round1, edit, measure, points_of
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Applied
-from fedunlearn.runtime.tried import remaining
+from fedunlearn.runtime.tried import moves_due, remaining
 from fedunlearn.tensors import PRECISIONS
 
 Progress = Callable[[str], None]
@@ -90,6 +90,7 @@ def unlearn(
         raise InputError(f"atomic with a quorum of {quorum}: all heirs or none needs every place online; leave out one of both")
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
     with alone(family, backend):
+        moves_due(family, request, reason)
         plan, then, within, spent = remaining(family, plan)
         doing = replace(doing, then=then, within=within, spent=spent)
         return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)

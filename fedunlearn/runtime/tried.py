@@ -98,6 +98,24 @@ def remaining(family: Family, plan: Plan) -> Remaining:
     return Remaining(plan, then, tuple(sorted(within)), tuple(spent))
 
 
+def moves_due(family: Family, request: Request, reason: str | None) -> None:
+    """Refuse that a request's date is moved to a later day without a word: under another name, the first still counts.
+
+    Raises:
+        InputError: a ledger line has an earlier date, and no reason is given.
+    """
+    if reason is not None:
+        return
+    standing = {x.request.what: x for x in cases(family)}
+    for one in request.merges or (request,):
+        known = standing.get(one.what)
+        if known and one.id in known.names and one.due and known.request.due and one.due > known.request.due:
+            raise InputError(
+                f"request {one.id} ({one.words()}): due {one.due}, and by ledger line {known.names[one.id]} it is due "
+                f"{known.request.due}; to move the date say why (--reason), or leave out --due"
+            )
+
+
 def first_try(family: Family, request: Request) -> int | None:
     """The first ledger line in force that tried a request, one of those that it merges or a wider one; None where none did.
 

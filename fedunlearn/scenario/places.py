@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import Method
 from fedunlearn.runtime import (
@@ -157,7 +157,13 @@ def retrained(
             raise InputError(
                 f"{', '.join(lacking)}: departed; without its rows the family cannot be retrained (--no-reference)"
             )
-        return train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), **more)
+        try:
+            return train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), **more)
+        except SiteError as error:
+            raise SiteError(
+                f"no model could be retrained to compare with, and nothing was changed: {error}; or go on without "
+                f"(--no-reference)"
+            ) from error
 
     twin = reference(family, scenario, request, progress, retrain=retrain, before=before)
     here = workers_here(scenario, twin)

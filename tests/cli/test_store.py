@@ -28,7 +28,7 @@ def leaving(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_case_from_the_request_to_the_seal(run: Run, leaving: Path) -> None:
     status, text, _ = run("show", leaving, "--requests")
     assert status == 0
-    assert text.startswith("leave  applied: class 0; received ")
+    assert text.startswith("leave  LATE  applied: class 0; received ")
     assert "due 2001-01-31" in text
     status, _, said = run("seal", leaving)
     assert (status, "say --yes to do it" in " ".join(said.split())) == (2, True)
@@ -82,7 +82,7 @@ def test_a_case_that_no_scenario_names_has_a_name_and_dates(run: Run, folder: Pa
     assert run("report", folder, "--request", "erasure-7")[0] == 0
     run("rollback", folder, "--lift-exclusion")
     assert run("unlearn", folder, "--classes", "0", "--no-reference", "--case", "again")[0] == 0
-    assert "erasure-7 (also again, leave)  applied: class 0" in " ".join(run("show", folder, "--requests")[1].split("\n"))
+    assert "erasure-7 (also again, leave)  LATE  applied: class 0" in " ".join(run("show", folder, "--requests")[1].split("\n"))
     for wrong, says in (
         (("leave", "--case", "x"), "leave: a named request stands alone; leave out .* --case"),
         (("--classes", "1", "--case", "leave"), "--case leave: is a request that the scenario names"),

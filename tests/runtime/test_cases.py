@@ -45,10 +45,15 @@ def test_a_second_try_is_the_same_case_with_its_name_and_dates(family: Family, f
     unlearn(Family.open(folder), Request(("3",), id="again", received="2026-11-20", due="2027-01-15"), IDLE, backend)
     assert the_one(folder, date(2026, 12, 2)).request == ASKED  # whoever asked first is still due then
     assert the_one(folder, date(2026, 12, 2)).overdue
-    unlearn(Family.open(folder), replace(ASKED, due="2027-02-01"), "fiun", backend, FREE)
+    later = replace(ASKED, due="2027-02-01")
+    with pytest.raises(InputError, match=r"request leave-3 .*: due 2027-02-01, and by ledger line 1 it is due .*--reason"):
+        unlearn(Family.open(folder), later, "fiun", backend, FREE)
+    assert (the_one(folder).first_due, the_one(folder).done) == (None, None)
+    unlearn(Family.open(folder), later, "fiun", backend, FREE, reason="a difficult case")
     found = the_one(folder, date(2027, 3, 2))
     assert (found.request.id, found.request.received, found.request.due) == ("leave-3", "2026-11-01", "2027-01-15")
     assert (found.state, found.overdue) == ("applied", False)
+    assert (found.first_due, found.late) == (ASKED.due, False)
     with pytest.raises(InputError, match=r"request again \(class 5\): ledger line 3 is of another request of that name"):
         unlearn(Family.open(folder), Request(("5",), id="again"), "fiun", backend, FREE)
 
@@ -225,3 +230,26 @@ def test_a_seal_says_what_it_erases_once_and_what_is_left_of_each_request(traine
         assert not set(line.body["erases"]) & set(erased)
         erased += line.body["erases"]
     assert erased
+
+
+def test_a_case_is_sealed_by_its_own_seal_whatever_a_wider_one_does_later(
+    family: Family, folder: Path, backend: InProcess
+) -> None:
+    unlearn(family, ASKED, "fiun", backend, FREE)
+    wider = Request((*ASKED.classes, "5"), id="wider")
+    unlearn(Family.open(folder), wider, "fiun", backend, FREE)
+    seal(Family.open(folder), backend, ASKED.id)
+    states = {case.request.id: case.state for case in cases(Family.open(folder))}
+    assert states == {ASKED.id: "sealed", "wider": "applied"}
+    rollback(Family.open(folder), backend, lift_exclusion=True)
+    assert {case.request.id: case.state for case in cases(Family.open(folder))}[ASKED.id] == "sealed"
+
+
+def test_a_case_that_was_done_after_its_day_is_late(family: Family, folder: Path, backend: InProcess) -> None:
+    unlearn(family, replace(ASKED, received="2020-01-01", due="2020-02-01"), IDLE, backend)
+    assert (the_one(folder).overdue, the_one(folder).late, the_one(folder).done) == (True, False, None)
+    unlearn(Family.open(folder), ASKED, "fiun", backend, FREE, reason="it took long")
+    assert the_one(folder).first_due == "2020-02-01"
+    unlearn(Family.open(folder), Request(("5",), id="five", received="2020-01-01", due="2020-02-01"), "fiun", backend, FREE)
+    five = next(case for case in cases(Family.open(folder)) if case.request.id == "five")
+    assert (five.overdue, five.late, five.done) == (False, True, Family.open(folder).ledger.lines[-1].time[:10])
