@@ -65,6 +65,7 @@ def document(
     risks = {m["name"]: m["risk"] for m in models}
     imported = [m.name for m in lineage.models if m.kept and m.imported]
     lost = [name for name in facts["plan"]["affected"] if name in family.lost and not lineage[name].kept]
+    beside = any(tier not in (r.get("evaluation") or {}) for r in rows for tier in used.get(r["name"], {}))
     asked, out, tried = dates(family, line, request), excluded(family, line), tries(family, line)
     return {
         "family": family.folder.resolve().name,
@@ -120,7 +121,7 @@ def document(
         "objections": facts["objections"],
         "evaluations": {name: used[name] for name in risks if name in used},
         "not_measured": unmeasured(rows, used, stale),
-        "limits": limits(facts, used, seal, out, tried, owing, departed, imported, unknown),
+        "limits": limits(facts, used, beside, seal, out, tried, owing, departed, imported, unknown),
     }
 
 

@@ -50,7 +50,9 @@ def dates(family: Family, line: Line, request: Request) -> dict[str, Any]:
         `cases` has it); `moved`, for every time that a date took the place of another: `number`, `by`, `reason` of that line,
         and the date `from` which it was moved; `late`, by `due`.
     """
-    received, due, said, moved = None, None, dict[str, str](), list[dict[str, Any]]()
+    received: str | None = None
+    due: str | None = None
+    said, moved = dict[str, str](), list[dict[str, Any]]()
     for one in (x for x in family.ledger.lines[: line.number + 1] if x.kind == "unlearned"):
         for asked in (r for r in carried_out(one) if r.what == request.what):
             received = received or asked.received

@@ -12,6 +12,7 @@ from fedunlearn.store import Line
 def limits(
     facts: Mapping[str, Any],
     evaluations: Mapping[str, Evaluation],
+    beside: bool,
     seal: Mapping[str, Any],
     excluded: Mapping[str, Any],
     tries: Sequence[Mapping[str, Any]],
@@ -25,6 +26,7 @@ def limits(
     Args:
         facts: the record's.
         evaluations: of each model, those that are used.
+        beside: whether some of those were taken afterwards, and lie beside the ledger.
         seal: what of the request is sealed.
         excluded: what may not be trained on any more.
         tries: earlier ledger lines that tried the same.
@@ -86,7 +88,13 @@ def limits(
         (
             "The chain of hashes",
             "It shows that no line was changed, removed or moved since. It cannot show that the whole file was not written "
-            "anew, or that its end was not cut off: keep the last hash somewhere else.",
+            "anew, or that its end was not cut off: keep the last hash somewhere else."
+            + (
+                " Results of tests that were taken afterwards lie beside it, not in it: they can be replaced, or taken until "
+                "they please, and nobody would see."
+                if beside
+                else ""
+            ),
         ),
     ]
     if others := [x for x in tries if x["gate"] is not None and x["held_back"]]:

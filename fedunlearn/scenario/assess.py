@@ -129,9 +129,10 @@ def assessed(family: Family, line: Line) -> Found:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{path}: not an evaluation of ledger line {line.number} ({error}); delete it, and it is taken again"
-        ) from error
+        again = "restore it from a copy: the versions that it is about are erased, and it cannot be taken again"
+        if line.number not in family.ledger.sealed:
+            again = "delete it, and it is taken again"
+        raise StoreError(f"{path}: not an evaluation of ledger line {line.number} ({error}); {again}") from error
 
 
 def keep_assessed(family: Family, line: Line, found: Any) -> Found:

@@ -123,3 +123,13 @@ def test_what_is_sealed_is_told_for_each_line(tmp_path: Path) -> None:
     assert "nothing to seal: this line changed no model" in text
     assert "What ledger line 1 had changed was sealed by line 2." in text
     assert "can still be rolled back" not in text
+
+
+def test_results_that_lie_beside_the_ledger_are_told_from_those_in_it(tmp_path: Path) -> None:
+    family, line = tried(tmp_path)
+    said = {one["about"]: one["text"] for one in document(family, line, {})["limits"]}
+    assert "beside it" not in said["The chain of hashes"]
+    row = after(line, "first")
+    taken = {"first": {"full": result(row["version_before"], row["version_after"])}}
+    for page_of in (document(family, line, taken), document(family, again(family, line), {}, {line.number: taken})):
+        assert "beside it, not in it" in {one["about"]: one["text"] for one in page_of["limits"]}["The chain of hashes"]

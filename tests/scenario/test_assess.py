@@ -151,3 +151,6 @@ def test_wrong_words_and_damaged_files_are_named(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError, match=r"not an evaluation of ledger line 1 .*; delete it, and it is taken again"):
             assessed(family, line)
+    family.ledger.append("sealed", {"seals": [line.number], "requests": [], "left": [], "erases": [], "reason": None})
+    with pytest.raises(InputError, match=r"not an evaluation of ledger line 1 .*; restore it from a copy"):
+        assessed(family, line)
