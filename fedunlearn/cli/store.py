@@ -1,16 +1,16 @@
-"""Keeping, proving and erasing: check all files, erase what nothing needs, end the rollback window, read the ledger."""
+"""Keeping, proving and erasing: check all files, erase what nothing needs, end the rollback window."""
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
 
 from fedunlearn.cli import flower
 from fedunlearn.cli.console import one_line, out, print_json
+from fedunlearn.cli.log import log
 from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, Json, OwnSites, Reason, Yes
 from fedunlearn.cli.state import standing
 from fedunlearn.errors import InputError, StoreError
@@ -18,20 +18,17 @@ from fedunlearn.runtime import (
     Family,
     changed_by,
     collect,
-    cut,
     depart as run_depart,
     fsck,
     lost_with,
     owed,
+    remarks,
     seal as run_seal,
     sealable,
     still_there,
-    verify,
 )
-from fedunlearn.runtime.family import LEDGER
 from fedunlearn.scenario import backend_of, of_family
-from fedunlearn.store import Checked, Ledger
-from fedunlearn.store.signing import read_public
+from fedunlearn.store import Checked
 
 MOST = 20  # files that are listed
 
@@ -50,23 +47,36 @@ def check(folder: Folder, as_json: Json = False) -> None:
     except StoreError:  # fsck says what is wrong with that file
         places = []
     found = fsck(folder, places)
-    tell_checked(found, [] if found.damage else [p for p in family.places if p not in places], as_json)
+    away = [] if found.damage else [p for p in family.places if p not in places]
+    tell_checked(found, away, as_json, _remarks(family))
 
 
-def tell_checked(found: Checked, away: Sequence[str], as_json: bool) -> NoReturn:
+def _remarks(family: Family) -> list[str]:
+    try:
+        return remarks(family)
+    except StoreError:  # fsck says what is wrong
+        return []
+
+
+def tell_checked(found: Checked, away: Sequence[str], as_json: bool, notes: Sequence[str] = ()) -> NoReturn:
     """Print what a check found, and end with its exit status.
 
     Args:
         found: by the check.
         away: places that were not looked at.
         as_json: print one JSON object.
+        notes: what is no damage, but is to be known.
     """
     orphans = [{"file": str(path), "why": why} for path, why in sorted(found.orphans.items())]
     if as_json:
-        print_json({"files": found.files, "damage": found.damage, "orphans": orphans, "elsewhere": list(away)})
+        print_json(
+            {"files": found.files, "damage": found.damage, "orphans": orphans, "elsewhere": list(away)} | {"notes": list(notes)}
+        )
         raise typer.Exit(1 if found.damage else 0)
     for text in found.damage:
         out.print(f"[bold red]damage:[/bold red] {escape(text)}")
+    for text in notes:
+        out.print(f"note: {one_line(text)}", markup=False)
     for one in orphans[:MOST]:
         out.print(f"orphan: {one['file']}: {one['why']}", markup=False)
     if len(orphans) > MOST:
@@ -171,59 +181,6 @@ def depart(
     out.print(f"{place} has departed (ledger line {line.number}){owes}", markup=False)
 
 
-def log(
-    folder: Folder,
-    verify_: Annotated[bool, typer.Option("--verify", help="check signatures, and that no place knows more lines")] = False,
-    expect: Annotated[
-        str | None, typer.Option(help="hash of a line that must be there, or its first 8 digits or more; checked too")
-    ] = None,
-    key: Annotated[
-        list[Path] | None,
-        typer.Option(help="public key in PEM that must have signed the lines; again for the one that took over; checked too"),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """All lines of the ledger: who did what, when, why, with which code. Exit status 1 if a line was changed or is missing.
-
-    Places with stores on this machine are read; of others a note tells, and `fedunlearn settle` asks. `fsck` checks all files.
-    """
-    if expect is not None and not re.fullmatch("[0-9a-f]{8,64}", expect):
-        raise InputError(f"--expect {expect!r}: expected a line's hash, or 8 or more of its first hexadecimal digits")
-    ledger, wrong = None, []
-    try:
-        ledger = Ledger(folder / LEDGER)
-        if not ledger.lines:
-            _ = Family.open(folder)
-        if verify_ or expect is not None or key:
-            wrong += verify(ledger, [read_public(file) for file in key or ()])
-            wrong += [words for words in [cut(Family.open(folder))] if words]
-        if expect is not None and not any(line.hash.startswith(expect) for line in ledger.lines):
-            wrong.append(f"{ledger.path}: has no line {expect}; it was cut, rewritten, or is another family's")
-    except StoreError as error:
-        wrong.append(str(error))
-    lines = ledger.lines if ledger else []
-    if as_json:
-        of = {"unsigned": ledger.unsigned, "torn": bool(ledger.torn)} if ledger else {"unsigned": 0, "torn": False}
-        print_json({"lines": [_line(x) for x in lines], **of, "wrong": wrong})
-        raise typer.Exit(1 if wrong else 0)
-    for line in lines:
-        told = ", ".join(
-            (f"{line.kind} {_about(line.body)}", line.hash[:12], *([f"signed {line.key[:12]}"] if line.key else []))
-        )
-        out.print(f"{line.number:>3}  {one_line(line.time)}  {one_line(line.by) or '-'}  {one_line(told)}", markup=False)
-        if why := line.body.get("reason"):
-            out.print(f"     because: {one_line(why)}", markup=False)
-    for text in wrong:
-        out.print(f"[bold red]damage:[/bold red] {escape(text)}")
-    if key and ledger and (first := ledger.unsigned):
-        out.print(
-            f"not signed: lines 0 to {first - 1}; line {first}, which is, vouches for them as they stood then", markup=False
-        )
-    if lines:
-        out.print(f"{len(lines)} lines, the last is {lines[-1].hash}", markup=False)
-    raise typer.Exit(1 if wrong else 0)
-
-
 def _confirm(words: str, yes: bool) -> None:
     """What cannot be undone is asked about, unless it was said to be meant."""
     if not yes:
@@ -250,15 +207,6 @@ def say_requests(family: Family, as_json: bool) -> None:
         out.print(f"{one['id']}{also}  {late}{one['state']}: {told}", markup=False)
     if not found:
         out.print("no requests")
-
-
-def _line(line: Any) -> dict[str, Any]:
-    body = {k: v for k, v in line.body.items() if k != "record"}
-    return {**vars(line), "body": body}
-
-
-def _about(body: Any) -> str:
-    return ", ".join(body.get("requests", ())) or str(body.get("request") or body.get("scenario") or body.get("place") or "")
 
 
 def here(folder: Path) -> list[str]:

@@ -72,6 +72,7 @@ def document(
         "line": {
             "number": line.number,
             "time": line.time,
+            "after": family.ledger.lines[line.number - 1].time if line.number in family.ledger.set_back else None,
             "kind": line.kind,
             "hash": line.hash,
             "previous": line.previous,
@@ -79,6 +80,7 @@ def document(
             "by": line.by,
             "code": dict(line.code),
             "key": line.key,
+            "signed": family.ledger.signed(line),
             "rolled_back": _told(back),
             "sealed": _told(seal["by"]),
             "left_by_sealing": seal["left"],

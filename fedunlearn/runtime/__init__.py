@@ -6,7 +6,7 @@ from fedunlearn.runtime.cases import cases as cases, changed_by as changed_by, n
 from fedunlearn.runtime.coordinator import unlearn as unlearn
 from fedunlearn.runtime.depart import depart as depart, lost_with as lost_with
 from fedunlearn.runtime.family import Family as Family
-from fedunlearn.runtime.fsck import fsck as fsck, verify as verify
+from fedunlearn.runtime.fsck import fsck as fsck
 from fedunlearn.runtime.keeping import needed as needed, pending as pending
 from fedunlearn.runtime.place import barred_at as barred_at, check_site as check_site, models_at as models_at
 from fedunlearn.runtime.record import Record as Record
@@ -32,4 +32,11 @@ from fedunlearn.runtime.settle import (
     still_excluded as still_excluded,
 )
 from fedunlearn.runtime.tried import remaining as remaining, waiting as waiting
+from fedunlearn.runtime.witnesses import (
+    confirmed as confirmed,
+    elsewhere as elsewhere,
+    remarks as remarks,
+    rests_on as rests_on,
+    unwitnessed as unwitnessed,
+)
 from fedunlearn.runtime.worker import Worker as Worker

@@ -1,6 +1,6 @@
 """Checking all files of a family: every hash, every reference, and what nothing refers to. Reads only."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fedunlearn.runtime.mirror import Mirror, path
 from fedunlearn.runtime.place import check_place, check_registers
 from fedunlearn.runtime.seal import references
 from fedunlearn.runtime.settle import cut, exclusions
+from fedunlearn.runtime.witnesses import unwitnessed
 from fedunlearn.store import Checked, Ledger
 
 MADE = (FOLDER, "reports", "reference")  # beside the family, and can be made again
@@ -40,7 +41,7 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
         return Checked([f"{error}"], {}, 1)
     if not family.ledger.lines:
         _ = Family.open(folder)  # says why there is none
-    found.damage += verify(family.ledger)
+    found.damage += family.ledger.verify()
     if family.ledger.torn:
         _torn(family.ledger, found)
     try:
@@ -48,6 +49,7 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
     except StoreError as error:
         found.damage.append(str(error))
         return found
+    found.damage += [words for words in [unwitnessed(family)] if words]
     _plain(family, found)
     check_registers(folder, found)
     found.damage += [
@@ -94,33 +96,6 @@ def _readable(twin: Family) -> bool:
     except StoreError:
         return False
     return True
-
-
-def verify(ledger: Ledger, keys: Sequence[str] = ()) -> list[str]:
-    """What is wrong with signatures of ledger lines; that lines follow from one another is checked when they are read.
-
-    Args:
-        ledger: the ledger.
-        keys: those that must have signed the lines, hexadecimal, in the order in which one took over from the other: the first
-            signed the first line that is signed, which vouches for those before it as it names their hashes, and each has
-            signed some before the next took over for good. Without any, those that the lines name.
-    """
-    from fedunlearn.store.signing import verify as signed
-
-    found, at, first = list[str](), 0, ledger.unsigned
-    for line in ledger.lines:
-        where = f"{ledger.path}: ledger line {line.number}"
-        valid = keys[at : at + 2] if line.number > first else keys[:1]
-        told_by = keys and line.number >= first
-        if told_by and line.key not in valid:
-            told = f"signed with key {line.key[:16]}" if line.key else "not signed"
-            found.append(f"{where}: {told}, expected key {' or '.join(key[:16] for key in valid)}")
-            continue
-        at += valid.index(line.key) if told_by else 0
-        if (line.key or line.signature) and not signed(line.key, line.hash, line.signature):
-            found.append(f"{where}: its signature is not of this line and key {line.key[:16]}; it was changed or damaged")
-    found += [f"{ledger.path}: key {key[:16]} has signed no line" for key in keys[at + 1 :]]
-    return found
 
 
 def _torn(ledger: Ledger, found: Checked) -> None:

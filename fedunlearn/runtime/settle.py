@@ -25,8 +25,9 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Seque
 
     Raises:
         SiteError: a place failed; the ledger holds all the same, and settling again finishes.
-        StoreError: another command is at work, or the ledger was cut.
+        StoreError: another command is at work, or the ledger was cut, or its signatures are not of its lines.
     """
+    family.ledger.check_signatures()
     if words := cut(family):
         raise StoreError(words)
     line = family.ledger.lines[-1]
@@ -80,8 +81,8 @@ def alone(family: Family, backend: Backend | None = None, but: Collection[str] =
         but: places that are not asked.
 
     Raises:
-        StoreError: another command does, or the ledger was cut.
-        InputError: the ledger is signed, and no usable key is configured.
+        StoreError: another command does, or the ledger was cut; or as `Ledger.signer`.
+        InputError: as `Ledger.signer`.
     """
     with family.ledger.alone():
         _ = family.ledger.signer()

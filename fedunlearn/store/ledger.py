@@ -3,26 +3,26 @@
 import getpass
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fedunlearn.errors import InputError, StoreError
+from fedunlearn.store.code import code
 from fedunlearn.store.files import sync_folder, write_atomically
 from fedunlearn.store.line import Line, check, decoded, encoded, hash_of
-from fedunlearn.store.signing import Signer
+from fedunlearn.store.signatures import Signed, signed, verify
+from fedunlearn.store.signing import KEY, VOUCH, Signer, vouched
 
 START = "0" * 64
 LOCK_SECONDS = 10.0
 BY = "FEDUNLEARN_BY"
-CODE = ("fedunlearn", "torch", "numpy", "safetensors", "blake3")
 
 
 class Ledger:
@@ -74,8 +74,8 @@ class Ledger:
         A torn tail is moved aside to `<ledger>.torn` first.
 
         Raises:
-            StoreError: another process holds the ledger, or has added to it since it was read.
-            InputError: the ledger is signed, and no usable key is configured.
+            StoreError: another process holds the ledger, or has added to it since it was read; or as `signer`.
+            InputError: as `signer`.
             OSError: it could not be written; it is as it was.
         """
         with self.alone():
@@ -128,6 +128,11 @@ class Ledger:
         """How many lines stand before the first that is signed; 0 where none is."""
         return next((line.number for line in self.lines if line.key), 0)
 
+    @property
+    def set_back(self) -> tuple[int, ...]:
+        """Numbers of the lines whose time is before that of the line before; all times are UTC, in one form."""
+        return tuple(after.number for before, after in pairwise(self.lines) if after.time < before.time)
+
     def last_undoable(self) -> Line:
         """The newest unlearning that has not been rolled back.
 
@@ -151,21 +156,50 @@ class Ledger:
         previous, signer = self.lines[-1].hash if self.lines else START, self.signer()
         time = datetime.now(UTC).isoformat(timespec="seconds")
         plain, key = json.loads(json.dumps(body)), signer.public if signer else ""
-        bare = Line(len(self.lines), time, kind, plain, previous, "", self.by or somebody(), _code(), key)
+        bare = Line(len(self.lines), time, kind, plain, previous, "", self.by or somebody(), code(), key)
         name = hash_of(bare)
         return replace(bare, hash=name, signature=signer.sign(name) if signer else "")
+
+    def verify(self, keys: Sequence[str] = (), since: int | None = None) -> list[str]:
+        """What is wrong with the lines' signatures (see `signatures.verify`)."""
+        return verify(self.path, self.lines, keys, since)
+
+    def signed(self, line: Line) -> Signed:
+        """Whether one of its lines is signed, and rightly (see `signatures.signed`)."""
+        return signed(line, self.lines[: line.number])
+
+    def check_signatures(self) -> None:
+        """Refuse to go on from lines that somebody else wrote.
+
+        Raises:
+            StoreError: a signature is not of its line and the key that it names, or a line behind a signed one has none.
+            InputError: there are signatures, and the extra to check them is missing.
+        """
+        if wrong := self.verify():
+            more = f" (and {len(wrong) - 1} more; fedunlearn log lists them)" if wrong[1:] else ""
+            raise StoreError(f"{wrong[0]}{more}: nothing was done; find out who wrote it, and restore the ledger from a backup")
 
     def signer(self) -> Signer | None:
         """Who signs the next line; None where nobody does.
 
         Raises:
-            InputError: the ledger is signed, and no usable key is configured.
+            StoreError: as `check_signatures`.
+            InputError: the ledger is signed, and no usable key is configured; or one is that did not sign the line before, and
+                nobody vouches for that: whoever takes signatures off a ledger must not get an honest one for what is left.
         """
-        signer = Signer.configured()
-        if signer is None and self.lines and self.lines[-1].key:
+        self.check_signatures()
+        signer, last = Signer.configured(), self.lines[-1] if self.lines else None
+        if signer is None and last and last.key:
             raise InputError(
                 f"{self.path}: its lines are signed, and no key is configured for the next; "
-                f"set FEDUNLEARN_KEY to the file with the private key"
+                f"set {KEY} to the file with the private key"
+            )
+        if signer and last and last.key != signer.public and not vouched(last.hash):
+            told = f"the last is signed with key {last.key[:16]}" if last.key else f"its {len(self.lines)} lines are not signed"
+            raise InputError(
+                f"{self.path}: {told}, and {KEY} names key {signer.public[:16]}; nothing was done. If this key signed lines "
+                f"before, somebody wrote the ledger anew: restore it from a backup. If it is to begin now, and all lines are "
+                f"as they were written (fedunlearn log), vouch for them: set {VOUCH}={last.hash[:16]}, the last line's hash"
             )
         return signer
 
@@ -204,12 +238,3 @@ def somebody() -> str:
         return os.environ.get(BY) or getpass.getuser()
     except (OSError, KeyError):
         return f"user {os.getuid()}"
-
-
-@cache
-def _code() -> dict[str, str]:
-    found = {}
-    for name in CODE:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found

@@ -16,13 +16,13 @@ class Line:
 
     Args:
         number: from 0.
-        time: UTC, ISO 8601.
+        time: UTC, ISO 8601, by the clock of the machine that wrote it: nobody checks it.
         kind: "trained", "unlearned", "rolled back", "sealed" or "departed".
         body: what, as plain data.
         previous: hash of the line before.
         hash: of this line's other fields but the signature.
         by: who did it.
-        code: versions of the code and the libraries that did it.
+        code: versions of this package and its libraries, and a hash of its files, on the machine that wrote the line.
         key: public key of whoever signed it, hexadecimal; empty where nobody did.
         signature: of the hash, hexadecimal.
     """

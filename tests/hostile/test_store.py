@@ -12,7 +12,6 @@ from hypothesis import given, settings, strategies as st
 from safetensors.torch import save
 
 from fedunlearn.errors import StoreError
-from fedunlearn.runtime import verify
 from fedunlearn.store import Bank, Banked, Ledger, Store, check_store, sweep
 from fedunlearn.tensors import Head, equal
 from tests.hostile.spoil import changed, lawful, spoiled, text_of
@@ -256,7 +255,7 @@ def test_a_ledger_with_the_right_hashes_that_says_anything(data: st.DataObject, 
 
     def told() -> object:
         ledger = Ledger(path)
-        verify(ledger)
+        ledger.verify()
         return ledger.heads(), ledger.undone, ledger.sealed, lawful(ledger.last_undoable, path.parent)
 
     lawful(told, path)
