@@ -14,7 +14,7 @@ from rich.markup import escape
 from fedunlearn.cli import INTERRUPTED, flower, site, store
 from fedunlearn.cli.compare import compare
 from fedunlearn.cli.console import err, out, print_json, progress
-from fedunlearn.cli.export import export as export_weights
+from fedunlearn.cli.export import export as export_weights, identify
 from fedunlearn.cli.options import (
     Address,
     AtRoots,
@@ -52,7 +52,16 @@ from fedunlearn.cli.state import cost, state
 from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, bank as run_bank, catch_up, pending, remaining, rollback as roll_back, still_excluded
+from fedunlearn.runtime import (
+    Family,
+    bank as run_bank,
+    catch_up,
+    pending,
+    remaining,
+    rollback as roll_back,
+    sealed_away,
+    still_excluded,
+)
 from fedunlearn.scenario import (
     backend_of,
     check_samples,
@@ -85,6 +94,7 @@ app.callback()(every)
 app.add_typer(site.app, name="site")
 app.command()(compare)
 app.command()(report)
+app.command()(identify)
 store.register(app)
 
 
@@ -382,14 +392,16 @@ def export(
         if len(fits) != 1:
             raise unknown(f"version of {model}", version, (v[:12] for v in given))
         name = fits[0]
-    if name not in held.versions():
-        if family.ledger.sealed and name != heads[model]:
-            raise InputError(f"{model} {name[:12]}: erased; versions from before a seal are gone for good (see fedunlearn log)")
-        if node.home not in store.here(folder):
-            raise InputError(
-                f"{model}: its weights are not in {folder} but at its home {node.home!r}; there: fedunlearn site export "
-                f"site.yaml {model} FILE, or for the coordinator's own this command with the family's folder there"
-            )
+    if (by := sealed_away(family).get(name)) is not None:
+        raise InputError(
+            f"{model} {name[:12]}: erased; ledger line {by.number} sealed it, so it is not given out, even where a file of it "
+            f"is (still or again) there: fedunlearn fsck tells, fedunlearn settle and gc erase it"
+        )
+    if name not in held.versions() and node.home not in store.here(folder):
+        raise InputError(
+            f"{model}: its weights are not in {folder} but at its home {node.home!r}; there: fedunlearn site export "
+            f"site.yaml {model} FILE, or for the coordinator's own this command with the family's folder there"
+        )
     export_weights(held, model, name, file, force, as_json)
 
 

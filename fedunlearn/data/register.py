@@ -158,6 +158,12 @@ def register_file(folder: Path, name: str) -> Path:
     return folder / FOLDER / f"{name}.json"
 
 
+def register_hash(folder: Path, name: str) -> str:
+    """A hash of the register's file; empty where there is none."""
+    path = register_file(folder, name)
+    return blake3(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
 def listed(store: Path) -> tuple[str, ...]:
     """Sets that a site has registered, by its own list; it must have a register of each.
 

@@ -7,7 +7,8 @@ from fedunlearn.runtime.coordinator import unlearn as unlearn
 from fedunlearn.runtime.depart import depart as depart, lost_with as lost_with
 from fedunlearn.runtime.family import Family as Family
 from fedunlearn.runtime.fsck import fsck as fsck
-from fedunlearn.runtime.keeping import needed as needed, pending as pending
+from fedunlearn.runtime.keeping import needed as needed, pending as pending, sealed_away as sealed_away
+from fedunlearn.runtime.origins import STATES as STATES, origins as origins
 from fedunlearn.runtime.place import barred_at as barred_at, check_site as check_site, models_at as models_at
 from fedunlearn.runtime.record import Record as Record
 from fedunlearn.runtime.reference import Reference as Reference

@@ -193,7 +193,8 @@ def carry_out(
         cost["absent"] = dict(sorted(roll.absent.items()))
     if backend.traffic:  # until here: settling comes after the record is written
         cost["traffic"] = traffic_since(carried, backend.traffic)
-    record = Record(_facts(family, plan, doing, rows, objections, roll, found.guarded), cost)
+    facts = _facts(family, plan, doing, rows, objections, roll, found.guarded)
+    record = Record(facts | ({"reference": again.key} if again.key else {}), cost)
     _commit(family, doing, request, record)
     settle(family, backend, doing.quorum)
     return record
@@ -284,7 +285,8 @@ def _judge(
         unmeasured += tuple(f"{p.model} @ {p.shard} ({n} of {most} rows)" for p, n, most in found.partly(heir.name, lineage))
         unmeasured += tuple(f"{shard} (departed)" for shard in heir.out_of_reach if weighs)
         given = scored, done, reference, missing, unmeasured, status, bool(plan.request.classes), of, by, untested, unresolved
-        rows.append(row(heir, lineage[heir.name], *given))
+        compared = again.version if again else None
+        rows.append(row(heir, lineage[heir.name], *given, compared))
         objections += [{"model": heir.name, "text": text} for text in texts]
     return rows, objections
 

@@ -10,7 +10,7 @@ from typing import Any
 from blake3 import blake3
 from typing_extensions import TypedDict
 
-from fedunlearn.data.register import register_file
+from fedunlearn.data.register import register_file, register_hash
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Lineage
 from fedunlearn.plain import digest, loads, shaped
@@ -207,8 +207,35 @@ class Family:
     @property
     def unregistered(self) -> tuple[str, ...]:
         """Sets whose register is lost: it told which rows models were trained on, and nobody can tell any more."""
-        names = self.trained("registers") or ()
-        return tuple(name for name in names if not register_file(self.folder, name).exists())
+        return tuple(name for name in self.registered if not register_file(self.folder, name).exists())
+
+    @property
+    def registered(self) -> dict[str, str]:
+        """Name of each register that the ledger tells of -> hash of its file; empty where only an older line names it."""
+        found: dict[str, str] = {}
+        for told in (line.body.get("registers", {}) for line in self.ledger.lines if line.kind == "trained"):
+            found = {**dict.fromkeys(told, ""), **found, **(told if isinstance(told, dict) else {})}
+        return found
+
+    @property
+    def altered(self) -> tuple[str, ...]:
+        """What to say of each register that is there and is not what the ledger recorded."""
+        told = {name: hashed for name, hashed in self.registered.items() if hashed}
+        return tuple(
+            f"{register_file(self.folder, name)}: is not what the ledger recorded, so that models would be tested on other "
+            f"rows, or rows be called otherwise; it was changed or damaged: restore it from a backup"
+            for name, hashed in told.items()
+            if register_hash(self.folder, name) not in ("", hashed)
+        )
+
+    def check_registers(self) -> None:
+        """Before rows are opened.
+
+        Raises:
+            StoreError: a register is not what the ledger recorded.
+        """
+        if self.altered:
+            raise StoreError(self.altered[0])
 
     def trained(self, what: str) -> Any:
         """What the newest line about training says; None where it says nothing of that."""

@@ -11,15 +11,16 @@ from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime.evaluations import FOLDER, read_evaluations
 from fedunlearn.runtime.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY, Family
-from fedunlearn.runtime.keeping import needed
+from fedunlearn.runtime.keeping import needed, sealed_away
 from fedunlearn.runtime.mirror import Mirror, path
 from fedunlearn.runtime.place import check_place, check_registers
 from fedunlearn.runtime.seal import references
 from fedunlearn.runtime.settle import cut, exclusions
 from fedunlearn.runtime.witnesses import unwitnessed
+from fedunlearn.runtime.yardstick import FOLDER as REFERENCES, forged
 from fedunlearn.store import Checked, Ledger
 
-MADE = (FOLDER, "reports", "reference")  # beside the family, and can be made again
+MADE = (FOLDER, "reports", REFERENCES)  # beside the family, and can be made again
 KNOWN = (TOPOLOGY, NEXT, LINEAGE, LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, POINTER, REGISTERS, "homes", *MADE)
 
 
@@ -57,12 +58,14 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
         f"may be called otherwise: restore it from a backup"
         for name in family.unregistered
     ]
+    found.damage += family.altered
     places = family.places if here is None else [p for p in family.places if p in here]
     twins, wanted = references(family), needed(family)
     every = {v for one in (family, *twins) if _readable(one) for held in needed(one).values() for v in held}
     for place in places:
         _mirror(family, place, found)
-        checked = check_place(family.store(place), wanted.get(place, {}))
+        gone = {v: why for v, why in _gone(family, place).items() if v not in every}
+        checked = check_place(family.store(place), wanted.get(place, {}), erased=gone)
         found.add(checked)
         for file in [f for f in checked.orphans if f.stem in every and f.parent.name == "versions"]:
             del found.orphans[file]  # a reference's, which a site keeps beside the family's own
@@ -74,9 +77,11 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
         if other.name not in KNOWN:
             found.orphans[other] = "no file of a family"
     whole = {twin.folder for twin in twins}
-    for twin in sorted((folder / "reference").glob("*")):
+    for twin in sorted((folder / REFERENCES).glob("*")):
         if twin in whole:
             found.add(fsck(twin, here))
+            if words := forged(family, Family(twin)):
+                found.damage.append(words)
             continue
         try:
             ledger = Ledger(twin / LEDGER)
@@ -87,6 +92,17 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
         if ledger.torn:
             _torn(ledger, found)
     return found
+
+
+def _gone(family: Family, place: str) -> dict[str, str]:
+    """Versions that a place has said to have erased, and why; one that still owes it has them yet, which `show` says."""
+    told = family.erased.get(place)
+    upto = next((line.number for line in family.ledger.lines if line.hash == told), -1)
+    return {
+        version: f"sealed by ledger line {line.number}, which had it erased, and it is back"
+        for version, line in sealed_away(family).items()
+        if line.number <= upto
+    }
 
 
 def _readable(twin: Family) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.told import request_of
 from fedunlearn.runtime.tried import as_tried, waiting
+from fedunlearn.store import Line
 
 
 def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str, str]]:
@@ -50,3 +51,15 @@ def pending(family: Family) -> dict[str, str]:
         if line.number not in undone:
             found.update(candidates)
     return {model: version for model, version in found.items() if model not in lost}
+
+
+def sealed_away(family: Family) -> dict[str, Line]:
+    """Versions that a sealing had erased, and that no line has named since -> the "sealed" line."""
+    found: dict[str, Line] = {}
+    for line in family.ledger.lines:
+        for what in ("heads", "pending"):
+            for version in line.body.get(what, {}).values():
+                found.pop(version, None)
+        if line.kind == "sealed":
+            found |= dict.fromkeys(line.body["erases"], line)
+    return found

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from fedunlearn.data import MIRROR, Selection
 from fedunlearn.data.register import FOLDER as REGISTERS, LIST, Register, lost
@@ -19,15 +20,18 @@ KNOWN = ("versions", "tables", "packs", "carried", "bank", SHADOWS, KEY, MIRROR,
 CONSENT = "consent"  # in a site's folder: what waits for its owner
 
 
-def check_place(store: Store, needed: Mapping[str, str], besides: tuple[str, ...] = ()) -> Checked:
+def check_place(
+    store: Store, needed: Mapping[str, str], besides: tuple[str, ...] = (), erased: Mapping[str, str] = MappingProxyType({})
+) -> Checked:
     """Read everything in a place's folder but its mirror of the ledger.
 
     Args:
         store: of the place.
         needed: versions that must be here, and why, in words.
         besides: what else may lie there.
+        erased: versions that must not be here, and why, in words.
     """
-    found = check_store(store, needed)
+    found = check_store(store, needed, erased)
     for file in sorted((store.folder / SHADOWS).glob("*/*.safetensors")):
         found.files += 1
         with noting(found):

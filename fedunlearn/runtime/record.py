@@ -65,6 +65,7 @@ def row(
     tested: Tested | None = None,
     untested: Sequence[str] = (),
     unresolved: Sequence[str] = (),
+    compared: str | None = None,
 ) -> dict[str, Any]:
     """One heir, as the record keeps it. Scores are fractions of rows, None where not tested, or where the home is offline.
 
@@ -73,6 +74,7 @@ def row(
     was found of the candidate, by tier, without seconds and curves; empty where nobody could be asked. `scored_at` says where:
     by place, the forgotten classes scored there, and the place of the rest; None where there is no candidate. `untested` says
     what was due and could not be tested, whether or not somebody accepted that; `unresolved`, where its score tells nothing.
+    `version_retrained` names what it was compared with.
     """
     before = tested.before if tested else scored.test if scored else Scores(None, None, 0, 0)
     after = tested.after if tested else before
@@ -99,6 +101,7 @@ def row(
         "points": [f"{p.model} @ {p.shard}" for p in heir.points],
         "version_before": version,
         "version_after": applied.version if applied else version,
+        "version_retrained": compared,
         "strength": dict(applied.strength) if applied and applied.strength is not None else None,
         "rule": applied.rule if applied else None,
         "curve": [[dict(s), *rest] for s, *rest in applied.curve] if applied else [],

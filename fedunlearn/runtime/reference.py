@@ -19,10 +19,12 @@ class Reference:
     Args:
         scored: their scores.
         sent: the weights of those whose home in the family does not hold them.
+        key: name of the folder of the retrained family; empty where it has none beside the family.
     """
 
     scored: Mapping[str, Scored] = field(default_factory=dict)
     sent: Mapping[str, Fetched] = field(default_factory=dict)
+    key: str = ""
 
     @classmethod
     def of(
@@ -49,4 +51,4 @@ class Reference:
         scored = score_all(twin, replace(plan, heirs=heirs), backend, gone)
         travel = {(h.name, scored[h.name].version) for h in heirs if h.home not in holding}
         found = fetch(twin, travel, backend, Roll({h.home for h in heirs}))
-        return cls(scored, {name: weights for (name, _), weights in found.items()})
+        return cls(scored, {name: weights for (name, _), weights in found.items()}, twin.folder.name)

@@ -36,6 +36,7 @@ class _Row(TypedDict):
     points: list[str]
     version_before: str | None
     version_after: str | None
+    version_retrained: NotRequired[str | None]
     strength: dict[str, float] | None
     rule: str | None
     passes: int
@@ -88,6 +89,7 @@ class _Facts(TypedDict):
     spent: NotRequired[list[str]]
     unregistered: NotRequired[list[str]]
     within: NotRequired[list[int]]
+    reference: NotRequired[str]
 
 
 class _Traffic(TypedDict):

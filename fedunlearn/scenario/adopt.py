@@ -113,7 +113,7 @@ class Adoption:
                 "rows_per_second": round(recording.trained / recording.seconds, 1),
             }
             if opened:
-                body["registers"] = sorted(opened.registers.hold(opened.registers.names))
+                body["registers"] = opened.registers.hold(opened.registers.names)
             family.ledger.append("trained", body)
         fresh = Family(self.folder)
         if opened:

@@ -19,6 +19,7 @@ from fedunlearn.data import (
 from fedunlearn.data.rows import joined, twins
 from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage import Request
+from fedunlearn.runtime import Family
 from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.schema import Data, Scenario, matching
 from fedunlearn.scenario.sources import Opening
@@ -61,8 +62,10 @@ def open_data(scenario: Scenario, folder: Path, departed: Container[str] = ()) -
     Raises:
         InputError: data cannot be opened, a site's rows do not fit the others, two sets name the same class, or the rows are
             the sites' own.
+        StoreError: a register of the family's is not what its ledger recorded.
     """
     refuse_own(scenario)
+    Family(folder).check_registers()
     registers = Registers(folder)
     used = [name for name in scenario.sets if scenario.sites_of(name) or name == MAIN]
     opened = {name: _open_set(scenario, name, registers, departed) for name in used}

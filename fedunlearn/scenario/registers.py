@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fedunlearn.data import Rows, open_rows
-from fedunlearn.data.register import FOLDER, LIST, Recalled, Register, list_of, listed, register_file
+from fedunlearn.data.register import FOLDER, LIST, Recalled, Register, list_of, listed, register_file, register_hash
 from fedunlearn.errors import InputError
 from fedunlearn.scenario.sources import Opening
 from fedunlearn.store import write_atomically
@@ -93,14 +93,14 @@ class Registers:
                     f"rows belong into a set of their own (`more:`) ({UNUSED.format(self._path(name))})"
                 )
 
-    def hold(self, names: Collection[str]) -> Collection[str]:
-        """Write what these sets are, as far as they are not registered yet; their names."""
+    def hold(self, names: Collection[str]) -> dict[str, str]:
+        """Write what these sets are, as far as they are not registered yet; the hash of each one's file, by its name."""
         fresh = [n for n in names if n in self._found and not self._has(n)]
         if fresh:
             with self._alone():
                 for name in (n for n in fresh if not self._has(n)):
                     write_atomically(self._path(name), Register.of(self._found[name].rows).to_bytes())
-        return names
+        return {name: register_hash(self.folder, name) for name in sorted(names) if self._has(name)}
 
     def note(self, names: Collection[str]) -> None:
         """Write beside them that there are registers of these sets: where no ledger tells it, one that is lost is missed so."""

@@ -1,7 +1,7 @@
 """Brings up models in this process, from rows that are open here."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -69,7 +69,7 @@ class School(Teacher):
         """Every place's store is in the family's folder."""
         return self.family.store(place)
 
-    def hold(self) -> Collection[str]:
+    def hold(self) -> dict[str, str]:
         """In the family's folder."""
         return self.registers.hold(self.registers.names)
 

@@ -1,20 +1,18 @@
 """Train a scenario's family in this process; train further models onto it; retrain it without some data."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
 from fedunlearn.data.register import FOLDER as REGISTERS
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Model, Request, ordered
 from fedunlearn.runtime import Family, InProcess, behind, excluded, settle
 from fedunlearn.runtime.settle import exclusions, in_force
 from fedunlearn.runtime.told import request_of
+from fedunlearn.runtime.yardstick import FOLDER as REFERENCES, forged, key_of, other, unsigned
 from fedunlearn.scenario.build import check_samples
 from fedunlearn.scenario.files import of_family, parse
 from fedunlearn.scenario.schema import Imported, Scenario
@@ -22,6 +20,7 @@ from fedunlearn.scenario.school import Federate, School
 from fedunlearn.scenario.staffing import workers
 from fedunlearn.scenario.syllabus import Given
 from fedunlearn.scenario.upbringing import Brood, Progress, as_yaml, bring_up, free
+from fedunlearn.store.signing import KEY
 from fedunlearn.training import federated
 
 BACKENDS = ("in-process", "flower")
@@ -223,6 +222,8 @@ def reference(
 
     Raises:
         InputError: the request names something that is not there; nothing is trained then.
+        StoreError: what is kept is not what a ledger line was judged by, or not signed as the family's lines are; or a register
+            is not what the ledger recorded.
     """
     request.check(family.lineage)
     check_retrainable(scenario)
@@ -237,16 +238,30 @@ def reference(
             f"{undone.id} was rolled back, but sites may still not train on {undone.words()}: nor is what is compared with "
             f"(to allow it: fedunlearn rollback --lift-exclusion)"
         )
-    asked = sorted(json.dumps([r.classes, r.samples, r.sites, r.since]) for r in requests)
-    folder = family.folder / "reference" / blake3(as_yaml(scenario) + json.dumps(asked).encode()).hexdigest(16)
+    folder = family.folder / REFERENCES / key_of(as_yaml(scenario), requests)
     kept = Family(folder)
     if kept.ledger.lines:
-        return kept
+        if words := forged(family, kept):
+            raise StoreError(words)
+        return _told(family, kept, progress)
     if folder.exists():
         shutil.rmtree(folder)  # its training was cut off; nothing in it is anybody's only copy
+    family.check_registers()
     if (registers := family.folder / REGISTERS).exists():  # so that it is dealt the rows that the family was
         shutil.copytree(registers, folder / REGISTERS)
     if family.id and retrain is not train:  # its sites are elsewhere, and know the family by it
         kept.identify(family.id)
     progress(f"retraining the family without {', '.join(r.words() for r in requests)}, to compare with")
-    return retrain(scenario, folder, without=requests, progress=progress)
+    return _told(family, retrain(scenario, folder, without=requests, progress=progress), progress)
+
+
+def _told(family: Family, twin: Family, progress: Progress) -> Family:
+    """Say of a reference that we trained, and use, if it is another than lines were judged by, or cannot be told again."""
+    if words := other(family, twin):
+        progress(f"what is compared with was trained anew, on another machine or with other libraries: {words}")
+    if unsigned(family, twin):
+        progress(
+            f"{twin.folder}: the family's ledger is signed, and no key is configured here ({KEY}): what is compared with is "
+            f"taken this once, and not out of its folder"
+        )
+    return twin

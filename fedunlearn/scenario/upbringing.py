@@ -3,7 +3,7 @@
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,12 +53,12 @@ class Teacher(ABC):
     def store(self, place: str) -> Store:
         """The store of a place, for models that came with their weights."""
 
-    def hold(self) -> Collection[str]:
-        """Before the models count, keep what their rows were; names of the registers in the family's folder.
+    def hold(self) -> dict[str, str]:
+        """Before the models count, keep what their rows were; of each register in the family's folder a hash, by its name.
 
         None where sites are elsewhere: they register their rows themselves, when they train.
         """
-        return ()
+        return {}
 
     @abstractmethod
     def settle(self) -> None:
@@ -165,7 +165,7 @@ def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pr
         "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
     }
     named = {"family": family.id} if family.id else {}
-    family.ledger.append("trained", body | {"registers": sorted(teacher.hold())} | named)
+    family.ledger.append("trained", body | {"registers": teacher.hold()} | named)
     begun.replace(whole)
     teacher.settle()
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from fedunlearn.errors import StoreError
 from fedunlearn.store.bank import Bank
@@ -33,16 +34,17 @@ class Checked:
         self.files += other.files
 
 
-def check_store(store: Store, needed: Mapping[str, str]) -> Checked:
+def check_store(store: Store, needed: Mapping[str, str], erased: Mapping[str, str] = MappingProxyType({})) -> Checked:
     """Read all weights in a place's folder, what was banked of them, and what says where they lie.
 
     Args:
         store: of the place.
         needed: versions that must be here, and why, in words.
+        erased: versions that must not be here, and why, in words.
     """
     found = Checked()
     packs = _packs(store, found)
-    named = _manifests(store, needed, packs, found)
+    named = _manifests(store, needed, erased, packs, found)
     for path in (p for p in packs if p.stem not in named):
         found.orphans[path] = "a pack that no version names"
     tabled = {t for v in store.versions() for t in _tables(store, v)}
@@ -55,7 +57,9 @@ def check_store(store: Store, needed: Mapping[str, str]) -> Checked:
         found.files += 1
         with noting(found):
             store.read_state(path.stem)
-        if path.stem not in here:
+        if path.stem in erased:
+            found.damage.append(f"{path}: of a version that was {erased[path.stem]}: {_ERASE}")
+        elif path.stem not in here:
             found.orphans[path] = "what training carried along with a version that is not here"
     bank = Bank(store.folder)
     for path in bank.paths():
@@ -89,14 +93,18 @@ def _packs(store: Store, found: Checked) -> dict[Path, set[str]]:
     return packs
 
 
-def _manifests(store: Store, needed: Mapping[str, str], packs: Mapping[Path, set[str]], found: Checked) -> set[str]:
+def _manifests(
+    store: Store, needed: Mapping[str, str], erased: Mapping[str, str], packs: Mapping[Path, set[str]], found: Checked
+) -> set[str]:
     """Names of the packs that manifests name."""
     named: set[str] = set()
     here = store.versions()
     for version in here:
         path = store.manifest_path(version)
         found.files += 1
-        if version not in needed:
+        if version in erased:
+            found.damage.append(f"{path}: {erased[version]}: {_ERASE}")
+        elif version not in needed:
             found.orphans[path] = "a version that nothing needs"
         with noting(found):
             manifest = store.manifest(version)
@@ -122,6 +130,7 @@ def _tables(store: Store, version: str) -> list[str]:
 
 
 _RESTORE = "restore it from a backup"
+_ERASE = "find out who put it back, then erase it (fedunlearn gc)"
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """Writing and erasing so that a crash leaves the old file or the new one, never half of either."""
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from blake3 import blake3
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
 
 TEMPORARY = ".writing"
 
@@ -77,6 +78,20 @@ def tensors_in(data: bytes) -> dict[str, torch.Tensor]:
         return load(data)
     except (SafetensorError, KeyError, RuntimeError, OverflowError) as error:
         raise ValueError(f"not a safetensors file that torch can read: {str(error)[:200]}") from error
+
+
+def file_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file: the same bytes every time, so that a hash of it, noted once, tells it for ever.
+
+    The library orders tensors, but writes metadata in another order at every call: its header is written anew.
+    """
+    raw = save(dict(tensors), metadata=dict(metadata))
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:end])
+    ordered = {"__metadata__": dict(sorted(metadata.items())), **{n: header[n] for n in header if n != "__metadata__"}}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + raw[end:]
 
 
 def erase(path: Path) -> None:

@@ -1,15 +1,17 @@
-"""Names of tensors and of packs, from their content."""
+"""Names of tensors, of packs and of versions, from their content."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from blake3 import blake3
 
 from fedunlearn.errors import ShapeError
-from fedunlearn.tensors import Tensors, finite
+from fedunlearn.tensors import Head, Tensors, finite
 
+FORMAT = 2  # of versions
 THREADS = min(8, os.cpu_count() or 1)
 BIG = 1 << 18  # bytes of a tensor that is worth a thread
 FIXED = 1 << 17  # bytes that are hashed in the time that each tensor takes besides, whatever its size
@@ -61,6 +63,12 @@ def _each(work: Callable[[torch.Tensor], str], tensors: Iterable[torch.Tensor]) 
         for other in others:
             other.result()
     return found
+
+
+def content_of(tensors: Mapping[str, str], head: Head, net: str = "") -> dict[str, Any]:
+    """What a version's name is the hash of: names of its tensors by parameter, its head, and its net where it has its own."""
+    content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": dict(tensors)}
+    return content | ({"net": net} if net else {})
 
 
 def pack_name(tensors: Iterable[str]) -> str:

@@ -64,7 +64,7 @@ class _Body(TypedDict):
     resumes: NotRequired[int]
     undoes: NotRequired[int]
     seals: NotRequired[list[int]]
-    registers: NotRequired[list[str]]
+    registers: NotRequired[dict[str, str] | list[str]]  # older lines have names only
 
 
 _NEEDS = {"unlearned": {"heads", "request"}, "rolled back": {"heads", "undoes"}, "sealed": {"seals"}}

@@ -16,11 +16,10 @@ from safetensors.torch import save, save_file
 from fedunlearn.errors import StoreError, unknown
 from fedunlearn.plain import canonical, digest, loads, shaped
 from fedunlearn.store.files import behind_hash, replace_atomically, tensors_in, with_hash, write_atomically
-from fedunlearn.store.hashing import hashes_of, names_of, pack_name
+from fedunlearn.store.hashing import FORMAT, content_of, hashes_of, names_of, pack_name
 from fedunlearn.store.shapes import Manifest, Table
 from fedunlearn.tensors import Head, Tensors
 
-FORMAT = 2
 HASH = re.compile("[0-9a-f]{64}")
 SMALL = 8 << 20  # bytes of a pack that is read whole, even if only some of it is wanted
 
@@ -71,9 +70,7 @@ class Store:
             ShapeError: a weight is NaN or infinite.
         """
         hashes = names_of(weights)
-        content = {"format": FORMAT, "head": {"layer": head.layer, "classes": list(head.classes)}, "tensors": hashes}
-        if net:
-            content["net"] = net
+        content = content_of(hashes, head, net)
         version = digest(content)
         try:
             if self.manifest_path(version).exists():

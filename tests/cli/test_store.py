@@ -42,7 +42,7 @@ def test_a_case_from_the_request_to_the_seal(run: Run, leaving: Path) -> None:
     assert (status, "was sealed on" in " ".join(said.split())) == (2, True)
     first = Family.open(leaving).ledger.lines[0].body["heads"]["eastern"]
     status, _, said = run("export", leaving, "eastern", leaving / "old.safetensors", "--version", first[:12])
-    assert (status, "erased; versions from before a seal are gone" in " ".join(said.split())) == (2, True)
+    assert (status, "erased; ledger line 2 sealed it" in " ".join(said.split())) == (2, True)
     status, _, said = run("report", leaving, "--tier", "full", "--no-reference")
     assert (status, "which are erased since it was sealed on" in " ".join(said.split())) == (2, True)
     assert run("report", leaving)[0] == 0
@@ -53,6 +53,44 @@ def test_a_case_from_the_request_to_the_seal(run: Run, leaving: Path) -> None:
         ("unlearned", "ada", "case 12"),
         ("sealed", "ada", "over"),
     ]
+
+
+def test_what_a_seal_erased_and_is_back_is_damage(run: Run, leaving: Path, tmp_path: Path) -> None:
+    """Somebody has a copy of the store from before the seal, and puts it back."""
+    kept = shutil.copytree(leaving / "homes" / "east", tmp_path / "kept")
+    family = Family.open(leaving)
+    old = family.ledger.lines[0].body["heads"]["eastern"]
+    run("seal", leaving, "--yes")
+    assert run("fsck", leaving)[0] == 0
+    mirror = (leaving / "homes" / "east" / "place.json").read_bytes()
+    shutil.copytree(kept, leaving / "homes" / "east", dirs_exist_ok=True)
+    (leaving / "homes" / "east" / "place.json").write_bytes(mirror)
+    status, text, _ = run("fsck", leaving, "--json")
+    assert status == 1
+    assert f"{old}.json: sealed by ledger line 2, which had it erased, and it is back" in text
+    assert f"{old}.json" not in str(json.loads(text)["orphans"])
+    status, _, said = run("export", leaving, "eastern", tmp_path / "old.safetensors", "--version", old[:12])
+    assert (status, "erased; ledger line 2 sealed it" in " ".join(said.split())) == (2, True)
+    assert not (tmp_path / "old.safetensors").exists()
+    run("gc", leaving)
+    assert run("fsck", leaving)[0] == 0
+
+
+def test_a_place_that_owes_it_still_has_what_is_sealed_and_that_is_no_damage(run: Run, leaving: Path, tmp_path: Path) -> None:
+    before = shutil.copytree(leaving, tmp_path / "before")
+    old = Family.open(leaving).ledger.lines[0].body["heads"]["eastern"]
+    run("seal", leaving, "--yes")
+    shutil.rmtree(leaving / "homes" / "east")  # it was away
+    shutil.copytree(before / "homes" / "east", leaving / "homes" / "east")
+    noted = json.loads((leaving / "erased.json").read_bytes())
+    (leaving / "erased.json").write_text(json.dumps({p: line for p, line in noted.items() if p != "east"}))
+    status, text, _ = run("fsck", leaving, "--json")
+    assert (status, json.loads(text)["damage"]) == (0, [])
+    assert f"{old}.json" in str(json.loads(text)["orphans"])
+    status, _, said = run("export", leaving, "eastern", tmp_path / "old.safetensors", "--version", old[:12])
+    assert (status, "erased; ledger line 2 sealed it" in " ".join(said.split())) == (2, True)
+    assert run("settle", leaving)[0] == 0
+    assert json.loads(run("fsck", leaving, "--json")[1])["orphans"] == []
 
 
 def test_part_of_what_was_done_is_answered(run: Run, leaving: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from fedunlearn.data import Exclusions, Rows, Selection, open_rows
 from fedunlearn.data.register import FOLDER, LIST, Register
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, StoreError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import make
@@ -238,6 +239,48 @@ def test_a_register_that_is_lost_is_told_wherever_rows_are_held_out(tmp_path: Pa
     assert any(said["about"] == "Rows that were held out" for said in document(family, family.ledger.lines[-1], {})["limits"])
     file.write_bytes(kept)
     assert fsck(family.folder).damage == []
+
+
+def test_a_register_that_was_rewritten_is_found_before_any_row_is_opened(tmp_path: Path) -> None:
+    """Every second row of a class is taken out, so that the others alone are tested; all hashes of the file are right."""
+    scenario = in_one_process(tmp_path)
+    family = train(scenario, tmp_path / "family")
+    (file,) = (family.folder / FOLDER).glob("*.json")
+    kept = file.read_bytes()
+    found = Register.read(file)
+    zeros = [i for i, label in enumerate(found.labels) if found.classes[label] == "0"]
+    left = [i for i in range(len(found.keys)) if i not in zeros[::2]]
+    fewer = {k: tuple(getattr(found, k)[i] for i in left) for k in ("keys", "labels", "marks")}
+    file.write_bytes(replace(found, **fewer).to_bytes())
+    again, words = Family.open(family.folder), "main.json: is not what the ledger recorded"
+    with pytest.raises(StoreError, match=words):
+        workers(scenario, again)
+    with pytest.raises(StoreError, match=words):
+        reference(again, scenario, Request(classes=("0",)))
+    with pytest.raises(StoreError, match=words):
+        extend(again, MORE, "more.yaml")
+    assert [text for text in fsck(family.folder).damage if words in text]
+    file.write_bytes(kept)
+    assert fsck(family.folder).damage == []
+    twin = reference(again, scenario, Request(classes=("0",)))
+    extend(again, MORE, "more.yaml")
+    assert twin.registered == again.registered == Family.open(family.folder).registered
+
+
+def test_a_ledger_that_only_names_registers_is_read(tmp_path: Path) -> None:
+    """As those were written before; what it does not say is said from the next training on."""
+    scenario = in_one_process(tmp_path)
+    family = train(scenario, tmp_path / "family")
+    body = dict(family.ledger.lines[0].body)
+    family.ledger.path.unlink()
+    for mirror in (family.folder / "homes").glob("*/place.json"):
+        mirror.unlink()  # of the other ledger
+    (family.folder / "acknowledged.json").unlink()
+    Ledger(family.ledger.path).append("trained", body | {"registers": sorted(body["registers"])})
+    older = Family.open(family.folder)
+    assert (older.registered, older.unregistered, older.altered) == ({"main": ""}, (), ())
+    assert fsck(family.folder).damage == []
+    assert extend(older, MORE, "more.yaml").registered == family.registered
 
 
 def test_a_site_answers_nothing_without_a_register_that_it_had(tmp_path: Path) -> None:
