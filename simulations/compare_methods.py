@@ -32,11 +32,10 @@ from common import ALL, Part, splits, trained_on, within
 from kept import beside, summed, write
 
 from fedunlearn.cli.console import progress
-from fedunlearn.compare import Choice, Subject, choices_of, compare, overview, requests_of
+from fedunlearn.compare import Subject, choices_of, compare, overview, requests_of
 from fedunlearn.compare.origin import joined
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
-from fedunlearn.methods import make
 from fedunlearn.scenario import Scenario, find_topology, load
 from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.upbringing import as_yaml
@@ -251,7 +250,7 @@ def study(
         jobs = [(seed, Subject(subject.scenario, subject.requests[:1])) for seed, subject in jobs[:1]]
     jobs = part.share(jobs, lambda job: (job[0], as_yaml(job[1].scenario)))
     reference = name not in WITHOUT_RETRAINED
-    choices = [Choice(m, make(m)) for m in methods.split(",")] if methods else choices_of()
+    choices = choices_of(methods)[: len(methods.split(",")) if methods else None]  # the mask only if it is named
     for number, (seed, subject) in enumerate(jobs, 1):
         with progress() as say:
             made = compare([subject], choices, [seed], WORK, reference, progress=within(say, f"{number} of {len(jobs)}, "))

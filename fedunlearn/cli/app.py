@@ -500,11 +500,15 @@ def _program() -> str:
 
 
 def _pairs(settings: list[str] | None) -> dict[str, str]:
-    pairs = [s.partition("=") for s in settings or []]
-    for key, equals, _ in pairs:
+    pairs: dict[str, str] = {}
+    for text in settings or []:
+        key, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"--set {key}: expected key=value, for example --set alpha=auto")
-    return {key: value for key, _, value in pairs}
+            raise InputError(f"--set {text}: expected key=value, for example --set alpha=auto")
+        if key in pairs:
+            raise InputError(f"--set {text}: {key} is {pairs[key]!r} already; give it once")
+        pairs[key] = value
+    return pairs
 
 
 def _fresh(folder: Path) -> Path:

@@ -28,9 +28,9 @@ from fedunlearn.scenario import find_topology, load
 
 def compare(
     topologies: Annotated[list[str], typer.Argument(help="topology files, or names of those that come with fedunlearn")],
-    methods: Annotated[str, typer.Option(help="names of methods, with commas; by default the whole menu")] = "",
+    methods: Annotated[str, typer.Option(help="names of methods, with commas, or label=name; by default the whole menu")] = "",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="a setting of one method: fiun.alpha=10; may be repeated")
+        list[str] | None, typer.Option("--set", help="a setting of one method, or label: fiun.alpha=10; may be repeated")
     ] = None,
     classes: Annotated[
         str, typer.Option(help="0,1: each class in a request of its own; 0+1: both in one; by default the topology's requests")

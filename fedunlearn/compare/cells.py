@@ -55,16 +55,20 @@ def share(rows: Rows, what: str) -> Plain | None:
     """Forgotten rows that are recognised; None where nothing was tested.
 
     The interval is the wider of two: Wilson's, over rows, and Student's, over seeds, which often differ by more than chance
-    among rows would have them differ. Heirs are tested on the same rows: however many there are, a row of a seed counts once,
-    and as seeds draw theirs from one test set, Wilson's is of as many rows as the seed with the most has.
+    among rows would have them differ. Heirs are tested on the same rows, and so are requests that name one class: however many
+    there are, a row of a seed counts once, and as seeds draw theirs from one test set, Wilson's is of as many rows as the seed
+    with the most has.
     """
     value = pooled(rows, what, "rows_forgotten")
     if value is None:
         return None
-    tests = _by([r for r in rows if r[what] is not None], "seed", "request", "class")
+    tests: dict[tuple[object, ...], int] = {}  # rows of a class; of samples and sites, which name none, those of the request
+    for r in (r for r in rows if r[what] is not None):
+        key = r["seed"], r["class"], "" if r["class"] else r["request"]
+        tests[key] = max(tests.get(key, 0), r["rows_forgotten"])
     distinct = Counter[object]()
-    for (seed, *_), of in tests.items():
-        distinct[seed] += max(r["rows_forgotten"] for r in of)
+    for (seed, *_), tested in tests.items():
+        distinct[seed] += tested
     n, of_one = distinct.total(), max(distinct.values())
     each = [v for of in _by(rows, "seed").values() if (v := pooled(of, what, "rows_forgotten")) is not None]
     found = [proportion(round(value * of_one), of_one), *([over_seeds(each)] if len(each) > 1 else [])]

@@ -6,7 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from fedunlearn.compare.asked import Choice, Subject, check, check_classes, check_layers
+from fedunlearn.compare.asked import Choice, Subject, check, check_layers, check_names_of, check_samples
 from fedunlearn.compare.cells import cells_of, summary_of
 from fedunlearn.compare.clock import Clock, Step
 from fedunlearn.compare.deeper import NOTHING, check_tier, deeper
@@ -17,8 +17,8 @@ from fedunlearn.lineage import Lineage, Request, discover
 from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
 from fedunlearn.runtime import Family, InProcess, Reference, Worker, score_all, unlearn
 from fedunlearn.runtime.tasks import Answer, Deposit, Measure, Task
-from fedunlearn.scenario import retrained, workers
-from fedunlearn.scenario.build import open_data
+from fedunlearn.scenario import Scenario, retrained, workers
+from fedunlearn.scenario.build import Opened, open_data
 
 FAILED = "failed"
 SPENT = (  # of what a record says it cost
@@ -27,7 +27,7 @@ SPENT = (  # of what a record says it cost
 TRAINING, RETRAINING = "training", "retraining"  # the latter with the scores before
 
 Twin = Callable[[], Reference]
-Opened = Callable[[], tuple[Family, dict[str, Worker]]]
+OpenFamily = Callable[[], tuple[Family, dict[str, Worker]]]
 
 
 def compare(
@@ -58,15 +58,17 @@ def compare(
         seeds together; `summary`, a line a topology and method; what was asked; where it comes from.
 
     Raises:
-        InputError: a name, a class, a layer, a tier or a topology is wrong. Nothing is trained then.
+        InputError: a name, a class, a sample (at any of the seeds), a layer, a tier or a topology is wrong. Nothing is trained
+            then.
     """
     check(subjects, choices)
     check_tier(tier)
     for subject in subjects:
-        nest = Nest.of(work, subject.scenario, seeds[0])
-        data = open_data(nest.scenario, nest.family)
-        check_classes(subject, [c for names in data.classes.values() for c in names])
-        check_layers(subject, choices, data.places)
+        opened = partial(_opened_data, work, subject.scenario)
+        first = opened(seeds[0])
+        check_names_of(subject, [c for names in first.classes.values() for c in names])
+        check_layers(subject, choices, first.places)
+        check_samples(subject, seeds, opened)
     clock = planned(subjects, choices, seeds, work, reference, tier)
     rows: list[dict[str, Any]] = []
     origins: list[Mapping[str, Any]] = []
@@ -110,6 +112,11 @@ def planned(
     return Clock.of(_steps(subjects, choices, seeds, work, reference, tier))
 
 
+def _opened_data(work: Path, scenario: Scenario, seed: int) -> Opened:
+    nest = Nest.of(work, scenario, seed)
+    return open_data(nest.scenario, nest.family)
+
+
 def _steps(
     subjects: Sequence[Subject], choices: Sequence[Choice], seeds: Sequence[int], work: Path, reference: bool, tier: str
 ) -> Iterator[tuple[Step, float | None]]:
@@ -124,7 +131,7 @@ def _steps(
             yield (name, TRAINING), took(nest.trained)
             for request in subject.requests:
                 yield (name, RETRAINING), took(nest.before(request, reference))
-                for choice in choices:
+                for choice in (c.at(nest.scenario.seed) for c in choices):
                     yield (name, choice.label), took(nest.after(request, reference, choice, tier))
 
 
@@ -159,7 +166,7 @@ def _rows(
         twin = cache(partial(_twin, opened, nest, request, say)) if reference else Reference
         before = step(RETRAINING, nest.before(request, reference), partial(_before, opened, request, twin))
         clocks = {"train_seconds": trained["wall"], "retrain_seconds": before["wall"] if reference else None}
-        for choice in choices:
+        for choice in (c.at(seed) for c in choices):
             path, text = nest.after(request, reference, choice, tier), f"{choice.label} on {request.words()}"
             after = step(choice.label, path, partial(_after, nest, request, choice, twin, reference, tier), text)
             origins = [trained["origin"], before["origin"], after["origin"]]
@@ -173,7 +180,7 @@ def _opened(nest: Nest) -> tuple[Family, dict[str, Worker]]:
     return family, workers(nest.scenario, family)
 
 
-def _twin(opened: Opened, nest: Nest, request: Request, say: Say) -> Reference:
+def _twin(opened: OpenFamily, nest: Nest, request: Request, say: Say) -> Reference:
     family, places = opened()
     return retrained(family, nest.scenario, request, InProcess(places), say)
 
@@ -193,7 +200,7 @@ def _joined(heir: Plain, after: Plain) -> dict[str, Any]:
     return {**heir, **found, **measured, **{k: after.get(k) for k in SPENT}}
 
 
-def _before(opened: Opened, request: Request, twin: Twin) -> Plain:
+def _before(opened: OpenFamily, request: Request, twin: Twin) -> Plain:
     """Every heir of a request as it is and as retrained: a row for each class, or one where none is named."""
     family, places = opened()
     plan = discover(family.lineage, request)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedunlearn.compare.asked import FAMILYS
 from fedunlearn.compare.cells import JUDGED, RETRAINED, class_of
 from fedunlearn.compare.deeper import DEEPER, Deeper
 from fedunlearn.runtime.record import COMMITTED
@@ -98,11 +99,12 @@ def legend(result: Result) -> list[str]:
         "accepted: heirs, seed by seed, to which the gate had no objection. cells: an heir and a class, seeds pooled; counted "
         "are those whose heir must not know the class afterwards and knew at least half of it before.",
         "left: held-out rows of the class that the edited model still recognises, accepted or not, in %, with the wider of two "
-        "95 % intervals: Wilson's over the rows of one seed (others draw theirs from the same set; one that several heirs were "
-        f"tested on counts once) and Student's over seeds. {FEW} fewer than {JUDGED} rows, all seeds together: shown, not "
-        "judged. lost: accuracy on the rest, in points, with Student's 95 % interval over seeds. mask: what the logit "
-        "mask loses on the same heirs. inherited: of those cells the models that were not trained on the class themselves, and "
-        "have it from others. Where a method failed, models are as before. seconds: wall clock of one request, all its heirs.",
+        "95 % intervals: Wilson's over the rows of one seed (others draw theirs from the same set; one that several heirs or "
+        f"requests were tested on counts once) and Student's over seeds. {FEW} fewer than {JUDGED} rows, all seeds together: "
+        "shown, not judged. lost: accuracy on the rest, in points, with Student's 95 % interval over seeds. mask: what the "
+        "logit mask loses on the same heirs. inherited: of those cells the models that were not trained on the class "
+        "themselves, and have it from others. Where a method failed, models are as before. seconds: wall "
+        "clock of one request, all its heirs.",
     ]
     if any(s["judged"] for s in result["summary"]):
         said.append(
@@ -111,6 +113,13 @@ def legend(result: Result) -> list[str]:
         )
     if any(m["simulation"] for m in result["methods"]):
         said.append("simulation only: it needs what no deployment grants, such as rows of the class at every heir's home.")
+    drawn = [m["settings"]["seed"] for m in result["methods"] if "seed" in m["settings"]]
+    if FAMILYS in drawn:
+        said.append(
+            f"seed={FAMILYS}: the method draws at random, anew at every seed, so that intervals over seeds have that in."
+        )
+    if len(result["seeds"]) > 1 and any(seed != FAMILYS for seed in drawn):
+        said.append("seed=a number: the method makes one draw at all seeds, and intervals leave out what others would give.")
     if result.get("tier"):
         said.append(
             f"{result['tier']} tier, means over edited models, requests and seeds, the worst model in brackets: ToW (1 is like "
@@ -139,9 +148,8 @@ def about(result: Result) -> list[str]:
     if unedited := _farthest(result["summary"]):
         said.append(f"from retrained, unedited models: {_from_retrained(unedited)}.")
     said += [text for line in result["summary"] for text in (*_travelled(line), *_unmeasured(line))]
-    chosen = {m["label"]: ", ".join(f"{k}={v}" for k, v in m["settings"].items()) for m in result["methods"] if m["settings"]}
-    if chosen:
-        said.append(f"settings: {'; '.join(f'{label}: {values}' for label, values in chosen.items())}.")
+    if chosen := [text for m in result["methods"] if (text := _settings(m))]:
+        said.append(f"settings: {'; '.join(chosen)}.")
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     asked = f"{', '.join(result['topologies'])}; seeds {', '.join(map(str, result['seeds']))}"
     return [*said, f"{asked}; commit {result['commit']}; {result['host']}; {versions}."]
@@ -150,6 +158,14 @@ def about(result: Result) -> list[str]:
 def percent(fraction: float | None) -> str:
     """A fraction in percent; a dash where it was not tested."""
     return "-" if fraction is None else f"{round(100 * fraction, 1) + 0.0:.1f}"
+
+
+def _settings(method: Mapping[str, Any]) -> str:
+    """What a method is, where that is more than what it is called."""
+    label, name = method["label"], method["method"]
+    values = ", ".join(f"{k}={v}" for k, v in method["settings"].items())
+    called = label if label == name else f"{label} ({name})"
+    return f"{called}: {values}" if values else called * (label != name)
 
 
 def _reasons(line: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from blake3 import blake3
 
@@ -41,6 +42,8 @@ METHODS: dict[str, type[Method]] = {
     "distil": Distil,
 }
 
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}  # that are read from text
+
 
 def make(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     """A method by name.
@@ -64,7 +67,7 @@ def make(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     check_names("setting", settings or {}, known, f"method {name}")
     hints = get_type_hints(kind) if known else {}
     try:
-        method: Method = kind(**{k: _value(v, hints[k]) for k, v in (settings or {}).items()})
+        method: Method = kind(**{k: _value(v, hints[k], f"method {name}: {k}") for k, v in (settings or {}).items()})
     except TypeError as error:  # an abstract class, or one whose arguments are not its fields
         raise InputError(f"method {name!r} cannot be made: {error}") from error
     if not isinstance(getattr(method, "name", None), str):
@@ -97,17 +100,25 @@ def settings_of(method: Method) -> dict[str, Any]:
     return {f.name: getattr(method, f.name) for f in fields(method)} if is_dataclass(method) else {}
 
 
-def _value(given: Any, hint: Any) -> Any:
-    """Settings may come as text; what does not read as its kind is left to the method to refuse."""
-    kinds = {hint, *get_args(hint)}
+def _value(given: Any, hint: Any, what: str) -> Any:
+    """Settings may come as text. What may be text anyway, or is of a kind that is not read here, is the method's to refuse.
+
+    Raises:
+        InputError: it reads as none of its kinds.
+    """
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if not isinstance(given, str):
         return given
     if bool in kinds and given.lower() in ("true", "false"):
         return given.lower() == "true"
+    if NoneType in kinds and given.lower() == "none":
+        return None
     for kind in (int, float):
         if kind in kinds:
             try:
                 return kind(given)
             except ValueError:
                 continue
+    if all(kind in KINDS for kind in kinds):
+        raise InputError(f"{what} is {given!r}, expected {' or '.join(KINDS[kind] for kind in kinds)}")
     return given

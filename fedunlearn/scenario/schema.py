@@ -225,9 +225,13 @@ class Scenario(Strict):
         return any(d.sites == "own" for d in self.sets.values())
 
     def seeded(self, seed: int) -> "Scenario":
-        """With another seed, which deals the rows too; where sites hold their own, there may be nothing to deal."""
-        data = self.data if self.own and self.data.test is None else self.data.model_copy(update={"seed": seed})
-        return self.model_copy(update={"seed": seed, "data": data})
+        """With another seed, which deals the rows of every set; where sites hold their own, there may be nothing to deal."""
+
+        def dealt(data: Data) -> Data:
+            return data if data.sites == "own" and data.test is None else data.model_copy(update={"seed": seed})
+
+        more = {name: dealt(data) for name, data in self.more.items()}
+        return self.model_copy(update={"seed": seed, "data": dealt(self.data), "more": more})
 
     @property
     def sets(self) -> Mapping[str, Data]:

@@ -15,6 +15,7 @@ from fedunlearn.deployed import Order
 from fedunlearn.errors import SiteError
 from fedunlearn.runtime import Family, Record
 from fedunlearn.runtime.backend import DEADLINE
+from fedunlearn.scenario import find_topology, load, of_family
 from tests.cli.conftest import Run
 from tests.conftest import snapshot
 
@@ -140,6 +141,7 @@ def test_train_takes_a_seed(run: Run, tmp_path: Path) -> None:
     texts = [run("train", "federation", "--out", tmp_path / str(s), "--seed", s, "--json")[1] for s in (1, 2)]
     one, two = ({m["name"]: m["version"] for m in json.loads(t)["models"]} for t in texts)
     assert one["global"] != two["global"]
+    assert of_family(Family.open(tmp_path / "1")) == load(find_topology("federation")).seeded(1)
 
 
 def test_nothing_to_forget_is_an_answer(run: Run, tmp_path: Path) -> None:
@@ -175,6 +177,7 @@ def test_a_model_without_an_output_is_told_what_edits_it(run: Run, tmp_path: Pat
         ("unlearn FOLDER --classes 0 --method fium", "unknown method 'fium'; did you mean 'fiun'"),
         ("unlearn FOLDER --classes 0 --set alfa=1", "unknown setting 'alfa'; did you mean 'alpha'"),
         ("unlearn FOLDER --classes 0 --set alpha", "expected key=value"),
+        ("unlearn FOLDER --classes 0 --set alpha=1 --set alpha=2", "--set alpha=2: alpha is '1' already"),
         ("unlearn FOLDER --classes 0 --due soon", "due 'soon': expected a date"),
         (
             "unlearn FOLDER --classes 0 --received 2026-11-20 --due 2026-11-01",

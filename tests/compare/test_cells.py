@@ -119,6 +119,17 @@ def test_heirs_that_are_tested_on_the_same_rows_do_not_make_it_surer() -> None:
     assert more["n"] == 600
 
 
+def test_a_class_that_several_requests_name_is_tested_on_the_same_rows_and_does_not_make_it_surer() -> None:
+    apart = [row(seed=i, request=c, **{"class": c}) for i in range(2) for c in "56"]
+    twice = [row(seed=i, request=r, **{"class": c}) for i in range(2) for r, c in (("5", "5"), ("5+6", "5"), ("5+6", "6"))]
+    assert share(twice, "forgotten_after") == share(apart, "forgotten_after")
+    assert summary_of(twice, GATE)[0]["left"] == summary_of(apart, GATE)[0]["left"]
+    unnamed = [row(request=r, **{"class": ""}) for r in ("a", "b")]  # samples or sites: rows of a request are its own
+    found = share(unnamed, "forgotten_after")
+    assert found is not None
+    assert found["n"] == 400
+
+
 def test_seeds_that_differ_by_more_than_chance_among_rows_make_it_less_sure() -> None:
     far, near = (
         share([row(seed=i, forgotten_after=v) for i, v in enumerate(values)], "forgotten_after")
@@ -216,6 +227,9 @@ def test_markdown_csv_and_json_agree(result: dict[str, Any], tmp_path: Path) -> 
         assert f"| {' | '.join(line)} |" in files["table.md"]
     for note in notes(result):
         assert f"- {note}\n" in files["table.md"]
+    assert "failing (tests.compare.conftest:Failing)" in next(
+        note for note in notes(result) if note.startswith("settings: fiun:")
+    )
     assert any("failing: 12 failed" in note and "ZeroDivisionError" in note for note in notes(result))
 
 

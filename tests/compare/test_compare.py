@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from fedunlearn.compare import Choice, Subject, as_csv, choices_of, compare, failed_everywhere, planned, requests_of
+from fedunlearn.compare import Choice, Subject, as_csv, choices_of, compare, failed_everywhere, notes, planned, requests_of
 from fedunlearn.compare.work import Nest
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import FIUn
+from fedunlearn.methods.baselines import RandomMask
 from fedunlearn.runtime import Family, InProcess, unlearn
-from fedunlearn.scenario import Scenario, retrained, train, workers
+from fedunlearn.scenario import Scenario, open_site_data, retrained, train, workers
 from tests.compare.conftest import CHOICES, REQUESTS, SEEDS, timeless
 
 
@@ -110,6 +111,24 @@ def take(source: Path, there: Path, without: str = "") -> None:
         shutil.copytree(source, there, ignore=shutil.ignore_patterns(without))
     else:
         shutil.copy(source, there)
+
+
+def test_a_random_method_is_drawn_anew_for_each_family_and_the_legend_says_so(tiny: Scenario, work: Path) -> None:
+    def rows(choice: Choice) -> list[dict[str, Any]]:
+        found.append(compare([Subject(tiny, REQUESTS[:1])], (choice,), SEEDS, work))
+        return timeless(found[-1]["rows"])
+
+    found: list[dict[str, Any]] = []
+    drawn, same = (choices_of("random_mask", ["random_mask.ratio=0.5", *more])[0] for more in ([], ["random_mask.seed=0"]))
+    anew = rows(drawn)
+    one, other = (rows(Choice("random_mask", RandomMask(ratio=0.5, seed=seed))) for seed in SEEDS)
+    assert anew == [r for r in one if r["seed"] == 0] + [r for r in other if r["seed"] == 1]
+    assert rows(same) == one != anew
+    assert any("random_mask: ratio=0.5, seed=the family's" in note for note in notes(found[0]))
+    says = [[note for note in notes(of) if note.startswith("seed")] for of in (found[0], found[-1])]
+    assert ["anew at every seed" in note for note in says[0]] == [True]
+    assert ["one draw at all seeds" in note for note in says[1]] == [True]
+    assert not [note for note in notes(found[-1] | {"seeds": [0]}) if note.startswith("seed")]
 
 
 class Cut(BaseException):
@@ -253,13 +272,41 @@ def test_rows_that_an_heirs_home_does_not_hold_are_scored_where_they_are_if_the_
     assert {r["rows_forgotten"] for r in knowing} == {knowing[0]["rows_forgotten"]}
 
 
+def test_samples_that_some_seed_does_not_train_on_are_refused_before_anything_is_trained(
+    tiny: Scenario, tmp_path: Path
+) -> None:
+    trained = {seed: set(open_site_data(tiny.seeded(seed), tmp_path)["north"].shards["main"].keys) for seed in range(3)}
+    held = {seed: open_site_data(tiny.seeded(seed), tmp_path)["north"].held_out["test"].keys for seed in range(3)}
+    for elsewhere, what in ((set(held[1]), "held out, for test"), (set(trained[0] - trained[1]) - set(held[1]), "")):
+        key = sorted(trained[0] & trained[2] & elsewhere)[0]
+        subject = Subject(tiny, (REQUESTS[0], Request(samples=(f"north/main/{key}",), id="one")))
+        expected = (
+            f"tiny, seed 1: request one: .*'north/main/{key}'.*{what}.* rows are dealt anew for each seed.*these: 0, 2\\)"
+        )
+        with pytest.raises(InputError, match=expected):
+            compare([subject], CHOICES, range(3), tmp_path)
+    with pytest.raises(InputError, match=r"tiny, seed 0: .*unknown sample 'north/main/none'.*\(of these: none\)"):
+        compare([Subject(tiny, (Request(samples=("north/main/none",)),))], CHOICES, SEEDS, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_cannot_be_compared_is_said_before_anything_is_trained(tiny: Scenario, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tiny: request 00: unknown class '00'; did you mean '0'\?"):
         compare([Subject(tiny, requests_of("00"))], CHOICES, SEEDS, tmp_path)
+    for wrong, expected in (
+        ({"classes": ("0",), "sites": ("noth",)}, "unknown site 'noth'; did you mean 'north'"),
+        ({"classes": ("0",), "since": "fist"}, "unknown model 'fist'; did you mean 'first'"),
+        ({"samples": ("noth/main/1",)}, "unknown site 'noth'; did you mean 'north'"),
+        ({"samples": ("north/mian/1",)}, "unknown shard 'north/mian'; did you mean 'north/main'"),
+    ):
+        with pytest.raises(InputError, match=f"tiny: request it: {expected}"):
+            compare([Subject(tiny, (Request(**wrong, id="it"),))], CHOICES, SEEDS, tmp_path)
     with pytest.raises(InputError, match="two topologies are called 'tiny'"):
         compare([Subject(tiny, REQUESTS), Subject(tiny, REQUESTS)], CHOICES, SEEDS, tmp_path)
     with pytest.raises(InputError, match="two methods are called 'fiun'"):
         compare([Subject(tiny, REQUESTS)], (CHOICES[0], CHOICES[0]), SEEDS, tmp_path)
+    with pytest.raises(InputError, match="a method is called 'retrained', as the line of the retrained families is"):
+        compare([Subject(tiny, REQUESTS)], choices_of("retrained=fiun"), SEEDS, tmp_path)
     with pytest.raises(InputError, match="two requests of tiny are called '0'"):
         compare([Subject(tiny, requests_of("0,0"))], CHOICES, SEEDS, tmp_path)
     with pytest.raises(InputError, match="tiny: its topology names no request; say what to forget: --classes 0,1"):

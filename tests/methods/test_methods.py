@@ -2,6 +2,8 @@
 
 import math
 from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -86,9 +88,29 @@ class Nameless(LogitMask):
     name = None  # type: ignore[assignment]
 
 
+@dataclass(frozen=True)
+class Numbered(LogitMask):
+    """A method whose author checks no setting."""
+
+    many: int = 1
+    limit: float | None = None
+    free: float | Literal["auto"] = "auto"
+    odd: tuple[int, ...] = ()
+    name = "numbered"
+
+
+OWN = "tests.methods.test_methods:Numbered"
+
+
 @pytest.mark.parametrize(
     ("name", "given_", "message"),
     [
+        ("lfssd", {"per_heir": "0"}, "method lfssd: per_heir is '0', expected true or false"),
+        ("ssd", {"per_heir": "maybe"}, "method ssd: per_heir is 'maybe', expected true or false"),
+        ("random_mask", {"seed": "x"}, "method random_mask: seed is 'x', expected a whole number"),
+        ("fine_tune", {"lr": "abc"}, "method fine_tune: lr is 'abc', expected a number"),
+        (OWN, {"many": "2.5"}, f"method {OWN}: many is '2.5', expected a whole number"),
+        (OWN, {"limit": "much"}, f"method {OWN}: limit is 'much', expected a number or none"),
         ("fiunn", {}, "unknown method 'fiunn'; did you mean 'fiun'"),
         ("fiun", {"alhpa": 1}, "method fiun: unknown setting 'alhpa'; did you mean 'alpha'"),
         ("fiun", {"alpha": "much"}, "alpha is 'much', expected a number from 0 up, or 'auto' or 'percentile'"),
@@ -109,6 +131,10 @@ def test_wrong_methods_are_refused(name: str, given_: dict[str, object], message
 def test_settings_may_come_as_text() -> None:
     assert make("fiun", {"alpha": "3.5", "layers": "last"}) == FIUn(alpha=3.5, layers="last")
     assert make("fiun", {"layers": "1"}) == FIUn(layers="1")
+    assert make("lfssd", {"per_heir": "True"}) == make("lfssd", {"per_heir": True})
+    assert make(OWN, {"many": "3", "limit": "2", "free": "auto"}) == Numbered(many=3, limit=2.0)
+    assert make(OWN, {"limit": "None"}) == Numbered()
+    assert make(OWN, {"odd": "1,2"}) == Numbered(odd="1,2")  # type: ignore[arg-type]  # what is neither is the method's to read
 
 
 def test_the_percentile_is_that_of_assd() -> None:

@@ -10,7 +10,7 @@ import torch
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime.tasks import Measure
-from fedunlearn.scenario import extend, of_family, train, workers
+from fedunlearn.scenario import Scenario, extend, of_family, open_site_data, train, workers
 from fedunlearn.scenario.train import BACKENDS
 from fedunlearn.store import Store
 from fedunlearn.tensors import equal
@@ -131,12 +131,12 @@ def test_what_is_resumed_matters(tmp_path: Path) -> None:
     assert fresh.heads["two"] != family.heads["two"]
 
 
-def test_two_sets_in_one_family(tmp_path: Path) -> None:
-    """A transfer onto another data set: classes of both stand in one list, and every head is tested on its own."""
+def two_sets(folder: Path) -> Any:
+    """A family whose second model is trained on a set of its own."""
     rng = np.random.default_rng(0)
     x = rng.random((120, 8, 8), dtype=np.float32) + np.arange(120)[:, None, None] % 3
-    np.savez(tmp_path / "shades.npz", x=x, y=np.arange(120) % 3, classes=["dark", "grey", "light"])
-    plain = scenario(
+    np.savez(folder / "shades.npz", x=x, y=np.arange(120) % 3, classes=["dark", "grey", "light"])
+    return scenario(
         {
             "base": {"born": "incremental", "site": "a", "epochs": 2},
             "shades": {
@@ -149,8 +149,13 @@ def test_two_sets_in_one_family(tmp_path: Path) -> None:
             },
         },
         more={"shades": {"set": "shades.npz"}},
-        folder=str(tmp_path),
+        folder=str(folder),
     )
+
+
+def test_two_sets_in_one_family(tmp_path: Path) -> None:
+    """A transfer onto another data set: classes of both stand in one list, and every head is tested on its own."""
+    plain = two_sets(tmp_path)
     family = train(plain, tmp_path / "f")
     assert [s.key for s in family.lineage["shades"].data] == ["b/shades"]
     assert family.lineage["base"].head == tuple("0123456789")
@@ -163,6 +168,26 @@ def test_two_sets_in_one_family(tmp_path: Path) -> None:
     assert not plan.untested
     with pytest.raises(InputError, match="sets main and shades both name a class '0'"):
         train(plain.model_copy(update={"more": {"shades": plain.data}}), tmp_path / "clash")
+
+
+def test_another_seed_deals_every_set_anew(tmp_path: Path) -> None:
+    plain = two_sets(tmp_path)
+    one, two, again = (open_site_data(plain.seeded(seed), tmp_path / "none") for seed in (1, 2, 1))
+    for site, name in (("a", "main"), ("b", "shades")):
+        assert set(one[site].shards[name].keys) != set(two[site].shards[name].keys)
+        assert one[site].shards[name].keys == again[site].shards[name].keys
+    for held in ("calibration", "test"):
+        keys = [{k for k in of["b"].held_out[held].keys if k.startswith("shades/")} for of in (one, two)]
+        assert keys[0] != keys[1]
+
+
+def test_another_seed_leaves_rows_that_sites_hold_themselves_and_deals_what_everybody_tests_on(tmp_path: Path) -> None:
+    plain = two_sets(tmp_path).model_dump(by_alias=True)
+    data = {"main": {"sites": "own"}, "shades": {"sites": "own", "test": "shades.npz"}}
+    own = Scenario.model_validate({**plain, "data": data["main"], "more": {"shades": data["shades"]}})
+    found = own.seeded(3)
+    assert (found.data, found.more["shades"].seed) == (own.data, 3)
+    assert Scenario.model_validate(found.model_dump(by_alias=True)) == found
 
 
 WIDTHS = """
