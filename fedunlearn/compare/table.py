@@ -115,9 +115,7 @@ def legend(result: Result) -> list[str]:
         said.append("simulation only: it needs what no deployment grants, such as rows of the class at every heir's home.")
     drawn = [m["settings"]["seed"] for m in result["methods"] if "seed" in m["settings"]]
     if FAMILYS in drawn:
-        said.append(
-            f"seed={FAMILYS}: the method draws at random, anew at every seed, so that intervals over seeds have that in."
-        )
+        said.append(f"seed={FAMILYS}: the method draws at random, anew at every seed; intervals over seeds have that in them.")
     if len(result["seeds"]) > 1 and any(seed != FAMILYS for seed in drawn):
         said.append("seed=a number: the method makes one draw at all seeds, and intervals leave out what others would give.")
     if result.get("tier"):
