@@ -103,14 +103,15 @@ def _ratios(rows: Rows) -> list[Panel]:
     for row in rows:
         if found := re.fullmatch(r"mask ([\d.]+)%(, .*)?", row["method"]):
             ratio, way = float(found[1]), found[2] or ""
-            epochs = re.fullmatch(r", then (\d+) epochs?", way)
+            after = re.fullmatch(r", then (\d+) epochs?", way)
             if row["cell"].startswith("ratio"):
                 ways.append(row | {"cell": "a class", "at": ratio, "method": f"mask{way}"})
-            if epochs or not way:
-                scheduled.append(row | {"cell": "a class", "at": int(epochs[1]) if epochs else 0, "method": f"mask {ratio:g}%"})
+            if after or not way:
+                scheduled.append(row | {"cell": "a class", "at": int(after[1]) if after else 0, "method": f"mask {ratio:g}%"})
     tried = {r["method"] for r in scheduled if r["at"] == 1}
     some = [r for r in scheduled if r["method"] in tried]
-    return _pair(ways, "a class", "units masked, %", True) + _pair(some, "a class", "epochs of the schedule", True)
+    epochs = _pair(some, "a class", "epochs of the schedule", True) if some else []
+    return _pair(ways, "a class", "units masked, %", True) + epochs
 
 
 def _inherited(rows: Rows) -> list[Panel]:
