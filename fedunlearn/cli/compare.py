@@ -16,6 +16,7 @@ from fedunlearn.compare import (
     compare as run_compare,
     failed_everywhere,
     notes,
+    older,
     overview,
     planned,
     requests_of,
@@ -56,6 +57,8 @@ def compare(
     subjects = [Subject.of(load(find_topology(name)), requests) for name in topologies]
     asked = (subjects, choices, range(seeds), folder / "work", not no_reference, tier)
     err.print(f"planned: {planned(*asked).words()}", markup=False)
+    if note := older(*asked):
+        err.print(f"note: {note}", markup=False)
     with progress() as say:
         result = run_compare(*asked, progress=say)
     files, broken = write(result, folder), failed_everywhere(result)

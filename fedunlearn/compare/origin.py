@@ -37,6 +37,20 @@ def joined(origins: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def aged(commits: Iterable[str]) -> str:
+    """How many steps are of another commit than today's, in words; nothing where there is none, or no commit is known.
+
+    Args:
+        commits: of each step that is kept.
+    """
+    now = _commit()
+    others = [one for one in commits if now != one and UNKNOWN not in (now, one)]
+    if not others:
+        return ""
+    said = f"{len(others)} step{'s are' if len(others) > 1 else ' is'} kept from commit {', '.join(dict.fromkeys(others))}"
+    return f"{said}; this is {now} (with another --out, they are taken anew)"
+
+
 def _each(between: str, texts: Iterable[str]) -> str:
     return between.join(dict.fromkeys(one for text in texts for one in text.split(between)))  # some are joined themselves
 

@@ -10,7 +10,8 @@ from fedunlearn.compare.asked import Choice, Subject, check, check_layers, check
 from fedunlearn.compare.cells import cells_of, summary_of
 from fedunlearn.compare.clock import Clock, Step
 from fedunlearn.compare.deeper import NOTHING, check_tier, deeper
-from fedunlearn.compare.origin import joined
+from fedunlearn.compare.origin import aged, joined
+from fedunlearn.compare.same import check_same
 from fedunlearn.compare.work import Nest, Plain, Say, kept, read
 from fedunlearn.errors import FedUnlearnError, raised
 from fedunlearn.lineage import Lineage, Request, discover
@@ -19,6 +20,7 @@ from fedunlearn.runtime import Family, InProcess, Reference, Worker, score_all, 
 from fedunlearn.runtime.tasks import Answer, Deposit, Measure, Task
 from fedunlearn.scenario import Scenario, retrained, workers
 from fedunlearn.scenario.build import Opened, open_data
+from fedunlearn.scenario.seen import told_seen
 
 FAILED = "failed"
 SPENT = (  # of what a record says it cost
@@ -69,6 +71,8 @@ def compare(
         check_names_of(subject, [c for names in first.classes.values() for c in names])
         check_layers(subject, choices, first.places)
         check_samples(subject, seeds, opened)
+        for note in told_seen(first):
+            progress(f"note: {subject.scenario.name}: {note}")
     clock = planned(subjects, choices, seeds, work, reference, tier)
     rows: list[dict[str, Any]] = []
     origins: list[Mapping[str, Any]] = []
@@ -109,7 +113,20 @@ def planned(
     tier: str = "",
 ) -> Clock:
     """What such a comparison has to do, and how long that takes as far as it is known; trains nothing."""
-    return Clock.of(_steps(subjects, choices, seeds, work, reference, tier))
+    steps = _steps(subjects, choices, seeds, work, reference, tier)
+    return Clock.of((step, None if found is None else found["wall"]) for step, found in steps)
+
+
+def older(
+    subjects: Sequence[Subject],
+    choices: Sequence[Choice],
+    seeds: Sequence[int],
+    work: Path,
+    reference: bool = True,
+    tier: str = "",
+) -> str:
+    """What of it is kept from other commits of this package than today's, in words; nothing where that is not known."""
+    return aged(found["origin"]["commit"] for _, found in _steps(subjects, choices, seeds, work, reference, tier) if found)
 
 
 def _opened_data(work: Path, scenario: Scenario, seed: int) -> Opened:
@@ -119,20 +136,16 @@ def _opened_data(work: Path, scenario: Scenario, seed: int) -> Opened:
 
 def _steps(
     subjects: Sequence[Subject], choices: Sequence[Choice], seeds: Sequence[int], work: Path, reference: bool, tier: str
-) -> Iterator[tuple[Step, float | None]]:
-    """Every step of a comparison, with the seconds of those that are kept."""
-
-    def took(path: Path) -> float | None:
-        return found["wall"] if (found := read(path)) is not None else None
-
+) -> Iterator[tuple[Step, Plain | None]]:
+    """Every step of a comparison, with what is kept of it."""
     for subject in subjects:
         name = subject.scenario.name
         for nest in (Nest.of(work, subject.scenario, seed) for seed in seeds):
-            yield (name, TRAINING), took(nest.trained)
+            yield (name, TRAINING), read(nest.trained)
             for request in subject.requests:
-                yield (name, RETRAINING), took(nest.before(request, reference))
+                yield (name, RETRAINING), read(nest.before(request, reference))
                 for choice in (c.at(nest.scenario.seed) for c in choices):
-                    yield (name, choice.label), took(nest.after(request, reference, choice, tier))
+                    yield (name, choice.label), read(nest.after(request, reference, choice, tier))
 
 
 def _rows(
@@ -168,7 +181,7 @@ def _rows(
         clocks = {"train_seconds": trained["wall"], "retrain_seconds": before["wall"] if reference else None}
         for choice in (c.at(seed) for c in choices):
             path, text = nest.after(request, reference, choice, tier), f"{choice.label} on {request.words()}"
-            after = step(choice.label, path, partial(_after, nest, request, choice, twin, reference, tier), text)
+            after = step(choice.label, path, partial(_after, nest, request, choice, twin, reference, tier, before), text)
             origins = [trained["origin"], before["origin"], after["origin"]]
             made = {"topology": name, "seed": seed, "request": request.id, "method": choice.label}
             made |= {"simulation": choice.simulation, "commit": " + ".join(dict.fromkeys(o["commit"] for o in origins))}
@@ -260,7 +273,7 @@ class _Clocked(InProcess):
         return answers
 
 
-def _after(nest: Nest, request: Request, choice: Choice, twin: Twin, reference: bool, tier: str) -> Plain:
+def _after(nest: Nest, request: Request, choice: Choice, twin: Twin, reference: bool, tier: str, before: Plain) -> Plain:
     """Every heir as a method leaves it, on a copy of the family, evaluated to a tier; or why it failed."""
     with nest.copy() as family:
         backend = _Clocked(workers(nest.scenario, family), simulation=True)
@@ -273,6 +286,7 @@ def _after(nest: Nest, request: Request, choice: Choice, twin: Twin, reference: 
         except Exception as error:  # a method of the user's own may raise anything
             return {"failed": raised(error)}
         names = [m["name"] for m in record.facts["models"]]
+        check_same(before["heirs"], {m["name"]: m for m in record.facts["models"]}, nest.before(request, reference))
         measured = deeper(family, tier, backend, reference, names) if tier and names else {}
     heirs = {}
     for m in record.facts["models"]:

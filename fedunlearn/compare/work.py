@@ -1,15 +1,15 @@
 """What a comparison keeps while it is at work, so that one that was cut off goes on where it was.
 
 ```
-<work>/<topology>-<seed>-<content>/      content: of the topology with this seed
+<work>/<topology>-<seed>-<content>/      content: of the topology with this seed, and of its factories' text
     family/                              trained once; its retrained twins are in it
     trained.json                         seconds, where it comes from
     before/<content>.json                a request: every heir before it, and as retrained
     after/<content>.json                 a request, a method, its settings, a tier: every heir after it
 ```
 
-Names are made of contents, so that nothing of another topology, other settings or another version of this package is taken
-for what is asked now. What is written is whole: a file is there, or it is not.
+Names are made of contents, so that nothing of another topology, other code of the user's own, other settings or another
+version of this package is taken for what is asked now. What is written is whole: a file is there, or it is not.
 """
 
 import json
@@ -25,8 +25,10 @@ from typing import Any
 from blake3 import blake3
 from filelock import FileLock, Timeout
 
+from fedunlearn.code import text_of
 from fedunlearn.compare.asked import Choice
 from fedunlearn.compare.origin import origin
+from fedunlearn.data.sets import LOADER
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family
@@ -51,9 +53,10 @@ class Nest:
 
     @classmethod
     def of(cls, work: Path, scenario: Scenario, seed: int) -> "Nest":
-        """The nest of a topology and a seed."""
+        """The nest of a topology and a seed, and of the text of the factories that the topology names."""
         own = scenario.seeded(seed)
-        return cls(work / f"{scenario.name}-{seed}-{_content(own.model_dump(by_alias=True, mode='json'))}", own)
+        plain, text = own.model_dump(by_alias=True, mode="json"), text_of(_modules(own))
+        return cls(work / f"{scenario.name}-{seed}-{_content([plain, text] if text else plain)}", own)
 
     @property
     def family(self) -> Path:
@@ -133,6 +136,16 @@ def kept(path: Path, make: Callable[[], Plain]) -> Plain:
 def read(path: Path) -> Plain | None:
     """What a file says; None if there is none."""
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def _modules(scenario: Scenario) -> Iterator[str]:
+    """The modules of the user's own that make a scenario's rows and nets."""
+    for data in scenario.sets.values():
+        loaders = (one for one in (data.set, data.test) if one is not None and LOADER.fullmatch(one))
+        yield from (path.partition(":")[0] for path in (data.factory, *loaders) if path)
+    for net in (scenario.net, *scenario.nets.values()):
+        if factory := net.get("factory"):
+            yield str(factory).partition(":")[0]
 
 
 def _asked(request: Request) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 import math
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def rows_of(x: Any, y: Any, classes: Any, keys: Any, what: str) -> Rows:
         x: numbers [N, ...]; bytes with more than one axis are pixels, scaled to [0, 1], and (height, width, channels) of
             1 or 3 channels become (channels, height, width).
         y: whole-number labels [N].
-        classes: their names; by default the numbers from 0 to the greatest label.
+        classes: their names, which differ; by default the numbers from 0 to the greatest label.
         keys: names of the rows; by default their positions.
         what: where they came from, to say in an error.
 
@@ -63,6 +64,10 @@ def rows_of(x: Any, y: Any, classes: Any, keys: Any, what: str) -> Rows:
         stable = tuple(map(str, range(len(labels)) if keys is None else keys))
     except TypeError as error:
         raise InputError(f"{what}: classes and keys must be lists of names: {error}") from error
+    if twice := [c for c, times in Counter(names).items() if times > 1]:
+        raise InputError(
+            f"{what}: class {twice[0]!r} is named {names.count(twice[0])} times; every class needs a name of its own"
+        )
     try:
         return Rows(torch.from_numpy(held), torch.tensor(labels.astype(np.int64)), stable, names)
     except InputError as error:

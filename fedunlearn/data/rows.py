@@ -103,19 +103,19 @@ class Rows:
         return Rows(here.x, output[here.y], here.keys, tuple(head))
 
 
-def twins(rows: Rows, others: Sequence[Rows]) -> int:
-    """How many rows have the inputs of one of the others, bit for bit."""
-    alike = [o.x for o in others if o.x.shape[1:] == rows.x.shape[1:] and o.x.dtype == rows.x.dtype]
+def twins(rows: Tensor, others: Sequence[Tensor]) -> int:
+    """How many inputs [N, ...] are one of the others, bit for bit."""
+    alike = [x for x in others if x.shape[1:] == rows.shape[1:] and x.dtype == rows.dtype]
     if not alike or not len(rows):
         return 0
-    sums, theirs = _sums(rows.x), [_sums(x) for x in alike]  # few have the sum of another: only those are looked at
+    sums, theirs = _sums(rows), [_sums(x) for x in alike]  # few have the sum of another: only those are looked at
     near = torch.isin(sums, torch.cat(theirs)).nonzero()[:, 0]
     there = {
         x[i].numpy().tobytes()
         for x, s in zip(alike, theirs, strict=True)
         for i in torch.isin(s, sums[near]).nonzero()[:, 0].tolist()
     }
-    return sum(rows.x[i].numpy().tobytes() in there for i in near.tolist())
+    return sum(rows[i].numpy().tobytes() in there for i in near.tolist())
 
 
 def _sums(x: Tensor) -> Tensor:

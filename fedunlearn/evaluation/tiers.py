@@ -112,7 +112,7 @@ NEEDS: dict[str, Callable[[Trial], str | None]] = {  # None, or why it is not th
     "peers": lambda t: _rows(t, "peers", "held-out row of a class that forgotten rows have"),
     "trigger": lambda t: None if t.material.trigger else "nothing that is known of was planted",
     "innocents": lambda t: None if t.effort.innocents is not None else "no pool of models that never saw it was given",
-    "unlearn": lambda t: None if t.effort.unlearn is not None else "no way to unlearn the shadow models was given",
+    "unlearn": lambda t: None if t.effort.unlearn is not None else t.effort.why,
     "shadows": lambda t: None if t.effort.shadows is not None else "no pool of shadow models was given",
 }
 

@@ -62,6 +62,7 @@ class Effort:
         seed: of splits, folds and resampling.
         shadows: a pool for the audit (`train_shadows` on `Material.population`).
         unlearn: the method under test, for the audit to apply to each shadow model; without it the audit is weaker.
+        why: it is not there, in words.
         innocents: a pool of models that never saw what is forgotten (`train_shadows` on `Material.population_without`), for
             those parts of the audit that compare with retrained models.
     """
@@ -73,6 +74,7 @@ class Effort:
     seed: int = 0
     shadows: Shadows | None = None
     unlearn: Unlearn | None = None
+    why: str = "no way to unlearn the shadow models was given"
     innocents: Shadows | None = None
 
 

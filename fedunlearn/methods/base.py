@@ -1,7 +1,7 @@
 """What a method is: what it measures, how it merges, how it edits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ Strength = Mapping[str, float]  # settings of an edit, by name
 HEIRS_AT_ROOTS = "every heir's weights at the sites of what is forgotten"
 FORGOTTEN_AT_HEIRS = "what is forgotten at every heir's home"
 RETAINED_AT_HEIRS = "the retained data at every heir's home"
+AT_HEIRS = frozenset({FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS})  # what makes a home
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,14 @@ class Home:
     forgotten: Rows
     retained: Rows
     begun: dict[Hashable, "Course"] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def granted(cls, needs: Collection[str], net: nn.Module, forgotten: Rows, retained: Rows) -> "Home | None":
+        """With the rows that a method says it needs, and no others; None where it needs none."""
+        if AT_HEIRS.isdisjoint(needs):
+            return None
+        gone = forgotten if FORGOTTEN_AT_HEIRS in needs else Rows.empty(forgotten.classes)
+        return cls(net, gone, retained if RETAINED_AT_HEIRS in needs else Rows.empty(retained.classes))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
     def test_mine_obeys(law):
         law(Mine())
 
-Each law goes through small heirs, drawn by seeds: weights, evidence in the shapes and signs that the method asks for, a home
-to train at. One that is broken is an AssertionError in words.
+Each law goes through small heirs, drawn by seeds: weights, evidence in the shapes and signs that the method asks for, and
+a home with the rows that it says it `needs`, as in earnest. One that is broken is an AssertionError in words.
 """
 
 import math
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn.data import Rows
-from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Evidence, Home, Method, Strength, Want
+from fedunlearn.methods.base import AT_HEIRS, Case, Evidence, Home, Method, Strength, Want
 from fedunlearn.methods.calibration import evenly
 from fedunlearn.methods.menu import make, settings_of
 from fedunlearn.nets import load
@@ -81,14 +81,15 @@ class Draw:
         enough = float(self.numbers((), 0, 20).abs()) + 0.1 if self.method.apart else None
         return Evidence(self.means(self.method.evidence), rows, about if self.method.apart else "", enough)
 
-    def home(self, weights: Tensors) -> Home:
-        """Rows at the heir."""
+    def home(self, weights: Tensors) -> Home | None:
+        """Rows at the heir, those that the method needs; none where it needs none."""
 
         def rows(labels: Sequence[int]) -> Rows:
             x = self.numbers((len(labels), 2), -2, 2).float()
             return Rows(x, torch.tensor(labels), tuple(map(str, range(len(labels)))), HEAD.classes)
 
-        return Home(load(Net(), weights).eval(), rows([1, 1]), rows([0, 2, 0, 2]))
+        net = load(Net(), weights).eval()
+        return Home.granted(self.method.needs, net, rows([1, 1]), rows([0, 2, 0, 2]))
 
     def heir(self, abouts: Sequence[str] = ("b",)) -> tuple[dict[str, Tensor], Case]:
         """An heir that is to forget class b, as the method sees it after its merge."""
@@ -121,7 +122,7 @@ def what_is_passed_in_stays_and_names_shapes_and_dtypes_stay(method: Method) -> 
 
 def forgetting_nothing_changes_nothing(method: Method) -> None:
     """No class, and evidence that says nothing. Methods that train on rows are passed over: they are not one-shot."""
-    if method.needs & {FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS}:
+    if method.needs & AT_HEIRS:
         return
     for seed in SEEDS:
         weights, case = Draw(method, seed).heir()
@@ -138,7 +139,7 @@ def strengths_go_from_small_edits_to_large(method: Method) -> None:
     for seed in SEEDS:
         weights, case = Draw(method, seed).heir()
         _demand(len(method.strengths(case)) >= 1, method, seed, "there is no strength")
-        if method.needs & {FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS}:
+        if method.needs & AT_HEIRS:
             continue
         sizes = [(_apart(method.edit(weights, case, strength), weights), strength) for strength in _some(method, case)]
         for (less, small), (more, large) in pairwise(sizes):
@@ -204,7 +205,7 @@ LAWS: tuple[Law, ...] = (
 def _some(method: Method, case: Case, number: int = 8) -> Sequence[Strength]:
     """Strengths to try, evenly spread; one where each costs a training."""
     found = method.strengths(case)
-    few = 1 if method.needs & {FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS} else number
+    few = 1 if method.needs & AT_HEIRS else number
     return [found[i] for i in evenly(len(found), few)]
 
 

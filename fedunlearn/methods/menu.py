@@ -1,14 +1,11 @@
 """The menu, and how a name with settings becomes a method."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from blake3 import blake3
-
+from fedunlearn.code import text_of
 from fedunlearn.dotted import resolve
 from fedunlearn.errors import InputError, check_names, unknown
 from fedunlearn.methods.activation_mask import ActivationMask
@@ -84,15 +81,9 @@ def menu_name(method: Method) -> str:
 
 
 def code_of(method: Method) -> dict[str, str]:
-    """Which code a method that is not in the menu is: its `class`, and the hash of the `text` of the file that has it."""
+    """Which code a method that is not in the menu is: its `class`, and the hash of the `text` of its files and its bases'."""
     name = menu_name(method)
-    if ":" not in name:
-        return {}
-    try:
-        text = blake3(Path(inspect.getfile(type(method))).read_bytes()).hexdigest()
-    except (OSError, TypeError):  # made in a session, without a file
-        text = ""
-    return {"class": name, "text": text}
+    return {"class": name, "text": text_of(kind.__module__ for kind in type(method).__mro__)} if ":" in name else {}
 
 
 def settings_of(method: Method) -> dict[str, Any]:

@@ -149,13 +149,14 @@ def _glance(tiers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         return f"{100 * values['after']:.1f}%{again}"
 
     ain = _at(found.get("relearn_shots", {}).get("after"), ("ain",))
+    weaker = "LiRA " if str(_at(found.get("ulira"), ("attack",))).startswith("LiRA") else ""  # where no shadow model forgot
     area = _at(found.get("ulira", {}).get("after"), ("auc",))
     return {
         "probe": beside("probe", "recovery", "value"),
         "means": beside("prototypes", "recovery", "value"),
         "retained": beside("relearn_retained", "best"),
         "ain": f"{ain:.2f}" if isinstance(ain, float) else ain,
-        "ulira": area and f"{area['value']:.2f} ({area['low']:.2f} to {area['high']:.2f})",
+        "ulira": area and f"{weaker}{area['value']:.2f} ({area['low']:.2f} to {area['high']:.2f})",
     }
 
 

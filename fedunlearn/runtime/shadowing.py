@@ -18,6 +18,7 @@ from fedunlearn.evaluation.shadows import Unlearn, train_shadows
 from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.base import Evidence, Home, Strength, Want
+from fedunlearn.methods.menu import code_of
 from fedunlearn.nets import load, weights_of
 from fedunlearn.runtime.tasks import Audit
 from fedunlearn.tensors import Head, Tensors
@@ -37,18 +38,36 @@ def audit_effort(audit: Audit, rows: Material, head: Head, net: Callable[[], nn.
         device: where to train.
 
     Raises:
-        InputError: the number is odd or too small, or the method is unknown.
+        InputError: the number is odd or too small, or a method that should be of the menu is unknown.
     """
     if min(len(rows.parts[part]) for part in ("forgotten_training", "others")) < 2:
         return Effort()
-    method = make(audit.method, audit.settings) if audit.method else None
+    method, why = _as_then(audit)
     recipe = replace(audit.recipe, device=device)
     pools = [
         train_shadows(folder / FOLDER, some, lambda seed: _fresh(net(), seed), recipe, audit.shadows)
         for some in (rows.population, rows.population_without)
     ]
     unlearn = forgetting(method, audit.strength, head, rows.classes) if method else None
-    return Effort(shadows=pools[0], innocents=pools[1], unlearn=unlearn)
+    return Effort(shadows=pools[0], innocents=pools[1], unlearn=unlearn, why=why)
+
+
+def _as_then(audit: Audit) -> tuple[Method | None, str]:
+    """The method that edited the heir; None, and why, where that very code is not here."""
+    if not audit.method:
+        return None, "the ledger does not say which code edited the model, so that shadow models cannot be unlearned by it"
+    try:
+        method = make(audit.method, audit.settings)
+    except InputError as error:
+        if ":" not in audit.method:
+            raise
+        return None, f"shadow models cannot be unlearned as the model was: {error}"
+    if audit.text != (text := code_of(method).get("text", "")):
+        return None, (
+            f"shadow models cannot be unlearned as the model was: the files of {audit.method} here are others now "
+            f"({text[:12] or 'none'}) than those that edited it ({audit.text[:12] or 'none'})"
+        )
+    return method, ""
 
 
 def forgetting(method: Method, strength: Strength, head: Head, classes: Collection[str]) -> Unlearn:
@@ -77,7 +96,7 @@ def forgetting(method: Method, strength: Strength, head: Head, classes: Collecti
             case, like = Case((one,), own, head, named), held.of(some.counts())
             left = partial(_left, net, like if named and len(like) else some)  # as at a root
             found.append(replace(one, enough=method.enough(weights, case, left, loss_gap(net, like, some))))
-        home = Home(deepcopy(net), forget, keep)
+        home = Home.granted(method.needs, deepcopy(net), forget, keep)
         case = Case(method.merge(found) if found else (), own, head, named, home)
         if (why := method.misses(case)) is not None:
             raise InputError(f"{method.name}: a shadow model {why}")

@@ -266,9 +266,10 @@ class Audit:
     Args:
         recipe: how the heir was trained, from the start.
         shadows: how many models in each of two pools; even.
-        method: that edited the heir, to be applied to each; empty where it has no name in the menu.
+        method: that edited the heir, to be applied to each; empty where the ledger does not say which code it was.
         settings: of the method.
         strength: that the heir got.
+        text: the hash of its files then, of a method that is not in the menu.
     """
 
     recipe: Recipe
@@ -276,6 +277,7 @@ class Audit:
     method: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     strength: Strength = field(default_factory=dict)
+    text: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from torch import nn
 
 from fedunlearn.data import Exclusions, Rows, Selection, SiteData
 from fedunlearn.data.rows import joined
-from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Scores, score
 from fedunlearn.evaluation.outputs import loss_gap
 from fedunlearn.importance import Importance, by_class, measure, pool
@@ -23,6 +22,7 @@ from fedunlearn.methods.base import Evidence, Strength
 from fedunlearn.nets import load
 from fedunlearn.runtime.births import survey, train
 from fedunlearn.runtime.examine import examine, masked
+from fedunlearn.runtime.given import Given
 from fedunlearn.runtime.guard import OPEN, Guard
 from fedunlearn.runtime.homes import home_of
 from fedunlearn.runtime.mirror import erase, excluded_by_others, follow, part, path
@@ -177,7 +177,10 @@ class Worker:
         about = ", ".join(rows.counts()) if task.masked else ""
         trials = Trials(lambda: net, found.weights, head, (asked, Rows.empty(head.classes)), (), method.layers, self.device)
         case = Case((_evidence(of, task.statistic, about),), own, head, task.masked)
-        return method.enough(found.weights, case, lambda edited: trials(edited).forgotten or 0.0, gap)
+        given = Given(method, found.weights, case)
+        enough = method.enough(found.weights, case, lambda edited: trials(edited).forgotten or 0.0, gap)
+        given.check()
+        return enough
 
     def _banked(self, task: Measure) -> Importance | None:
         """Out of the bank, where the sums of whole classes of this very version, on these very rows, are in it."""
@@ -235,13 +238,20 @@ class Worker:
         forgotten, rest, named = self._asked(task.question, version.head, "calibration")
         trials = Trials(net, version.weights, version.head, (forgotten, rest), named, method.layers, self.device)
 
+        given = Given(method, version.weights, case)
+
+        def edit(strength: Strength) -> Tensors:
+            found = method.edit(version.weights, case, strength)
+            given.check()  # what is tried next, and masked, starts from the same
+            return found
+
         def tried(strength: Strength) -> tuple[Scores, float]:
-            edited = _edited(method, version.weights, case, strength)
+            edited = edit(strength)
             return trials(edited), _distance(version.weights, edited)
 
         strengths, sent = method.strengths(case), method.sent(case)
         choice = calibrate(strengths, tried, task.before, task.aim, task.limits, sent=sent, most=trials.most)
-        edited = version.weights if choice.strength is None else _edited(method, version.weights, case, choice.strength)
+        edited = version.weights if choice.strength is None else edit(choice.strength)
         candidate = self.store.write(edited, version.head, version.net, version)
         plain = masked(version.weights, version.head, case.classes)
         forgotten, rest, named = self._asked(task.question, version.head, "test")
@@ -295,19 +305,6 @@ def _rounded(of: Importance, task: Measure) -> Importance:
 
 def _evidence(of: Importance, statistic: str, about: str = "") -> Evidence:
     return Evidence(of.mean(statistic), of.count, about)
-
-
-def _edited(method: Method, weights: Tensors, case: Case, strength: Strength) -> Tensors:
-    """What a method makes of weights, which must stay as they were: they are tried with other strengths, and masked.
-
-    Raises:
-        InputError: it has changed them.
-    """
-    before = {name: (tensor, tensor._version) for name, tensor in weights.items()}
-    edited = method.edit(weights, case, strength)
-    if not all(weights.get(n) is tensor and tensor._version == version for n, (tensor, version) in before.items()):
-        raise InputError(f"method {method.name} has changed the weights that it was given; let edit return new tensors")
-    return edited
 
 
 def _distance(before: Tensors, after: Tensors) -> float:

@@ -201,8 +201,10 @@ def _audit(scenario: Scenario, family: Family, facts: Mapping[str, Any], edited:
     spec, head, lr = chain[0], family.lineage[name].head, chain[-1].settings[1]
     seed = seed_of(scenario.seed, name)
     recipe = Recipe(name, spec.place, (), head, epochs, lr, spec.batch, seed, "cpu", spec.precision, spec.schedule)
-    method = facts["method"] if facts["method"] in METHODS else ""
-    return Audit(recipe, SHADOWS, method, facts["settings"] if method else {}, edited["strength"] if method else {})
+    code = facts.get("code", {})
+    method = code.get("class") or (facts["method"] if facts["method"] in METHODS else "")
+    settings, strength = (facts["settings"], edited["strength"]) if method else ({}, {})
+    return Audit(recipe, SHADOWS, method, settings, strength, code.get("text", ""))
 
 
 def _retrained_in(result: Mapping[str, Any] | None) -> int:

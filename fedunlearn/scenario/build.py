@@ -37,11 +37,15 @@ class Opened:
         places: what every place holds.
         classes: what every set names, in its own order.
         registers: what rows were when models were first trained on them; to be held before training.
+        dealt: rows to train on, of all sets and sites.
+        held: rows to calibrate and test on, each set's once.
     """
 
     places: dict[str, SiteData]
     classes: dict[str, tuple[str, ...]]
     registers: Registers
+    dealt: tuple[Rows, ...]
+    held: tuple[Rows, ...]
 
 
 def open_site_data(scenario: Scenario, folder: Path, departed: Container[str] = ()) -> dict[str, SiteData]:
@@ -89,7 +93,9 @@ def open_data(scenario: Scenario, folder: Path, departed: Container[str] = ()) -
         for place in scenario.places
     }
     named = {name: next((r.classes for r in dealt.values()), ()) for name, (dealt, _) in opened.items()}
-    return Opened(places, named, registers)
+    every = tuple(rows for dealt, _ in opened.values() for rows in dealt.values())
+    once = {id(rows): rows for _, kept in opened.values() for splits in kept.values() for rows in splits.values()}
+    return Opened(places, named, registers, every, tuple(once.values()))
 
 
 def among(rows: Rows, classes: tuple[str, ...], name: str) -> Rows:
@@ -123,7 +129,7 @@ def shared_test(spec: Opening, beside: str, trained: Sequence[Rows] = ()) -> dic
         InputError: there is none, it cannot be opened, or most of it is trained on.
     """
     rows = open_rows(spec.test or "", "test", beside=beside, options=spec.test_options)
-    if 2 * (again := twins(rows, trained)) > len(rows):
+    if 2 * (again := twins(rows.x, [t.x for t in trained])) > len(rows):
         raise InputError(
             f"data.test: {spec.test!r}: {again} of its {len(rows)} rows are among those that are trained on; name another set, "
             f"or leave `test` out, and rows of the set are held out"

@@ -1,4 +1,4 @@
-"""What may be wrong with models that came with their weights, as far as rows here can show it: nobody has seen their past."""
+"""What may be wrong with rows, and with models that came with weights of their own, as far as rows here can show it."""
 
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
@@ -7,10 +7,11 @@ from fedunlearn.data import SiteData
 from fedunlearn.evaluation.accuracy import accuracy
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family
-from fedunlearn.scenario.build import open_site_data
+from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.nets import MakeNet, net_maker
 from fedunlearn.scenario.schema import Imported
+from fedunlearn.scenario.seen import told_seen
 from fedunlearn.scenario.staffing import device_of
 from fedunlearn.scores import KNOWN
 
@@ -22,19 +23,23 @@ def doubts(family: Family, names: Collection[str]) -> list[str]:
 
     Args:
         family: the family.
-        names: of its models; only those that came with their weights are looked at.
+        names: of its models; of these, only those that came with their weights are looked at.
 
     Returns:
         A sentence each: outputs that no recorded row has taught, names that a transfer shares with its parent, classes that a
-        model does not recognise on the very rows that are said to have trained it, rows that are held out by chance.
+        model does not recognise on the very rows that are said to have trained it, rows that are held out by chance. Of every
+        family whose rows are here: held-out rows that are trained on.
     """
     scenario = of_family(family)
     imported = {n: m for n in names if isinstance(m := scenario.models.get(n), Imported)}
-    if not imported:
+    if scenario.own:  # their rows are theirs, and cannot be looked at here
         return []
-    data = open_site_data(scenario, family.folder, {*family.departed})
+    opened = open_data(scenario, family.folder, {*family.departed})
+    said, data = told_seen(opened), opened.places
+    if not imported:
+        return said
     known = dict.fromkeys(c for d in data.values() for rows in (*d.shards.values(), *d.held_out.values()) for c in rows.classes)
-    make, said = net_maker(scenario, data), list[str]()
+    make = net_maker(scenario, data)
     for name, spec in imported.items():
         if strange := family.lineage.untaught(name):
             no_class = [c for c in strange if c not in known]

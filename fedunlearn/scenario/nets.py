@@ -18,7 +18,7 @@ def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
     """Makes nets of the scenario's architectures; each that a model has is tried once on real rows.
 
     Raises:
-        InputError: a net cannot be made, or does not turn rows into outputs.
+        InputError: a net cannot be made, or does not turn rows into outputs, the same rows into the same.
     """
     held = (rows for d in data.values() for rows in (*d.shards.values(), *d.held_out.values()) if len(rows))
     if (sample := next(held, None)) is None:
@@ -32,13 +32,18 @@ def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
         net = build(spec, shape, classes).eval()
         try:
             with torch.no_grad():
-                out = net(sample.x[:2])
+                out, again = net(sample.x[:2]), net(sample.x[:2])
         except Exception as error:  # whatever the user's net raises is theirs to read
             raise InputError(f"net {dict(spec)}: raised {type(error).__name__} on rows of shape {shape}: {error}") from error
         if not isinstance(out, torch.Tensor) or out.shape != (len(sample.x[:2]), classes):
             got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
             raise InputError(
                 f"net {dict(spec)}: gave {got} for {len(sample.x[:2])} rows, expected one output a class ({classes})"
+            )
+        if not torch.allclose(out, again, equal_nan=True):
+            raise InputError(
+                f"net {dict(spec)}: its outputs differ from call to call on the same {len(sample.x[:2])} rows, in eval mode, "
+                f"so that no score could be taken again; use nn.Dropout, or dropout(..., training=self.training)"
             )
         if not gives_logits(net, sample.x[:2]):
             raise InputError(

@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -203,16 +204,25 @@ def test_another_topology_seed_setting_or_request_is_not_taken_for_this_one(tiny
     assert kept != nest.after(REQUESTS[0], False, fiun)
 
 
+OWN = {  # a method, its base class in another file, and what that imports
+    "mine_of_compare.py": "from base_of_compare import Base\n\nclass Mine(Base):\n    name = 'mine'\n",
+    "base_of_compare.py": "from part_of_compare import PART\nfrom fedunlearn.methods.logit_mask import LogitMask as Base\n",
+    "part_of_compare.py": "PART = 1\n",
+}
+
+
+@pytest.mark.parametrize("changed", OWN)
 def test_a_method_of_the_users_own_that_has_changed_is_run_again(
-    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changed: str, tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = "from fedunlearn.methods.logit_mask import LogitMask\n\nclass Mine(LogitMask):\n    name = 'mine'\n"
-    (tmp_path / "mine_of_compare.py").write_text(text)
+    for name, text in OWN.items():
+        (tmp_path / name).write_text(text)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     (mine, _), nest = choices_of("mine_of_compare:Mine"), Nest.of(tmp_path, tiny, 0)
     before = nest.after(REQUESTS[0], True, mine)
     assert nest.after(REQUESTS[0], True, mine) == before
-    (tmp_path / "mine_of_compare.py").write_text(text + "\n# changed\n")
+    (tmp_path / changed).write_text(f"{OWN[changed]}# changed\n")
     assert nest.after(REQUESTS[0], True, mine) != before
 
 

@@ -1,6 +1,6 @@
 """Laws that every method of the menu obeys, and that they would find what breaks them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedunlearn.methods import METHODS, Case, Evidence, Method, Want, laws, make
-from fedunlearn.methods.base import Strength
+from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Strength
 from fedunlearn.methods.laws import LAWS, Law
 from fedunlearn.tensors import Tensors
 
@@ -103,11 +103,12 @@ def by_evidence(self: Method, weights: Tensors, case: Case, strength: Strength) 
     return {n: t + case.merged[n].float() if n in case.merged else t for n, t in weights.items()}
 
 
+RETAINED: Any = frozenset({RETAINED_AT_HEIRS})
 PURE, NOTHING, LINE, _, ORDER, AGAIN, SHARED, MISSES = LAWS
-BREAKS: list[tuple[Law, str, dict[str, Callable[..., Any]]]] = [
+BREAKS: list[tuple[Law, str, dict[str, Any]]] = [
     (PURE, "the weights passed in were changed", {"edit": in_place}),
     (PURE, "the same edit again gave another model", {"edit": drawn}),
-    (PURE, "the same edit again gave another model", {"edit": kept_at_home}),
+    (PURE, "the same edit again gave another model", {"edit": kept_at_home, "needs": RETAINED}),
     (PURE, "names are ", {"edit": lambda s, w, c, k: {n: t for n, t in w.items() if n != "head.bias"}}),
     (PURE, "was .*float32", {"edit": lambda s, w, c, k: {n: t.double() for n, t in w.items()}}),
     (PURE, "head.bias is not finite", {"edit": lambda s, w, c, k: {**w, "head.bias": w["head.bias"] / 0}}),
@@ -128,13 +129,29 @@ def test_what_keeps_the_laws_passes() -> None:
 
 
 @pytest.mark.parametrize(("law", "broken", "wrong"), BREAKS)
-def test_what_breaks_a_law_is_found(
-    law: Law, broken: str, wrong: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_breaks_a_law_is_found(law: Law, broken: str, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for part, how in wrong.items():
         monkeypatch.setattr(Scaled, part, how)
     with pytest.raises(AssertionError, match=broken):
         law(Scaled())
+
+
+def homed(needs: frozenset[str], weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
+    """Adds what the rows there say; fails without a home, and without a row of what is needed."""
+    assert case.home is not None, "no home"
+    for rows, need in ((case.home.forgotten, FORGOTTEN_AT_HEIRS), (case.home.retained, RETAINED_AT_HEIRS)):
+        assert (len(rows) > 0) == (need in needs), f"rows of {need}: {len(rows)}"
+    return {n: t + 1 if t.is_floating_point() else t for n, t in weights.items()}
+
+
+@pytest.mark.parametrize("needs", [{FORGOTTEN_AT_HEIRS}, {RETAINED_AT_HEIRS}, {FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS}])
+def test_a_method_has_the_home_that_it_says_it_needs_and_no_other(needs: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    said = frozenset(needs)
+    monkeypatch.setattr(Scaled, "edit", lambda self, *args: homed(said, *args))
+    with pytest.raises(AssertionError, match="no home"):
+        PURE(Scaled())
+    monkeypatch.setattr(Scaled, "needs", said)
+    PURE(Scaled())
 
 
 def test_settings_that_come_out_otherwise_are_found() -> None:

@@ -155,6 +155,20 @@ def test_membership_is_residue_beyond_its_interval_and_its_control(
     assert (next(m for m in plain["models"] if m["name"] == row["name"])["risk"] == "doubtful") == found
 
 
+@pytest.mark.parametrize(
+    ("attack", "cell"),
+    [("U-LiRA", "0.55 (0.45 to 0.65)"), ("LiRA (shadow models not unlearned: weaker)", "LiRA 0.55 (0.45 to 0.65)")],
+)
+def test_a_weaker_attack_is_named_where_it_was_the_one(chain: tuple[Family, Line], attack: str, cell: str) -> None:
+    family, line = chain
+    row = line.body["record"]["facts"]["models"][0]
+    auc = {"value": 0.55, "low": 0.45, "high": 0.65, "n": 50}
+    metrics = {"ulira": {"attack": attack, "shadows": 16, "after": {"auc": auc, "tpr": {}, "curve": [[0, 0], [1, 1]]}}}
+    of = {**result(row["version_before"], row["version_after"], "audit"), "metrics": metrics}
+    _, read = told(family, line, {row["name"]: {"audit": of}})
+    assert any(cells[-1] == cell for cells in read.of(row["name"]))
+
+
 def test_the_version_in_force_decides_the_risk(tmp_path: Path) -> None:
     names = ("pending", "untouched", "waiting", "committed", "partial")
     models = [Model(n, "north", "incremental", CLASSES, (), data("a")) for n in names]

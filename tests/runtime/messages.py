@@ -116,7 +116,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Evaluate: st.builds(
         Evaluate,
         *(TEXT, TEXT, TEXT, TEXT, QUESTIONS, SHARDS, NAMES, st.dictionaries(TEXT, FETCHED, max_size=2)),
-        st.none() | st.builds(Audit, RECIPES, WHOLE, TEXT, SETTINGS, STRENGTHS),
+        st.none() | st.builds(Audit, RECIPES, WHOLE, TEXT, SETTINGS, STRENGTHS, TEXT),
     ),
     Evaluated: st.builds(Evaluated, TEXT, TEXT, SETTINGS),
     Commit: st.builds(

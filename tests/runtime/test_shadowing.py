@@ -1,6 +1,7 @@
 """A method on a shadow model does what it does on the path: the class goes, the rest stays, the model given stays as it was."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,14 +9,16 @@ import torch
 from torch import nn
 
 from fedunlearn.data import Exclusions, Rows, open_rows
-from fedunlearn.evaluation import Gate, accuracy
+from fedunlearn.evaluation import Effort, Gate, accuracy
 from fedunlearn.evaluation.outputs import mean_loss
 from fedunlearn.lineage import Request
 from fedunlearn.methods import make
 from fedunlearn.methods.base import Strength
+from fedunlearn.methods.menu import code_of
 from fedunlearn.nets import build, head_of, load, weights_of
-from fedunlearn.runtime import Family, InProcess, unlearn
+from fedunlearn.runtime import Family, InProcess, shadowing, unlearn
 from fedunlearn.runtime.shadowing import forgetting
+from fedunlearn.runtime.tasks import Audit
 from fedunlearn.scenario import train, workers
 from fedunlearn.tensors import Head, Tensors, equal
 from fedunlearn.training import Portion, Recipe, fit
@@ -101,3 +104,40 @@ def test_a_shadow_is_steered_off_samples_as_far_as_rows_it_never_saw_say(known: 
     assert learnt < (mean_loss(edited, forget) or 0.0) < 2 * other
     same = forgetting(make("steer"), {"factor": 1.0}, head, ())(net, forget, keep, forget).eval()
     assert equal(weights_of(same), weights_of(net))  # no worse on rows that it never saw: nothing is to be moved
+
+
+MINE = """
+from fedunlearn.methods.logit_mask import LogitMask
+
+class Mine(LogitMask):
+    name = "mine"
+"""
+
+
+def test_shadows_forget_by_a_method_of_ones_own_if_it_is_still_the_one_that_edited_the_heir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine_of_shadows.py"
+    file.write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(shadowing, "train_shadows", lambda *_: "a pool")
+    recipe = Recipe("shadow", "here", (), ("0", "1"), 1, 0.1, 32, 0)
+    parts = {"forgotten_training": [1, 2], "others": [1, 2]}
+    rows: Any = SimpleNamespace(parts=parts, population=None, population_without=None, classes=("0",))
+    name, text = "mine_of_shadows:Mine", code_of(make("mine_of_shadows:Mine"))["text"]
+
+    def effort(**given: Any) -> Effort:
+        audit = Audit(recipe, 2, **given)
+        return shadowing.audit_effort(audit, rows, Head("head", ("0", "1")), lambda: nn.Linear(2, 2), tmp_path, "cpu")
+
+    assert effort(method=name, text=text).unlearn is not None
+    assert effort(method="logit_mask").unlearn is not None
+    file.write_text(f"{MINE}# changed\n")
+    for given, why in (
+        ({"method": name, "text": text}, f"the files of {name} here are others now"),
+        ({"method": "gone_of_shadows:Mine", "text": text}, "importing 'gone_of_shadows' failed"),
+        ({}, "the ledger does not say which code edited the model"),
+    ):
+        found = effort(**given)
+        assert found.unlearn is None
+        assert why in found.why

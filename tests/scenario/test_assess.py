@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 from filelock import FileLock
 
 from fedunlearn.errors import InputError, SiteError
 from fedunlearn.evaluation import costs
 from fedunlearn.methods import make
 from fedunlearn.runtime import Family, rollback, unlearn
-from fedunlearn.runtime.tasks import Answer, Evaluated, Failure, Task
+from fedunlearn.runtime.tasks import Answer, Audit, Evaluate, Evaluated, Failure, Task
 from fedunlearn.scenario import assess, assessed, line_of, train, workers
 from fedunlearn.scenario.files import parse
 from fedunlearn.store.ledger import LOCK_SECONDS
@@ -81,6 +82,31 @@ def test_the_audit_trains_its_pools_once_and_edits_them_as_the_heir_was(tmp_path
     assert second["metrics"]["ulira"]["before"] == found["before"]
     assert second["metrics"]["ulira"]["after"] != found["after"]
     assert pools == {p: p.stat().st_mtime_ns for p in (family.folder / "homes" / "north" / "shadows").rglob("*.safetensors")}
+
+
+def test_the_audit_names_the_code_of_a_method_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from fedunlearn.methods.logit_mask import LogitMask\n\nclass Mine(LogitMask):\n    name = 'mine'\n"
+    (tmp_path / "mine_of_assess.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    method = make("mine_of_assess:Mine")
+    scenario = parse(SINGLE, "here")
+    family = train(scenario, tmp_path / "family")
+    backend = Counting(workers(scenario, family))
+    record = unlearn(family, ZERO, method, backend)
+    asked: list[Audit] = []
+
+    def instead(task: Task, *_: object) -> Evaluated:
+        assert isinstance(task, Evaluate)
+        if task.audit is not None:
+            asked.append(task.audit)
+        nothing = {"tier": task.tier, "nets": ["before", "after"], "rows": {}, "metrics": {}, "seconds": {}}
+        return Evaluated(task.before, task.after, {**nothing, "not_measurable": dict.fromkeys(costs(task.tier), "not taken")})
+
+    monkeypatch.setattr("fedunlearn.runtime.worker.examine", instead)
+    assess(family, family.ledger.lines[-1], "audit", backend, retrained=False)
+    (audit,) = asked
+    code = {"class": audit.method, "text": audit.text}
+    assert code == record.facts["code"] == {"class": "mine_of_assess:Mine", "text": blake3(text.encode()).hexdigest()}
 
 
 def test_what_some_homes_found_is_kept_when_another_refuses(tmp_path: Path) -> None:

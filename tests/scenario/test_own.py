@@ -82,6 +82,50 @@ def test_a_net_that_does_not_give_logits_is_refused_before_anything_is_trained(t
         train(load(tmp_path / "own.yaml"), tmp_path / "family")
 
 
+DROPPING = """
+class Net(torch.nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.body, self.head = torch.nn.Linear(inputs, 16), torch.nn.Linear(16, outputs)
+        self.drop = torch.nn.Dropout(0.3)
+
+    def forward(self, x):
+        h = torch.relu(self.body(x))
+        return self.head(DROP)
+
+def make_net(shape, outputs):
+    return Net(shape[0], outputs)
+"""
+
+
+def test_a_net_that_drops_in_eval_mode_too_is_refused_and_one_that_does_not_is_trained(tmp_path: Path) -> None:
+    drops = ("torch.nn.functional.dropout(h, 0.3)", "torch.nn.functional.dropout(h, 0.3, self.training)", "self.drop(h)")
+    for i, drop in enumerate(drops):
+        (tmp_path / f"own_parts5{i}.py").write_text(
+            OWN.replace('"low", "mid", "high"', '"0", "1", "2"') + DROPPING.replace("DROP", drop)
+        )
+        plain = changed("data", {"factory": f"own_parts5{i}:load_site"}) | {"net": {"factory": f"own_parts5{i}:make_net"}}
+        (tmp_path / f"own{i}.yaml").write_text(yaml.safe_dump(plain))
+    with pytest.raises(InputError, match="its outputs differ from call to call on the same 2 rows, in eval mode"):
+        train(load(tmp_path / "own0.yaml"), tmp_path / "family0")
+    for i in (1, 2):
+        assert train(load(tmp_path / f"own{i}.yaml"), tmp_path / f"family{i}").heads.keys() == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [('["a"] * 3', "class 'a' is named 3 times"), ('["1", "a", 1]', "class '1' is named 2 times")],
+)
+def test_a_loader_that_names_a_class_twice(names: str, told: str, tmp_path: Path) -> None:
+    module = f"own_parts6{len(names)}"
+    (tmp_path / f"{module}.py").write_text(OWN.replace('["low", "mid", "high"]', names))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(changed("data", {"factory": f"{module}:load_site"})))
+    with pytest.raises(
+        InputError, match=f"data factory '{module}:load_site' for site 'north': {told}; every class needs a name"
+    ):
+        train(load(tmp_path / "own.yaml"), tmp_path / "family")
+
+
 def test_a_loader_that_gives_something_else(tmp_path: Path) -> None:
     (tmp_path / "own_parts2.py").write_text(OWN)
     plain = changed("data", {"factory": "own_parts2:empty"})
