@@ -25,7 +25,6 @@ from typing import Any
 from blake3 import blake3
 from filelock import FileLock, Timeout
 
-from fedunlearn.code import text_of
 from fedunlearn.compare.asked import Choice
 from fedunlearn.compare.origin import origin
 from fedunlearn.data.sets import LOADER
@@ -33,6 +32,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family
 from fedunlearn.scenario import Scenario, train
+from fedunlearn.source import text_of
 from fedunlearn.store import write_atomically
 
 Say = Callable[[str], None]

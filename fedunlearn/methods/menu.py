@@ -5,7 +5,6 @@ from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from fedunlearn.code import text_of
 from fedunlearn.dotted import resolve
 from fedunlearn.errors import InputError, check_names, unknown
 from fedunlearn.methods.activation_mask import ActivationMask
@@ -20,6 +19,7 @@ from fedunlearn.methods.pour import Pour
 from fedunlearn.methods.rewrite import Rewrite
 from fedunlearn.methods.ssd import SSD
 from fedunlearn.methods.steer import Steer
+from fedunlearn.source import text_of
 
 METHODS: dict[str, type[Method]] = {
     "steer": Steer,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from fedunlearn.code import text_of
+from fedunlearn.source import text_of
 
 BASE = "class Base:\n    pass\n"
 FILES = {  # a folder of single files, and a package in it
