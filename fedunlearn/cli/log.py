@@ -76,7 +76,7 @@ def _say(ledger: Ledger) -> None:
     """A line for each, and why it was done."""
     set_back = ledger.set_back
     for line in ledger.lines:
-        told = ", ".join((f"{line.kind} {_about(line.body)}", line.hash[:12], *_signed(line, ledger)))
+        told = ", ".join((_about(line), line.hash[:12], *_signed(line, ledger)))
         told += f", its time is before line {line.number - 1}'s" if line.number in set_back else ""
         out.print(f"{line.number:>3}  {one_line(line.time)}  {one_line(line.by) or '-'}  {one_line(told)}", markup=False)
         if why := line.body.get("reason"):
@@ -118,5 +118,10 @@ def _vouched(first: int, keyed: bool, since: int | None) -> str:
     return told
 
 
-def _about(body: Any) -> str:
-    return ", ".join(body.get("requests", ())) or str(body.get("request") or body.get("scenario") or body.get("place") or "")
+def _about(line: Line) -> str:
+    """What was done, and to what."""
+    body = line.body
+    if line.kind == "trained" and not body.get("heads"):
+        return f"trained no model of {body.get('scenario', '')}: its requests or limits"
+    about = ", ".join(body.get("requests", ())) or str(body.get("request") or body.get("scenario") or body.get("place") or "")
+    return f"{line.kind} {about}"

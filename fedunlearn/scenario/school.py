@@ -20,7 +20,6 @@ from fedunlearn.scenario.build import check_held, open_data
 from fedunlearn.scenario.nets import net_maker
 from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
-from fedunlearn.scenario.seen import refuse_seen
 from fedunlearn.scenario.staffing import device_of, workers
 from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
 from fedunlearn.scenario.upbringing import Teacher
@@ -52,14 +51,13 @@ class School(Teacher):
         """Open every place's rows. Whatever is done to the family between its reading and its training stops the latter.
 
         Raises:
-            InputError: data cannot be opened, most of what is held out is trained on, or a net cannot be made.
+            InputError: data cannot be opened, or a net cannot be made.
         """
         if not without and not family.ledger.lines:  # a training that was cut off may have left some
             shutil.rmtree(family.folder / REGISTERS, ignore_errors=True)
         opened = open_data(scenario, family.folder, family.departed)
         if not without:  # what is only to compare with leaves rows out that have come since, as the family did
             opened.registers.check(opened.registers.names)
-            refuse_seen(scenario.name, opened)
             held = {place: d for place, d in opened.places.items() if place not in family.departed}
             for name, asked in scenario.requests.items():
                 check_held(held, asked.request(name), gone=True)
