@@ -1,6 +1,7 @@
 """What `log` says of a ledger that is signed, and of one that somebody else wrote."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedunlearn.runtime import Family
+from fedunlearn.runtime.yardstick import FOLDER
 from fedunlearn.store import Line
 from fedunlearn.store.signing import KEY, VOUCH, Signer
 from tests.cli.conftest import Run
@@ -26,6 +28,7 @@ def made(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(KEY, str(tmp_path / "key.pem"))
     rewritten(folder / "ledger.jsonl", same, Signer.configured())
     forget_mirrors(folder)
+    shutil.rmtree(folder / FOLDER)  # which are not signed
     assert run("settle", folder)[0] == 0
     assert run("unlearn", folder, "leave", "--no-reference")[0] == 0
     return folder
