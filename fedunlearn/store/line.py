@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NotRequired
 
 from pydantic import NonNegativeInt
@@ -74,8 +75,10 @@ def check(line: Line) -> None:
     """Refuse what this program never writes, whoever hashed it.
 
     Raises:
-        ValueError: the body lacks something, or is about a line that does not stand before it.
+        ValueError: the body lacks something, or is about a line that does not stand before it; or the time is none.
     """
+    if datetime.fromisoformat(line.time).tzinfo is None:
+        raise ValueError(f"its time {line.time!r} has no zone")
     told = shaped(line.body, _Body)
     if missing := sorted(_NEEDS.get(line.kind, set()) - told.keys()):
         raise ValueError(f"{missing[0]} is missing")

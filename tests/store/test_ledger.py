@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedunlearn.errors import StoreError
 from fedunlearn.store import Ledger, Line, ledger
-from tests.store.forging import filled
+from tests.store.forging import filled, rewritten
 
 
 def test_a_line_says_who_and_with_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,3 +85,12 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(after: int, tmp_path: Path, mon
     assert path.read_bytes() == before
     assert mine.append("trained", {"heads": {}}).number == 3
     assert len(Ledger(path).lines) == 4
+
+
+@pytest.mark.parametrize("time", ["soon", "2026-11-28T12:00:00", ""])
+def test_a_time_that_is_none_is_refused_whoever_hashed_the_line(time: str, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    filled(path)
+    rewritten(path, lambda line: replace(line, time=time) if line.number == 1 else line)
+    with pytest.raises(StoreError, match="line 2"):
+        Ledger(path)
