@@ -146,11 +146,24 @@ def about(result: Result) -> list[str]:
     if unedited := _farthest(result["summary"]):
         said.append(f"from retrained, unedited models: {_from_retrained(unedited)}.")
     said += [text for line in result["summary"] for text in (*_travelled(line), *_unmeasured(line))]
+    said += _fewer_seeds(result)
     if chosen := [text for m in result["methods"] if (text := _settings(m))]:
         said.append(f"settings: {'; '.join(chosen)}.")
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     asked = f"{', '.join(result['topologies'])}; seeds {', '.join(map(str, result['seeds']))}"
     return [*said, f"{asked}; commit {result['commit']}; {result['host']}; {versions}."]
+
+
+def _fewer_seeds(result: Result) -> list[str]:
+    """Methods that were not run at every seed: they stand beside others that were, on fewer families."""
+    ran: dict[str, set[int]] = {}
+    for row in result["rows"]:
+        ran.setdefault(row["method"], set()).add(row["seed"])
+    by: dict[tuple[int, ...], list[str]] = {}
+    for method, seeds in ran.items():
+        if method != RETRAINED and seeds != {*result["seeds"]}:
+            by.setdefault(tuple(sorted(seeds)), []).append(method)
+    return [f"seed{'s' * (len(of) > 1)} {', '.join(map(str, of))} alone: {', '.join(methods)}." for of, methods in by.items()]
 
 
 def percent(fraction: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedunlearn.compare import as_csv, details, notes, overview, rows_of, write
+from fedunlearn.compare import about, as_csv, details, notes, overview, rows_of, write
 from fedunlearn.compare.cells import cells_of, lost, share, summary_of
 from fedunlearn.compare.clock import Clock
 from fedunlearn.compare.origin import HERE, joined, origin
@@ -20,6 +20,7 @@ from tests.cli.conftest import (
     Run,
     run as run,  # the fixture
 )
+from tests.compare.conftest import CHOICES, SEEDS
 
 GATE = {"t": Gate()}
 
@@ -253,6 +254,13 @@ def test_a_result_says_where_it_comes_from(result: dict[str, Any]) -> None:
     one, two = ({"versions": {"torch": v}, "commit": c, "host": "h"} for v, c in (("2", "a"), ("3", "b")))
     assert joined([one, two, one]) == {"versions": {"torch": "2 / 3"}, "commit": "a, b", "host": "h"}
     assert (HERE / "compare").is_dir()
+
+
+def test_a_method_that_was_not_run_at_every_seed_is_named(result: dict[str, Any]) -> None:
+    assert not any("alone: " in text for text in about(result))
+    label, (first, last) = CHOICES[0].label, SEEDS
+    fewer = {**result, "rows": [r for r in result["rows"] if (r["method"], r["seed"]) != (label, last)]}
+    assert [text for text in about(fewer) if "alone: " in text] == [f"seed {first} alone: {label}."]
 
 
 def test_the_command(run: Run, topology: Path, work: Path, result: dict[str, Any], tmp_path: Path) -> None:
