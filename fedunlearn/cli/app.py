@@ -169,6 +169,7 @@ def extend(
     federation: Federation = None,
     address: Address = None,
     sites_in: OwnSites = None,
+    reason: Reason = None,
     by: By = None,
     data: Data = None,
     as_json: Json = False,
@@ -176,6 +177,7 @@ def extend(
     """Train further models onto a family, from the versions that are current now; add requests, change limits."""
     family, more = opened(folder), read_plain(models)
     scenario, known = of_family(family), {*family.lineage.by_name}
+    more = {**more, "reason": reason} if reason and isinstance(more, dict) else more
     if federation is not None or (scenario.own and backend == "flower"):
         family = flower.extend(folder, federation, more)
     else:

@@ -114,7 +114,7 @@ def extend_afar(
         version = heads[model.name]
         state = afar.store(model.home).read_state(version) if model.home in afar.here else {}
         brood.given[model.name] = Given({}, head, version, state)
-    bring_up(afar, order, brood, progress)
+    bring_up(afar, order, brood, progress, reason=more.get("reason"))
     return Family.open(family.folder)
 
 

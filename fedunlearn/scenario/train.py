@@ -74,7 +74,8 @@ def extend(
     Args:
         family: the family; its scenario grows by the new models.
         more: `models` as in a topology, parents may be the family's; `nets`, `requests`, and limits under `gate`, which
-            take the place of the family's. Without a model nothing is trained, and the rest counts from then on.
+            take the place of the family's; and a `reason`, which goes to the ledger. Without a model nothing is trained, and
+            the rest counts from then on.
         where: the file, to say in errors.
         backend: who runs federations.
         progress: told, in words, what is being done.
@@ -103,7 +104,7 @@ def extend(
         version = family.store(model.home).read(heads[model.name])
         state = family.store(model.home).read_state(version.name)
         brood.given[model.name] = Given(version.weights, version.head, version.name, state)
-    bring_up(school, order, brood, progress)
+    bring_up(school, order, brood, progress, reason=more.get("reason"))
     return Family.open(family.folder)
 
 
@@ -118,13 +119,17 @@ def grown(old: Scenario, more: Mapping[str, Any], where: str) -> tuple[Scenario,
     Raises:
         InputError: something else is added than models, nets, requests and a gate, is there already, or is wrong.
     """
-    if not isinstance(more, Mapping) or not all(isinstance(v, Mapping | None) for v in more.values()):
+    if not isinstance(more, Mapping) or not all(isinstance(v, Mapping | None) for k, v in more.items() if k != "reason"):
         raise InputError(f"{where}: expected a mapping with models, found {type(more).__name__}")
+    if not isinstance(more.get("reason"), str | None):
+        raise InputError(f"{where}: reason is {more['reason']!r}, expected words")
     plain = old.model_dump(by_alias=True, mode="json")
     gate = more.get("gate") or {}
-    for key in more.keys() - {"gate"}:
+    for key in more.keys() - {"gate", "reason"}:
         if key not in ("models", "nets", "requests"):
-            raise InputError(f"{where}: {key}: an extension names models, nets, requests and gate; the rest is the family's")
+            raise InputError(
+                f"{where}: {key}: an extension names models, nets, requests, gate and a reason; the rest is the family's"
+            )
         there = sorted(set(more[key] or {}) & set(plain[key]))
         if there:
             raise InputError(f"{where}: {key}.{there[0]}: the family has one already; choose another name")

@@ -91,7 +91,7 @@ def free(folder: Path) -> Family:
     return family
 
 
-def bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress) -> None:
+def bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress, reason: str | None = None) -> None:
     """Train models one after another; the ledger line at the end is what makes them part of the family.
 
     Args:
@@ -99,6 +99,7 @@ def bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pro
         order: their names, parents first.
         brood: what is there already; grows.
         progress: told, in words, what is being done.
+        reason: why; goes to the ledger.
 
     Raises:
         InputError: a model cannot be trained, or a request names what is not there; nothing is written then.
@@ -107,7 +108,7 @@ def bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pro
     teacher.syllabus.check(order, teacher.surveys)
     _check_requests(teacher, brood)
     with alone(teacher.family):
-        _bring_up(teacher, order, brood, progress)
+        _bring_up(teacher, order, brood, progress, reason)
 
 
 def _check_requests(teacher: Teacher, brood: Brood) -> None:
@@ -123,7 +124,7 @@ def _check_requests(teacher: Teacher, brood: Brood) -> None:
         check_names("model", since, {*scenario.models, *(m.name for m in brood.models)}, f"requests.{name}.since")
 
 
-def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress) -> None:
+def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress, reason: str | None) -> None:
     family, syllabus = teacher.family, teacher.syllabus
     scenario, whole = syllabus.scenario, family.folder / TOPOLOGY
     if family.topology != whole:
@@ -164,7 +165,7 @@ def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pr
         "withheld": {f"{p}/{name}": n for p, s in teacher.surveys.items() for name, n in s.withheld.items()},
         "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
     }
-    named = {"family": family.id} if family.id else {}
+    named = ({"family": family.id} if family.id else {}) | ({"reason": reason} if reason else {})
     family.ledger.append("trained", body | {"registers": teacher.hold()} | named)
     begun.replace(whole)
     teacher.settle()

@@ -111,7 +111,7 @@ def test_an_extension_that_is_wrong_or_cut_off_leaves_the_family_as_it_was(
             {"models": {"new": {"born": "incremental", "from": ["first"], "site": "z"}}},
             "site 'z': all rows of digits are dealt",
         ),
-        ({"data": {}}, "more.yaml: data: an extension names models, nets, requests and gate"),
+        ({"data": {}}, "more.yaml: data: an extension names models, nets, requests, gate and a reason"),
         ({"models": {}, "gate": {}}, "more.yaml: adds nothing"),
         ({"gate": {"forgotten_at_most": 2}}, "forgotten_at_most"),
         ([], "more.yaml: expected a mapping with models, found list"),
@@ -143,6 +143,13 @@ def test_limits_and_requests_change_by_an_extension_which_the_ledger_records(tmp
     assert len(again.ledger.lines) == 2
     assert not fsck(again.folder).damage
     assert [x.body["gate"]["forgotten_at_most"] for x in again.ledger.lines] == [was.forgotten_at_most, 0.02]
+    assert "reason" not in again.ledger.lines[-1].body
+    with pytest.raises(InputError, match=r"more.yaml: reason is 7, expected words"):
+        extend(again, {"gate": {"forgotten_at_most": 0.01}, "reason": 7}, "more.yaml")
+    with pytest.raises(InputError, match="adds nothing"):
+        extend(again, {"reason": "why not"}, "more.yaml")
+    why = extend(again, {"gate": {"forgotten_at_most": 0.01}, "reason": "the board said so"}, "more.yaml")
+    assert why.ledger.lines[-1].body["reason"] == "the board said so"
 
 
 @pytest.mark.parametrize("change", [("forgotten_at_most", "retained_drop_at_most"), ("0.05", "0.95")])
