@@ -100,7 +100,7 @@ def document(
             ],
             "reason": body["reason"],
             "accepted_untested": facts["accepted_untested"],
-            "excluded": out["at"],
+            "excluded": body["exclusions"],
             "lifted": out["lifted"],
             "tries": tried,
         },
