@@ -161,7 +161,7 @@ def _fewer_seeds(result: Result) -> list[str]:
         ran.setdefault(row["method"], set()).add(row["seed"])
     by: dict[tuple[int, ...], list[str]] = {}
     for method, seeds in ran.items():
-        if method != RETRAINED and seeds != {*result["seeds"]}:
+        if method != RETRAINED and seeds < {*result["seeds"]}:
             by.setdefault(tuple(sorted(seeds)), []).append(method)
     return [f"seed{'s' * (len(of) > 1)} {', '.join(map(str, of))} alone: {', '.join(methods)}." for of, methods in by.items()]
 
