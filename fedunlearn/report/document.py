@@ -54,14 +54,17 @@ def document(
     for tier, result in ((t, r) for tiers in used.values() for t, r in tiers.items()):
         seconds[tier] += sum(result.get("seconds", {}).values())
     resting = {} if undone is not None else _resting(line, before)
-    for name, one in resting.items():
-        found, old = _used([_row(one, name)], then.get(one.number, {}))
-        how = f"was not run (fedunlearn report … --line {one.number} --tier"
-        used, stale = used | found, {(name, t): f"the {t} tier {how} {t})" for t in TIERS} | stale | old
-    rows = [*(r for r in facts["models"] if r["name"] not in resting), *(_row(one, name) for name, one in resting.items())]
+    for name, (one, row) in resting.items():
+        found, old = _used([row], then.get(one.number, {}))
+        for tier in TIERS:
+            how = f"(fedunlearn report … --line {one.number} --tier {tier})"
+            stale.setdefault((name, tier), f"the {tier} tier was not run {how}")
+        used |= found
+        stale |= old
+    rows = [*(r for r in facts["models"] if r["name"] not in resting), *(row for _, row in resting.values())]
     sets = _evidence(facts["models"])
     unknown = unaccounted(lineage, request, {*facts["plan"]["affected"]})
-    models = _models(family, line, lineage, used, sets, undone is not None, unknown, resting)
+    models = _models(family, line, lineage, used, sets, undone is not None, unknown, before, resting)
     risks = {m["name"]: m["risk"] for m in models}
     imported = [m.name for m in lineage.models if m.kept and m.imported]
     lost = [name for name in facts["plan"]["affected"] if name in family.lost and not lineage[name].kept]
@@ -147,9 +150,12 @@ def _used(
     return used, stale
 
 
-def _resting(line: Line, before: Mapping[str, Line]) -> dict[str, Line]:
-    """Models that a line has not changed and an earlier one has -> that one: their state rests on it."""
-    return {name: one for name, one in before.items() if name not in line.body["heads"]}
+def _resting(line: Line, before: Mapping[str, Line]) -> dict[str, tuple[Line, dict[str, Any]]]:
+    """Models that a line has not changed and an earlier one has -> that one, on which they rest, and their row in it."""
+    left = {name: one for name, one in before.items() if name not in line.body["heads"]}
+    lines = {one.number: one for one in left.values()}
+    told = {n: {row["name"]: row for row in one.body["record"]["facts"]["models"]} for n, one in lines.items()}
+    return {name: (one, told[one.number][name]) for name, one in left.items()}
 
 
 def _evidence(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -174,7 +180,8 @@ def _models(
     sets: list[dict[str, Any]],
     undone: bool,
     unknown: Collection[str],
-    resting: Mapping[str, Line],
+    before: Mapping[str, Line],
+    resting: Mapping[str, tuple[Line, dict[str, Any]]],
 ) -> list[dict[str, Any]]:
     facts = line.body["record"]["facts"]
     rows = {row["name"]: row for row in facts["models"]}
@@ -185,8 +192,7 @@ def _models(
     later = _later(family, line)
     untested, affected, resumes = _accepted_untested(line), set(facts["plan"]["affected"]), line.body.get("resumes")
     elsewhere = dict.fromkeys(affected, resumes) if resumes is not None else {}
-    tried = {model: before.number for model, before in edited_before(family, line).items()}
-    why = reasons(lineage, facts, elsewhere | tried, unknown)
+    why = reasons(lineage, facts, elsewhere | {model: one.number for model, one in before.items()}, unknown)
     found = []
     for model in (m for m in lineage.models if m.kept):
         plain: dict[str, Any] = {
@@ -198,14 +204,14 @@ def _models(
         if model.name in rows:
             row = rows[model.name]
             plain |= {**row, **judge(row, used.get(model.name, {}), untested, undone)}
-            if before := resting.get(model.name):
-                words = f"Not edited again; ledger line {before.number} had edited it"
-                plain |= _judged_then(before, line, _row(before, model.name), used, words)
+            if model.name in resting:
+                one, old = resting[model.name]
+                plain |= _judged_then(one, line, old, used, f"Not edited again; ledger line {one.number} had edited it")
             plain["findings"] = [*plain["findings"], *few(row, facts["gate"]["forgotten_at_most"])]
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row)}
-        elif before := resting.get(model.name):
-            row = _row(before, model.name)
-            plain |= {**row, **_judged_then(before, line, row, used, f"Edited by ledger line {before.number}")}
+        elif model.name in resting:
+            one, row = resting[model.name]
+            plain |= {**row, **_judged_then(one, line, row, used, f"Edited by ledger line {one.number}")}
             plain |= {"evidence": numbers.get(tuple(row["points"])), "scored": scored_at(row), "affected": True}
         else:
             touched = model.name in affected
@@ -223,11 +229,6 @@ def _judged_then(before: Line, line: Line, row: Mapping[str, Any], used: Mapping
     wider = before.number in line.body["record"]["facts"].get("within", ())
     words = f"{done} for {'a wider request' if wider else 'this request'}, and that is in force."
     return {**found, "findings": [words, *found["findings"]], "earlier": before.number}
-
-
-def _row(line: Line, model: str) -> dict[str, Any]:
-    """What a line's record says of a model."""
-    return next(dict(row) for row in line.body["record"]["facts"]["models"] if row["name"] == model)
 
 
 def _accepted_untested(line: Line) -> bool:

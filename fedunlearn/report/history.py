@@ -1,11 +1,12 @@
 """What other ledger lines say of the request that a page is about: earlier tries, its dates, what is sealed or lifted."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.cases import carried_out
+from fedunlearn.runtime.cases import carried_out, filed, together
 from fedunlearn.runtime.settle import still_excluded
 from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
@@ -46,21 +47,18 @@ def dates(family: Family, line: Line, request: Request) -> dict[str, Any]:
     """When a request was received and had to be done, by all lines up to one, and whether that line was in time.
 
     Returns:
-        `received`, the first that was said; `due`, the last that was said under a name, and of several names the earliest (as
-        `cases` has it); `moved`, for every time that a date took the place of another: `number`, `by`, `reason` of that line,
-        and the date `from` which it was moved; `late`, by `due`.
+        `received` and `due`, as `cases` has them; `moved`, for every time that a date took the place of another: `number`,
+        `by`, `reason` of that line, and the date `from` which it was moved; `late`, by `due`.
     """
-    received: str | None = None
-    due: str | None = None
-    said, moved = dict[str, str](), list[dict[str, Any]]()
+    now, said, moved = replace(request, received=None, due=None), dict[str, Request](), list[dict[str, Any]]()
     for one in (x for x in family.ledger.lines[: line.number + 1] if x.kind == "unlearned"):
         for asked in (r for r in carried_out(one) if r.what == request.what):
-            received = received or asked.received
-            said |= {asked.id: asked.due} if asked.due else {}
-            before, due = due, min(said.values(), default=None)
-            if before and due != before:
-                moved.append({"number": one.number, "by": one.by, "reason": one.body.get("reason"), "from": before})
-    return {"received": received, "due": due, "moved": moved, "late": None if due is None else line.time[:10] > due}
+            said[asked.id] = filed(said.get(asked.id, asked), asked)
+            before, now = now, together(list(said.values()))
+            if before.due and now.due != before.due:
+                moved.append({"number": one.number, "by": one.by, "reason": one.body.get("reason"), "from": before.due})
+    late = None if now.due is None else line.time[:10] > now.due
+    return {"received": now.received, "due": now.due, "moved": moved, "late": late}
 
 
 def excluded(family: Family, line: Line) -> dict[str, Any]:

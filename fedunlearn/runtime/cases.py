@@ -89,7 +89,7 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             all_of_it = frozenset(reached)
             by_what.setdefault(request.what, []).append(Held(line, all_of_it, all_of_it & line.body["heads"].keys()))
             said = asked.setdefault(request.what, {})
-            said[request.id] = _filed(said.get(request.id, request), request)
+            said[request.id] = filed(said.get(request.id, request), request)
             names.setdefault(request.what, {})[request.id] = line.number
             if request.due:
                 firsts.setdefault(request.what, request.due)
@@ -102,7 +102,7 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
     edits = [(x, request_of(x)) for x in family.ledger.lines if x.kind == "unlearned" and x.body["heads"]]
     found = []
     for what, said in asked.items():
-        request = _together(list(said.values()))
+        request = together(list(said.values()))
         own = by_what.get(what, [])
         mine = {x.line.number for x in own}
         wider = _within(family, request, [x for x, of in edits if x.number not in mine and of.covers(request)])
@@ -151,12 +151,12 @@ def _within(family: Family, request: Request, lines: Sequence[Line]) -> list[Hel
     return found
 
 
-def _filed(first: Request, again: Request) -> Request:
+def filed(first: Request, again: Request) -> Request:
     """One case, asked for again under the same name."""
     return replace(first, received=first.received or again.received, due=again.due or first.due)
 
 
-def _together(asked: Sequence[Request]) -> Request:
+def together(asked: Sequence[Request]) -> Request:
     """One case, asked for under several names."""
     received, due = ([d for d in dates if d] for dates in ((x.received for x in asked), (x.due for x in asked)))
     return replace(asked[0], received=min(received, default=None), due=min(due, default=None))
