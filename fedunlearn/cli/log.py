@@ -11,6 +11,7 @@ from fedunlearn.cli.console import one_line, out, print_json
 from fedunlearn.cli.options import Folder, Json
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.runtime import Family, confirmed, cut, elsewhere, remarks, rests_on, unwitnessed
+from fedunlearn.runtime.evaluations import KIND, counted
 from fedunlearn.runtime.family import LEDGER
 from fedunlearn.store import Ledger, Line
 from fedunlearn.store.signatures import checkable
@@ -123,5 +124,7 @@ def _about(line: Line) -> str:
     body = line.body
     if line.kind == "trained" and not body.get("heads"):
         return f"trained no model of {body.get('scenario', '')}: its requests or limits"
+    if line.kind == KIND:
+        return f"{line.kind} {body['request']} (line {body['evaluates']}): {counted(body['results'])}"
     about = ", ".join(body.get("requests", ())) or str(body.get("request") or body.get("scenario") or body.get("place") or "")
     return f"{line.kind} {about}"

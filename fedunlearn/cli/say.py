@@ -13,6 +13,7 @@ from fedunlearn.cli.state import due, waiting_for
 from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request, discover, unaccounted
 from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
 from fedunlearn.runtime.cases import PLANNED, UNDONE, cases
+from fedunlearn.runtime.evaluations import counted
 from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED
 from fedunlearn.scores import KNOWN
 
@@ -186,6 +187,8 @@ def _done(kind: str, body: Mapping[str, Any]) -> str:
             return f"{body['request']}: {counts}{waiting}"
         case "rolled back":
             return f"{body['request']}, line {body['undoes']}"
+        case "evaluated":
+            return f"{body['request']}, line {body['evaluates']}: {counted(body['results'])}"
         case "sealed":
             return ", ".join(body["requests"])
         case "departed":

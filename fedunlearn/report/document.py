@@ -8,14 +8,15 @@ from typing import Any
 from fedunlearn.evaluation.tiers import TIERS
 from fedunlearn.lineage import Lineage, Request, unaccounted
 from fedunlearn.report.drawing import drawing
-from fedunlearn.report.history import dates, edited_before, excluded, sealed, tries
-from fedunlearn.report.limits import limits
+from fedunlearn.report.history import dates, edited_before, excluded, sealed, tests, tries
+from fedunlearn.report.limits import Around, limits
 from fedunlearn.report.measurements import Evaluation, unmeasured
 from fedunlearn.report.risk import LEVELS, few, judge
 from fedunlearn.report.verdict import verdict
 from fedunlearn.report.why import reasons
 from fedunlearn.report.words import scored_at
 from fedunlearn.runtime import Family, owed
+from fedunlearn.runtime.evaluations import FOLDER, evaluated, hashes_of, named
 from fedunlearn.store import Line
 
 
@@ -37,7 +38,8 @@ def document(
 
     Returns:
         `family`, `line`, `request`, `verdict`, `reached`, `method`, `models` (every kept model, the most doubtful first),
-        `lineage` (the drawing), `evidence`, `cost`, `objections`, `evaluations` (those used), `not_measured` and `limits`.
+        `lineage` (the drawing), `evidence`, `cost`, `objections`, `evaluations` (those used), `tests` (ledger
+        lines that name some), `not_measured` and `limits`.
     """
     body, facts, cost = line.body, line.body["record"]["facts"], line.body["record"]["cost"]
     lineage, request = family.lineage_at(line), Request.from_json(facts["request"])
@@ -45,7 +47,8 @@ def document(
     undone, before = (None if back is None else back.number), edited_before(family, line)
     seal = sealed(family, line, before)
     owing = () if seal["by"] is None else owed(family)
-    used, stale = _used(facts["models"], evaluations)
+    gone = _gone(family, line, evaluations)
+    used, stale = _used(facts["models"], evaluations, gone)
     departed = family.departed
     for row in (r for r in facts["models"] if r["name"] in family.lost):
         told = f"it is lost with {row['home']} (ledger line {departed[row['home']].number})"
@@ -55,7 +58,9 @@ def document(
         seconds[tier] += sum(result.get("seconds", {}).values())
     resting = {} if undone is not None else _resting(line, before)
     for name, (one, row) in resting.items():
-        found, old = _used([row], then.get(one.number, {}))
+        lacking = {k: why for k, why in _gone(family, one, then.get(one.number, {})).items() if k[0] == name}
+        found, old = _used([row], then.get(one.number, {}), lacking)
+        gone |= lacking
         for tier in TIERS:
             how = f"(fedunlearn report … --line {one.number} --tier {tier})"
             stale.setdefault((name, tier), f"the {tier} tier was not run {how}")
@@ -68,8 +73,16 @@ def document(
     risks = {m["name"]: m["risk"] for m in models}
     imported = [m.name for m in lineage.models if m.kept and m.imported]
     lost = [name for name in facts["plan"]["affected"] if name in family.lost and not lineage[name].kept]
-    beside = any(tier not in (r.get("evaluation") or {}) for r in rows for tier in used.get(r["name"], {}))
+    of = {row["name"]: resting[row["name"]][0] if row["name"] in resting else line for row in rows}
+    hashes = {one.number: named(family.ledger, one.number) for one in of.values()}
+    beside = any(
+        result != (row.get("evaluation") or {}).get(tier)
+        and not _is_named(result, (row["name"], tier), of[row["name"]], hashes)
+        for row in rows
+        for tier, result in used.get(row["name"], {}).items()
+    )
     asked, out, tried = dates(family, line, request), excluded(family, line), tries(family, line)
+    tested = tests(family, {line.number, *hashes})
     return {
         "family": family.folder.resolve().name,
         "line": {
@@ -125,8 +138,9 @@ def document(
         },
         "objections": facts["objections"],
         "evaluations": {name: used[name] for name in risks if name in used},
+        "tests": tested,
         "not_measured": unmeasured(rows, used, stale),
-        "limits": limits(facts, used, beside, seal, out, tried, owing, departed, imported, unknown),
+        "limits": limits(facts, used, Around(beside, seal, out, tried, tested, gone, owing, departed, imported, unknown)),
     }
 
 
@@ -135,12 +149,32 @@ def _told(line: Line | None) -> dict[str, Any] | None:
     return {"number": line.number, "time": line.time, "by": line.by, "reason": line.body.get("reason")} if line else None
 
 
+def _is_named(
+    result: Mapping[str, Any], key: tuple[str, str], line: Line, hashes: Mapping[int, Mapping[tuple[str, str], str]]
+) -> bool:
+    """Whether a ledger line names a result of a model and tier as that of what a line edited."""
+    model, tier = key
+    return hashes_of(line, {model: {tier: dict(result)}})[model][tier] == hashes[line.number].get(key)
+
+
+def _gone(family: Family, line: Line, evaluations: Mapping[str, Evaluation]) -> dict[tuple[str, str], str]:
+    """What ledger lines say was found of what a line edited, and is not at hand: model and tier -> what to say of it."""
+    at = "not in this copy (with --tier it comes home)" if family.elsewhere else f"missing from {FOLDER}/, or damaged"
+    return {
+        (model, tier): f"the {tier} tier was run (ledger line {one.number}), and what it found is {at}"
+        for one in evaluated(family.ledger, line.number)
+        for model, tiers in one.body["results"].items()
+        for tier in tiers
+        if tier not in evaluations.get(model, {})
+    }
+
+
 def _used(
-    rows: list[dict[str, Any]], evaluations: Mapping[str, Evaluation]
+    rows: list[dict[str, Any]], evaluations: Mapping[str, Evaluation], gone: Mapping[tuple[str, str], str]
 ) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], str]]:
     """Results of the versions that the record names, the record's own included; why others are not used, by model and tier."""
     used: dict[str, dict[str, Any]] = {r["name"]: dict(r["evaluation"]) for r in rows if r.get("evaluation")}
-    stale: dict[tuple[str, str], str] = {}
+    stale = dict(gone)
     for row in rows:
         for tier, result in evaluations.get(row["name"], {}).items():
             if (result["version_before"], result["version_after"]) == (row["version_before"], row["version_after"]):

@@ -1,12 +1,13 @@
-"""What other ledger lines say of the request that a page is about: earlier tries, its dates, what is sealed or lifted."""
+"""What other ledger lines say of the request that a page is about: tries, tests, its dates, what is sealed or lifted."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family
 from fedunlearn.runtime.cases import carried_out, filed, together
+from fedunlearn.runtime.evaluations import evaluated
 from fedunlearn.runtime.settle import still_excluded
 from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
@@ -41,6 +42,36 @@ def tries(family: Family, line: Line) -> list[dict[str, Any]]:
                 "rolled_back": one.number in undone, "gate": None if facts["gate"] == limits else facts["gate"],
             })  # fmt: skip
     return found
+
+
+def tests(family: Family, lines: Collection[int]) -> list[dict[str, Any]]:
+    """What was evaluated afterwards of what lines edited, whatever it found.
+
+    Returns:
+        For each ledger line that names results: its `number`, `time` and `by`, the line that it is `of`, and `models`, by tier.
+    """
+    return [
+        {
+            "number": one.number, "time": one.time, "by": one.by, "of": number,
+            "models": {tier: [m for m, of in one.body["results"].items() if tier in of] for tier in _tiers(one)},
+        }
+        for number in sorted(lines)
+        for one in evaluated(family.ledger, number)
+    ]  # fmt: skip
+
+
+def _tiers(line: Line) -> list[str]:
+    return sorted({tier for tiers in line.body["results"].values() for tier in tiers})
+
+
+def retaken(tests: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[int]]:
+    """Tests that were taken more than once: tier and model -> the ledger lines that say so."""
+    found: dict[tuple[int, str, str], list[int]] = {}
+    for one in tests:
+        for tier, models in one["models"].items():
+            for model in models:
+                found.setdefault((one["of"], tier, model), []).append(one["number"])
+    return {(tier, model): numbers for (_, tier, model), numbers in found.items() if len(numbers) > 1}
 
 
 def dates(family: Family, line: Line, request: Request) -> dict[str, Any]:

@@ -1,39 +1,52 @@
 """What the evidence does not prove. Each sentence is there only where it applies."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from fedunlearn.report.history import retaken
 from fedunlearn.report.measurements import Evaluation
 from fedunlearn.report.words import several
 from fedunlearn.scores import KNOWN
 from fedunlearn.store import Line
 
 
-def limits(
-    facts: Mapping[str, Any],
-    evaluations: Mapping[str, Evaluation],
-    beside: bool,
-    seal: Mapping[str, Any],
-    excluded: Mapping[str, Any],
-    tries: Sequence[Mapping[str, Any]],
-    owing: Sequence[str],
-    departed: Mapping[str, Line],
-    imported: Sequence[str],
-    unaccounted: Sequence[str],
-) -> list[dict[str, str]]:
+@dataclass(frozen=True)
+class Around:
+    """What is known around a record.
+
+    Args:
+        beside: whether some results that are used are not what a ledger line has or names.
+        seal: what of the request is sealed.
+        excluded: what may not be trained on any more.
+        tries: earlier ledger lines that tried the same.
+        tests: ledger lines that name what was evaluated afterwards.
+        gone: of results that ledger lines name, those that are not at hand: by model and tier, what to say of them.
+        owing: places that have not said that they erased what is sealed.
+        departed: places that are gone for good, and the ledger lines that say so.
+        imported: models that came with their weights.
+        unaccounted: those of them with an output for what is to be forgotten, which the request does not reach.
+    """
+
+    beside: bool
+    seal: Mapping[str, Any]
+    excluded: Mapping[str, Any]
+    tries: Sequence[Mapping[str, Any]]
+    tests: Sequence[Mapping[str, Any]]
+    gone: Mapping[tuple[str, str], str]
+    owing: Sequence[str]
+    departed: Mapping[str, Line]
+    imported: Sequence[str]
+    unaccounted: Sequence[str]
+
+
+def limits(facts: Mapping[str, Any], evaluations: Mapping[str, Evaluation], around: Around) -> list[dict[str, str]]:
     """Short paragraphs, each with `about` and `text`.
 
     Args:
         facts: the record's.
         evaluations: of each model, those that are used.
-        beside: whether some of those were taken afterwards, and lie beside the ledger.
-        seal: what of the request is sealed.
-        excluded: what may not be trained on any more.
-        tries: earlier ledger lines that tried the same.
-        owing: places that have not said that they erased what is sealed.
-        departed: places that are gone for good, and the ledger lines that say so.
-        imported: models that came with their weights.
-        unaccounted: those of them with an output for what is to be forgotten, which the request does not reach.
+        around: what else is known.
     """
     taken = {metric for tiers in evaluations.values() for result in tiers.values() for metric in result["metrics"]}
     nets = {net for tiers in evaluations.values() for result in tiers.values() for net in result["nets"]}
@@ -73,7 +86,7 @@ def limits(
         ),
         (
             "Not deletion",
-            f"{_versions(seal, owing)}{_rows(excluded)}Copies that were exported are out of reach.",
+            f"{_versions(around.seal, around.owing)}{_rows(around.excluded)}Copies that were exported are out of reach.",
         ),
         (
             "Only what the lineage knows",
@@ -90,26 +103,34 @@ def limits(
             "It shows that no line was changed, removed or moved since. It cannot show that the whole file was not written "
             "anew, or that its end was not cut off: keep the last hash somewhere else."
             + (
-                " Results of tests that were taken afterwards lie beside it, not in it: they can be replaced, or taken until "
-                "they please, and nobody would see."
-                if beside
+                " Some results of tests lie beside it: no line names them, and they can be replaced, or taken until they "
+                "please, and nobody would see."
+                if around.beside
                 else ""
             ),
         ),
     ]
-    if others := [x for x in tries if x["gate"] is not None and x["held_back"]]:
+    if again := retaken(around.tests):
+        listed = [f"{tier} of {model} (ledger lines {', '.join(map(str, n))})" for (tier, model), n in again.items()]
+        said.append(("Tested more than once", f"This page shows the last of each: {several(listed)}."))
+    whose: dict[str, list[str]] = {}
+    for (model, _), why in around.gone.items():
+        whose.setdefault(why, []).append(model)
+    for why, models in whose.items():
+        said.insert(0, ("Found, and not at hand", f"Of {several(models)} {why}."))
+    if others := [x for x in around.tries if x["gate"] is not None and x["held_back"]]:
         text = "; ".join(f"ledger line {x['number']} held back {x['held_back']}, by {_gate(x['gate'])}" for x in others)
         said.insert(0, ("Judged by other limits before", f"Earlier tries of this request had other limits: {text}."))
-    for place, line in departed.items():
+    for place, line in around.departed.items():
         lost = f", and with it {', '.join(line.body['lost'])}" if line.body["lost"] else ""
         text = f"On {line.time[:10]} (ledger line {line.number}) {place} was given up{lost}. What it still holds, and whether "
         said.append(("Departed", text + "it erased what it was told to, nobody here can say."))
-    if imported:
-        text = f"{several(imported)} came with weights that were trained elsewhere. On what, and from which model, is what the "
-        said.insert(0, ("Its owner's word", text + "topology says of them; nothing here has seen it."))
-    if unaccounted:
-        text = f"{several(unaccounted)} can name what is to be forgotten, and nothing that is recorded taught it. No request "
-        text += "reaches what nobody knows: whoever has these models has to say where they come from."
+    if around.imported:
+        text = f"{several(around.imported)} came with weights that were trained elsewhere. On what, and from which model, is "
+        said.insert(0, ("Its owner's word", text + "what the topology says of them; nothing here has seen it."))
+    if around.unaccounted:
+        text = f"{several(around.unaccounted)} can name what is to be forgotten, and nothing that is recorded taught it. No "
+        text += "request reaches what nobody knows: whoever has these models has to say where they come from."
         said.insert(0, ("Not reached", text))
     if unregistered := facts.get("unregistered"):
         text = f"The register of {', '.join(unregistered)} was lost when this was done. If rows have come, gone or moved since "

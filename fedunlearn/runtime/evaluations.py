@@ -1,19 +1,23 @@
-"""What was evaluated afterwards of what one ledger line edited, as it is kept: one JSON file a line, with a hash of its own."""
+"""What was evaluated afterwards of what a ledger line edited: a file for each result, and lines that name their hashes."""
 
+import json
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import TypedDict
 
-from fedunlearn.plain import shaped, stamped, unstamped
+from fedunlearn.plain import digest, loads, shaped
+from fedunlearn.runtime.evaluating import is_evaluation
+from fedunlearn.runtime.family import Family
+from fedunlearn.store import Ledger, Line, write_atomically
 
 FOLDER = "evaluations"
+KIND = "evaluated"  # of ledger lines
 Found = dict[str, dict[str, dict[str, Any]]]  # model -> tier -> as `evaluate` gives it, with both versions
-
-
-class _Kept(TypedDict):
-    line: str
-    models: Found
+Hashes = dict[str, dict[str, str]]  # the same with hashes in place of results
+VERSIONS = ("version_before", "version_after")
 
 
 class _Result(TypedDict):
@@ -24,27 +28,85 @@ class _Result(TypedDict):
     version_after: str
 
 
-def evaluations_of(line: str, found: Found) -> bytes:
-    """As it is written.
-
-    Args:
-        line: hash of the ledger line.
-        found: by model and tier.
-    """
-    return stamped({"line": line, "models": found})
+def evaluated(ledger: Ledger, number: int) -> list[Line]:
+    """The lines that name results of what one line edited, in their order."""
+    return [line for line in ledger.lines if line.kind == KIND and line.body["evaluates"] == number]
 
 
-def read_evaluations(path: Path, line: str) -> Found:
-    """The inverse.
+def named(ledger: Ledger, number: int) -> dict[tuple[str, str], str]:
+    """Model and tier -> hash of the result that the newest of those lines names."""
+    return {
+        (model, tier): hashed
+        for line in evaluated(ledger, number)
+        for model, tiers in line.body["results"].items()
+        for tier, hashed in tiers.items()
+    }
+
+
+def counted(hashes: Mapping[str, Mapping[str, str]]) -> str:
+    """How many models each tier is of, in words."""
+    tiers = Counter(tier for of in hashes.values() for tier in of)
+    return ", ".join(f"{tier} of {n} model{'s' if n > 1 else ''}" for tier, n in sorted(tiers.items()))
+
+
+def file_of(folder: Path, hashed: str) -> Path:
+    """Where a result of a family lies."""
+    return folder / FOLDER / f"{hashed}.json"
+
+
+def hashes_of(line: Line, found: Found) -> Hashes:
+    """What results of what a line edited are named by."""
+    return {
+        model: {tier: digest(_whole(line, model, tier, result)) for tier, result in of.items()} for model, of in found.items()
+    }
+
+
+def write_results(folder: Path, line: Line, found: Found) -> None:
+    """Keep results of what a line edited; those that are there already stay, too."""
+    for model, of in found.items():
+        for tier, result in of.items():
+            whole = _whole(line, model, tier, result)
+            write_atomically(file_of(folder, digest(whole)), _written(whole))
+
+
+def keep_results(family: Family, line: Line, found: Found) -> None:
+    """Keep results, and name them in the ledger: the files first, so that a line never names what is not there."""
+    if found:
+        write_results(family.folder, line, found)
+        family.ledger.append(
+            KIND, {"evaluates": line.number, "request": line.body["request"], "results": hashes_of(line, found)}
+        )
+
+
+def read_result(folder: Path, hashed: str, line: Line, model: str, tier: str) -> dict[str, Any]:
+    """One result.
 
     Raises:
-        FileNotFoundError: nothing was evaluated.
+        FileNotFoundError: it is not there.
         OSError: it cannot be read.
-        ValueError: it is of another ledger line, was changed or damaged, or was not written by us.
+        ValueError: it was changed or damaged, is of another line, model or tier, or was not written by us.
     """
-    plain = shaped(unstamped(path.read_bytes()), _Kept)
-    if plain["line"] != line:
-        raise ValueError("of another ledger line")
-    for result in (result for tiers in plain["models"].values() for result in tiers.values()):
-        shaped(result, _Result)
-    return plain["models"]
+    raw = file_of(folder, hashed).read_bytes()
+    plain = shaped(loads(raw), dict[str, Any])
+    if digest(plain) != hashed or raw != _written(plain):
+        raise ValueError("its content does not hash to its name")
+    result = shaped(plain.get("result"), dict[str, Any])
+    shaped(result, _Result)
+    if plain != _whole(line, model, tier, result):
+        raise ValueError(f"of another ledger line, model or tier than {line.number}, {model}, {tier}")
+    return result
+
+
+def is_result(tier: str, result: Any) -> bool:
+    """Whether something is a result of a tier, and says of which versions."""
+    if not isinstance(result, dict) or not all(isinstance(result.get(v), str) for v in VERSIONS):
+        return False
+    return is_evaluation(tier, {k: v for k, v in result.items() if k not in VERSIONS})
+
+
+def _whole(line: Line, model: str, tier: str, result: Any) -> dict[str, Any]:
+    return {"line": line.hash, "model": model, "tier": tier, "result": result}
+
+
+def _written(whole: dict[str, Any]) -> bytes:
+    return json.dumps(whole, indent=1).encode()

@@ -9,7 +9,7 @@ from blake3 import blake3
 from fedunlearn.data.register import FOLDER as REGISTERS, register_file
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
-from fedunlearn.runtime.evaluations import FOLDER, read_evaluations
+from fedunlearn.runtime.evaluations import FOLDER, KIND, file_of, read_result
 from fedunlearn.runtime.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY, Family
 from fedunlearn.runtime.keeping import needed, sealed_away
 from fedunlearn.runtime.mirror import Mirror, path
@@ -137,14 +137,7 @@ def _plain(family: Family, found: Checked) -> None:
         told = family.trained(what)
         if told is not None and told != hashed:
             found.damage.append(f"{file}: is not what the ledger recorded; it was changed or damaged: restore it from a backup")
-    for line in family.ledger.lines:
-        file = family.folder / FOLDER / f"{line.hash[:16]}.json"
-        if file.exists():
-            found.files += 1
-            try:
-                read_evaluations(file, line.hash)
-            except (OSError, ValueError) as error:
-                found.damage.append(f"{file}: not an evaluation of ledger line {line.number} ({error}): delete it")
+    _evaluations(family, found)
     if (left := family.folder / NEXT).exists() and left != family.topology:
         found.orphans[left] = "of an extension that was cut off"
     lines = set(family.ledger.hashes)
@@ -160,6 +153,25 @@ def _plain(family: Family, found: Checked) -> None:
             good = False
         if not good:
             found.damage.append(f"{file}: names places or ledger lines that there are not; delete it and run fedunlearn settle")
+
+
+def _evaluations(family: Family, found: Checked) -> None:
+    """Every result that a ledger line names; in a copy of a family that lives elsewhere only those that came home are there."""
+    strays = set((family.folder / FOLDER).glob("*"))
+    for told in (x for x in family.ledger.lines if x.kind == KIND):
+        of = family.ledger.lines[told.body["evaluates"]]
+        for model, tier, hashed in ((m, t, h) for m, tiers in told.body["results"].items() for t, h in tiers.items()):
+            file = file_of(family.folder, hashed)
+            if family.elsewhere and file not in strays:
+                continue
+            strays.discard(file)
+            found.files += 1
+            try:
+                read_result(family.folder, hashed, of, model, tier)
+            except (OSError, ValueError) as error:
+                told_of = f"what ledger line {told.number} says was found of {model}, tier {tier}"
+                found.damage.append(f"{file}: not {told_of} ({error}); restore it from a backup")
+    found.orphans |= dict.fromkeys(sorted(strays), "an evaluation that no ledger line names; it is not used")
 
 
 def _mirror(family: Family, place: str, found: Checked) -> None:

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 from fedunlearn.data.exclusions import Selected
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request
-from fedunlearn.plain import Place, shaped
+from fedunlearn.plain import Hash, Place, shaped
 from fedunlearn.store import Ledger, Line
 
 Share = float | None
@@ -131,6 +131,12 @@ class _Undone(TypedDict):
     lifted: bool
 
 
+class _Evaluated(TypedDict):
+    evaluates: int
+    request: str
+    results: dict[str, dict[str, Hash]]
+
+
 class _Sealed(TypedDict):
     requests: list[str]
     left: list[str]
@@ -146,6 +152,7 @@ _SHAPES: dict[str, Any] = {
     "trained": _Born,
     "unlearned": _Unlearned,
     "rolled back": _Undone,
+    "evaluated": _Evaluated,
     "sealed": _Sealed,
     "departed": _Departed,
 }
@@ -176,9 +183,13 @@ def _check(line: Line, heads: dict[str, str], ledger: Ledger) -> None:
     body = line.body
     if line.kind != "trained" and (strange := sorted(body.get("heads", {}).keys() - heads.keys())):
         raise ValueError(f"{strange[0][:80]!r} had no version before")
-    about = [body["undoes"]] if line.kind == "rolled back" else [body["resumes"]] if "resumes" in body else []
-    if any(ledger.lines[n].kind != "unlearned" for n in about):
-        raise ValueError(f"line {about[0] + 1} is no unlearning")
+    about = [ledger.lines[body[what]] for what in ("undoes", "evaluates", "resumes") if what in body]
+    if any(one.kind != "unlearned" for one in about):
+        raise ValueError(f"line {about[0].number + 1} is no unlearning")
+    if line.kind == "evaluated":
+        models = {row["name"] for row in about[0].body["record"]["facts"]["models"]}
+        if strange := sorted(body["results"].keys() - models):
+            raise ValueError(f"{strange[0][:80]!r} is not among the models of line {about[0].number + 1}")
     if line.kind == "unlearned":
         facts = body["record"]["facts"]
         merged = {one.id for one in Request.from_json(facts["request"]).merges}

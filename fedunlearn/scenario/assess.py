@@ -1,23 +1,24 @@
 """Evaluating afterwards what an unlearning did: what is missing of a tier is taken at the homes, and kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
-from fedunlearn.errors import InputError, SiteError, StoreError, unknown
+from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
 from fedunlearn.runtime import Backend, Family, cases, gone_from, names_of
 from fedunlearn.runtime.backend import check
-from fedunlearn.runtime.evaluating import believed, evaluation_of, is_evaluation
-from fedunlearn.runtime.evaluations import FOLDER, Found, evaluations_of, read_evaluations
+from fedunlearn.runtime.evaluating import believed, evaluation_of
+from fedunlearn.runtime.evaluations import Found, hashes_of, is_result, keep_results, named, read_result, write_results
+from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Audit, Evaluated
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.places import retrained as retrain
 from fedunlearn.scenario.schema import Federated, Imported, Scenario
 from fedunlearn.scenario.upbringing import Progress
-from fedunlearn.store import Line, write_atomically
+from fedunlearn.store import Line
 from fedunlearn.training import Recipe, seed_of
 
 SHADOWS = 16  # in each pool of the audit
@@ -36,7 +37,8 @@ def assess(
     """Take what is missing of a tier, and of those below it, for every heir that a ledger line edited (held back or not).
 
     Rows, references and versions are those of the line, whatever was done since; but rows that were excluded since are no rows
-    that stay. What is found is kept as it comes, so that what was cut off goes on where it stopped.
+    that stay. What is found is kept as it comes, and named by a ledger line, so that what was cut off goes on where it stopped,
+    and nobody can drop what came of it, or take it until it pleases, unseen.
 
     Args:
         family: the family.
@@ -54,7 +56,7 @@ def assess(
     Raises:
         InputError: no such tier, no seeds, or the line is not of an unlearning; or the family cannot be retrained.
         SiteError: homes failed or refused; names them. What others found is kept.
-        StoreError: what is kept is damaged, or another command is at work on the family.
+        StoreError: another command is at work on the family, or its ledger was cut; or as `Ledger.signer`.
     """
     if tier not in TIERS:
         raise unknown("tier", tier, TIERS)
@@ -62,7 +64,7 @@ def assess(
         raise InputError(f"seeds: {seeds} retrained families, expected one or more")
     if line.kind != "unlearned":
         raise InputError(f"ledger line {line.number}: is {line.kind!r}; only what an unlearning edited is evaluated")
-    with family.ledger.alone():  # references are trained, and what is found is written
+    with alone(family, backend):  # references are trained, and what is found is written
         return _assess(family, line, tier, backend, retrained, seeds, progress)
 
 
@@ -100,13 +102,19 @@ def _assess(family: Family, line: Line, tier: str, backend: Backend, retrained: 
                 told = zip(some, versions, audits, strict=True)
                 tasks = [evaluation_of(h, name, v, gone, references, audit) for h, v, audit in told]
                 answers = backend.carry(tasks)
-                for heir, task, answer in zip(some, tasks, answers, strict=True):
-                    if isinstance(answer, Evaluated):
-                        both = {"version_before": task.before, "version_after": task.after}
-                        found.setdefault(heir.name, {})[name] = {**believed(task, answer), **both}
-                _keep(family, line, found)
+                new: Found = {}
+                try:
+                    for heir, task, answer in zip(some, tasks, answers, strict=True):
+                        if isinstance(answer, Evaluated):
+                            both = {"version_before": task.before, "version_after": task.after}
+                            new[heir.name] = {name: {**believed(task, answer), **both}}
+                finally:
+                    keep_results(family, line, new)
+                for model, tiers in new.items():
+                    found.setdefault(model, {}).update(tiers)
                 check(tasks, answers, Evaluated, "what was found is kept")
                 done += len(some)
+        settle(family, backend, quorum=0.0)  # it changes nothing at any place: whoever is offline may follow later
     return found
 
 
@@ -118,21 +126,12 @@ def _collected(family: Family, heirs: Sequence[Heir], edited: Mapping[str, Mappi
 
 
 def assessed(family: Family, line: Line) -> Found:
-    """All that is kept of a line; empty where nothing was evaluated.
-
-    Raises:
-        StoreError: the file is not ours.
-    """
-    path = _file(family, line)
-    try:
-        return read_evaluations(path, line.hash)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        again = "restore it from a copy: the versions that it is about are erased, and it cannot be taken again"
-        if line.number not in family.ledger.sealed:
-            again = "delete it, and it is taken again"
-        raise StoreError(f"{path}: not an evaluation of ledger line {line.number} ({error}); {again}") from error
+    """What was found of what a line edited, as ledger lines name it; what is gone or damaged, `fsck` and a report say."""
+    found: Found = {}
+    for (model, tier), hashed in named(family.ledger, line.number).items():
+        with suppress(OSError, ValueError):
+            found.setdefault(model, {})[tier] = read_result(family.folder, hashed, line, model, tier)
+    return found
 
 
 def keep_assessed(family: Family, line: Line, found: Any) -> Found:
@@ -144,17 +143,19 @@ def keep_assessed(family: Family, line: Line, found: Any) -> Found:
         found: as `assess` gave it there; untrusted.
 
     Raises:
-        SiteError: it is none.
+        SiteError: it is none, or not what the ledger names.
     """
-    known = {m["name"] for m in line.body["record"]["facts"]["models"]}
-    if not isinstance(found, Mapping) or not found.keys() <= known or not all(isinstance(of, Mapping) for of in found.values()):
+    if not isinstance(found, dict) or not all(isinstance(of, dict) for of in found.values()):
         raise SiteError(f"what came home is no evaluation of ledger line {line.number}; nothing was kept")
+    told = named(family.ledger, line.number)
     for name, tiers in found.items():
         for tier, result in tiers.items():
-            if not _sound(tier, result):
-                raise SiteError(f"what came home is no evaluation of {name}, tier {tier[:40]!r}; nothing was kept")
-    _keep(family, line, dict(found))
-    return dict(found)
+            hashed = hashes_of(line, {name: {tier: result}})[name][tier] if is_result(tier, result) else ""
+            if hashed != told.get((name, tier)):
+                told_of = f"evaluation of {name[:80]}, tier {tier[:40]!r}, that ledger lines name"
+                raise SiteError(f"what came home is no {told_of}; nothing was kept")
+    write_results(family.folder, line, found)
+    return found
 
 
 def line_of(family: Family, request: str | None = None, number: int | None = None) -> Line:
@@ -223,19 +224,3 @@ def _rounds(tier: str, heirs: Sequence[Heir]) -> Iterator[list[Heir]]:
     while left:
         yield [several.pop(0) for several in left.values()]
         left = {home: several for home, several in left.items() if several}
-
-
-def _sound(tier: str, result: Any) -> bool:
-    """Whether something is a result of a tier, and of which versions."""
-    both = ("version_before", "version_after")
-    if not isinstance(result, Mapping) or not all(isinstance(result.get(v), str) for v in both):
-        return False
-    return is_evaluation(tier, {k: v for k, v in result.items() if k not in both})
-
-
-def _keep(family: Family, line: Line, found: Found) -> None:
-    write_atomically(_file(family, line), evaluations_of(line.hash, found))
-
-
-def _file(family: Family, line: Line) -> Path:
-    return family.folder / FOLDER / f"{line.hash[:16]}.json"

@@ -18,7 +18,7 @@ class Line:
     Args:
         number: from 0.
         time: UTC, ISO 8601, by the clock of the machine that wrote it: nobody checks it.
-        kind: "trained", "unlearned", "rolled back", "sealed" or "departed".
+        kind: "trained", "unlearned", "rolled back", "evaluated", "sealed" or "departed".
         body: what, as plain data.
         previous: hash of the line before.
         hash: of this line's other fields but the signature.
@@ -64,11 +64,17 @@ class _Body(TypedDict):
     request: NotRequired[str]
     resumes: NotRequired[int]
     undoes: NotRequired[int]
+    evaluates: NotRequired[int]
     seals: NotRequired[list[int]]
     registers: NotRequired[dict[str, str] | list[str]]  # older lines have names only
 
 
-_NEEDS = {"unlearned": {"heads", "request"}, "rolled back": {"heads", "undoes"}, "sealed": {"seals"}}
+_NEEDS = {
+    "unlearned": {"heads", "request"},
+    "rolled back": {"heads", "undoes"},
+    "evaluated": {"evaluates"},
+    "sealed": {"seals"},
+}
 
 
 def check(line: Line) -> None:
@@ -82,7 +88,7 @@ def check(line: Line) -> None:
     told = shaped(line.body, _Body)
     if missing := sorted(_NEEDS.get(line.kind, set()) - told.keys()):
         raise ValueError(f"{missing[0]} is missing")
-    about = [*(told[k] for k in ("resumes", "undoes") if k in told), *told.get("seals", ())]
+    about = [*(told[k] for k in ("resumes", "undoes", "evaluates") if k in told), *told.get("seals", ())]
     if not all(0 <= n < line.number for n in about):
         raise ValueError("it is about a line that does not stand before it")
 

@@ -10,8 +10,9 @@ import yaml
 from fedunlearn.deployed import Deployment, Order
 from fedunlearn.deployed.submit import Keep, outcome
 from fedunlearn.errors import SiteError
-from fedunlearn.runtime import Family, InProcess, Split, owed
-from fedunlearn.scenario import assess, assessed, keep_assessed, open_site, workers_here
+from fedunlearn.runtime import Family, InProcess, Split, fsck, owed
+from fedunlearn.runtime.evaluations import named
+from fedunlearn.scenario import assess, assessed, keep_assessed, line_of, open_site, workers_here
 from tests.cli.conftest import Run, run as run
 from tests.conftest import snapshot
 from tests.deployed.conftest import TOPOLOGY, World, plain, site_files
@@ -40,26 +41,39 @@ def test_an_edit_is_evaluated_at_the_sites_and_reported_at_home(run: Run, submit
     here = InProcess({s: open_site(f) for s, f in submitted.files.items()})
     with_sites = Split(workers_here(scenario, family), here, family.id)
     by_hand = assess(family, family.ledger.lines[-1], tier, with_sites, retrained=False)
-    (kept,) = set(snapshot(submitted.families)) - set(before)
-    (submitted.families / kept).unlink()
+    for kept in set(snapshot(submitted.families)) - set(before):
+        (submitted.families / kept).unlink()
 
     ask = ("report", folder, "--tier", tier, "--no-reference", *how, "--federation", "fed", "--json")
     status, out, _ = run(*ask)
     assert status == 0
     told = json.loads(out)["report"]["evaluations"]
     assert {n: set(of) for n, of in told.items()} == {"one": {"quick", tier}}
-    found = assessed(Family.open(folder), Family.open(folder).ledger.lines[-1])
+    copy = Family.open(folder)
+    line = line_of(copy)
+    found = assessed(copy, line)
     assert [timeless(of) for of in found.values()] == [timeless(of) for of in json.loads(json.dumps(by_hand)).values()]
-    assert (submitted.families / kept).is_file()
+    assert found == assessed(Family.open(submitted.families / "ours"), line)
+    assert not fsck(folder, here=()).damage
     assert not [f for f in snapshot(folder) if f.endswith(".safetensors")]
     assert Path(json.loads(out)["file"]).parent == folder / "reports"
 
     assert json.loads(run(*ask)[1])["report"]["evaluations"] == told  # seconds too: nothing was taken again
     assert json.loads(run("report", folder, "--json")[1])["report"]["evaluations"] == told
     with pytest.raises(SiteError, match="no evaluation of one, tier"):
-        keep_assessed(Family.open(folder), family.ledger.lines[-1], {"one": {tier: {**told["one"][tier], "metrics": {}}}})
+        keep_assessed(copy, line, {"one": {tier: {**told["one"][tier], "metrics": {}}}})
+    other = {**told["one"][tier], "seconds": {}}
+    for unnamed in ({"two": told["one"]}, {"one": {tier: other}}):
+        with pytest.raises(SiteError, match=r"no evaluation of .*, that ledger lines name; nothing was kept"):
+            keep_assessed(copy, line, unnamed)
     with pytest.raises(SiteError, match="no evaluation of ledger line 1"):
-        keep_assessed(Family.open(folder), family.ledger.lines[-1], {"two": told["one"]})
+        keep_assessed(copy, line, {"one": []})
+    (copy.folder / "evaluations" / f"{named(copy.ledger, 1)['one', tier]}.json").unlink()
+    assert not fsck(folder, here=()).damage  # it is a copy
+    limits = json.loads(run("report", folder, "--json")[1])["report"]["limits"]
+    (gone,) = [one["text"] for one in limits if one["about"] == "Found, and not at hand"]
+    assert f"Of one the {tier} tier was run" in gone
+    assert "what it found is not in this copy (with --tier it comes home)" in gone
     status, _, err = run("report", folder, *how)
     assert (status, "--backend flower: goes with --tier" in " ".join(err.split())) == (2, True)
     status, _, err = run("report", folder, "--tier", "full")

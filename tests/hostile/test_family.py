@@ -18,12 +18,12 @@ from fedunlearn.lineage import Model, Request
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, cases, check_site, fsck, needed
 from fedunlearn.runtime.consent import Consent
+from fedunlearn.runtime.evaluations import keep_results
 from fedunlearn.runtime.family import ERASED, NOTE
 from fedunlearn.runtime.keeping import pending
 from fedunlearn.runtime.mirror import Mirror
 from fedunlearn.runtime.resume import waiting
 from fedunlearn.scenario import assessed
-from fedunlearn.scenario.assess import _keep
 from fedunlearn.store import Ledger, Store
 from tests.conftest import snapshot
 from tests.hostile.spoil import changed, lawful, spoiled, text_of
@@ -44,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile") / "family"
     family, line = invented(folder, models, Request(classes=("a",), received="2026-01-01", due="2026-02-01"))
     (folder / "scenario.yaml").write_text((Path(__file__).parents[2] / "topologies" / "transfers.yaml").read_text())
-    _keep(family, line, {"heir": {"full": result("0" * 64, f"{1:064x}")}})
+    keep_results(family, line, {"heir": {"full": result("0" * 64, f"{1:064x}")}})
     family.note_acknowledged({"north": line.hash})
     family.note_erased({"north": line.hash})
     family.ledger.append(

@@ -8,7 +8,7 @@ import pytest
 
 from fedunlearn.lineage import Model, Request
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.evaluations import evaluations_of
+from fedunlearn.runtime.evaluations import keep_results
 from fedunlearn.store import Line
 from tests.cli.conftest import Run, run as run
 from tests.conftest import snapshot
@@ -31,9 +31,7 @@ def test_the_newest_request_is_told_as_page_json_and_tables(run: Run, chain: tup
 def test_what_was_measured_is_in_the_report(run: Run, chain: tuple[Family, Line]) -> None:
     family, line = chain
     row = line.body["record"]["facts"]["models"][0]
-    kept = evaluations_of(line.hash, {row["name"]: {"full": result(row["version_before"], row["version_after"])}})
-    (family.folder / "evaluations").mkdir()
-    (family.folder / "evaluations" / f"{line.hash[:16]}.json").write_bytes(kept)
+    keep_results(family, line, {row["name"]: {"full": result(row["version_before"], row["version_after"])}})
     status, text, _ = run("report", family.folder)
     assert status == 0
     assert "In 1 model that passed, a deeper test found more of what is to be forgotten" in " ".join(text.split())

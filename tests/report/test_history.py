@@ -9,8 +9,9 @@ from typing import Any
 from fedunlearn.lineage import Model
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.evaluations import FOLDER, evaluations_of
-from fedunlearn.store import Line, write_atomically
+from fedunlearn.runtime.evaluations import file_of, keep_results, named
+from fedunlearn.scenario import assessed
+from fedunlearn.store import Line
 from tests.cli.conftest import Run, run as run
 from tests.report.conftest import CLASSES, data, invented, result
 from tests.report.reading import A, Read, told
@@ -43,7 +44,7 @@ def test_what_a_deeper_test_found_stays_on_the_page_when_another_line_follows(tm
     family, line = tried(tmp_path)
     row = after(line, "first")
     found = {"first": {"full": result(row["version_before"], row["version_after"])}}
-    write_atomically(tmp_path / FOLDER / f"{line.hash[:16]}.json", evaluations_of(line.hash, found))
+    keep_results(family, line, found)
     again(family, line)
     page = json.loads(run("report", tmp_path, "--json")[1])["report"]
     models = {m["name"]: m for m in page["models"]}
@@ -125,11 +126,43 @@ def test_what_is_sealed_is_told_for_each_line(tmp_path: Path) -> None:
     assert "can still be rolled back" not in text
 
 
-def test_results_that_lie_beside_the_ledger_are_told_from_those_in_it(tmp_path: Path) -> None:
+def test_results_that_no_line_names_are_told_from_those_in_the_ledger(tmp_path: Path) -> None:
     family, line = tried(tmp_path)
-    said = {one["about"]: one["text"] for one in document(family, line, {})["limits"]}
-    assert "beside it" not in said["The chain of hashes"]
     row = after(line, "first")
     taken = {"first": {"full": result(row["version_before"], row["version_after"])}}
-    for page_of in (document(family, line, taken), document(family, again(family, line), {}, {line.number: taken})):
-        assert "beside it, not in it" in {one["about"]: one["text"] for one in page_of["limits"]}["The chain of hashes"]
+
+    def chain(plain: Mapping[str, Any]) -> str:
+        return next(one["text"] for one in plain["limits"] if one["about"] == "The chain of hashes")
+
+    assert "beside it" not in chain(document(family, line, {}))
+    assert "no line names them" in chain(document(family, line, taken))
+    keep_results(family, line, taken)
+    plain, read = told(family, line, taken)
+    assert "beside it" not in chain(plain)
+    (test,) = plain["tests"]
+    assert (test["number"], test["of"], test["models"]) == (2, 1, {"full": ["first"]})
+    assert "Ledger line 2," in "".join(read.text)
+    resting = document(family, again(family, line), {}, {line.number: taken})
+    assert "beside it" not in chain(resting)
+    assert [t["number"] for t in resting["tests"]] == [2]
+    other = {"first": {"full": {**taken["first"]["full"], "seconds": {"probe": 9.0}}}}
+    assert "no line names them" in chain(document(family, line, other))
+
+
+def test_results_that_are_gone_are_missed_and_taking_them_again_is_told(tmp_path: Path) -> None:
+    family, line = tried(tmp_path)
+    row = after(line, "first")
+    keep_results(family, line, {"first": {"full": result(row["version_before"], row["version_after"])}})
+    file_of(tmp_path, named(family.ledger, 1)["first", "full"]).unlink()
+    assert assessed(family, line) == {}
+    plain, _ = told(family, line, {})
+    gone = next(one for one in plain["not_measured"] if "probe" in one["what"] and one["models"] == ["first"])
+    assert gone["why"] == "the full tier was run (ledger line 2), and what it found is missing from evaluations/, or damaged"
+    assert plain["limits"][0] == {"about": "Found, and not at hand", "text": f"Of first {gone['why']}."}
+    assert not any(one["about"] == "Tested more than once" for one in plain["limits"])
+    better = {**result(row["version_before"], row["version_after"]), "seconds": {"probe": 9.0}}
+    keep_results(family, line, {"first": {"full": better}})
+    assert assessed(family, line) == {"first": {"full": better}}
+    plain, _ = told(family, line, assessed(family, line))
+    again = next(one["text"] for one in plain["limits"] if one["about"] == "Tested more than once")
+    assert again == "This page shows the last of each: full of first (ledger lines 2, 3)."

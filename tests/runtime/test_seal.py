@@ -31,9 +31,9 @@ from fedunlearn.runtime import (
     unlearn,
 )
 from fedunlearn.runtime.consent import Consent
+from fedunlearn.runtime.evaluations import keep_results
 from fedunlearn.runtime.tasks import Apply, Commit, Measure, Seal, Sealed
 from fedunlearn.scenario import Scenario, assessed, reference, workers
-from fedunlearn.scenario.assess import _keep
 from fedunlearn.store import Bank, Store, write_atomically
 from fedunlearn.store.files import with_hash
 from tests.conftest import LEAVE, NORTH, snapshot
@@ -307,7 +307,7 @@ def keep_evaluations(family: Family) -> None:
     line = family.ledger.lines[-1]
     rows = line.body["record"]["facts"]["models"]
     both = ("version_before", "version_after")
-    _keep(
+    keep_results(
         family,
         line,
         {r["name"]: {t: {**of, "seconds": {}} | {v: r[v] for v in both} for t, of in r["evaluation"].items()} for r in rows},

@@ -8,13 +8,16 @@ import pytest
 from blake3 import blake3
 from filelock import FileLock
 
-from fedunlearn.errors import InputError, SiteError
+from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.evaluation import costs
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, rollback, unlearn
+from fedunlearn.plain import digest
+from fedunlearn.runtime import Family, behind, fsck, rollback, unlearn
+from fedunlearn.runtime.evaluations import file_of, named
 from fedunlearn.runtime.tasks import Answer, Audit, Evaluate, Evaluated, Failure, Task
 from fedunlearn.scenario import assess, assessed, line_of, train, workers
 from fedunlearn.scenario.files import parse
+from fedunlearn.store import Ledger
 from fedunlearn.store.ledger import LOCK_SECONDS
 from tests.runtime.test_evaluating import SINGLE, ZERO
 from tests.scenario.elsewhere import Counting
@@ -31,6 +34,11 @@ def unlearned(plain: dict[str, Any], folder: Path) -> tuple[Family, Counting]:
     return family, backend
 
 
+def tiers(backend: Counting) -> list[str]:
+    """Of what homes were asked to evaluate."""
+    return [t.tier for tasks in backend.carried for t in tasks if isinstance(t, Evaluate)]
+
+
 def test_only_what_is_missing_is_taken_and_kept(tmp_path: Path) -> None:
     family, backend = unlearned(SINGLE, tmp_path / "family")
     line = family.ledger.lines[-1]
@@ -39,7 +47,7 @@ def test_only_what_is_missing_is_taken_and_kept(tmp_path: Path) -> None:
     quick = assess(family, line, "quick", backend, retrained=False)
     assert quick["one"]["quick"]["nets"] == ["before", "after", "mask"]
     found = assess(family, line, "full", backend, progress=said.append)
-    assert [[t.tier for t in tasks] for tasks in backend.carried] == [["quick"], ["quick"], ["full"]]  # type: ignore[attr-defined]
+    assert tiers(backend) == ["quick", "quick", "full"]
     assert "full: one (0 of 1 models done)" in said
     assert found["one"]["quick"]["nets"] == ["before", "after", "mask", "retrained"]
     (row,) = line.body["record"]["facts"]["models"]
@@ -49,9 +57,14 @@ def test_only_what_is_missing_is_taken_and_kept(tmp_path: Path) -> None:
         assert (of["version_before"], of["version_after"]) == (row["version_before"], row["version_after"])
     assert found["one"]["full"]["metrics"]["probe"]["after"]["recovery"]["value"] > 0.6
     assert found["one"]["quick"]["metrics"]["accuracy"]["after"]["forgotten_training"]["n"] > 9  # though it is excluded by now
-    (path,) = (family.folder / "evaluations").iterdir()
-    assert path.name == f"{line.hash[:16]}.json"
-    assert json.loads(path.read_text())["models"] == found
+    told = [x for x in family.ledger.lines if x.kind == "evaluated"]
+    assert [sorted(x.body["results"]["one"]) for x in told] == [["quick"], ["quick"], ["full"]]  # the first had no reference
+    assert {x.body["evaluates"] for x in told} == {line.number}
+    kept = {p.stem: json.loads(p.read_text()) for p in (family.folder / "evaluations").iterdir()}
+    assert kept.keys() == {h for x in told for h in x.body["results"]["one"].values()}  # nothing that was found is dropped
+    assert all(name == digest(plain) and plain["line"] == line.hash for name, plain in kept.items())
+    assert {t: kept[x.body["results"]["one"][t]]["result"] for x in told for t in x.body["results"]["one"]} == found["one"]
+    assert behind(family) == ()
 
     backend.carried.clear()
     rollback(family, backend, lift_exclusion=True)
@@ -60,10 +73,11 @@ def test_only_what_is_missing_is_taken_and_kept(tmp_path: Path) -> None:
     for tier in ("quick", "full"):
         assert assess(family, line, tier, backend) == found == assessed(family, line)
     assert backend.carried == []
+    assert len([x for x in family.ledger.lines if x.kind == "evaluated"]) == 3
     several = assess(family, line, "quick", backend, seeds=2)
     assert several["one"]["quick"]["metrics"]["tow"]["retrained_to_retrained"]["pairs"] == 1
     assert several["one"]["full"] == found["one"]["full"]
-    assert [t.tier for tasks in backend.carried for t in tasks] == ["quick"]  # type: ignore[attr-defined]
+    assert tiers(backend) == ["quick"]
     assert assessed(family, family.ledger.lines[-1]) == {}
 
 
@@ -123,7 +137,7 @@ def test_what_some_homes_found_is_kept_when_another_refuses(tmp_path: Path) -> N
     backend.alter = lambda _, answer: answer
     backend.carried.clear()
     assert assess(family, line, "quick", backend).keys() == {"one", "two"}
-    assert [t.place for tasks in backend.carried for t in tasks] == ["south"]
+    assert [t.place for tasks in backend.carried for t in tasks if isinstance(t, Evaluate)] == ["south"]
 
 
 def test_nobody_else_changes_the_family_meanwhile(tmp_path: Path) -> None:
@@ -171,12 +185,43 @@ def test_wrong_words_and_damaged_files_are_named(tmp_path: Path) -> None:
         assess(family, line, "quick", backend, seeds=0)
     with pytest.raises(InputError, match="ledger line 0: is 'trained'; only what an unlearning edited"):
         assess(family, trained, "quick", backend)
-    path = family.folder / "evaluations" / f"{line.hash[:16]}.json"
-    path.parent.mkdir()
-    for text in ("{", '{"line": "other", "models": {}}', "[]"):
-        path.write_text(text)
-        with pytest.raises(InputError, match=r"not an evaluation of ledger line 1 .*; delete it, and it is taken again"):
-            assessed(family, line)
-    family.ledger.append("sealed", {"seals": [line.number], "requests": [], "left": [], "erases": [], "reason": None})
-    with pytest.raises(InputError, match=r"not an evaluation of ledger line 1 .*; restore it from a copy"):
-        assessed(family, line)
+
+
+def test_a_result_that_was_changed_or_is_gone_is_damage_and_is_not_used(tmp_path: Path) -> None:
+    family, backend = unlearned(TWO, tmp_path / "family")
+    line = family.ledger.lines[-1]
+    found = assess(family, line, "quick", backend, retrained=False)
+    assert not fsck(family.folder).damage
+    path = file_of(family.folder, named(family.ledger, line.number)["one", "quick"])
+    whole = path.read_bytes()
+    forged = json.loads(whole)
+    forged["result"]["metrics"]["accuracy"]["after"]["forgotten"]["value"] = 0.123
+    other = file_of(family.folder, named(family.ledger, line.number)["two", "quick"]).read_bytes()
+    for text in (b"{", b"[]", other, json.dumps(forged, indent=1).encode(), whole + b" "):
+        path.write_bytes(text)
+        assert assessed(family, line).keys() == {"two"}
+        (damage,) = fsck(family.folder).damage
+        assert f"{path}: not what ledger line {line.number + 1} says was found of one, tier quick" in damage
+    path.unlink()
+    assert len(fsck(family.folder).damage) == 1
+    stray = file_of(family.folder, digest(forged))
+    stray.write_text(json.dumps(forged, indent=1))
+    assert "no ledger line names" in fsck(family.folder).orphans[stray]
+    assert assessed(family, line) == {"two": found["two"]}
+    path.write_bytes(whole)
+    assert assessed(family, line) == found
+
+
+def test_a_line_that_names_results_of_what_it_is_not_about_is_refused(tmp_path: Path) -> None:
+    family, _ = unlearned(SINGLE, tmp_path / "family")
+    line = family.ledger.lines[-1]
+    for body, message in (
+        ({"evaluates": 0, "request": "x", "results": {}}, "line 1 is no unlearning"),
+        ({"evaluates": line.number, "request": "x", "results": {"else": {}}}, "'else' is not among the models of line 2"),
+        ({"evaluates": line.number, "request": "x", "results": {"one": {"quick": "../x"}}}, "results.one.quick"),
+    ):
+        ledger = Ledger(family.ledger.path)
+        ledger.append("evaluated", body)
+        with pytest.raises(StoreError, match=message):
+            Family.open(family.folder)
+        family.ledger.path.write_bytes(b"".join(family.ledger.path.read_bytes().splitlines(keepends=True)[:-1]))
