@@ -8,7 +8,7 @@ import typer
 
 from fedunlearn.cli import flower
 from fedunlearn.cli.console import out, print_json, progress
-from fedunlearn.cli.options import Address, Carrier, Data, Federation, Folder, OwnSites
+from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, OwnSites
 from fedunlearn.cli.say import opened
 from fedunlearn.errors import InputError
 from fedunlearn.report import document, edited_before, page, tables
@@ -36,6 +36,7 @@ def report(
     address: Address = None,
     sites_in: OwnSites = None,
     federation: Federation = None,
+    by: By = None,
     data: Data = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything that the page shows as one JSON object")] = False,
 ) -> None:

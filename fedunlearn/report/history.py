@@ -53,7 +53,7 @@ def tests(family: Family, lines: Collection[int]) -> list[dict[str, Any]]:
     return [
         {
             "number": one.number, "time": one.time, "by": one.by, "of": number,
-            "models": {tier: [m for m, of in one.body["results"].items() if tier in of] for tier in _tiers(one)},
+            "models": {tier: sorted(m for m, of in one.body["results"].items() if tier in of) for tier in _tiers(one)},
         }
         for number in sorted(lines)
         for one in evaluated(family.ledger, number)

@@ -184,6 +184,20 @@ def test_what_was_rolled_back_and_erased_is_not_evaluated(run: Run, leaving: Pat
     assert run("report", leaving)[0] == 0
 
 
+def test_who_tests_afterwards_is_in_the_ledger(run: Run, leaving: Path) -> None:
+    words = ("report", leaving, "--tier", "quick", "--no-reference", "--by", "grace", "--json")
+    told = json.loads(run(*words)[1])["report"]
+    (test,) = told["tests"]
+    models = test["models"]["quick"]
+    assert (test["number"], test["by"], test["of"]) == (2, "grace", 1)
+    assert {*models} == {*told["evaluations"]}
+    assert json.loads(run(*words)[1])["report"]["tests"] == [test]  # nothing was taken again
+    assert f"evaluated leave (line 1): quick of {len(models)} models" in run("log", leaving, "--verify")[1]
+    assert f"evaluated: leave, line 1: quick of {len(models)} models" in run("show", leaving)[1]
+    assert "0 damaged, 0 that nothing needs" in run("fsck", leaving)[1]
+    assert run("rollback", leaving, "--lift-exclusion")[0] == 0  # the unlearning, not the test of it
+
+
 def test_data_that_others_exclude_is_not_said_to_be_free(run: Run, leaving: Path) -> None:
     again = ("--classes", "0", "--sites", "north", "--no-reference", "--accept-untested", "a test", "--case", "more")
     assert run("unlearn", leaving, *again)[0] == 0
