@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.told import request_of
-from fedunlearn.runtime.tried import as_tried, waiting
+from fedunlearn.runtime.tried import as_tried, outstanding
 from fedunlearn.store import Line
 
 
@@ -34,7 +34,7 @@ def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str,
             keep(model, before[model], f"what a rollback of {line.body['request']} brings {model} back to")
     for model, version in pending(family).items():
         keep(model, version, f"the candidate of {model} that was held back")
-    for line in {x.number: x for x in waiting(family).values()}.values():
+    for line, _ in outstanding(family):
         for model, version in (as_tried(family, request_of(line)) or {}).items():
             keep(model, version, f"what {model} was when {line.body['request']} was first tried, which waits for a place")
     return found

@@ -13,7 +13,7 @@ from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import Record
 from fedunlearn.runtime.settle import alone
 from fedunlearn.runtime.told import request_of
-from fedunlearn.runtime.tried import as_tried, models_of, waiting
+from fedunlearn.runtime.tried import as_tried, models_of, outstanding
 
 
 def waiting_plan(family: Family) -> Plan | None:
@@ -21,14 +21,14 @@ def waiting_plan(family: Family) -> Plan | None:
 
     Models that were born meanwhile from one that waits, and hold it, are in it too.
     """
-    found = waiting(family)
-    if not found:
+    lines = outstanding(family)
+    if not lines:
         return None
-    line = min(found.values(), key=lambda x: x.number)
+    line, models = lines[0]
     request = request_of(line)
     asked = {one.what for one in request.merges or (request,)}
     holding = {m for case in cases(family) if case.request.what in asked for m in case.left}
-    left = {model for model, at in found.items() if at.number == line.number}
+    left = set(models)
     tries = (x for x in family.ledger.lines if x.kind == "unlearned" and request_of(x).what == request.what)
     born = _descendants(family.lineage, left) & holding - {m for x in tries for m in models_of(x)}
     return narrowed(family.lineage, discover(family.lineage, request), left | born)
@@ -64,7 +64,7 @@ def resume(
     plan = waiting_plan(family)
     if plan is None:
         raise InputError(f"{family.folder}: no model waits for a place to come back; there is nothing to resume")
-    line = min(waiting(family).values(), key=lambda x: x.number)
+    line, _ = outstanding(family)[0]
     facts = line.body["record"]["facts"]
     doing = Doing(
         make(line.body["method"], facts["settings"]),

@@ -18,7 +18,7 @@ from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Seal, Sealed
 from fedunlearn.runtime.told import request_of
-from fedunlearn.runtime.tried import first_try, waiting
+from fedunlearn.runtime.tried import first_try, outstanding
 from fedunlearn.store import Line, Swept, sweep
 
 
@@ -51,9 +51,8 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
         raise InputError(
             f"{family.folder}: {told} sealed already" if in_force else f"{family.folder}: nothing is in force to seal"
         )
-    for_place = waiting(family)
-    began = {x.number: first_try(family, request_of(x)) for x in for_place.values()}
-    waits = [m for m, x in for_place.items() if (first := began[x.number]) is not None and first <= open_[-1].number]
+    begun = [(first_try(family, request_of(x)), models) for x, models in outstanding(family)]
+    waits = sorted({m for first, models in begun if first is not None and first <= open_[-1].number for m in models})
     if waits:
         raise InputError(
             f"{family.folder}: {', '.join(waits)} still wait for a place to be online, which needs the old versions; "

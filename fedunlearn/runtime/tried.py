@@ -144,23 +144,39 @@ def as_tried(family: Family, request: Request) -> dict[str, str] | None:
 
 
 def waiting(family: Family) -> dict[str, Line]:
-    """Models that an unlearning in force has left waiting -> the ledger line that did, in order of time."""
-    undone, lost = family.ledger.undone, family.lost
+    """Models that an unlearning in force has left waiting -> the oldest such line, in order of time."""
     found: dict[str, Line] = {}
+    for line, models in outstanding(family):
+        found = dict.fromkeys(models, line) | found
+    return dict(sorted(found.items(), key=lambda one: one[1].number))
+
+
+def outstanding(family: Family) -> list[tuple[Line, list[str]]]:
+    """Ledger lines in force that left models waiting, in order of time, each with those that wait for it yet.
+
+    A model waits until later lines have done every request that the line carries out on it: together, or one by one.
+    """
+    undone, lost = family.ledger.undone, family.lost
+    found: dict[int, tuple[Line, dict[str, set[Request]]]] = {}  # what is to be done yet, by line and model
     for line in (x for x in family.ledger.lines if x.kind == "unlearned" and x.number not in undone):
-        over = {x.number: _over(x, line) for x in found.values()}
-        found = {m: x for m, x in found.items() if m not in over[x.number]}
-        found |= dict.fromkeys(line.body.get("waiting", ()), line)
-    return {model: line for model, line in found.items() if model not in lost}
+        done, request = carried_out(line), request_of(line)
+        for since, rest in found.values():
+            again = models_of(line) if request.what == request_of(since).what else set[str]()
+            over = {asked: again | _over(asked, line, request, done) for left in rest.values() for asked in left}
+            for model, left in rest.items():
+                left -= {asked for asked in left if model in over[asked]}
+        waits = {m: {asked for asked, reached in done.items() if m in reached} for m in line.body.get("waiting", ())}
+        found[line.number] = line, {model: left for model, left in waits.items() if model not in lost}
+    still = [(line, [model for model, left in rest.items() if left]) for line, rest in found.values()]
+    return [(line, models) for line, models in still if models]
 
 
-def _over(since: Line, line: Line) -> Collection[str]:
-    """Models that wait no more for what a line began, after a later line: tried again, or made to forget that and more."""
-    request, asked = request_of(line), request_of(since)
-    if request.what == asked.what:
-        return models_of(line)  # whatever became of them
-    heads: Collection[str] = line.body["heads"].keys()
-    return heads if request.covers(asked) else ()
+def _over(asked: Request, line: Line, request: Request, done: Mapping[Request, Collection[str]]) -> set[str]:
+    """Models that wait for a request no more after a later line: it was tried again there, or they were made to forget more."""
+    tried = {m for one, reached in done.items() if one.what == asked.what for m in reached} & models_of(line)
+    heads: set[str] = {*line.body["heads"]}
+    forgot = heads if request.covers(asked) else heads & {m for one, of in done.items() if one.covers(asked) for m in of}
+    return tried | forgot
 
 
 def models_of(line: Line) -> set[str]:

@@ -16,8 +16,22 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Model, Request
 from fedunlearn.methods import FIUn
 from fedunlearn.report import document, page
-from fedunlearn.runtime import Backend, Family, InProcess, Worker, cases, fsck, resume, rollback, seal, unlearn
+from fedunlearn.runtime import (
+    Backend,
+    Family,
+    InProcess,
+    Worker,
+    cases,
+    fsck,
+    resume,
+    rollback,
+    seal,
+    unlearn,
+    waiting,
+    waiting_plan,
+)
 from fedunlearn.runtime.cases import changed_by
+from fedunlearn.runtime.tried import outstanding
 from fedunlearn.scenario import Scenario, line_of, workers
 from tests.conftest import snapshot
 from tests.report.conftest import CLASSES, data, invented
@@ -154,6 +168,37 @@ def test_what_waits_for_a_place_is_finished_for_every_case(
     left = {x.request: x.left for x in cases(Family.open(whole.folder))}
     assert {x.request: x.left for x in cases(done)} == left
     assert list(left) == list(LEAVING)
+
+
+def test_what_waits_for_several_cases_waits_until_each_is_done(
+    hospitals: Scenario, family: Family, folder: Path, held: dict[str, Worker]
+) -> None:
+    two, anyhow = Request(merges=LEAVING[:2]), {"gate": FREE, "accept_untested": ANYTHING}
+    unlearn(family, two, LAST, Offline(held, {"east"}), quorum=0, **anyhow)
+    assert "eastern" in waiting(Family.open(folder))
+    unlearn(Family.open(folder), LEAVING[0], LAST, InProcess(held), **anyhow)
+    assert waiting(Family.open(folder))["eastern"].number == 1  # for the other case
+    plan = waiting_plan(Family.open(folder))
+    assert plan is not None
+    assert plan.request == two
+    unlearn(Family.open(folder), LEAVING[1], LAST, InProcess(held), **anyhow)
+    assert not waiting(Family.open(folder))
+    assert waiting_plan(Family.open(folder)) is None
+    assert not any("eastern" in x.left for x in cases(Family.open(folder)))
+    seal(Family.open(folder), InProcess(held))
+
+
+def test_what_waits_for_one_request_is_not_forgotten_when_it_waits_for_another(
+    family: Family, folder: Path, held: dict[str, Worker]
+) -> None:
+    away, anyhow = Offline(held, {"east"}), {"gate": FREE, "accept_untested": ANYTHING}
+    for one in LEAVING[:2]:
+        unlearn(Family.open(folder), one, LAST, away, quorum=0, **anyhow)
+    assert [(line.number, "eastern" in models) for line, models in outstanding(Family.open(folder))] == [(1, True), (2, True)]
+    for left in (1, 0):
+        resume(Family.open(folder), InProcess(held))
+        assert len(outstanding(Family.open(folder))) == left
+    assert not any("eastern" in x.left for x in cases(Family.open(folder)))
 
 
 def test_wrong_names_and_what_cannot_be_merged_are_refused_and_nothing_is_changed(
