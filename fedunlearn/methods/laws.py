@@ -171,6 +171,18 @@ def a_root_that_says_the_same_again_changes_nothing(method: Method) -> None:
         _agree(method, seed, drawn, [*drawn, *drawn], "the same evidence twice gave another edit")
 
 
+def a_merge_leaves_what_it_is_given(method: Method) -> None:
+    """Heirs of the same roots share their evidence: what the merge for one writes into it, the next would take for measured."""
+    for seed in SEEDS if method.evidence else ():
+        draw = Draw(method, seed)
+        drawn = [draw.evidence(about) for about in ("b", "c", "b")]
+        before = [replace(e, means={n: t.clone() for n, t in e.means.items()}) for e in drawn]
+        given = [*drawn]
+        method.merge(given)
+        same = len(given) == len(before) and all(map(_alike, given, before))
+        _demand(same, method, seed, "its merge changed the evidence that it was given")
+
+
 def what_is_not_shared_with_the_roots_stays_to_the_bit(method: Method) -> None:
     """Evidence without the head leaves the head."""
     for seed in SEEDS if method.evidence else ():
@@ -197,6 +209,7 @@ LAWS: tuple[Law, ...] = (
     its_settings_make_it_again,
     the_order_of_roots_does_not_matter,
     a_root_that_says_the_same_again_changes_nothing,
+    a_merge_leaves_what_it_is_given,
     what_is_not_shared_with_the_roots_stays_to_the_bit,
     an_heir_that_shares_nothing_is_said_to_miss,
 )
@@ -215,6 +228,10 @@ def _agree(method: Method, seed: int, one: list[Evidence], other: list[Evidence]
     for strength in _some(method, first, 3):
         a, b = (method.edit(weights, c, strength) for c in (first, second))
         _demand(_apart(a, b) <= CLOSE * _apart(a, weights) + 1e-6, method, seed, broken)
+
+
+def _alike(one: Evidence, other: Evidence) -> bool:
+    return equal(one.means, other.means) and (one.rows, one.about, one.enough) == (other.rows, other.about, other.enough)
 
 
 def _apart(one: Tensors, other: Tensors) -> float:
