@@ -64,58 +64,80 @@ def assess(
         raise InputError(f"seeds: {seeds} retrained families, expected one or more")
     if line.kind != "unlearned":
         raise InputError(f"ledger line {line.number}: is {line.kind!r}; only what an unlearning edited is evaluated")
-    with alone(family, backend):  # references are trained, and what is found is written
-        return _assess(family, line, tier, backend, retrained, seeds, progress)
-
-
-def _assess(family: Family, line: Line, tier: str, backend: Backend, retrained: bool, seeds: int, progress: Progress) -> Found:
     facts, found = line.body["record"]["facts"], assessed(family, line)
-    request = Request.from_json(facts["request"])
     edited = {m["name"]: m for m in facts["models"] if m["strength"] is not None}
-    heirs = [h for h in discover(family.lineage, request).heirs if h.name in edited]
+    heirs = [h for h in discover(family.lineage, Request.from_json(facts["request"])).heirs if h.name in edited]
     least = seeds if retrained else 0
     todo = {
-        t: [h for h in heirs if _retrained_in(found.get(h.name, {}).get(t)) < least] for t in TIERS[: TIERS.index(tier) + 1]
+        t: missing
+        for t in TIERS[: TIERS.index(tier) + 1]
+        if (missing := [h for h in heirs if _retrained_in(found.get(h.name, {}).get(t)) < least])
     }
-    scenario = of_family(family)
-    if any(todo.values()):
-        if (sealed := family.ledger.sealed.get(line.number)) is not None:
-            raise InputError(
-                f"{tier} of request {line.body['request']}: it compares with the versions from before, which are erased since "
-                f"it was sealed on {sealed.time[:10]} (ledger line {sealed.number}); take it before a seal. What was taken is "
-                f"reported"
-            )
-        if lacking := _collected(family, heirs, edited):
-            raise InputError(
-                f"{tier} of request {line.body['request']}: versions of {', '.join(lacking)} that it compares have been erased "
-                f"since, as nothing needed them (fedunlearn gc); take it before. What was taken is reported"
-            )
-        seeded = [scenario.model_copy(update={"seed": scenario.seed + i}) for i in range(least)]
-        references = [retrain(family, one, request, backend, progress, before=line.number) for one in seeded]
-        gone = gone_from(family, line.number)
-        for name, missing in todo.items():
-            done = 0
-            for some in _rounds(name, missing):
-                progress(f"{name}: {', '.join(h.name for h in some)} ({done} of {len(missing)} models done)")
-                versions = [(edited[h.name]["version_before"], edited[h.name]["version_after"]) for h in some]
-                audits = [_audit(scenario, family, facts, edited[h.name]) if name == "audit" else None for h in some]
-                told = zip(some, versions, audits, strict=True)
-                tasks = [evaluation_of(h, name, v, gone, references, audit) for h, v, audit in told]
-                answers = backend.carry(tasks)
-                new: Found = {}
-                try:
-                    for heir, task, answer in zip(some, tasks, answers, strict=True):
-                        if isinstance(answer, Evaluated):
-                            both = {"version_before": task.before, "version_after": task.after}
-                            new[heir.name] = {name: {**believed(task, answer), **both}}
-                finally:
-                    keep_results(family, line, new)
+    if todo:
+        _refuse_erased(family, line, tier, heirs, edited)
+        with alone(family, backend):  # references are trained, and what is found is written
+            for new in _taken(family, line, todo, edited, backend, least, progress):
                 for model, tiers in new.items():
                     found.setdefault(model, {}).update(tiers)
-                check(tasks, answers, Evaluated, "what was found is kept")
-                done += len(some)
-        settle(family, backend, quorum=0.0)  # it changes nothing at any place: whoever is offline may follow later
+            settle(family, backend, quorum=0.0)  # it changes nothing at any place: whoever is offline may follow later
     return found
+
+
+def _taken(
+    family: Family,
+    line: Line,
+    todo: Mapping[str, Sequence[Heir]],
+    edited: Mapping[str, Mapping[str, Any]],
+    backend: Backend,
+    references: int,
+    progress: Progress,
+) -> Iterator[Found]:
+    """What is missing, by tiers, as it is found and kept."""
+    facts, scenario = line.body["record"]["facts"], of_family(family)
+    request, gone = Request.from_json(facts["request"]), gone_from(family, line.number)
+    seeded = [scenario.model_copy(update={"seed": scenario.seed + i}) for i in range(references)]
+    twins = [retrain(family, one, request, backend, progress, before=line.number) for one in seeded]
+    for tier, missing in todo.items():
+        done = 0
+        for some in _rounds(tier, missing):
+            progress(f"{tier}: {', '.join(h.name for h in some)} ({done} of {len(missing)} models done)")
+            versions = [(edited[h.name]["version_before"], edited[h.name]["version_after"]) for h in some]
+            audits = [_audit(scenario, family, facts, edited[h.name]) if tier == "audit" else None for h in some]
+            asked = zip(some, versions, audits, strict=True)
+            tasks = [evaluation_of(h, tier, both, gone, twins, audit) for h, both, audit in asked]
+            answers = backend.carry(tasks)
+            new: Found = {}
+            try:
+                for heir, task, answer in zip(some, tasks, answers, strict=True):
+                    if isinstance(answer, Evaluated):
+                        about = {"version_before": task.before, "version_after": task.after}
+                        new[heir.name] = {tier: {**believed(task, answer), **about}}
+            finally:
+                keep_results(family, line, new)
+            check(tasks, answers, Evaluated, "what was found is kept")
+            yield new
+            done += len(some)
+
+
+def _refuse_erased(
+    family: Family, line: Line, tier: str, heirs: Sequence[Heir], edited: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse to compare with what is not there any more.
+
+    Raises:
+        InputError: says since when, and why.
+    """
+    where = f"{tier} of request {line.body['request']}"
+    if (sealed := family.ledger.sealed.get(line.number)) is not None:
+        raise InputError(
+            f"{where}: it compares with the versions from before, which are erased since it was sealed on {sealed.time[:10]} "
+            f"(ledger line {sealed.number}); take it before a seal. What was taken is reported"
+        )
+    if lacking := _collected(family, heirs, edited):
+        raise InputError(
+            f"{where}: versions of {', '.join(lacking)} that it compares have been erased since, as nothing needed them "
+            f"(fedunlearn gc); take it before. What was taken is reported"
+        )
 
 
 def _collected(family: Family, heirs: Sequence[Heir], edited: Mapping[str, Mapping[str, Any]]) -> list[str]:
