@@ -49,6 +49,13 @@ def counted(hashes: Mapping[str, Mapping[str, str]]) -> str:
     return ", ".join(f"{tier} of {n} model{'s' if n > 1 else ''}" for tier, n in sorted(tiers.items()))
 
 
+def strays(family: Family) -> list[Path]:
+    """Files among results that no ledger line names: what was cut off left them, and nothing uses them."""
+    told = (line.body["results"].values() for line in family.ledger.lines if line.kind == KIND)
+    known = {file_of(family.folder, hashed) for models in told for tiers in models for hashed in tiers.values()}
+    return [file for file in sorted((family.folder / FOLDER).glob("*")) if file not in known]
+
+
 def file_of(folder: Path, hashed: str) -> Path:
     """Where a result of a family lies."""
     return folder / FOLDER / f"{hashed}.json"

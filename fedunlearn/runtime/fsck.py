@@ -9,7 +9,7 @@ from blake3 import blake3
 from fedunlearn.data.register import FOLDER as REGISTERS, register_file
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
-from fedunlearn.runtime.evaluations import FOLDER, KIND, file_of, read_result
+from fedunlearn.runtime.evaluations import FOLDER, KIND, file_of, read_result, strays
 from fedunlearn.runtime.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY, Family
 from fedunlearn.runtime.keeping import needed, sealed_away
 from fedunlearn.runtime.mirror import Mirror, path
@@ -157,21 +157,19 @@ def _plain(family: Family, found: Checked) -> None:
 
 def _evaluations(family: Family, found: Checked) -> None:
     """Every result that a ledger line names; in a copy of a family that lives elsewhere only those that came home are there."""
-    strays = set((family.folder / FOLDER).glob("*"))
     for told in (x for x in family.ledger.lines if x.kind == KIND):
         of = family.ledger.lines[told.body["evaluates"]]
         for model, tier, hashed in ((m, t, h) for m, tiers in told.body["results"].items() for t, h in tiers.items()):
             file = file_of(family.folder, hashed)
-            if family.elsewhere and file not in strays:
+            if family.elsewhere and not file.exists():
                 continue
-            strays.discard(file)
             found.files += 1
             try:
                 read_result(family.folder, hashed, of, model, tier)
             except (OSError, ValueError) as error:
                 told_of = f"what ledger line {told.number} says was found of {model}, tier {tier}"
                 found.damage.append(f"{file}: not {told_of} ({error}); restore it from a backup")
-    found.orphans |= dict.fromkeys(sorted(strays), "an evaluation that no ledger line names; it is not used")
+    found.orphans |= dict.fromkeys(strays(family), "an evaluation that no ledger line names; it is not used")
 
 
 def _mirror(family: Family, place: str, found: Checked) -> None:

@@ -13,6 +13,7 @@ from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, check
 from fedunlearn.runtime.cases import cases, changed_by
+from fedunlearn.runtime.evaluations import FOLDER, strays
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.keeping import needed
 from fedunlearn.runtime.settle import alone, settle
@@ -170,7 +171,7 @@ def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict
         dry: erase nothing, only say what would go.
 
     Returns:
-        For each place, and each place of a cached reference, what was erased.
+        For each place, and each place of a cached reference, what was erased; and among results of evaluations.
 
     Raises:
         StoreError: a version that is needed is damaged, or another command is at work.
@@ -188,6 +189,10 @@ def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict
             found[str(folder.relative_to(family.folder))] = Swept(bytes=size)
             if not dry:
                 shutil.rmtree(folder)
+        if cut_off := strays(family):
+            found[FOLDER] = Swept(bytes=sum(file.stat().st_size for file in cut_off), crashed=len(cut_off))
+            for file in cut_off if not dry else ():
+                file.unlink()
     return found
 
 

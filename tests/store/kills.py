@@ -31,7 +31,7 @@ from fedunlearn.errors import FedUnlearnError, SiteError
 from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn
 from fedunlearn.runtime import Family, InProcess, collect, erase_sealed, rollback, seal, settle, unlearn
-from fedunlearn.scenario import Scenario, of_family, train, workers
+from fedunlearn.scenario import Scenario, assess, of_family, train, workers
 from fedunlearn.scenario.files import parse
 
 CALLS = ("fsync", "replace", "truncate", "unlink", "rmdir")
@@ -72,12 +72,18 @@ def catch_up(folder: Path) -> None:
     erase_sealed(*at(folder))
 
 
+def test(folder: Path) -> None:
+    family, backend = at(folder)
+    assess(family, family.ledger.lines[-1], "quick", backend, retrained=False)
+
+
 OPS: dict[str, tuple[Callable[[Path], Any], str]] = {  # what is done, and what was done before it
     "train": (lambda folder: train(scenario(), folder), ""),
     "unlearn": (forget, "train"),
     "rollback": (back, "unlearn"),
     "gc": (lambda folder: collect(at(folder)[0], at(folder)[0].places), "rollback"),
     "seal": (lambda folder: seal(*at(folder)), "unlearn"),
+    "evaluate": (test, "unlearn"),
     "promise": (promise, "unlearn"),
     "settle": (catch_up, "promise"),
 }

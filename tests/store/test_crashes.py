@@ -56,7 +56,7 @@ def check(folder: Path, name: str, allowed: set[tuple[int, tuple[tuple[str, str]
 
 
 IN_CI = {
-    **{f"kill:{name}:6": 6 for name in ("train", "unlearn", "rollback", "gc", "seal")},
+    **{f"kill:{name}:6": 6 for name in ("train", "unlearn", "rollback", "gc", "seal", "evaluate")},
     **{f"full:{name}:2": 2 for name in ("unlearn", "gc")},
     **{f"readonly:{name}:1": 1 for name in ("train", "unlearn")},
 }
@@ -69,15 +69,15 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 @pytest.mark.parametrize("what", IN_CI)
 def test_stopped_at_points_spread_over_the_whole(what: str, tried: Told) -> None:
-    """30 kills, 4 full disks, 2 file systems that may only be read."""
+    """36 kills, 4 full disks, 2 file systems that may only be read."""
     mode, name, _ = what.split(":")
     assert checked(tried[what], mode, name) == IN_CI[what]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "unlearn", "rollback", "gc", "seal", "settle"])
+@pytest.mark.parametrize("name", ["train", "unlearn", "rollback", "gc", "seal", "settle", "evaluate"])
 @pytest.mark.parametrize("mode", ["kill", "full", "time"])
 def test_stopped_hundreds_of_times(mode: str, name: str, tmp_path: Path) -> None:
-    """Six operations, 60 kills each at chosen points and 60 at random times: 720 kills; and 360 full disks."""
+    """Seven operations, 60 kills each at chosen points and 60 at random times: 840 kills; and 420 full disks."""
     what = f"{mode}:{name}:60"
     assert checked(stopped(tmp_path, what)[what], mode, name) == 60 or mode == "time"
