@@ -22,9 +22,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family
 from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.schema import Data, Scenario, matching
-from fedunlearn.scenario.sources import Opening
-
-MAIN = "main"  # the set under `data`; a site's rows of a set are the shard of that name
+from fedunlearn.scenario.sources import MAIN, Opening
 
 Seen = tuple[tuple[str, ...], tuple[int, ...]]  # what rows are like: the classes that they name, the shape of an input
 

@@ -15,9 +15,9 @@ from fedunlearn.errors import InputError, StoreError, unknown
 from fedunlearn.lineage import ordered
 from fedunlearn.runtime import Family
 from fedunlearn.scenario import schema
-from fedunlearn.scenario.build import MAIN
 from fedunlearn.scenario.macros import expand
 from fedunlearn.scenario.schema import Scenario
+from fedunlearn.scenario.sources import MAIN
 from fedunlearn.scenario.wrong import KINDS, said
 from fedunlearn.training import STRATEGIES, kept_rounds
 

@@ -3,11 +3,21 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
-from fedunlearn.scenario.sources import Data as Data, Name, Names, Places, Sending, Strict, matching as matching
+from fedunlearn.scenario.sources import (
+    MAIN,
+    Data as Data,
+    Name,
+    Names,
+    Places,
+    Sending,
+    Strict,
+    further,
+    matching as matching,
+)
 
 
 class Every(Strict):
@@ -23,7 +33,7 @@ class _Born(Strict):
     source: Names = Field((), alias="from", description="models that it starts from; several are averaged")
     home: Name | None = Field(None, description="who keeps its weights, if not whoever trains it")
     head: Names = Field((), description="names of its outputs, for a model without parents; by default all classes of its data")
-    data: Name = Field("main", description="which set: main is the one under `data`, others stand under `more`")
+    data: Name = Field(MAIN, description="which set: main is the one under `data`, others stand under `more`")
     classes: Names = Field((), description="train on rows of these classes only; by default on all that it has an output for")
     net: Name | None = Field(None, description="one of `nets`; by default the parents', or the family's `net`")
     epochs: int | None = Field(None, ge=1, description="by default 4 from scratch, 2 from parents")
@@ -193,7 +203,9 @@ class Scenario(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="of the family; its folder under runs/")
     seed: int = Field(0, ge=0, description="of initial weights and the order of rows; data.seed deals the rows")
     data: Data = Field(description="the set that sites train on")
-    more: dict[Name, Data] = Field(default_factory=dict, description="further sets, for models that name them")
+    more: Annotated[dict[Name, Data], AfterValidator(further)] = Field(
+        default_factory=dict, description="further sets, for models that name them"
+    )
     net: dict[str, Any] = Field(description="the architecture: name or factory, and its settings")
     nets: dict[Name, dict[str, Any]] = Field(
         default_factory=dict, description="further architectures, for models that name them"
@@ -236,7 +248,7 @@ class Scenario(Strict):
     @property
     def sets(self) -> Mapping[str, Data]:
         """Every set by name; each site's rows of one are the shard of that name."""
-        return {"main": self.data, **self.more}
+        return {MAIN: self.data, **self.more}
 
     def sites_of(self, data: str) -> tuple[str, ...]:
         """The sites that train a model on a set, in the order of the file."""

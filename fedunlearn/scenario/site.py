@@ -9,9 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from torch import nn
 
 from fedunlearn.data import MIRROR, Exclusions, Rows, SiteData, find, held_out, open_site as load_rows
@@ -24,11 +24,11 @@ from fedunlearn.runtime import Answerer, Worker
 from fedunlearn.runtime.consent import Consent
 from fedunlearn.runtime.place import CONSENT
 from fedunlearn.runtime.tasks import Answer, Commit, Seal, Survey, Task, Train
-from fedunlearn.scenario.build import MAIN, Seen, among, shared_test, union
+from fedunlearn.scenario.build import Seen, among, shared_test, union
 from fedunlearn.scenario.files import read_plain
 from fedunlearn.scenario.nets import net_spec
 from fedunlearn.scenario.registers import Registers
-from fedunlearn.scenario.sources import Name, Opening, Sending, Strict
+from fedunlearn.scenario.sources import MAIN, Name, Opening, Sending, Strict, further
 from fedunlearn.scenario.staffing import device_of
 from fedunlearn.scenario.wrong import said
 from fedunlearn.store import Store
@@ -59,7 +59,7 @@ class SiteFile(Strict):
     name: Name
     store: str = Field("store", description="folder for versions of models, what was banked, and what waits for the owner")
     data: Own = Field(description="the rows of the family's main set")
-    more: dict[Name, Own] = Field(
+    more: Annotated[dict[Name, Own], AfterValidator(further)] = Field(
         default_factory=dict, description="rows of further sets, by the names that topologies give them"
     )
     net: dict[str, Any] = Field(description="as in the topology")

@@ -10,6 +10,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.runtime.guard import Guard
 
 Value = TypeVar("Value")
+MAIN = "main"  # the set under `data`; a site's rows of a set are the shard of that name
 
 
 def _texts(value: Any) -> Any:
@@ -26,6 +27,13 @@ def _once(value: tuple[str, ...]) -> tuple[str, ...]:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # of a model or a place; it becomes part of paths
 Names = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_once)]
 Places = Annotated[tuple[Name, ...], BeforeValidator(_texts), AfterValidator(_once)]
+
+
+def further(sets: dict[str, Value]) -> dict[str, Value]:
+    """Sets beside the main one, whose name none of them takes."""
+    if MAIN in sets:
+        raise ValueError(f"{MAIN} is the name of the set under `data`; give this one another")
+    return sets
 
 
 class Strict(BaseModel):

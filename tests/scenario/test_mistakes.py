@@ -55,6 +55,7 @@ from tests.scenario.small import changed
             changed("models.next", {"born": "federated", "from": ["one", "two"], "clients": ["x"]}),
             "here: models.next.from: its parents one, two have different outputs; only a transfer",
         ),
+        (changed("more", {"main": {"set": "digits"}}), "here: more: .*main is the name of the set under `data`; give"),
         (changed("name", "a/b"), "here: name: 'a/b': String should match pattern"),
     ],
 )

@@ -59,6 +59,7 @@ def test_a_family_of_site_files_is_the_one_that_other_workers_train(tmp_path: Pa
         ({"policy": "never"}, "policy: 'never': Input should be 'auto' or 'ask'"),
         ({"methods": ["os.system"]}, r"method 'os.system': expected their\.module:Class"),
         ({"data": {"folder": "rows"}, "more": {"x": DATA}}, "a folder of shards under `data` names all sets"),
+        ({"more": {"main": DATA}}, "more: .*main is the name of the set under `data`; give this one another"),
         ({"more": {"x": {"folder": "rows"}}}, "a folder of shards stands under `data` only"),
         ({"name": "../north"}, "name: '../north': String should match"),
     ],
