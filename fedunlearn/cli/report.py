@@ -45,8 +45,12 @@ def report(
         raise InputError(f"--out {file}: expected a file that ends in .html")
     if csv is not None and csv.exists() and not csv.is_dir():
         raise InputError(f"--csv {csv}: is a file; name a folder")
-    if tier is None and backend != "in-process":
-        raise InputError(f"--backend {backend}: goes with --tier; without it, a report is made of what is kept in {folder}")
+    given = {
+        f"--backend {backend}": backend != "in-process", "--seeds": seeds != 1, "--no-reference": no_reference, "--by": by,
+        "--address": address, "--sites-in": sites_in, "--federation": federation,
+    }  # fmt: skip
+    if tier is None and (idle := [name for name, value in given.items() if value]):
+        raise InputError(f"{idle[0]}: goes with --tier; without it, a report is made of what is kept in {folder}")
     if flower.asked(backend, federation) and tier is not None:
         words = {
             "request": request or "",

@@ -1,5 +1,6 @@
 """Commands of a site's owner, on the site's own machine."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,16 @@ def show(file: File, as_json: Json = False) -> None:
         models = [{"name": one.model, "version": one.version, "family": one.family} for one in kept]
         excluded = [{**vars(one.selection), "request": one.request, "family": one.family} for one in barred]
         tasks = [vars(w) for w in site.consent.wishes()]
-        print_json({"name": site.place, "policy": site.file.policy, "tasks": tasks, "models": models, "excluded": excluded})
+        print_json(
+            {
+                "name": site.place,
+                "policy": site.file.policy,
+                "tasks": tasks,
+                "models": models,
+                "excluded": excluded,
+                "error": site.error,
+            }
+        )
         return
     asks = "its owner allows each task" if site.file.policy == "ask" else "tasks are done without asking"
     out.print(f"{site.place}: {asks}; store {site.folder}", markup=False)
@@ -41,6 +51,8 @@ def show(file: File, as_json: Json = False) -> None:
     for bar in barred:
         asked = f"request {bar.request!r}{_of(bar.family)}"
         out.print(f"  not trained on any more, for any family: {bar.selection.words()} ({asked})", markup=False)
+    if site.error:
+        out.print(f"  went wrong last, and was told to nobody in these words:\n{site.error}", markup=False)
 
 
 def _of(family: str) -> str:
@@ -84,8 +96,29 @@ def export_one(
     export(fits[0].store, model, fits[0].version, to, force, as_json)
 
 
-@app.command("fsck")
+@app.command()
 def check(file: File, as_json: Json = False) -> None:
+    """Open all that this file names, as the first task would: rows, nets, device, methods. Counts rows of each class."""
+    site = open_site(file)
+    worker = site.check()
+    shards = {name: rows.counts() for name, rows in worker.data.shards.items()}
+    held = {split: rows.counts() for split, rows in worker.data.held_out.items()}
+    if as_json:
+        print_json({"name": site.place, "device": worker.device, "shards": shards, "held_out": held})
+        return
+    out.print(f"{site.place}: computes on {worker.device}", markup=False)
+    for what, counts in ((f"to train on, {name!r}", counts) for name, counts in shards.items()):
+        out.print(f"  {what}: {_counted(counts)}", markup=False)
+    for split, counts in held.items():
+        out.print(f"  {split}: {_counted(counts)}", markup=False)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return f"{sum(counts.values()):,} rows: " + ", ".join(f"{n:,} of {name!r}" for name, n in counts.items())
+
+
+@app.command("fsck")
+def fsck(file: File, as_json: Json = False) -> None:
     """Check every file of this site's store. Changes nothing; exit status 1 on damage.
 
     Which old versions a rollback still needs, only the coordinator's ledger says.

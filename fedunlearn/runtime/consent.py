@@ -5,12 +5,14 @@ current versions, and what must not be trained on) are answered without asking, 
 are here: it gives accuracies and distances of outputs. For everything else the owner is asked; also for a score or a quick
 evaluation of a model that comes along, as what a model made for it says to few rows may tell them, and for whatever names
 samples: how many rows there are without them tells who is here, and what a model says to a single row may tell whether it was
-trained on it.
+trained on it. A Commit is free while it leaves what is excluded here, or a family that is known here excludes whole classes
+more: what excludes samples, lifts something, or comes first of a family and excludes anything, changes on which rows an allowed
+training, or a count, will be.
 """
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +21,11 @@ import torch
 from blake3 import blake3
 from typing_extensions import TypedDict
 
+from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError, StoreError, unknown
-from fedunlearn.plain import loads, shaped
+from fedunlearn.plain import Hash, loads, shaped
 from fedunlearn.runtime.codec import pack
+from fedunlearn.runtime.mirror import Mirror
 from fedunlearn.runtime.tasks import (
     Apply,
     Commit,
@@ -47,16 +51,18 @@ class Wish:
     """A task that the owner is asked about.
 
     Args:
-        id: a hash of all that the task says, tensors included.
+        id: the beginning of a hash of all that the task says, tensors included.
         what: the same, in words.
         asked: when it came first, UTC.
         approved: when the owner allowed it; empty before.
+        whole: all of the hash: two tasks of one id can be sought, and found.
     """
 
     id: str
     what: str
     asked: str
-    approved: str = ""
+    approved: str
+    whole: str
 
 
 class _Wish(TypedDict):
@@ -64,6 +70,7 @@ class _Wish(TypedDict):
     what: str
     asked: str
     approved: str
+    whole: Hash
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Consent:
         """
         try:
             wish = Wish(**shaped(loads(file.read_bytes()), _Wish))
-            if not ID.fullmatch(wish.id) or wish.id != file.stem:
+            if not ID.fullmatch(wish.id) or wish.id != file.stem or wish.id != wish.whole[:16]:
                 raise ValueError(f"its id is {wish.id[:80]!r}, not the file's name")
         except (OSError, ValueError) as error:
             raise StoreError(f"{file}: not a task that waits for its owner ({error}); delete it") from error
@@ -121,22 +128,28 @@ class Consent:
         self._write(allowed)
         return allowed
 
-    def check(self, task: Task, how: Callable[[str], str]) -> None:
+    def check(self, task: Task, known: Mirror | None, how: Callable[[str], str]) -> None:
         """Refuse what the owner is asked about and has not allowed, and write down that it was asked for.
 
         Args:
             task: what is asked for.
+            known: what the place has acknowledged of the task's family; None where it never has.
             how: from its id to the words that say how the owner allows it.
 
         Raises:
             SiteError: it is not allowed yet.
         """
-        if free(task):
+        if free(task, known):
             return
-        wish = Wish(identity(task), words(task), _now())
+        whole = identity(task)
+        wish = Wish(whole[:16], words(task), _now(), "", whole)
         path = self.folder / f"{wish.id}.json"
         if path.exists():
             wish = self.read(path)
+            if wish.whole != whole:
+                raise SiteError(
+                    f"another task than {wish.id} ({wish.what}) has its id; it is not done: change it by a row or a name"
+                )
         elif sum(1 for w in self.wishes() if not w.approved) >= MOST_WAITING:
             raise SiteError(
                 f"{MOST_WAITING} tasks wait for this site's owner already; nothing more is taken until they are seen to"
@@ -150,34 +163,46 @@ class Consent:
         write_atomically(self.folder / f"{wish.id}.json", json.dumps(vars(wish), indent=1).encode())
 
 
-def free(task: Task) -> bool:
-    """Whether a task is done without asking."""
+def free(task: Task, known: Mirror | None = None) -> bool:
+    """Whether a task is done without asking, at a place that has acknowledged so much of its family."""
     match task:
         case Survey():
             return not any(chosen.samples for chosen in task.without.values())
         case Score() | Evaluate():
             named = any(chosen.samples for chosen in task.question.selections.values())
             return not (task.sent or named) and (isinstance(task, Score) or task.tier == "quick")
+        case Commit():
+            return _only_classes_more(task.exclusions, known.exclusions) if known else not task.exclusions
         case _:
-            return isinstance(task, Commit)
+            return False
+
+
+def _only_classes_more(told: Mapping[str, Selection], before: Mapping[str, Selection]) -> bool:
+    """Whether what was excluded is, and no sample that was not."""
+    kept = all(told.get(name) == chosen for name, chosen in before.items())
+    return kept and not any(chosen.samples for name, chosen in told.items() if name not in before)
 
 
 def identity(task: Task) -> str:
-    """A hash of all that a task says, tensors included; 16 hexadecimal digits."""
-    packed = pack(task)
+    """A hash of all that a task says, tensors included; 64 hexadecimal digits. Of a Commit, of what it excludes."""
+    packed = pack(replace(task, heads={}, lines=()) if isinstance(task, Commit) else task)
     found = blake3(f"{packed.kind}\n{packed.plain}\n".encode())
     for name, tensor in packed.tensors.items():
         found.update(f"{name} {tuple(tensor.shape)}\n".encode())
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+    return found.hexdigest()
 
 
 def words(task: Task) -> str:
     """What a task would do, for the owner to read. Names in it are the coordinator's and are shown as they came, quoted."""
+    return f"for family {task.family[:12]!r}: {_does(task)}" if task.family else _does(task)
+
+
+def _does(task: Task) -> str:
     match task:
         case Train():
             gives = "; its weights are sent" if task.give else "; its weights stay here"
-            rows = f"rows of {_listed(task.classes)} in {task.shard!r}"
+            rows = f"rows of {_listed(task.classes)} in {task.shard!r}{_but(task.without.values())}"
             return f"train {task.recipe.name!r} ({task.born!r}, {task.recipe.epochs} epochs) on {rows}{gives}"
         case Measure():
             chosen = task.selection
@@ -186,14 +211,15 @@ def words(task: Task) -> str:
                 if chosen and chosen.samples
                 else _listed(chosen.classes if chosen else task.classes)
             )
-            return (
-                f"measure {task.statistic!r} of {_short(task.version)} on {about} in {task.shard!r}; a sum a parameter is sent"
-            )
+            rows = f"{about} in {task.shard!r}" + (f", but {len(task.left_out)} of these rows" if task.left_out else "")
+            rows = f"at most {task.most} rows of {rows}" if task.most else rows
+            along = ", which is sent along," if task.sent else ""
+            return f"measure {task.statistic!r} of {_short(task.version)}{along} on {rows}; a sum a parameter is sent"
         case Deposit():
             return f"measure {task.statistic!r} of {_short(task.version)} on all rows of {task.shard!r}; nothing is sent"
         case Apply():
             about = _listed(task.question.classes) if task.question.classes else "samples"
-            return f"edit {_short(task.version)} with {task.method!r} to forget {about}; the new version stays here"
+            return f"edit {_short(task.version)} with {task.method!r} to forget {about}; it stays here, accuracies are sent"
         case Evaluate():
             samples = sum(len(chosen.samples) for chosen in task.question.selections.values())
             rows = f"{samples} samples and other rows here" if samples else "rows here"
@@ -212,8 +238,11 @@ def words(task: Task) -> str:
             samples = sum(len(chosen.samples) for chosen in task.question.selections.values())
             return f"score {_short(task.version)} on {samples} samples; accuracies are sent"
         case Survey():
-            samples = sum(len(chosen.samples) for chosen in task.without.values())
-            return f"count rows of each class in {_listed(task.shards)} without {samples} samples; the counts are sent"
+            shards = ", ".join(map(repr, task.shards))
+            return f"count rows of each class in {shards}{_but(task.without.values())}; the counts are sent"
+        case Commit():
+            told = "; ".join(f"{name[:40]!r}: {_chosen(chosen)}" for name, chosen in sorted(task.exclusions.items()))
+            return f"from now on train on all rows but those of requests {told}" if told else "from now on train on all rows"
         case Seal():
             return f"erase every version but {len(task.keep)} that are still needed, and what was banked of what is forgotten"
         case Fetch():
@@ -223,8 +252,20 @@ def words(task: Task) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(n[:40]) for n in names[:12]) + (", ..." if len(names) > 12 else "")
+    shown = ", ".join(repr(n[:40]) for n in names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     return f"classes {shown}" if names else "all classes"
+
+
+def _chosen(chosen: Selection) -> str:
+    if chosen.samples:
+        return f"{len(chosen.samples)} samples"
+    return _listed(chosen.classes) if chosen.classes else "all rows"
+
+
+def _but(without: Iterable[Selection]) -> str:
+    """What is left out of rows."""
+    told = ", ".join(map(_chosen, without))
+    return f", but {told}" if told else ""
 
 
 def _short(version: str) -> str:

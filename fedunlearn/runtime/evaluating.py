@@ -14,6 +14,7 @@ from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.scoring import at_home, forgotten_at, gone_from
 from fedunlearn.runtime.tasks import Applied, Audit, Evaluate, Evaluated, Question
 
+VERSIONS = ("version_before", "version_after")  # which a result that is kept is about
 PARTS = ("tier", "nets", "rows", "metrics", "not_measurable", "seconds")  # of what `evaluate` gives
 
 
@@ -74,6 +75,13 @@ def is_evaluation(tier: str, found: Mapping[str, Any]) -> bool:
     except (TypeError, ValueError):
         return False
     return bool(known) and {*parts[0], *parts[1]} == set(known)  # type: ignore[misc]
+
+
+def is_result(tier: str, result: Any) -> bool:
+    """Whether something is a result of a tier, and says of which versions."""
+    if not isinstance(result, dict) or not all(isinstance(result.get(v), str) for v in VERSIONS):
+        return False
+    return is_evaluation(tier, {k: v for k, v in result.items() if k not in VERSIONS})
 
 
 def evaluate_applied(

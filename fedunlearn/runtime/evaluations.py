@@ -9,7 +9,6 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from fedunlearn.plain import digest, loads, shaped
-from fedunlearn.runtime.evaluating import is_evaluation
 from fedunlearn.runtime.family import Family
 from fedunlearn.store import Ledger, Line, write_atomically
 
@@ -17,7 +16,6 @@ FOLDER = "evaluations"
 KIND = "evaluated"  # of ledger lines
 Found = dict[str, dict[str, dict[str, Any]]]  # model -> tier -> as `evaluate` gives it, with both versions
 Hashes = dict[str, dict[str, str]]  # the same with hashes in place of results
-VERSIONS = ("version_before", "version_after")
 
 
 class _Result(TypedDict):
@@ -102,13 +100,6 @@ def read_result(folder: Path, hashed: str, line: Line, model: str, tier: str) ->
     if plain != _whole(line, model, tier, result):
         raise ValueError(f"of another ledger line, model or tier than {line.number}, {model}, {tier}")
     return result
-
-
-def is_result(tier: str, result: Any) -> bool:
-    """Whether something is a result of a tier, and says of which versions."""
-    if not isinstance(result, dict) or not all(isinstance(result.get(v), str) for v in VERSIONS):
-        return False
-    return is_evaluation(tier, {k: v for k, v in result.items() if k not in VERSIONS})
 
 
 def _whole(line: Line, model: str, tier: str, result: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fedunlearn.store.check import noting
 
 KNOWN = ("versions", "tables", "packs", "carried", "bank", SHADOWS, KEY, MIRROR, REGISTERS, LIST)
 CONSENT = "consent"  # in a site's folder: what waits for its owner
+ERROR = "error.txt"  # there, too: what went wrong last, in words that do not leave the machine
 
 
 def check_place(
@@ -146,7 +147,7 @@ def check_site(folder: Path) -> Checked:
                 found.damage.append(_not_a_mirror(store))
             else:
                 needed = {version: f"the current version of {model}" for model, version in mirror.heads.items()}
-        checked = check_place(store, needed, besides=(FAMILIES, CONSENT) if store.folder == folder else ())
+        checked = check_place(store, needed, besides=(FAMILIES, CONSENT, ERROR) if store.folder == folder else ())
         for file in [f for f in checked.orphans if f.parent.name == "versions"]:
             del checked.orphans[file]
         found.add(checked)

@@ -7,6 +7,7 @@ from fedunlearn.data import MIRROR, Selection
 from fedunlearn.errors import StoreError
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, ask, check
+from fedunlearn.runtime.evaluations import KIND as EVALUATED
 from fedunlearn.runtime.family import NOTE, Family
 from fedunlearn.runtime.mirror import Mirror
 from fedunlearn.runtime.tasks import Answer, Commit, Committed, Failure, Question, Score, Scored
@@ -52,9 +53,11 @@ def _tell(family: Family, backend: Backend, places: Sequence[str], joining: Sequ
 
 
 def behind(family: Family) -> tuple[str, ...]:
-    """Places that have not acknowledged the last ledger line: by their own mirror where it is on this machine."""
-    last = family.ledger.lines[-1].hash
-    return tuple(place for place, line in known_lines(family).items() if line != last)
+    """Places that have not acknowledged the last line that says something to places: by their own mirror, where it is here."""
+    lines = family.ledger.lines
+    last = max((line.number for line in lines if line.kind != EVALUATED), default=0)
+    up_to_date = {line.hash for line in lines[last:]}
+    return tuple(place for place, line in known_lines(family).items() if line not in up_to_date)
 
 
 def known_lines(family: Family) -> dict[str, str | None]:

@@ -90,7 +90,10 @@ class Worker:
         if task.family:
             return self._of(task.family).handle(replace(task, family=""))
         if isinstance(task, Train):  # with all threads: it is long, and training in one process has them too
-            return train(task, self._to_train_on(), self.store, self.make_net, self.device)
+            trained = train(task, self._to_train_on(), self.store, self.make_net, self.device)
+            if task.give:  # weights are evidence, too
+                self.guard.admit(sum(trained.rows.values()))
+            return trained
         with _one_thread():
             match task:
                 case Survey():

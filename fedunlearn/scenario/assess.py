@@ -10,9 +10,9 @@ from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
 from fedunlearn.runtime import Backend, Family, cases, gone_from, names_of
 from fedunlearn.runtime.backend import check
-from fedunlearn.runtime.evaluating import believed, evaluation_of
-from fedunlearn.runtime.evaluations import Found, hashes_of, is_result, keep_results, named, read_result, write_results
-from fedunlearn.runtime.settle import alone, settle
+from fedunlearn.runtime.evaluating import believed, evaluation_of, is_result
+from fedunlearn.runtime.evaluations import Found, hashes_of, keep_results, named, read_result, write_results
+from fedunlearn.runtime.settle import alone
 from fedunlearn.runtime.tasks import Audit, Evaluated
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.places import retrained as retrain
@@ -75,11 +75,10 @@ def assess(
     }
     if todo:
         _refuse_erased(family, line, tier, heirs, edited)
-        with alone(family, backend):  # references are trained, and what is found is written
+        with alone(family):  # references are trained, and what is found is written; to places its lines say nothing
             for new in _taken(family, line, todo, edited, backend, least, progress):
                 for model, tiers in new.items():
                     found.setdefault(model, {}).update(tiers)
-            settle(family, backend, quorum=0.0)  # it changes nothing at any place: whoever is offline may follow later
     return found
 
 

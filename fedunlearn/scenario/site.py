@@ -5,12 +5,16 @@ Nothing of this comes in a message. Messages name a net, a shard and a method; h
 
 import os
 import re
+import sys
+import traceback
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from torch import nn
 
@@ -19,10 +23,12 @@ from fedunlearn.data.register import lost
 from fedunlearn.data.rows import joined
 from fedunlearn.dotted import importable
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError, StoreError, unknown
+from fedunlearn.methods import make
 from fedunlearn.nets import build
-from fedunlearn.runtime import Answerer, Worker
+from fedunlearn.runtime import Worker
 from fedunlearn.runtime.consent import Consent
-from fedunlearn.runtime.place import CONSENT
+from fedunlearn.runtime.mirror import Mirror, excluded_by_others, part
+from fedunlearn.runtime.place import CONSENT, ERROR
 from fedunlearn.runtime.tasks import Answer, Commit, Seal, Survey, Task, Train
 from fedunlearn.scenario.build import Seen, among, shared_test, union
 from fedunlearn.scenario.files import read_plain
@@ -31,7 +37,7 @@ from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.sources import MAIN, Name, Opening, Sending, Strict, further
 from fedunlearn.scenario.staffing import device_of
 from fedunlearn.scenario.wrong import said
-from fedunlearn.store import Store
+from fedunlearn.store import Store, write_atomically
 
 SITES = "FEDUNLEARN_SITES"  # the folder with this machine's <site>/site.yaml, where it is not where others think
 FILE = "site.yaml"
@@ -115,7 +121,7 @@ class Site:
         return Consent(self.folder / CONSENT)
 
     @cached_property
-    def answerer(self) -> Answerer:
+    def answerer(self) -> Worker:
         """What answers tasks here.
 
         Raises:
@@ -130,39 +136,80 @@ class Site:
         shape = tuple(first.x.shape[1:])
         file, vocabulary = self.file, self.file.data.vocabulary
 
-        def make(outputs: int, net: str) -> nn.Module:
+        def make_net(outputs: int, net: str) -> nn.Module:
             return build(net_spec(file.net, file.nets, vocabulary, net), shape, outputs)
 
-        make(len(first.classes), "")  # what cannot be made is said before anything is measured
+        make_net(len(first.classes), "")  # what cannot be made is said before anything is measured
         store = Store(self.folder)
         gone = {name: registers.gone(name) for name in shards}
         data = SiteData(self.place, shards, held, partial(Exclusions.read, store.folder / MIRROR), gone)
         device, guard = file.device or device_of(), file.evidence.guard
-        return Worker(self.place, store, data, make, device, methods=file.methods, guard=guard)
+        others = partial(excluded_by_others, store, "")  # of a task that names no family, too
+        return Worker(self.place, store, data, make_net, device, methods=file.methods, others=others, guard=guard)
+
+    def check(self) -> Worker:
+        """Open everything that `site.yaml` names, as the first task would.
+
+        Raises:
+            InputError: rows, a net, the device or a method cannot be had; says why.
+            StoreError: a register of rows is lost or damaged.
+        """
+        worker = self.answerer
+        try:
+            torch.zeros(1, device=worker.device)
+        except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+            raise InputError(f"{self.path}: device: {worker.device!r}: {str(error).splitlines()[0]}") from error
+        for net in self.file.nets:
+            worker.make_net(1, net)
+        for method in self.file.methods:
+            make(method)
+        return worker
 
     def handle(self, task: Task) -> Answer:
         """Do one task.
 
         Raises:
-            SiteError: the site cannot be opened, or its owner has not allowed the task.
+            SiteError: the site cannot be opened, its owner has not allowed the task, or code of the owner's own raised: what it
+                said stays here.
             FedUnlearnError: it cannot be done; says why.
         """
+        if self.file.policy == "ask":
+            store = Store(self.folder)
+            self.consent.check(task, Mirror.of(part(store, task.family) if task.family else store), self._how)
         try:
             answerer = self.answerer
         except FedUnlearnError as error:
-            raise SiteError(f"cannot open its rows, nets or store: {error}") from error
-        if self.file.policy == "ask":
-            self.consent.check(task, self._how)
+            raise SiteError(f"cannot open its rows, nets or store: {self._kept_here(error)}") from error
         if isinstance(task, Survey) and not task.again:
             self._registers.check(task.shards)
         if isinstance(task, Train):
             self._hold([task.shard])  # first: rows that come meanwhile would move others
-        answer = answerer.handle(task)
+        try:
+            answer = answerer.handle(task)
+        except FedUnlearnError:
+            raise
+        except Exception as error:
+            raise SiteError(f"could not do it: {self._kept_here(error)}") from error
         if isinstance(task, Commit) and len(self._registers.names) == 1:  # of adopted models, or imported
             self._hold(self._registers.names)
         elif isinstance(task, Seal):
             self._erase(task)
         return answer
+
+    def _kept_here(self, error: Exception) -> str:
+        """Which error, and where its words are: a loader's may quote a row, and paths tell of the machine."""
+        told = f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{''.join(traceback.format_exception(error))}"
+        try:
+            write_atomically(self.folder / ERROR, told.encode())
+        except OSError:  # a full disk, say
+            sys.stderr.write(told)
+        return f"{type(error.__cause__ or error).__name__}; its words stay there (fedunlearn site show {self.path.name})"
+
+    @property
+    def error(self) -> str:
+        """What went wrong last, in full; empty where nothing did."""
+        file = self.folder / ERROR
+        return file.read_text(errors="replace") if file.exists() else ""
 
     @cached_property
     def _registers(self) -> Registers:

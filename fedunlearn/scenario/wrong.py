@@ -42,7 +42,8 @@ def said(error: Any, where: str, fields: Callable[[list[str]], list[str]] | None
         return f"{where}: {path}: missing; a value is needed here"
     if error["type"] in ("tuple_type", "list_type"):
         return f"{where}: {path}: {error['input']!r}: expected a list, such as [{error['input']}]"
-    return f"{where}: {path}: {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+    told = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {path}: {error['input']!r}: {told}" if path else f"{where}: {told}"
 
 
 def _fields(keys: list[str]) -> list[str]:

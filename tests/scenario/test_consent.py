@@ -1,6 +1,7 @@
 """An owner with the policy `ask` is asked first, of that very task, and allows it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,10 +13,11 @@ from fedunlearn.errors import InputError, SiteError, TrainingError
 from fedunlearn.evaluation import Scores
 from fedunlearn.lineage import Request
 from fedunlearn.methods import Evidence
-from fedunlearn.runtime import Split, unlearn
+from fedunlearn.runtime import Split, check_site, unlearn
 from fedunlearn.runtime.backend import answer
 from fedunlearn.runtime.consent import MOST_WAITING, Consent, free, identity, words
 from fedunlearn.runtime.flower import Flower, client_app
+from fedunlearn.runtime.mirror import Mirror, part
 from fedunlearn.runtime.tasks import (
     Apply,
     Commit,
@@ -34,6 +36,7 @@ from fedunlearn.runtime.tasks import (
     Train,
 )
 from fedunlearn.scenario import open_site, workers_here
+from fedunlearn.store import Store
 from fedunlearn.tensors import Head
 from fedunlearn.training import Recipe
 from fedunlearn.training.flower import LocalGrid
@@ -68,6 +71,8 @@ ASKED = [
     Survey("north", ("main",), {"r": Selection(samples=("main/1",))}, again=True),
     Score("north", "v" * 64, Question(selections={"main": Selection(samples=("main/1",))})),
     Evaluate("north", "quick", "v", "w", Question(selections={"main": Selection(samples=("main/1",))}), (), ("r",)),
+    Commit("north", {}, {"r": Selection(samples=("main/1",))}, ("line",)),
+    Commit("north", {}, {"r": Selection(("0",))}, ("line",)),  # the first of its family
 ]
 
 
@@ -90,7 +95,7 @@ def test_what_computes_changes_or_gives_waits_for_the_owner(task: Any, tmp_path:
 
 def test_whatever_is_not_free_is_asked_about() -> None:
     """A kind of task that is new asks until somebody says that it need not."""
-    assert {type(t) for t in ASKED} | {Commit} == set(get_args(Task))
+    assert {type(t) for t in ASKED} == set(get_args(Task))
     assert not any(free(t) for t in ASKED)
 
 
@@ -119,12 +124,103 @@ def test_what_tells_only_counts_and_scores_is_answered(tmp_path: Path) -> None:
     assert site.consent.wishes() == []
 
 
+def test_what_changes_what_is_trained_on_is_asked_about(tmp_path: Path) -> None:
+    """Counts and trainings follow what is excluded: whoever may change that freely learns of a single row, or trains on it."""
+    site = open_site(write(tmp_path, policy="ask"))
+    one, two = Selection(("0",)), Selection(("1",))
+    family = "a" * 32
+
+    def told(excluded: dict[str, Selection], lines: tuple[str, ...] = ("l1",), of: str = family) -> str:
+        return str(getattr(answer(site, Commit("north", {}, excluded, lines, family=of), ()), "text", ""))
+
+    assert not told({})
+    assert not told({"r": one}, ("l1", "l2"))  # it is known now
+    assert not told({"r": one, "s": two}, ("l1", "l2", "l3"))
+    for other in ({}, {"r": one}, {"r": two, "s": two}, {"r": one, "s": two, "t": Selection(samples=("main/20",))}):
+        assert "owner is asked first" in told(other, ("l1", "l2", "l3", "l4"))
+        assert Mirror.of(part(Store(site.folder), family)).exclusions == {"r": one, "s": two}  # type: ignore[union-attr]
+    assert "owner is asked first" in told({"r": Selection()}, of="b" * 32)
+    assert any(
+        "for family 'bbbbbbbbbbbb': from now on train on all rows but those of requests 'r': all rows" in w.what
+        for w in site.consent.wishes()
+    )
+    lift = next(w for w in site.consent.wishes() if w.what == "for family 'aaaaaaaaaaaa': from now on train on all rows")
+    site.consent.approve(lift.id)
+    assert not told({}, ("l1", "l2", "l3", "l4", "l5"))  # of what is excluded, whatever was added to the ledger meanwhile
+
+
+def test_two_tasks_of_one_id_are_told_apart(tmp_path: Path) -> None:
+    site, task = open_site(write(tmp_path, policy="ask")), ASKED[0]
+    answer(site, task, ())
+    (file,) = site.consent.files()
+    plain = json.loads(file.read_text())
+    other = {**plain, "whole": plain["whole"][:16] + "0" * 48, "approved": "2026-01-01"}
+    file.write_text(json.dumps(other))
+    assert "another task" in str(getattr(answer(site, task, ()), "text", ""))
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (
+            replace(ASKED[0], without={"r": Selection(samples=("main/1", "main/2"))}),
+            "'main', but 2 samples; its weights are sent",
+        ),
+        (replace(ASKED[0], family="c" * 32), "for family 'cccccccccccc': train 'shared'"),
+        (replace(ASKED[1], left_out=("1", "2"), most=1), "on at most 1 rows of classes '0' in 'main', but 2 of these rows"),
+        (replace(ASKED[1], sent=Fetched({"w": SENT}, Head("w", ("0",)))), "version 'vvvvvvvvvvvv', which is sent along, on"),
+        (replace(ASKED[1], classes=tuple(map(str, range(20)))), "'11' and 8 more"),
+        (ASKED[4], "accuracies are sent"),
+    ],
+)
+def test_the_owner_reads_what_makes_a_difference(task: Task, said: str) -> None:
+    assert said in words(task)
+
+
+def test_a_task_that_names_no_family_trains_on_nothing_that_a_family_excludes(tmp_path: Path) -> None:
+    site = open_site(write(tmp_path))
+    answer(site, Commit("north", {}, {"r": Selection(("0",))}, ("line",), family="a" * 32), ())
+    for family in ("a" * 32, "b" * 32, ""):
+        told = answer(site, Survey("north", ("main",), family=family), ())
+        assert isinstance(told, Surveyed)
+        assert "0" not in told.shards["main"]
+    trained = answer(site, replace(ASKED[0], start={}), ())
+    assert "0" not in getattr(trained, "rows", {"0": str(trained)})
+
+
+def test_what_code_of_the_owners_own_says_stays_at_the_site(tmp_path: Path, run: Run) -> None:
+    """A loader's words may quote a row."""
+    text = "def rows(site):\n    return float('Smith, John')\n"
+    (tmp_path / "loader_of_consent.py").write_text(text)
+    file = write(tmp_path, data={"factory": "loader_of_consent:rows"})
+    told = str(getattr(answer(open_site(file), Survey("north", ("main",)), ()), "text", ""))
+    assert told.startswith("cannot open its rows, nets or store: ValueError; its words stay there")
+    assert "Smith" not in told
+    assert str(tmp_path) not in told
+    assert "Smith, John" in run("site", "show", file)[1]
+    assert "Smith, John" in run("site", "check", file)[2]
+    assert not check_site(open_site(file).folder).orphans
+
+
+def test_an_owner_checks_what_the_file_names(tmp_path: Path, run: Run) -> None:
+    status, out, _ = run("site", "check", write(tmp_path))
+    assert status == 0
+    assert "to train on, 'main': " in out
+    for number, (wrong, message) in enumerate(
+        (({"device": "cudaa"}, "device: 'cudaa'"), ({"net": {"name": "mpl"}}, "unknown net 'mpl'; did you mean 'mlp'"),
+         ({"methods": ["nowhere_at_all:Mine"]}, "nowhere_at_all"), ({"data": {"set": "rowz.npz"}}, "rowz.npz"))
+    ):  # fmt: skip
+        status, _, err = run("site", "check", write(tmp_path / str(number), **wrong))
+        assert (status, message in " ".join(err.split())) == (2, True), err
+
+
 def test_an_owner_is_not_flooded(tmp_path: Path) -> None:
     site = open_site(write(tmp_path, policy="ask"))
     folder = site.consent.folder
     folder.mkdir(parents=True)
     for i in range(MOST_WAITING):
-        (folder / f"{i:016x}.json").write_text(json.dumps({"id": f"{i:016x}", "what": "w", "asked": "t", "approved": ""}))
+        wish = {"id": f"{i:016x}", "what": "w", "asked": "t", "approved": "", "whole": f"{i:016x}{'0' * 48}"}
+        (folder / f"{i:016x}.json").write_text(json.dumps(wish))
     told = answer(site, ASKED[-1], ())
     assert "nothing more is taken until they are seen to" in str(getattr(told, "text", ""))
     assert len(list(folder.iterdir())) == MOST_WAITING
@@ -181,8 +277,8 @@ def test_a_damaged_wish_is_named(tmp_path: Path) -> None:
         Consent(tmp_path).wishes()
     task = ASKED[0]
     with pytest.raises(SiteError, match="owner is asked first"):
-        Consent(tmp_path / "other").check(task, str)
+        Consent(tmp_path / "other").check(task, None, str)
     (wish,) = Consent(tmp_path / "other").wishes()
     Consent(tmp_path / "other").approve(wish.id)
     (tmp_path / "other" / "a.json").write_text("{}")
-    Consent(tmp_path / "other").check(task, str)  # what is allowed does not depend on other files
+    Consent(tmp_path / "other").check(task, None, str)  # what is allowed does not depend on other files

@@ -290,9 +290,9 @@ def test_a_site_answers_nothing_without_a_register_that_it_had(tmp_path: Path) -
     file = tmp_path / "store" / FOLDER / "main.json"
     kept = file.read_bytes()
     file.unlink()
-    refused = answer(site_at(tmp_path, name="north"), asked)
-    assert isinstance(refused, Failure)
-    assert f"{file}: is lost" in refused.text
+    site = site_at(tmp_path, name="north")
+    assert isinstance(answer(site, asked), Failure)
+    assert f"{file}: is lost" in site.error
     assert any(str(file) in told for told in check_site(tmp_path / "store").damage)
     file.write_bytes(kept)
     assert isinstance(answer(site_at(tmp_path, name="north"), asked), Surveyed)

@@ -81,13 +81,15 @@ def test_what_cannot_be_opened_is_the_sites_answer_and_the_next_task_tries_again
     site = open_site(write(tmp_path, data={"set": "rows.npz"}))
     told = answer(site, Survey("north", ("main",)), ())
     assert isinstance(told, Failure)
-    assert told.text.startswith("cannot open its rows, nets or store: data set 'rows.npz': no such file; looked for")
+    assert told.text.startswith("cannot open its rows, nets or store: InputError; its words stay there")
+    assert "data set 'rows.npz': no such file; looked for" in site.error
     x, y, classes, keys = load_site("north")
     np.savez(tmp_path / "rows.npz", x=x, y=y, classes=list(classes), keys=list(keys))
     for without in ({}, {"r": Selection(("0",))}):
         assert isinstance(answer(site, Survey("north", ("main",), without), ()), Surveyed)
     wrong = open_site(write(tmp_path / "b", net={"name": "mpl"}))
-    assert "unknown net 'mpl'; did you mean 'mlp'" in str(getattr(answer(wrong, Survey("north", ()), ()), "text", ""))
+    assert isinstance(answer(wrong, Survey("north", ()), ()), Failure)
+    assert "unknown net 'mpl'; did you mean 'mlp'" in wrong.error
 
 
 def test_a_folder_of_shards_is_its_sets(tmp_path: Path) -> None:
@@ -102,8 +104,9 @@ def test_a_folder_of_shards_is_its_sets(tmp_path: Path) -> None:
     assert set(told.tests) == {"a", "b", "c", "d", "e"}
     assert sum(told.shards["main"].values()) + sum(told.tests[c] for c in "ab") == 60 - round(0.2 * 30) * 2
     (tmp_path / "rows" / "main.npz").unlink()
-    lost = answer(open_site(tmp_path / "site.yaml"), Survey("north", ()), ())
-    assert "unknown shard 'main'; known: letters" in str(getattr(lost, "text", ""))
+    lost = open_site(tmp_path / "site.yaml")
+    assert isinstance(answer(lost, Survey("north", ()), ()), Failure)
+    assert "unknown shard 'main'; known: letters" in lost.error
 
 
 def test_a_site_is_found_by_the_name_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
