@@ -48,11 +48,12 @@ def tests(family: Family, lines: Collection[int]) -> list[dict[str, Any]]:
     """What was evaluated afterwards of what lines edited, whatever it found.
 
     Returns:
-        For each ledger line that names results: its `number`, `time` and `by`, the line that it is `of`, and `models`, by tier.
+        For each ledger line that names results: its `number`, `time` and `by`, the line that it is `of`, `models`, by tier, and
+        what the retrained models beside them were `lacking` besides.
     """
     return [
         {
-            "number": one.number, "time": one.time, "by": one.by, "of": number,
+            "number": one.number, "time": one.time, "by": one.by, "of": number, "lacking": one.body.get("lacking", []),
             "models": {tier: sorted(m for m, of in one.body["results"].items() if tier in of) for tier in _tiers(one)},
         }
         for number in sorted(lines)

@@ -110,6 +110,11 @@ def limits(facts: Mapping[str, Any], evaluations: Mapping[str, Evaluation], arou
             ),
         ),
     ]
+    if lacking := {text: one["number"] for one in around.tests for text in one["lacking"]}:
+        told = ", ".join(f"{text} (ledger line {number})" for text, number in lacking.items())
+        text = f"Retrained models that stand beside tests taken later lack more than was to be forgotten here: {told}. Rows of "
+        text += "classes that everybody had to forget are left out of the comparison; what else they lack makes them worse."
+        said.insert(0, ("Compared with models that know less", text))
     if again := retaken(around.tests):
         listed = [f"{tier} of {model} (ledger lines {', '.join(map(str, n))})" for (tier, model), n in again.items()]
         said.append(("Tested more than once", f"This page shows the last of each: {several(listed)}."))

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,19 @@ def write_results(folder: Path, line: Line, found: Found) -> None:
             write_atomically(file_of(folder, digest(whole)), _written(whole))
 
 
-def keep_results(family: Family, line: Line, found: Found) -> None:
-    """Keep results, and name them in the ledger: the files first, so that a line never names what is not there."""
+def keep_results(family: Family, line: Line, found: Found, lacking: Sequence[str] = ()) -> None:
+    """Keep results, and name them in the ledger: the files first, so that a line never names what is not there.
+
+    Args:
+        family: the family.
+        line: whose edit they are of.
+        found: the results.
+        lacking: what the retrained models beside them lack besides, in words.
+    """
     if found:
         write_results(family.folder, line, found)
-        family.ledger.append(
-            KIND, {"evaluates": line.number, "request": line.body["request"], "results": hashes_of(line, found)}
-        )
+        body = {"evaluates": line.number, "request": line.body["request"], "results": hashes_of(line, found)}
+        family.ledger.append(KIND, body | ({"lacking": list(lacking)} if lacking else {}))
 
 
 def read_result(folder: Path, hashed: str, line: Line, model: str, tier: str) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fedunlearn.lineage import Plan
+from fedunlearn.lineage import Plan, Request
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import fetch
-from fedunlearn.runtime.scoring import score_all
+from fedunlearn.runtime.scoring import everywhere, score_all
 from fedunlearn.runtime.tasks import Fetched, Scored
 
 
@@ -20,11 +20,19 @@ class Reference:
         scored: their scores.
         sent: the weights of those whose home in the family does not hold them.
         key: name of the folder of the retrained family; empty where it has none beside the family.
+        further: requests whose data it lacks besides, as they were carried out before it was trained, but after what it is
+            compared with.
     """
 
     scored: Mapping[str, Scored] = field(default_factory=dict)
     sent: Mapping[str, Fetched] = field(default_factory=dict)
     key: str = ""
+    further: tuple[Request, ...] = ()
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """Classes that it never saw for those: no part of "the rest" where it is compared with."""
+        return tuple(sorted({c for r in self.further if everywhere(r) for c in r.classes}))
 
     @classmethod
     def of(
@@ -34,6 +42,7 @@ class Reference:
         backend: Backend,
         gone: Sequence[str] | None = None,
         holding: Collection[str] = (),
+        further: tuple[Request, ...] = (),
     ) -> "Reference":
         """Score a retrained family, and fetch what has to travel.
 
@@ -43,6 +52,7 @@ class Reference:
             backend: carries tasks to the places of the retrained family.
             gone: classes forgotten before; by default those that the twin's own ledger says.
             holding: places with one store for both families.
+            further: as above.
 
         Raises:
             SiteError: a home failed.
@@ -51,4 +61,4 @@ class Reference:
         scored = score_all(twin, replace(plan, heirs=heirs), backend, gone)
         travel = {(h.name, scored[h.name].version) for h in heirs if h.home not in holding}
         found = fetch(twin, travel, backend, Roll({h.home for h in heirs}))
-        return cls(scored, {name: weights for (name, _), weights in found.items()}, twin.folder.name)
+        return cls(scored, {name: weights for (name, _), weights in found.items()}, twin.folder.name, further)

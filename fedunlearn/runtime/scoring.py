@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
-from fedunlearn.lineage import Heir, Plan, Point
+from fedunlearn.lineage import Heir, Plan, Point, Request
 from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.roll import Roll
@@ -41,8 +41,12 @@ def gone_from(family: Family, before: int | None = None) -> tuple[str, ...]:
 
     They are no part of "the rest" any more.
     """
-    everywhere = (r for r in in_force(family, before) if r.classes and not r.sites and r.since is None)
-    return tuple(sorted({c for r in everywhere for c in r.classes}))
+    return tuple(sorted({c for r in in_force(family, before) if everywhere(r) for c in r.classes}))
+
+
+def everywhere(request: Request) -> bool:
+    """Whether a request makes everybody forget classes, whoever taught them."""
+    return bool(request.classes) and not request.sites and request.since is None
 
 
 def score_all(family: Family, plan: Plan, backend: Backend, gone: Sequence[str] | None = None) -> dict[str, Scored]:

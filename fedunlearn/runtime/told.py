@@ -135,6 +135,7 @@ class _Evaluated(TypedDict):
     evaluates: int
     request: str
     results: dict[str, dict[str, Hash]]
+    lacking: NotRequired[list[str]]
 
 
 class _Sealed(TypedDict):

@@ -93,9 +93,15 @@ def _taken(
 ) -> Iterator[Found]:
     """What is missing, by tiers, as it is found and kept."""
     facts, scenario = line.body["record"]["facts"], of_family(family)
-    request, gone = Request.from_json(facts["request"]), gone_from(family, line.number)
+    request = Request.from_json(facts["request"])
     seeded = [scenario.model_copy(update={"seed": scenario.seed + i}) for i in range(references)]
     twins = [retrain(family, one, request, backend, progress, before=line.number) for one in seeded]
+    gone = tuple(sorted({*gone_from(family, line.number), *(c for twin in twins for c in twin.gone)}))
+    lacking = tuple(dict.fromkeys(f"{r.words()} ({r.id})" for twin in twins for r in twin.further))
+    if lacking:
+        progress(
+            f"what is compared with lacks {', '.join(lacking)}, too: it was excluded since, and nothing may be trained on it"
+        )
     for tier, missing in todo.items():
         done = 0
         for some in _rounds(tier, missing):
@@ -112,7 +118,7 @@ def _taken(
                         about = {"version_before": task.before, "version_after": task.after}
                         new[heir.name] = {tier: {**believed(task, answer), **about}}
             finally:
-                keep_results(family, line, new)
+                keep_results(family, line, new, lacking)
             check(tasks, answers, Evaluated, "what was found is kept")
             yield new
             done += len(some)

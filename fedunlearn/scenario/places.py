@@ -18,6 +18,7 @@ from fedunlearn.runtime import (
     Reference,
     Split,
     Worker,
+    excluded,
     gone_from,
     remaining,
     resume,
@@ -25,6 +26,7 @@ from fedunlearn.runtime import (
     waiting_plan,
 )
 from fedunlearn.runtime.backend import deadline
+from fedunlearn.runtime.told import request_of
 from fedunlearn.scenario.afar import train_afar
 from fedunlearn.scenario.build import check_samples, refuse_own
 from fedunlearn.scenario.files import of_family
@@ -149,7 +151,7 @@ def retrained(
     found, gone = discover(family.lineage, request), gone_from(family, before)
     if not isinstance(backend, Split):
         twin = reference(family, scenario, request, progress, before=before)
-        return Reference.of(twin, found, InProcess(workers(scenario, twin)), gone)
+        return Reference.of(twin, found, InProcess(workers(scenario, twin)), gone, further=_further(family, twin, before))
     away = backend.away
 
     def retrain(scenario: Scenario, folder: Path, **more: Any) -> Family:
@@ -166,8 +168,18 @@ def retrained(
             ) from error
 
     twin = reference(family, scenario, request, progress, retrain=retrain, before=before)
-    here = workers_here(scenario, twin)
-    return Reference.of(twin, found, Split(here, away, family.id), gone, holding=set(family.places) - set(here))
+    here, further = workers_here(scenario, twin), _further(family, twin, before)
+    return Reference.of(twin, found, Split(here, away, family.id), gone, set(family.places) - set(here), further)
+
+
+def _further(family: Family, twin: Family, before: int | None) -> tuple[Request, ...]:
+    """Requests whose data a retrained family lacks, as it must not be trained on any more, that came after a ledger line."""
+    if before is None:
+        return ()
+    line = family.ledger.lines[before]
+    known = {r.what for r in (*excluded(family, before), request_of(line))}
+    lacking = map(Request.from_json, twin.ledger.lines[0].body["without"])
+    return tuple(r for r in lacking if r.what not in known)
 
 
 def forget(

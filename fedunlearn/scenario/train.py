@@ -222,8 +222,8 @@ def reference(
         request: what is left out.
         progress: told, in words, what is being done.
         retrain: called as `train` is, with scenario, folder, `without` and `progress`; `train_afar` where sites are elsewhere.
-        before: a ledger line's number; what was in force just before it counts, and what has been excluded since is left out,
-            too, as nothing may be trained on it. By default, now.
+        before: a ledger line's number; what was in force just before it counts. Where no such reference is kept from then, what
+            has been excluded since is left out, too, as nothing may be trained on it. By default, now.
 
     Raises:
         InputError: the request names something that is not there; nothing is trained then.
@@ -234,17 +234,20 @@ def reference(
     check_retrainable(scenario)
     check_samples(scenario, family.folder, request, gone=True)
     now, standing = excluded(family), in_force(family)
-    requests = tuple(
-        {r.what: r for r in (*excluded(family, before), *now, request)}.values()
-    )  # asked twice, it is left out once
+    then = {r.what: r for r in (*excluded(family, before), request)}  # asked twice, it is left out once
+    every = {r.what: r for r in (*excluded(family, before), *now, request)}
     rolled_back = [request_of(family.ledger.lines[n]) for n in family.ledger.undone]
     for undone in (r for r in now if r in rolled_back and r not in standing):
         progress(
             f"{undone.id} was rolled back, but sites may still not train on {undone.words()}: nor is what is compared with "
             f"(to allow it: fedunlearn rollback --lift-exclusion)"
         )
-    folder = family.folder / REFERENCES / key_of(as_yaml(scenario), requests)
-    kept = Family(folder)
+    requests = tuple(every.values())
+    for some in (tuple(then.values()), requests):
+        folder = family.folder / REFERENCES / key_of(as_yaml(scenario), some)
+        kept = Family(folder)
+        if kept.ledger.lines:
+            break
     if kept.ledger.lines:
         if words := forged(family, kept):
             raise StoreError(words)

@@ -1,6 +1,7 @@
 """Evaluating afterwards: only what is missing is taken, and what was found is kept as the format says."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from filelock import FileLock
 
 from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.evaluation import costs
+from fedunlearn.lineage import Request
 from fedunlearn.methods import make
 from fedunlearn.plain import digest
+from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, behind, fsck, rollback, unlearn
 from fedunlearn.runtime.evaluations import file_of, named
 from fedunlearn.runtime.tasks import Answer, Audit, Evaluate, Evaluated, Failure, Task
-from fedunlearn.scenario import assess, assessed, line_of, train, workers
+from fedunlearn.scenario import assess, assessed, line_of, of_family, train, workers
 from fedunlearn.scenario.files import parse
 from fedunlearn.store import Ledger
 from fedunlearn.store.ledger import LOCK_SECONDS
@@ -37,6 +40,11 @@ def unlearned(plain: dict[str, Any], folder: Path) -> tuple[Family, Counting]:
 def tiers(backend: Counting) -> list[str]:
     """Of what homes were asked to evaluate."""
     return [t.tier for tasks in backend.carried for t in tasks if isinstance(t, Evaluate)]
+
+
+def left_out_of_the_rest(backend: Counting) -> set[tuple[str, ...]]:
+    """By what homes were asked to evaluate."""
+    return {t.question.gone for tasks in backend.carried for t in tasks if isinstance(t, Evaluate)}
 
 
 def test_only_what_is_missing_is_taken_and_kept(tmp_path: Path) -> None:
@@ -79,6 +87,33 @@ def test_only_what_is_missing_is_taken_and_kept(tmp_path: Path) -> None:
     assert several["one"]["full"] == found["one"]["full"]
     assert tiers(backend) == ["quick"]
     assert assessed(family, family.ledger.lines[-1]) == {}
+
+
+def test_what_was_forgotten_later_is_no_part_of_an_earlier_comparison(tmp_path: Path) -> None:
+    """Retrained models that lack a class forgotten since are not compared on it, and it is told; one kept from then is used."""
+    family, backend = unlearned(TWO, tmp_path / "family")
+    line = family.ledger.lines[-1]
+    soon = Family.open(Path(shutil.copytree(family.folder, tmp_path / "soon")))
+    held = Counting(workers(of_family(soon), soon))
+    by_then = assess(soon, soon.ledger.lines[line.number], "quick", held)
+    for each, carrier in ((family, backend), (soon, held)):
+        unlearn(each, Request(("1",), id="later"), "logit_mask", carrier)
+    for file in (soon.folder / "evaluations").iterdir():  # so that it is taken anew, beside what was retrained then
+        file.unlink()
+    held.carried.clear()
+    assess(soon, soon.ledger.lines[line.number], "quick", held)
+    assert left_out_of_the_rest(held) == {()}
+    assert "lacking" not in soon.ledger.lines[-1].body
+    assert len(list((soon.folder / "reference").iterdir())) == 1
+    backend.carried.clear()
+    later = assess(family, line, "quick", backend)
+    assert left_out_of_the_rest(backend) == {("1",)}
+    assert family.ledger.lines[-1].body["lacking"] == ["class 1 (later)"]
+    assert later.keys() == by_then.keys()
+    plain = document(family, line, later)
+    said = {x["about"]: x["text"] for x in plain["limits"]}
+    assert "class 1 (later) (ledger line 3)" in said["Compared with models that know less"]
+    assert "that was excluded since: class 1 (later)" in page(plain)
 
 
 @pytest.mark.slow
