@@ -86,5 +86,6 @@ def train(task: Train, data: SiteData, store: Store, make_net: Callable[[int, st
 
 def _but(data: SiteData, without: Mapping[str, Selection]) -> SiteData:
     """The data as if some more of it were excluded."""
-    excluded = Exclusions({**data.exclusions.by_request, **{f"without {k}": s for k, s in without.items()}})
+    own = {f"own {name}": chosen for name, chosen in data.exclusions.by_request.items()}  # names are the asker's choice
+    excluded = Exclusions({f"without {name}": chosen for name, chosen in without.items()} | own)
     return replace(data, excluded=lambda: excluded)

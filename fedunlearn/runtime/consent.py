@@ -5,27 +5,28 @@ current versions, and what must not be trained on) are answered without asking, 
 are here: it gives accuracies and distances of outputs. For everything else the owner is asked; also for a score or a quick
 evaluation of a model that comes along, as what a model made for it says to few rows may tell them, and for whatever names
 samples: how many rows there are without them tells who is here, and what a model says to a single row may tell whether it was
-trained on it. A Commit is free while it leaves what is excluded here, or a family that is known here excludes whole classes
-more: what excludes samples, lifts something, or comes first of a family and excludes anything, changes on which rows an allowed
-training, or a count, will be.
+trained on it. A Commit is free while it leaves what is excluded here, or a family of which the owner has allowed an exclusion
+excludes whole classes more. Anything else changes on which rows a count is, or a training; and a training is allowed for what
+is excluded when it is asked for.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NotRequired
 
 import torch
 from blake3 import blake3
 from typing_extensions import TypedDict
 
-from fedunlearn.data import Selection
+from fedunlearn.data import Exclusions, Selection
 from fedunlearn.errors import SiteError, StoreError, unknown
 from fedunlearn.plain import Hash, loads, shaped
 from fedunlearn.runtime.codec import pack
-from fedunlearn.runtime.mirror import Mirror
 from fedunlearn.runtime.tasks import (
     Apply,
     Commit,
@@ -61,8 +62,8 @@ class Wish:
     id: str
     what: str
     asked: str
-    approved: str
-    whole: str
+    approved: str = ""
+    whole: str = ""
 
 
 class _Wish(TypedDict):
@@ -70,7 +71,20 @@ class _Wish(TypedDict):
     what: str
     asked: str
     approved: str
-    whole: Hash
+    whole: NotRequired[Hash]  # older files have none, and allow nothing
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is excluded at a place when something is asked of it.
+
+    Args:
+        own: by requests of the family that asks; None where that cannot be read.
+        all: by requests of all families; what it says tells two states apart.
+    """
+
+    own: Mapping[str, Selection] | None = field(default_factory=dict)
+    all: Mapping[str, Selection] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,7 @@ class Consent:
         """
         try:
             wish = Wish(**shaped(loads(file.read_bytes()), _Wish))
-            if not ID.fullmatch(wish.id) or wish.id != file.stem or wish.id != wish.whole[:16]:
+            if not ID.fullmatch(wish.id) or wish.id != file.stem or not wish.whole.startswith(wish.id * bool(wish.whole)):
                 raise ValueError(f"its id is {wish.id[:80]!r}, not the file's name")
         except (OSError, ValueError) as error:
             raise StoreError(f"{file}: not a task that waits for its owner ({error}); delete it") from error
@@ -128,29 +142,28 @@ class Consent:
         self._write(allowed)
         return allowed
 
-    def check(self, task: Task, known: Mirror | None, how: Callable[[str], str]) -> None:
+    def check(self, task: Task, standing: Standing, how: Callable[[str], str]) -> None:
         """Refuse what the owner is asked about and has not allowed, and write down that it was asked for.
 
         Args:
             task: what is asked for.
-            known: what the place has acknowledged of the task's family; None where it never has.
+            standing: what is excluded at the place.
             how: from its id to the words that say how the owner allows it.
 
         Raises:
             SiteError: it is not allowed yet.
         """
-        if free(task, known):
+        if free(task, standing):
             return
-        whole = identity(task)
-        wish = Wish(whole[:16], words(task), _now(), "", whole)
-        path = self.folder / f"{wish.id}.json"
-        if path.exists():
-            wish = self.read(path)
-            if wish.whole != whole:
-                raise SiteError(
-                    f"another task than {wish.id} ({wish.what}) has its id; it is not done: change it by a row or a name"
-                )
-        elif sum(1 for w in self.wishes() if not w.approved) >= MOST_WAITING:
+        whole = identity(task, standing)
+        wish = Wish(whole[:16], words(task, standing), _now(), "", whole)
+        path = self._path(whole)
+        known = self.read(path) if path.exists() else None
+        if known and known.whole not in ("", whole):
+            raise SiteError(f"another task has the id {wish.id} already ({known.what}); this one cannot be asked for")
+        if known and known.whole:
+            wish = known
+        elif known is None and self._waiting() >= MOST_WAITING:
             raise SiteError(
                 f"{MOST_WAITING} tasks wait for this site's owner already; nothing more is taken until they are seen to"
             )
@@ -159,12 +172,28 @@ class Consent:
         if not wish.approved:
             raise SiteError(f"this site's owner is asked first, and has not allowed it yet: {wish.what}; {how(wish.id)}")
 
+    def spend(self, task: Task, standing: Standing) -> None:
+        """What is excluded has been changed as it was allowed: to change it so again, the owner is asked again."""
+        if not free(task, standing):
+            self._path(identity(task, standing)).unlink(missing_ok=True)
+
+    def _path(self, whole: str) -> Path:
+        return self.folder / f"{whole[:16]}.json"
+
+    def _waiting(self) -> int:
+        """How many tasks wait; what cannot be read waits, too."""
+        files, allowed = self.files(), 0
+        for file in files if len(files) >= MOST_WAITING else ():
+            with suppress(StoreError):
+                allowed += bool(self.read(file).approved)
+        return len(files) - allowed
+
     def _write(self, wish: Wish) -> None:
         write_atomically(self.folder / f"{wish.id}.json", json.dumps(vars(wish), indent=1).encode())
 
 
-def free(task: Task, known: Mirror | None = None) -> bool:
-    """Whether a task is done without asking, at a place that has acknowledged so much of its family."""
+def free(task: Task, standing: Standing = Standing()) -> bool:
+    """Whether a task is done without asking."""
     match task:
         case Survey():
             return not any(chosen.samples for chosen in task.without.values())
@@ -172,36 +201,68 @@ def free(task: Task, known: Mirror | None = None) -> bool:
             named = any(chosen.samples for chosen in task.question.selections.values())
             return not (task.sent or named) and (isinstance(task, Score) or task.tier == "quick")
         case Commit():
-            return _only_classes_more(task.exclusions, known.exclusions) if known else not task.exclusions
+            return standing.own is not None and (
+                task.exclusions == standing.own or bool(standing.own and _only_classes_more(task.exclusions, standing.own))
+            )
         case _:
             return False
 
 
 def _only_classes_more(told: Mapping[str, Selection], before: Mapping[str, Selection]) -> bool:
-    """Whether what was excluded is, and no sample that was not."""
+    """Whether what was excluded is, and of what was not only whole classes are."""
     kept = all(told.get(name) == chosen for name, chosen in before.items())
-    return kept and not any(chosen.samples for name, chosen in told.items() if name not in before)
+    return kept and all(chosen.classes and not chosen.samples for name, chosen in told.items() if name not in before)
 
 
-def identity(task: Task) -> str:
-    """A hash of all that a task says, tensors included; 64 hexadecimal digits. Of a Commit, of what it excludes."""
-    packed = pack(replace(task, heads={}, lines=()) if isinstance(task, Commit) else task)
-    found = blake3(f"{packed.kind}\n{packed.plain}\n".encode())
+def identity(task: Task, standing: Standing = Standing()) -> str:
+    """A hash of all that a task says, tensors included, and of what it depends on besides; 64 hexadecimal digits.
+
+    A training is one on the rows that are not excluded now. Of a Commit, it is what is excluded before and after it: the ledger
+    may grow while the owner sleeps.
+    """
+    said: object = ""
+    match task:
+        case Commit():
+            said = "unknown" if standing.own is None else Exclusions(standing.own).to_json()
+            task = replace(task, heads={}, lines=())
+        case Seal():
+            task = replace(task, lines=())
+        case Train() | Deposit() | Measure():
+            said = Exclusions(standing.all).to_json()
+    packed = pack(task)
+    found = blake3(f"{packed.kind}\n{packed.plain}\n{json.dumps(said, sort_keys=True)}\n".encode())
     for name, tensor in packed.tensors.items():
         found.update(f"{name} {tuple(tensor.shape)}\n".encode())
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
-def words(task: Task) -> str:
+def words(task: Task, standing: Standing = Standing()) -> str:
     """What a task would do, for the owner to read. Names in it are the coordinator's and are shown as they came, quoted."""
-    return f"for family {task.family[:12]!r}: {_does(task)}" if task.family else _does(task)
+    does = _excludes(task, standing) if isinstance(task, Commit) else _does(task)
+    return f"for family {task.family[:12]!r}: {does}" if task.family else does
+
+
+def _excludes(task: Commit, standing: Standing) -> str:
+    """What a Commit changes."""
+    before = standing.own
+    if before is None:
+        return f"from now on train on all rows but {_named(task.exclusions)} (what was excluded before cannot be read)"
+    new = {name: chosen for name, chosen in task.exclusions.items() if before.get(name) != chosen}
+    lifted = {name: chosen for name, chosen in before.items() if task.exclusions.get(name) != chosen}
+    told = (f"train no more on {_named(new)}" if new else "", f"train again on {_named(lifted)}" if lifted else "")
+    return " and ".join(filter(None, told))
+
+
+def _named(exclusions: Mapping[str, Selection]) -> str:
+    shown = [f"{_chosen(chosen)} (request {name[:40]!r})" for name, chosen in sorted(exclusions.items())]
+    return "; ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "") or "none"
 
 
 def _does(task: Task) -> str:
     match task:
         case Train():
-            gives = "; its weights are sent" if task.give else "; its weights stay here"
+            gives = "; its weights are sent" if task.give else "; its weights stay here, counts of the rows are sent"
             rows = f"rows of {_listed(task.classes)} in {task.shard!r}{_but(task.without.values())}"
             return f"train {task.recipe.name!r} ({task.born!r}, {task.recipe.epochs} epochs) on {rows}{gives}"
         case Measure():
@@ -238,11 +299,8 @@ def _does(task: Task) -> str:
             samples = sum(len(chosen.samples) for chosen in task.question.selections.values())
             return f"score {_short(task.version)} on {samples} samples; accuracies are sent"
         case Survey():
-            shards = ", ".join(map(repr, task.shards))
+            shards = ", ".join(repr(name[:40]) for name in task.shards[:12])
             return f"count rows of each class in {shards}{_but(task.without.values())}; the counts are sent"
-        case Commit():
-            told = "; ".join(f"{name[:40]!r}: {_chosen(chosen)}" for name, chosen in sorted(task.exclusions.items()))
-            return f"from now on train on all rows but those of requests {told}" if told else "from now on train on all rows"
         case Seal():
             return f"erase every version but {len(task.keep)} that are still needed, and what was banked of what is forgotten"
         case Fetch():
@@ -258,14 +316,16 @@ def _listed(names: Sequence[str]) -> str:
 
 def _chosen(chosen: Selection) -> str:
     if chosen.samples:
-        return f"{len(chosen.samples)} samples"
+        shown = ", ".join(repr(key[:40]) for key in chosen.samples[:3])
+        return f"{len(chosen.samples)} samples ({shown}{', ...' if len(chosen.samples) > 3 else ''})"
     return _listed(chosen.classes) if chosen.classes else "all rows"
 
 
 def _but(without: Iterable[Selection]) -> str:
     """What is left out of rows."""
-    told = ", ".join(map(_chosen, without))
-    return f", but {told}" if told else ""
+    told = list(map(_chosen, without))
+    more = f" and {len(told) - 12} more" if len(told) > 12 else ""
+    return f", but {', '.join(told[:12])}{more}" if told else ""
 
 
 def _short(version: str) -> str:

@@ -106,7 +106,7 @@ def _whole(heads: Mapping[str, str], store: Store) -> None:
     held = set(store.versions()) if heads else set()
     if missing := sorted(model for model, version in heads.items() if version not in held):
         raise SiteError(
-            f"its store {store.folder} lacks the current version of {', '.join(missing[:5])}: look whether `store:` names the "
+            f"its store lacks the current version of {', '.join(missing[:5])}: look whether `store:` names the "
             f"right folder, restore that from a backup, or give the place up (fedunlearn depart)"
         )
 
@@ -120,8 +120,8 @@ def _continued(lines: Sequence[str], store: Store) -> Mirror | None:
         raise OvertakenError(
             f"has acknowledged a ledger of {known.length} lines that ends with {known.line[:12]}; the one that asks has "
             f"{len(lines)} lines, ends with {lines[-1][:12]}, and does not continue it: it was cut or rewritten, restored from "
-            f"an older backup, or is another family's. If that is meant, delete {path(store)} here first; it also says what "
-            f"must not be trained on"
+            f"an older backup, or is another family's. If that is meant, delete {MIRROR} in its store first; it also says "
+            f"what must not be trained on"
         )
     return known
 

@@ -38,6 +38,16 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Seque
     check([t for t, _ in kept], [a for _, a in kept], Committed, otherwise)
 
 
+def witness(family: Family, backend: Backend) -> None:
+    """Have the places in the family's folder acknowledge the ledger, whose last lines change nothing for any.
+
+    Those elsewhere follow with the next line that does: whoever evaluates a copy of a family must not have its sites, which it
+    shares with the family, acknowledge what the family's own ledger lacks.
+    """
+    here = [place for place in family.places if not family.elsewhere and family.store(place).folder.is_dir()]
+    _tell(family, backend, here)
+
+
 def _tell(family: Family, backend: Backend, places: Sequence[str], joining: Sequence[str] = ()) -> list[tuple[Commit, Answer]]:
     """Send places what the ledger says of them, and note who has acknowledged it."""
     heads, excluded = family.heads, exclusions(family, joining=joining)

@@ -162,7 +162,7 @@ def outstanding(family: Family) -> list[tuple[Line, list[str]]]:
         done, request = carried_out(line), request_of(line)
         for since, rest in found.values():
             again = models_of(line) if request.what == request_of(since).what else set[str]()
-            over = {asked: again | _over(asked, line, request, done) for left in rest.values() for asked in left}
+            over = {asked: again | _over(asked, line, request, done) for asked in set().union(*rest.values())}
             for model, left in rest.items():
                 left -= {asked for asked in left if model in over[asked]}
         waits = {m: {asked for asked, reached in done.items() if m in reached} for m in line.body.get("waiting", ())}

@@ -131,7 +131,10 @@ class Worker:
         return self._families[family]
 
     def _to_train_on(self) -> SiteData:
-        excluded = Exclusions({**self.others().by_request, **self.data.exclusions.by_request})
+        own = {
+            f"own {name}": chosen for name, chosen in self.data.exclusions.by_request.items()
+        }  # names are the asker's choice
+        excluded = Exclusions({f"other {name}": chosen for name, chosen in self.others().by_request.items()} | own)
         return replace(self.data, excluded=lambda: excluded)
 
     def _measure(self, task: Measure, guard: Guard = OPEN) -> Measured:

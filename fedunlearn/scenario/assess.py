@@ -12,11 +12,12 @@ from fedunlearn.runtime import Backend, Family, cases, gone_from, names_of
 from fedunlearn.runtime.backend import check
 from fedunlearn.runtime.evaluating import believed, evaluation_of, is_result
 from fedunlearn.runtime.evaluations import Found, hashes_of, keep_results, named, read_result, write_results
-from fedunlearn.runtime.settle import alone
+from fedunlearn.runtime.settle import alone, witness
 from fedunlearn.runtime.tasks import Audit, Evaluated
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.places import retrained as retrain
 from fedunlearn.scenario.schema import Federated, Imported, Scenario
+from fedunlearn.scenario.train import kept_from
 from fedunlearn.scenario.upbringing import Progress
 from fedunlearn.store import Line
 from fedunlearn.training import Recipe, seed_of
@@ -75,10 +76,13 @@ def assess(
     }
     if todo:
         _refuse_erased(family, line, tier, heirs, edited)
-        with alone(family):  # references are trained, and what is found is written; to places its lines say nothing
-            for new in _taken(family, line, todo, edited, backend, least, progress):
-                for model, tiers in new.items():
-                    found.setdefault(model, {}).update(tiers)
+        with alone(family):  # references are trained, and what is found is written
+            try:
+                for new in _taken(family, line, todo, edited, backend, least, progress):
+                    for model, tiers in new.items():
+                        found.setdefault(model, {}).update(tiers)
+            finally:
+                witness(family, backend)
     return found
 
 
@@ -95,7 +99,8 @@ def _taken(
     facts, scenario = line.body["record"]["facts"], of_family(family)
     request = Request.from_json(facts["request"])
     seeded = [scenario.model_copy(update={"seed": scenario.seed + i}) for i in range(references)]
-    twins = [retrain(family, one, request, backend, progress, before=line.number) for one in seeded]
+    then = all(kept_from(family, one, request, line.number) for one in seeded)  # those of all seeds lack the same
+    twins = [retrain(family, one, request, backend, progress, before=line.number, as_then=then) for one in seeded]
     gone = tuple(sorted({*gone_from(family, line.number), *(c for twin in twins for c in twin.gone)}))
     lacking = tuple(dict.fromkeys(f"{r.words()} ({r.id})" for twin in twins for r in twin.further))
     if lacking:

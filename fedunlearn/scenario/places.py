@@ -133,6 +133,7 @@ def retrained(
     progress: Progress = lambda _: None,
     *,
     before: int | None = None,
+    as_then: bool = False,
 ) -> Reference:
     """Every heir as it would be without the data of a request and of those in force.
 
@@ -143,6 +144,7 @@ def retrained(
         backend: carries tasks; of a family whose sites are elsewhere, a `Split`, as `backend_of` gives it.
         progress: told, in words, what is being done.
         before: a ledger line's number; other requests count as they were in force then.
+        as_then: as in `reference`.
 
     Raises:
         InputError: the request names something that is not there; nothing is trained then.
@@ -150,7 +152,7 @@ def retrained(
     """
     found, gone = discover(family.lineage, request), gone_from(family, before)
     if not isinstance(backend, Split):
-        twin = reference(family, scenario, request, progress, before=before)
+        twin = reference(family, scenario, request, progress, before=before, as_then=as_then)
         return Reference.of(twin, found, InProcess(workers(scenario, twin)), gone, further=_further(family, twin, before))
     away = backend.away
 
@@ -167,7 +169,7 @@ def retrained(
                 f"(--no-reference)"
             ) from error
 
-    twin = reference(family, scenario, request, progress, retrain=retrain, before=before)
+    twin = reference(family, scenario, request, progress, retrain=retrain, before=before, as_then=as_then)
     here, further = workers_here(scenario, twin), _further(family, twin, before)
     return Reference.of(twin, found, Split(here, away, family.id), gone, set(family.places) - set(here), further)
 
@@ -177,9 +179,9 @@ def _further(family: Family, twin: Family, before: int | None) -> tuple[Request,
     if before is None:
         return ()
     line = family.ledger.lines[before]
-    known = {r.what for r in (*excluded(family, before), request_of(line))}
+    known = [one for r in (*excluded(family, before), request_of(line)) for one in (r, *r.merges)]
     lacking = map(Request.from_json, twin.ledger.lines[0].body["without"])
-    return tuple(r for r in lacking if r.what not in known)
+    return tuple(r for r in lacking if not any(one.covers(r) for one in known))
 
 
 def forget(

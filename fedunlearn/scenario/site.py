@@ -26,7 +26,7 @@ from fedunlearn.errors import FedUnlearnError, InputError, SiteError, StoreError
 from fedunlearn.methods import make
 from fedunlearn.nets import build
 from fedunlearn.runtime import Worker
-from fedunlearn.runtime.consent import Consent
+from fedunlearn.runtime.consent import Consent, Standing
 from fedunlearn.runtime.mirror import Mirror, excluded_by_others, part
 from fedunlearn.runtime.place import CONSENT, ERROR
 from fedunlearn.runtime.tasks import Answer, Commit, Seal, Survey, Task, Train
@@ -173,28 +173,45 @@ class Site:
                 said stays here.
             FedUnlearnError: it cannot be done; says why.
         """
-        if self.file.policy == "ask":
-            store = Store(self.folder)
-            self.consent.check(task, Mirror.of(part(store, task.family) if task.family else store), self._how)
+        try:
+            return self._handle(task)
+        except FedUnlearnError as error:
+            ours = error.__cause__ is None or isinstance(error.__cause__, FedUnlearnError)
+            if ours and not isinstance(error, StoreError):  # others quote what code or files of the owner's say
+                raise
+            raise SiteError(f"could not do it: {self._kept_here(error)}") from error
+        except Exception as error:
+            raise SiteError(f"could not do it: {self._kept_here(error)}") from error
+
+    def _handle(self, task: Task) -> Answer:
+        standing = self._standing(task) if self.file.policy == "ask" else None
+        if standing is not None:
+            self.consent.check(task, standing, self._how)
         try:
             answerer = self.answerer
-        except FedUnlearnError as error:
-            raise SiteError(f"cannot open its rows, nets or store: {self._kept_here(error)}") from error
+        except Exception as error:
+            raise SiteError(f"cannot open its rows, nets or store: {self._kept_here(error)}") from None
         if isinstance(task, Survey) and not task.again:
             self._registers.check(task.shards)
         if isinstance(task, Train):
             self._hold([task.shard])  # first: rows that come meanwhile would move others
-        try:
-            answer = answerer.handle(task)
-        except FedUnlearnError:
-            raise
-        except Exception as error:
-            raise SiteError(f"could not do it: {self._kept_here(error)}") from error
+        answer = answerer.handle(task)
+        if isinstance(task, Commit) and standing is not None:
+            self.consent.spend(task, standing)
         if isinstance(task, Commit) and len(self._registers.names) == 1:  # of adopted models, or imported
             self._hold(self._registers.names)
         elif isinstance(task, Seal):
             self._erase(task)
         return answer
+
+    def _standing(self, task: Task) -> Standing:
+        """What is excluded here by now."""
+        whole = Store(self.folder)
+        store = part(whole, task.family) if task.family else whole
+        mirror = Mirror.of(store)
+        lost = mirror is None and (store.folder / MIRROR).exists()
+        own = None if lost else mirror.exclusions if mirror else {}
+        return Standing(own, excluded_by_others(whole, "").by_request if own is not None else {})
 
     def _kept_here(self, error: Exception) -> str:
         """Which error, and where its words are: a loader's may quote a row, and paths tell of the machine."""

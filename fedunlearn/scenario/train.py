@@ -213,6 +213,7 @@ def reference(
     *,
     retrain: Callable[..., Family] = train,
     before: int | None = None,
+    as_then: bool = False,
 ) -> Family:
     """The family as it would be without the data of a request and all that is excluded: retrained once, kept beside it.
 
@@ -222,8 +223,9 @@ def reference(
         request: what is left out.
         progress: told, in words, what is being done.
         retrain: called as `train` is, with scenario, folder, `without` and `progress`; `train_afar` where sites are elsewhere.
-        before: a ledger line's number; what was in force just before it counts. Where no such reference is kept from then, what
-            has been excluded since is left out, too, as nothing may be trained on it. By default, now.
+        before: a ledger line's number; what was in force just before it counts, and what has been excluded since is left out,
+            too, as nothing may be trained on it. By default, now.
+        as_then: take the one that is kept from then instead, which was trained on that (see `kept_from`).
 
     Raises:
         InputError: the request names something that is not there; nothing is trained then.
@@ -234,20 +236,15 @@ def reference(
     check_retrainable(scenario)
     check_samples(scenario, family.folder, request, gone=True)
     now, standing = excluded(family), in_force(family)
-    then = {r.what: r for r in (*excluded(family, before), request)}  # asked twice, it is left out once
-    every = {r.what: r for r in (*excluded(family, before), *now, request)}
+    requests = _once(*excluded(family, before), *(() if as_then else now), request)
     rolled_back = [request_of(family.ledger.lines[n]) for n in family.ledger.undone]
     for undone in (r for r in now if r in rolled_back and r not in standing):
         progress(
             f"{undone.id} was rolled back, but sites may still not train on {undone.words()}: nor is what is compared with "
             f"(to allow it: fedunlearn rollback --lift-exclusion)"
         )
-    requests = tuple(every.values())
-    for some in (tuple(then.values()), requests):
-        folder = family.folder / REFERENCES / key_of(as_yaml(scenario), some)
-        kept = Family(folder)
-        if kept.ledger.lines:
-            break
+    folder = family.folder / REFERENCES / key_of(as_yaml(scenario), requests)
+    kept = Family(folder)
     if kept.ledger.lines:
         if words := forged(family, kept):
             raise StoreError(words)
@@ -261,6 +258,17 @@ def reference(
         kept.identify(family.id)
     progress(f"retraining the family without {', '.join(r.words() for r in requests)}, to compare with")
     return _told(family, retrain(scenario, folder, without=requests, progress=progress), progress)
+
+
+def kept_from(family: Family, scenario: Scenario, request: Request, before: int) -> bool:
+    """Whether a reference is kept that lacks what was excluded before a ledger line, and a request, and nothing more."""
+    folder = family.folder / REFERENCES / key_of(as_yaml(scenario), _once(*excluded(family, before), request))
+    return bool(Family(folder).ledger.lines)
+
+
+def _once(*requests: Request) -> tuple[Request, ...]:
+    """What was asked twice is left out once."""
+    return tuple({r.what: r for r in requests}.values())
 
 
 def _told(family: Family, twin: Family, progress: Progress) -> Family:

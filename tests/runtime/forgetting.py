@@ -7,7 +7,7 @@ import pytest
 
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Answerer, Family, InProcess, Record, Reference, unlearn
-from fedunlearn.runtime.consent import Consent
+from fedunlearn.runtime.consent import Consent, Standing
 from fedunlearn.runtime.tasks import Answer, Task
 from fedunlearn.scenario import Scenario, open_site_data, reference, workers
 from tests.conftest import LEAVE
@@ -49,5 +49,5 @@ class Asking:
         return self.inside.methods
 
     def handle(self, task: Task) -> Answer:
-        self.consent.check(task, lambda wish: f"allow {wish}")
+        self.consent.check(task, Standing(), lambda wish: f"allow {wish}")
         return self.inside.handle(task)

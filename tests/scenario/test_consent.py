@@ -1,6 +1,7 @@
 """An owner with the policy `ask` is asked first, of that very task, and allows it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,9 +16,9 @@ from fedunlearn.lineage import Request
 from fedunlearn.methods import Evidence
 from fedunlearn.runtime import Split, check_site, unlearn
 from fedunlearn.runtime.backend import answer
-from fedunlearn.runtime.consent import MOST_WAITING, Consent, free, identity, words
+from fedunlearn.runtime.consent import MOST_WAITING, Consent, Standing, free, identity, words
 from fedunlearn.runtime.flower import Flower, client_app
-from fedunlearn.runtime.mirror import Mirror, part
+from fedunlearn.runtime.mirror import Mirror, part, path
 from fedunlearn.runtime.tasks import (
     Apply,
     Commit,
@@ -36,7 +37,7 @@ from fedunlearn.runtime.tasks import (
     Train,
 )
 from fedunlearn.scenario import open_site, workers_here
-from fedunlearn.store import Store
+from fedunlearn.store import Store, write_atomically
 from fedunlearn.tensors import Head
 from fedunlearn.training import Recipe
 from fedunlearn.training.flower import LocalGrid
@@ -120,33 +121,68 @@ def test_what_tells_only_counts_and_scores_is_answered(tmp_path: Path) -> None:
     looks = Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",))
     whole = Question(selections={"main": Selection(("0",))})
     for task in (Score("north", "v", Question()), Score("north", "v", whole), looks):
-        assert "unknown version" in str(getattr(answer(site, task, ()), "text", ""))
+        assert "StoreError" in str(getattr(answer(site, task, ()), "text", ""))
+        assert "unknown version" in site.error
     assert site.consent.wishes() == []
 
 
 def test_what_changes_what_is_trained_on_is_asked_about(tmp_path: Path) -> None:
     """Counts and trainings follow what is excluded: whoever may change that freely learns of a single row, or trains on it."""
     site = open_site(write(tmp_path, policy="ask"))
-    one, two = Selection(("0",)), Selection(("1",))
-    family = "a" * 32
+    zero, one, row, family = Selection(("0",)), Selection(("1",)), Selection(samples=("main/20",)), "a" * 32
+    lines = tuple(f"l{i}" for i in range(99))
+    grown = iter(range(1, 99))  # the ledger grows with each
 
-    def told(excluded: dict[str, Selection], lines: tuple[str, ...] = ("l1",), of: str = family) -> str:
-        return str(getattr(answer(site, Commit("north", {}, excluded, lines, family=of), ()), "text", ""))
+    def told(excluded: dict[str, Selection], of: str = family) -> str:
+        return str(getattr(answer(site, Commit("north", {}, excluded, lines[: next(grown)], family=of), ()), "text", ""))
+
+    def allow(what: str) -> None:
+        (wish,) = [w for w in site.consent.wishes() if w.what == f"for family 'aaaaaaaaaaaa': {what}"]
+        site.consent.approve(wish.id)
 
     assert not told({})
-    assert not told({"r": one}, ("l1", "l2"))  # it is known now
-    assert not told({"r": one, "s": two}, ("l1", "l2", "l3"))
-    for other in ({}, {"r": one}, {"r": two, "s": two}, {"r": one, "s": two, "t": Selection(samples=("main/20",))}):
-        assert "owner is asked first" in told(other, ("l1", "l2", "l3", "l4"))
-        assert Mirror.of(part(Store(site.folder), family)).exclusions == {"r": one, "s": two}  # type: ignore[union-attr]
-    assert "owner is asked first" in told({"r": Selection()}, of="b" * 32)
-    assert any(
-        "for family 'bbbbbbbbbbbb': from now on train on all rows but those of requests 'r': all rows" in w.what
-        for w in site.consent.wishes()
-    )
-    lift = next(w for w in site.consent.wishes() if w.what == "for family 'aaaaaaaaaaaa': from now on train on all rows")
-    site.consent.approve(lift.id)
-    assert not told({}, ("l1", "l2", "l3", "l4", "l5"))  # of what is excluded, whatever was added to the ledger meanwhile
+    assert "owner is asked first" in told({"r": zero})  # the first of the family
+    allow("train no more on classes '0' (request 'r')")
+    assert not told({"r": zero})
+    assert not told({"r": zero})  # nothing changes
+    assert not told({"r": zero, "s": one})
+    standing = {"r": zero, "s": one}
+    for other in ({}, {"r": zero}, {"r": one, "s": one}, {**standing, "t": row}, {**standing, "t": Selection()}):
+        assert "owner is asked first" in told(other)
+        assert Mirror.of(part(Store(site.folder), family)).exclusions == standing  # type: ignore[union-attr]
+    assert not told({}, of="b" * 32)
+    assert "owner is asked first" in told({"r": zero}, of="b" * 32)
+    for _ in range(2):  # what was allowed is not allowed again: in and out is asked about each time
+        assert "owner is asked first" in told({**standing, "t": row})
+        allow("train no more on 1 samples ('main/20') (request 't')")
+        assert not told({**standing, "t": row})
+        assert "owner is asked first" in told(standing)
+        allow("train again on 1 samples ('main/20') (request 't')")
+        assert not told(standing)
+    path(part(Store(site.folder), family)).write_text("{")
+    assert "what was excluded before cannot be read" in told({})
+
+
+def test_a_training_is_allowed_on_the_rows_that_it_was_asked_for(tmp_path: Path) -> None:
+    site, train = open_site(write(tmp_path, policy="ask")), replace(ASKED[0], family="a" * 32)
+    first = identity(train, site._standing(train))
+    mirror = part(Store(site.folder), "b" * 32)
+    write_atomically(path(mirror), Mirror("line", 1, {}, {"r": Selection(("0",))}).to_bytes())  # of another family
+    assert identity(train, site._standing(train)) != first
+
+
+def test_no_name_of_a_request_lifts_what_another_excludes(tmp_path: Path) -> None:
+    site, ours, theirs = open_site(write(tmp_path)), "a" * 32, "b" * 32
+    answer(site, Commit("north", {}, {"r": Selection(("0",))}, ("line",), family=ours), ())
+    for name in (f"r of family {ours}", f"other r of family {ours}", "without r", "own r", "r"):
+        lie = {name: Selection(("no such class",))}
+        answer(site, Commit("north", {}, lie, (f"line {name}",), family=theirs), ())
+        told = answer(site, Survey("north", ("main",), {name: Selection(("no such class",))}, family=theirs), ())
+        assert isinstance(told, Surveyed)
+        assert "0" not in told.shards["main"]
+        trained = answer(site, replace(ASKED[0], start={}, family=theirs), ())
+        assert "0" not in getattr(trained, "rows", {"0": str(trained)})
+        shutil.rmtree(part(Store(site.folder), theirs).folder)
 
 
 def test_two_tasks_of_one_id_are_told_apart(tmp_path: Path) -> None:
@@ -164,7 +200,7 @@ def test_two_tasks_of_one_id_are_told_apart(tmp_path: Path) -> None:
     [
         (
             replace(ASKED[0], without={"r": Selection(samples=("main/1", "main/2"))}),
-            "'main', but 2 samples; its weights are sent",
+            "'main', but 2 samples ('main/1', 'main/2'); its weights",
         ),
         (replace(ASKED[0], family="c" * 32), "for family 'cccccccccccc': train 'shared'"),
         (replace(ASKED[1], left_out=("1", "2"), most=1), "on at most 1 rows of classes '0' in 'main', but 2 of these rows"),
@@ -200,6 +236,23 @@ def test_what_code_of_the_owners_own_says_stays_at_the_site(tmp_path: Path, run:
     assert "Smith, John" in run("site", "show", file)[1]
     assert "Smith, John" in run("site", "check", file)[2]
     assert not check_site(open_site(file).folder).orphans
+    (tmp_path / "net_of_consent.py").write_text("def net(shape, outputs):\n    raise ValueError('Smith, John')\n")
+    wrong = open_site(write(tmp_path / "b", nets={"wide": {"factory": "net_of_consent:net"}}))
+    (tmp_path / "b" / "net_of_consent.py").write_text((tmp_path / "net_of_consent.py").read_text())
+    told = str(getattr(answer(wrong, replace(ASKED[0], net="wide"), ()), "text", ""))
+    assert told.startswith("could not do it: ValueError; its words stay there")
+    assert "Smith, John" in wrong.error
+
+
+def test_a_wish_of_an_older_version_allows_nothing_and_stands_in_nobodys_way(tmp_path: Path) -> None:
+    site = open_site(write(tmp_path, policy="ask"))
+    answer(site, ASKED[0], ())
+    (file,) = site.consent.files()
+    old = {k: v for k, v in json.loads(file.read_text()).items() if k != "whole"} | {"approved": "2026-01-01"}
+    file.write_text(json.dumps(old))
+    assert "owner is asked first" in str(getattr(answer(site, ASKED[0], ()), "text", ""))
+    assert "owner is asked first" in str(getattr(answer(site, ASKED[1], ()), "text", ""))
+    assert not any(wish.approved for wish in site.consent.wishes())
 
 
 def test_an_owner_checks_what_the_file_names(tmp_path: Path, run: Run) -> None:
@@ -277,8 +330,8 @@ def test_a_damaged_wish_is_named(tmp_path: Path) -> None:
         Consent(tmp_path).wishes()
     task = ASKED[0]
     with pytest.raises(SiteError, match="owner is asked first"):
-        Consent(tmp_path / "other").check(task, None, str)
+        Consent(tmp_path / "other").check(task, Standing(), str)
     (wish,) = Consent(tmp_path / "other").wishes()
     Consent(tmp_path / "other").approve(wish.id)
     (tmp_path / "other" / "a.json").write_text("{}")
-    Consent(tmp_path / "other").check(task, None, str)  # what is allowed does not depend on other files
+    Consent(tmp_path / "other").check(task, Standing(), str)  # what is allowed does not depend on other files

@@ -148,7 +148,8 @@ def test_a_method_beyond_the_menu_is_allowed_by_the_file(tmp_path: Path) -> None
     told = [answer(open_site(write(tmp_path / n, methods=m)), task, ()) for n, m in (("a", []), ("b", [named]))]
     assert "is not allowed at north; it allows steer, " in str(getattr(told[0], "text", ""))
     assert ", and its owner can allow more there" in str(getattr(told[0], "text", ""))
-    assert "unknown version" in str(getattr(told[1], "text", ""))
+    assert "StoreError" in str(getattr(told[1], "text", ""))
+    assert "unknown version" in open_site(tmp_path / "b" / "site.yaml").error
 
 
 def test_the_owner_exports_what_a_site_keeps(run: Run, tmp_path: Path) -> None:
