@@ -17,6 +17,7 @@ from fedunlearn.plain import digest
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, behind, fsck, rollback, unlearn
 from fedunlearn.runtime.evaluations import file_of, named
+from fedunlearn.runtime.settle import witness
 from fedunlearn.runtime.tasks import Answer, Audit, Evaluate, Evaluated, Failure, Task
 from fedunlearn.scenario import assess, assessed, line_of, of_family, train, workers
 from fedunlearn.scenario.files import parse
@@ -105,6 +106,10 @@ def test_what_was_forgotten_later_is_no_part_of_an_earlier_comparison(tmp_path: 
     assert left_out_of_the_rest(held) == {()}
     assert "lacking" not in soon.ledger.lines[-1].body
     assert len(list((soon.folder / "reference").iterdir())) == 1
+    assess(soon, soon.ledger.lines[line.number], "quick", held, seeds=2)  # of the other seed none is kept from then
+    assert soon.ledger.lines[-1].body["lacking"] == ["class 1 (later)"]
+    without = [Family(twin).ledger.lines[0].body["without"] for twin in (soon.folder / "reference").iterdir()]
+    assert sorted(map(len, without)) == [1, 2, 2]
     backend.carried.clear()
     later = assess(family, line, "quick", backend)
     assert left_out_of_the_rest(backend) == {("1",)}
@@ -245,6 +250,23 @@ def test_a_result_that_was_changed_or_is_gone_is_damage_and_is_not_used(tmp_path
     assert assessed(family, line) == {"two": found["two"]}
     path.write_bytes(whole)
     assert assessed(family, line) == found
+
+
+def test_a_line_that_was_cut_off_again_is_missed(tmp_path: Path) -> None:
+    """By places in the family's folder; a copy of it, evaluated, tells nothing to places elsewhere."""
+    family, backend = unlearned(SINGLE, tmp_path / "family")
+    assess(family, family.ledger.lines[-1], "quick", backend, retrained=False)
+    shutil.rmtree(family.folder / "evaluations")
+    family.ledger.path.write_bytes(b"".join(family.ledger.path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert any("lacks ledger lines that places have acknowledged" in words for words in fsck(family.folder).damage)
+    with pytest.raises(StoreError, match="lacks ledger lines"):
+        assess(Family.open(family.folder), Family.open(family.folder).ledger.lines[-1], "quick", backend, retrained=False)
+    far = Family.open(Path(shutil.copytree(tmp_path / "family", tmp_path / "far")))
+    for place in far.places:
+        shutil.rmtree(far.store(place).folder)
+    backend.carried.clear()
+    witness(far, backend)
+    assert not any(backend.carried)
 
 
 def test_a_line_that_names_results_of_what_it_is_not_about_is_refused(tmp_path: Path) -> None:
