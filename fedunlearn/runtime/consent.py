@@ -92,7 +92,8 @@ class Consent:
     """What was asked for at a place, and what its owner has allowed; one small file each.
 
     What is allowed is one task, by content: the same version, rows, settings and tensors. It stays allowed, so that a training
-    of several rounds can be taken up again once its next round is allowed too.
+    of several rounds can be taken up again once its next round is allowed too; but for a change of what is excluded, which is
+    allowed once.
 
     Args:
         folder: where the files are.
@@ -266,12 +267,7 @@ def _does(task: Task) -> str:
             rows = f"rows of {_listed(task.classes)} in {task.shard!r}{_but(task.without.values())}"
             return f"train {task.recipe.name!r} ({task.born!r}, {task.recipe.epochs} epochs) on {rows}{gives}"
         case Measure():
-            chosen = task.selection
-            about = (
-                f"{len(chosen.samples)} samples"
-                if chosen and chosen.samples
-                else _listed(chosen.classes if chosen else task.classes)
-            )
+            about = _chosen(task.selection) if task.selection else _listed(task.classes)
             rows = f"{about} in {task.shard!r}" + (f", but {len(task.left_out)} of these rows" if task.left_out else "")
             rows = f"at most {task.most} rows of {rows}" if task.most else rows
             along = ", which is sent along," if task.sent else ""
