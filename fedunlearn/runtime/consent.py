@@ -5,9 +5,9 @@ current versions, and what must not be trained on) are answered without asking, 
 are here: it gives accuracies and distances of outputs. For everything else the owner is asked; also for a score or a quick
 evaluation of a model that comes along, as what a model made for it says to few rows may tell them, and for whatever names
 samples: how many rows there are without them tells who is here, and what a model says to a single row may tell whether it was
-trained on it. A Commit is free while it leaves what is excluded here, or a family of which the owner has allowed an exclusion
-excludes whole classes more. Anything else changes on which rows a count is, or a training; and a training is allowed for what
-is excluded when it is asked for.
+trained on it. A Commit is free while it lifts nothing and excludes no samples more: what tells of single rows, or lets
+forgotten ones be trained on again, is asked about; that a class or a whole site is not trained on any more holds at once. A
+training is allowed for what is excluded when it is asked for.
 """
 
 import json
@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NotRequired
+from typing import NotRequired, Self
 
 import torch
 from blake3 import blake3
@@ -27,6 +27,7 @@ from fedunlearn.data import Exclusions, Selection
 from fedunlearn.errors import SiteError, StoreError, unknown
 from fedunlearn.plain import Hash, loads, shaped
 from fedunlearn.runtime.codec import pack
+from fedunlearn.runtime.mirror import Mirror, excluded_by_others, part, path
 from fedunlearn.runtime.tasks import (
     Apply,
     Commit,
@@ -41,7 +42,7 @@ from fedunlearn.runtime.tasks import (
     Task,
     Train,
 )
-from fedunlearn.store import write_atomically
+from fedunlearn.store import Store, write_atomically
 
 MOST_WAITING = 1000  # of a coordinator that asks without end, no more is written down
 ID = re.compile("[0-9a-f]{16}")
@@ -85,6 +86,15 @@ class Standing:
 
     own: Mapping[str, Selection] | None = field(default_factory=dict)
     all: Mapping[str, Selection] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, store: Store, family: str) -> Self:
+        """What it is at a place, for a family; "" where the store is the family's own."""
+        held = part(store, family) if family else store
+        mirror = Mirror.of(held)
+        if mirror is None and path(held).exists():
+            return cls(None)
+        return cls(mirror.exclusions if mirror else {}, excluded_by_others(store, "").by_request)
 
 
 @dataclass(frozen=True)
@@ -158,8 +168,8 @@ class Consent:
             return
         whole = identity(task, standing)
         wish = Wish(whole[:16], words(task, standing), _now(), "", whole)
-        path = self._path(whole)
-        known = self.read(path) if path.exists() else None
+        file = self._path(whole)
+        known = self.read(file) if file.exists() else None
         if known and known.whole not in ("", whole):
             raise SiteError(f"another task has the id {wish.id} already ({known.what}); this one cannot be asked for")
         if known and known.whole:
@@ -202,17 +212,15 @@ def free(task: Task, standing: Standing = Standing()) -> bool:
             named = any(chosen.samples for chosen in task.question.selections.values())
             return not (task.sent or named) and (isinstance(task, Score) or task.tier == "quick")
         case Commit():
-            return standing.own is not None and (
-                task.exclusions == standing.own or bool(standing.own and _only_classes_more(task.exclusions, standing.own))
-            )
+            return standing.own is not None and _lifts_nothing(task.exclusions, standing.own)
         case _:
             return False
 
 
-def _only_classes_more(told: Mapping[str, Selection], before: Mapping[str, Selection]) -> bool:
-    """Whether what was excluded is, and of what was not only whole classes are."""
+def _lifts_nothing(told: Mapping[str, Selection], before: Mapping[str, Selection]) -> bool:
+    """Whether what was excluded is, and no sample that was not."""
     kept = all(told.get(name) == chosen for name, chosen in before.items())
-    return kept and all(chosen.classes and not chosen.samples for name, chosen in told.items() if name not in before)
+    return kept and not any(chosen.samples for name, chosen in told.items() if name not in before)
 
 
 def identity(task: Task, standing: Standing = Standing()) -> str:

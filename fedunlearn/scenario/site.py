@@ -27,7 +27,7 @@ from fedunlearn.methods import make
 from fedunlearn.nets import build
 from fedunlearn.runtime import Worker
 from fedunlearn.runtime.consent import Consent, Standing
-from fedunlearn.runtime.mirror import Mirror, excluded_by_others, part
+from fedunlearn.runtime.mirror import excluded_by_others
 from fedunlearn.runtime.place import CONSENT, ERROR
 from fedunlearn.runtime.tasks import Answer, Commit, Seal, Survey, Task, Train
 from fedunlearn.scenario.build import Seen, among, shared_test, union
@@ -184,7 +184,7 @@ class Site:
             raise SiteError(f"could not do it: {self._kept_here(error)}") from error
 
     def _handle(self, task: Task) -> Answer:
-        standing = self._standing(task) if self.file.policy == "ask" else None
+        standing = Standing.at(Store(self.folder), task.family) if self.file.policy == "ask" else None
         if standing is not None:
             self.consent.check(task, standing, self._how)
         try:
@@ -203,15 +203,6 @@ class Site:
         elif isinstance(task, Seal):
             self._erase(task)
         return answer
-
-    def _standing(self, task: Task) -> Standing:
-        """What is excluded here by now."""
-        whole = Store(self.folder)
-        store = part(whole, task.family) if task.family else whole
-        mirror = Mirror.of(store)
-        lost = mirror is None and (store.folder / MIRROR).exists()
-        own = None if lost else mirror.exclusions if mirror else {}
-        return Standing(own, excluded_by_others(whole, "").by_request if own is not None else {})
 
     def _kept_here(self, error: Exception) -> str:
         """Which error, and where its words are: a loader's may quote a row, and paths tell of the machine."""

@@ -22,7 +22,7 @@ from fedunlearn.runtime.evaluations import keep_results
 from fedunlearn.runtime.family import ERASED, NOTE
 from fedunlearn.runtime.keeping import pending
 from fedunlearn.runtime.mirror import Mirror
-from fedunlearn.runtime.resume import waiting
+from fedunlearn.runtime.tried import waiting
 from fedunlearn.scenario import assessed
 from fedunlearn.store import Ledger, Store
 from tests.conftest import snapshot

@@ -49,5 +49,6 @@ class Asking:
         return self.inside.methods
 
     def handle(self, task: Task) -> Answer:
-        self.consent.check(task, Standing(), lambda wish: f"allow {wish}")
+        standing = Standing.at(self.inside.store, task.family)  # type: ignore[attr-defined]
+        self.consent.check(task, standing, lambda wish: f"allow {wish}")
         return self.inside.handle(task)

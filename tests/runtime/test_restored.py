@@ -80,6 +80,6 @@ def test_a_site_that_refuses_a_ledger_erases_nothing_for_it(tmp_path: Path) -> N
     family.ledger.append("sealed", {"seals": [1], "requests": [], "left": [], "erases": [], "reason": None})
     family.note_acknowledged(dict.fromkeys(family.places, family.ledger.lines[-1].hash))
     for command in (catch_up, erase_sealed, settle):
-        with pytest.raises(SiteError, match="places failed: east: has acknowledged a ledger of 3 lines"):
+        with pytest.raises(SiteError, match=r"places failed: .*east.*: has acknowledged a ledger of 3 lines"):
             command(Family.open(family.folder), backend)
         assert snapshot(tmp_path / "sites") == sites
