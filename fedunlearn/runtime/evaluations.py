@@ -66,12 +66,13 @@ def hashes_of(line: Line, found: Found) -> Hashes:
     }
 
 
-def write_results(folder: Path, line: Line, found: Found) -> None:
-    """Keep results of what a line edited; those that are there already stay, too."""
+def write_results(folder: Path, line: Line, found: Found) -> Hashes:
+    """Keep results of what a line edited; those that are there already stay, too. What they are named by."""
+    hashes = hashes_of(line, found)
     for model, of in found.items():
         for tier, result in of.items():
-            whole = _whole(line, model, tier, result)
-            write_atomically(file_of(folder, digest(whole)), _written(whole))
+            write_atomically(file_of(folder, hashes[model][tier]), _written(_whole(line, model, tier, result)))
+    return hashes
 
 
 def keep_results(family: Family, line: Line, found: Found, lacking: Sequence[str] = ()) -> None:
@@ -84,8 +85,8 @@ def keep_results(family: Family, line: Line, found: Found, lacking: Sequence[str
         lacking: what the retrained models beside them lack besides, in words.
     """
     if found:
-        write_results(family.folder, line, found)
-        body = {"evaluates": line.number, "request": line.body["request"], "results": hashes_of(line, found)}
+        hashes = write_results(family.folder, line, found)
+        body = {"evaluates": line.number, "request": line.body["request"], "results": hashes}
         family.ledger.append(KIND, body | ({"lacking": list(lacking)} if lacking else {}))
 
 

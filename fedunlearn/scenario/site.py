@@ -175,13 +175,11 @@ class Site:
         """
         try:
             return self._handle(task)
-        except FedUnlearnError as error:
-            ours = error.__cause__ is None or isinstance(error.__cause__, FedUnlearnError)
-            if ours and not isinstance(error, StoreError):  # others quote what code or files of the owner's say
-                raise
-            raise SiteError(f"could not do it: {self._kept_here(error)}") from error
         except Exception as error:
-            raise SiteError(f"could not do it: {self._kept_here(error)}") from error
+            foreign = isinstance(error, StoreError) or not isinstance(error, FedUnlearnError)
+            if foreign or not isinstance(error.__cause__, FedUnlearnError | None):  # quotes what the owner's code or files say
+                raise SiteError(f"could not do it: {self._kept_here(error)}") from error
+            raise
 
     def _handle(self, task: Task) -> Answer:
         standing = Standing.at(Store(self.folder), task.family) if self.file.policy == "ask" else None
