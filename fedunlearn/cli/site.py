@@ -30,16 +30,8 @@ def show(file: File, as_json: Json = False) -> None:
         models = [{"name": one.model, "version": one.version, "family": one.family} for one in kept]
         excluded = [{**vars(one.selection), "request": one.request, "family": one.family} for one in barred]
         tasks = [vars(w) for w in site.consent.wishes()]
-        print_json(
-            {
-                "name": site.place,
-                "policy": site.file.policy,
-                "tasks": tasks,
-                "models": models,
-                "excluded": excluded,
-                "error": site.error,
-            }
-        )
+        told = {"tasks": tasks, "models": models, "excluded": excluded, "error": site.error}
+        print_json({"name": site.place, "policy": site.file.policy, **told})
         return
     asks = "its owner allows each task" if site.file.policy == "ask" else "tasks are done without asking"
     out.print(f"{site.place}: {asks}; store {site.folder}", markup=False)

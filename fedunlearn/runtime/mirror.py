@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -83,6 +83,31 @@ def excluded_by_others(store: Store, family: str) -> Exclusions:
     others = [store, *(Store(p) for p in sorted((store.folder / FAMILIES).glob("*")) if p.name != family)]
     read = {one.folder.name: Exclusions.read(path(one)).by_request for one in others}
     return Exclusions({f"{r} of family {name}": chosen for name, held in read.items() for r, chosen in held.items()})
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is excluded at a place when something is asked of it.
+
+    Args:
+        own: by requests of the family that asks; None where that cannot be read.
+        all: by requests of all families; what it says tells two states apart.
+    """
+
+    own: Mapping[str, Selection] | None = field(default_factory=dict)
+    all: Mapping[str, Selection] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, store: Store, family: str) -> Self:
+        """What it is at a place, for a family; "" where the store is the family's own."""
+        held = part(store, family) if family else store
+        mirror = Mirror.of(held)
+        if mirror is None and path(held).exists():
+            return cls(None)
+        return cls(mirror.exclusions if mirror else {}, excluded_by_others(store, "").by_request)
+
+
+UNBOUND = Standing()  # where nothing is excluded
 
 
 def follow(task: Commit, store: Store) -> Committed:

@@ -1,6 +1,7 @@
 """A site's own file, `site.yaml`: what its owner lets others ask for, and out of which rows, nets and store it is answered.
 
-Nothing of this comes in a message. Messages name a net, a shard and a method; here it says what these names mean.
+Nothing of this comes in a message. Messages name a net, a shard and a method; here it says what these names mean. Long because
+what the file may say, how it is opened and what is answered out of it are read together.
 """
 
 import os
@@ -26,8 +27,8 @@ from fedunlearn.errors import FedUnlearnError, InputError, SiteError, StoreError
 from fedunlearn.methods import make
 from fedunlearn.nets import build
 from fedunlearn.runtime import Worker
-from fedunlearn.runtime.consent import Consent, Standing
-from fedunlearn.runtime.mirror import excluded_by_others
+from fedunlearn.runtime.consent import Consent
+from fedunlearn.runtime.mirror import Standing, excluded_by_others
 from fedunlearn.runtime.place import CONSENT, ERROR
 from fedunlearn.runtime.tasks import Answer, Commit, Seal, Survey, Task, Train
 from fedunlearn.scenario.build import Seen, among, shared_test, union

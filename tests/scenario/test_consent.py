@@ -1,4 +1,7 @@
-"""An owner with the policy `ask` is asked first, of that very task, and allows it."""
+"""An owner with the policy `ask` is asked first, of that very task, and allows it.
+
+Long because every kind of task, and what an owner reads of it, is here.
+"""
 
 import json
 import shutil
@@ -16,9 +19,9 @@ from fedunlearn.lineage import Request
 from fedunlearn.methods import Evidence
 from fedunlearn.runtime import Split, check_site, unlearn
 from fedunlearn.runtime.backend import answer
-from fedunlearn.runtime.consent import MOST_WAITING, Consent, Standing, free, identity, words
+from fedunlearn.runtime.consent import MOST_WAITING, Consent, free, identity
 from fedunlearn.runtime.flower import Flower, client_app
-from fedunlearn.runtime.mirror import Mirror, part, path
+from fedunlearn.runtime.mirror import Mirror, Standing, part, path
 from fedunlearn.runtime.tasks import (
     Apply,
     Commit,
@@ -36,6 +39,7 @@ from fedunlearn.runtime.tasks import (
     Task,
     Train,
 )
+from fedunlearn.runtime.wording import words
 from fedunlearn.scenario import open_site, workers_here
 from fedunlearn.store import Store, write_atomically
 from fedunlearn.tensors import Head
