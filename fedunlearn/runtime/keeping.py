@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from fedunlearn.lineage import Request
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.told import request_of
 from fedunlearn.runtime.tried import as_tried, outstanding
@@ -34,9 +35,11 @@ def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str,
             keep(model, before[model], f"what a rollback of {line.body['request']} brings {model} back to")
     for model, version in pending(family).items():
         keep(model, version, f"the candidate of {model} that was held back")
-    for line, _ in outstanding(family):
-        for model, version in (as_tried(family, request_of(line)) or {}).items():
-            keep(model, version, f"what {model} was when {line.body['request']} was first tried, which waits for a place")
+    for line, rest in outstanding(family):
+        left = sorted(set[Request]().union(*rest.values()), key=lambda one: one.id)
+        for request in (request_of(line), *left):  # what is resumed: all of it, or what is left
+            for model, version in (as_tried(family, request) or {}).items():
+                keep(model, version, f"what {model} was when {request.id} was first tried, which waits for a place")
     return found
 
 

@@ -1,37 +1,40 @@
 """Heirs that were left waiting because a place was offline, and how they are finished when it is back."""
 
+from collections.abc import Mapping, Set
+
 import networkx as nx
 
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
-from fedunlearn.lineage import Lineage, Plan, discover, narrowed
+from fedunlearn.lineage import Lineage, Plan, Request, discover, narrowed
 from fedunlearn.methods import make
 from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.cases import cases
+from fedunlearn.runtime.cases import carried_out, cases
 from fedunlearn.runtime.coordinator import Doing, Progress, Retrained, carry_out
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import Record
 from fedunlearn.runtime.settle import alone
 from fedunlearn.runtime.told import request_of
-from fedunlearn.runtime.tried import as_tried, models_of, outstanding
+from fedunlearn.runtime.tried import as_tried, outstanding
+from fedunlearn.store import Line
 
 
 def waiting_plan(family: Family) -> Plan | None:
     """The plan of what the oldest line that has left models waiting has to do yet; None where no model waits.
 
-    Models that were born meanwhile from one that waits, and hold it, are in it too.
+    Of several requests in one, models that were made to forget some of them meanwhile are planned for the rest, and those of
+    another rest later. Models that were born meanwhile from one that waits, and hold it, are in it too.
     """
-    lines = outstanding(family)
-    if not lines:
+    waits = outstanding(family)
+    if not waits:
         return None
-    line, models = lines[0]
-    request = request_of(line)
+    request, models = _first(*waits[0])
     asked = {one.what for one in request.merges or (request,)}
-    holding = {m for case in cases(family) if case.request.what in asked for m in case.left}
-    left = set(models)
-    tries = (x for x in family.ledger.lines if x.kind == "unlearned" and request_of(x).what == request.what)
-    born = _descendants(family.lineage, left) & holding - {m for x in tries for m in models_of(x)}
-    return narrowed(family.lineage, discover(family.lineage, request), left | born)
+    lines = (x for x in family.ledger.lines if x.kind == "unlearned")
+    tried = {(one.what, m) for line in lines for one, reached in carried_out(line).items() for m in reached}
+    holding = {(case.request.what, m) for case in cases(family) if case.request.what in asked for m in case.left}
+    born = _descendants(family.lineage, models) & {m for _, m in holding - tried}
+    return narrowed(family.lineage, discover(family.lineage, request), models | born)
 
 
 def resume(
@@ -78,6 +81,17 @@ def resume(
     )
     with alone(family, backend):
         return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
+
+
+def _first(line: Line, rest: Mapping[str, Set[Request]]) -> tuple[Request, set[str]]:
+    """Of what a line left waiting, the models that what the first of them waits for can be done at together, and what it is."""
+    done = {m: frozenset(one for one, reached in carried_out(line).items() if m in reached) - left for m, left in rest.items()}
+    meanwhile = done[next(iter(rest))]
+    models = {m for m in rest if done[m] == meanwhile}
+    if not meanwhile:
+        return request_of(line), models
+    left = [one for one in request_of(line).merges if any(one in rest[m] for m in models)]
+    return left[0] if len(left) == 1 else Request(merges=tuple(left)), models
 
 
 def _descendants(lineage: Lineage, models: set[str]) -> set[str]:

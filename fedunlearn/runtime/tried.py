@@ -151,8 +151,8 @@ def waiting(family: Family) -> dict[str, Line]:
     return dict(sorted(found.items(), key=lambda one: one[1].number))
 
 
-def outstanding(family: Family) -> list[tuple[Line, list[str]]]:
-    """Ledger lines in force that left models waiting, in order of time, each with those that wait for it yet.
+def outstanding(family: Family) -> list[tuple[Line, dict[str, set[Request]]]]:
+    """Ledger lines in force that left models waiting, in order of time, each with those that wait for it yet, and for what.
 
     A model waits until later lines have done every request that the line carries out on it: together, or one by one.
     """
@@ -167,8 +167,8 @@ def outstanding(family: Family) -> list[tuple[Line, list[str]]]:
                 left -= {asked for asked in left if model in over[asked]}
         waits = {m: {asked for asked, reached in done.items() if m in reached} for m in line.body.get("waiting", ())}
         found[line.number] = line, {model: left for model, left in waits.items() if model not in lost}
-    still = [(line, [model for model, left in rest.items() if left]) for line, rest in found.values()]
-    return [(line, models) for line, models in still if models]
+    still = [(line, {model: left for model, left in rest.items() if left}) for line, rest in found.values()]
+    return [(line, rest) for line, rest in still if rest]
 
 
 def _over(asked: Request, line: Line, request: Request, done: Mapping[Request, Collection[str]]) -> set[str]:

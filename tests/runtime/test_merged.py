@@ -176,12 +176,16 @@ def test_what_waits_for_several_cases_waits_until_each_is_done(
     two, anyhow = Request(merges=LEAVING[:2]), {"gate": FREE, "accept_untested": ANYTHING}
     unlearn(family, two, LAST, Offline(held, {"east"}), quorum=0, **anyhow)
     assert "eastern" in waiting(Family.open(folder))
+    plan = waiting_plan(Family.open(folder))
+    assert plan is not None
+    assert plan.request == two
     unlearn(Family.open(folder), LEAVING[0], LAST, InProcess(held), **anyhow)
     assert waiting(Family.open(folder))["eastern"].number == 1  # for the other case
     plan = waiting_plan(Family.open(folder))
     assert plan is not None
-    assert plan.request == two
-    unlearn(Family.open(folder), LEAVING[1], LAST, InProcess(held), **anyhow)
+    assert plan.request == LEAVING[1]  # the first is done, and not done again
+    assert {h.name for h in plan.heirs} == set(waiting(Family.open(folder)))
+    resume(Family.open(folder), InProcess(held))
     assert not waiting(Family.open(folder))
     assert waiting_plan(Family.open(folder)) is None
     assert not any("eastern" in x.left for x in cases(Family.open(folder)))
