@@ -36,12 +36,20 @@ def resolve(path: str, what: str, beside: str = "") -> Callable[..., Any]:
     module_name, colon, attribute = path.partition(":")
     if not (module_name and colon and attribute):
         raise InputError(f"{what} {path!r}: expected 'their.module:name'")
+    if module_name.endswith(".py") or "/" in module_name:
+        raise InputError(
+            f"{what} {path!r}: {module_name!r} is a file, expected a module's name, '{Path(module_name).stem}:{attribute}', "
+            f"whose folder is the current one or on PYTHONPATH"
+        )
     try:
         module = _own(module_name, beside) or importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises while it is imported is theirs to read
-        raise InputError(f"{what} {path!r}: importing {module_name!r} failed: {raised(error)}") from error
+        lacks = isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]
+        hint = "; its folder must be the current one, or on PYTHONPATH" if lacks else ""
+        raise InputError(f"{what} {path!r}: importing {module_name!r} failed: {raised(error)}{hint}") from error
     if not hasattr(module, attribute):
-        raise unknown(f"name in module {module_name!r}", attribute, vars(module), where=f"{what} {path!r}")
+        public = [n for n, found in vars(module).items() if callable(found) and not n.startswith("_")]
+        raise unknown(f"name in module {module_name!r}", attribute, public, where=f"{what} {path!r}")
     found = getattr(module, attribute)
     if not callable(found):
         raise InputError(f"{what} {path!r}: is a {type(found).__name__}, expected something to call")

@@ -8,7 +8,7 @@ mlp, cnn      a federation of two sites, an increment, a federation of it, an in
               sites' rows, and all of them
 questions     text: three of six kinds of questions, a small recurrent net
 letters       a table: eight of 26 letters
-subclasses    CIFAR-100 in its 20 classes: one of the five kinds of things that make a class, a small CNN
+subclasses    CIFAR-100 in five of its 20 classes: one of the five kinds of things that make a class, a ResNet-8
 cifar10       a ResNet-20 and the same four heirs: cars
 cifar10_cat   the same: cats
 cifar10_four  the same with a set of four classes
@@ -103,11 +103,12 @@ def letters(seed: int) -> Subjects:
 def subclasses(seed: int) -> Subjects:
     """Rows of one fine class, at the site that trained the root and at the heir's."""
     models = {
-        "root": {"born": "incremental", "site": "depot", "epochs": 10, "lr": 0.1, "batch": 64},
-        "increment": {"born": "incremental", "from": "root", "site": "ward", "epochs": 1, "lr": 0.01},
+        "root": {"born": "incremental", "site": "depot", "epochs": 20, "lr": 0.1, **COLOURED},
+        "increment": {"born": "incremental", "from": "root", "site": "ward", "epochs": 1, "lr": 0.01, **COLOURED},
     }
-    data = {"set": "shared_sets:cifar100_coarse", "share": {"depot": 3}, "limit": 400}
-    scenario = _parsed("cifar100-subclasses", data, {"name": "cnn", "channels": 16}, models, ONE)
+    data = {"set": "shared_sets:cifar100_five", "test": "shared_sets:cifar100_five", "share": {"depot": 3}, "limit": 1000}
+    net, gate = {"name": "resnet_cifar", "depth": 8}, ONE | {"score_at_roots": True}  # no home but the depot has those rows
+    scenario = _parsed("cifar100-subclasses", data, net, models, gate)
     rows = trained_on(scenario, seed, "depot")
     for kind in ("rocket", "baby", "lamp"):
         found = tuple(r for r in rows if r.rpartition("/")[2].rpartition("-")[0] == kind)

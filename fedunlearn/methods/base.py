@@ -23,6 +23,7 @@ HEIRS_AT_ROOTS = "every heir's weights at the sites of what is forgotten"
 FORGOTTEN_AT_HEIRS = "what is forgotten at every heir's home"
 RETAINED_AT_HEIRS = "the retained data at every heir's home"
 AT_HEIRS = frozenset({FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS})  # what makes a home
+NEEDS = AT_HEIRS | {HEIRS_AT_ROOTS}
 
 
 @dataclass(frozen=True)

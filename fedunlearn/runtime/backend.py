@@ -69,12 +69,14 @@ class InProcess(Backend):
         workers: place -> worker.
         simulation: grant what a method may need, rows of other places included: for comparisons, never for a deployment.
         offline: places that are not there, and why.
+        owned: places are their owners', and do what they would do for a message: no method that they do not allow.
     """
 
     def __init__(
-        self, workers: Mapping[str, Answerer], *, simulation: bool = False, offline: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
-        self.workers, self.offline = dict(workers), offline
+        self, workers: Mapping[str, Answerer], *, simulation: bool = False, offline: Mapping[str, str] = MappingProxyType({}),
+        owned: bool = False,
+    ) -> None:  # fmt: skip
+        self.workers, self.offline, self.allowed = dict(workers), offline, () if owned else None
         if simulation:
             self.grants = frozenset({HEIRS_AT_ROOTS, FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS})
             here = {place: worker for place, worker in workers.items() if isinstance(worker, Worker)}
@@ -91,7 +93,7 @@ class InProcess(Backend):
             if task.place not in self.workers:
                 answers.append(Failure(task.place, str(unknown("place", task.place, self.workers))))
                 continue
-            answers.append(answer(self.workers[task.place], task))
+            answers.append(answer(self.workers[task.place], task, self.allowed))
         return answers
 
 

@@ -36,6 +36,7 @@ from fedunlearn.runtime.rounds import Round1, edit, measure, points_of
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Applied
 from fedunlearn.runtime.tried import moves_due, remaining
+from fedunlearn.runtime.watched import missed
 from fedunlearn.tensors import PRECISIONS
 
 Progress = Callable[[str], None]
@@ -135,8 +136,8 @@ def carry_out(
     family.ledger.signer()  # refuses where a key is missing: now, not when all is measured
     if not method.needs <= backend.grants:
         raise InputError(
-            f"method {method.name} needs {', '.join(sorted(method.needs - backend.grants))}, which no deployment grants; it is "
-            f"for comparisons in one process: InProcess(..., simulation=True)"
+            f"method {method.name} needs {', '.join(sorted(method.needs - backend.grants))}, which no deployment grants: rows "
+            f"stay where they are. It can be compared with others as a simulation (fedunlearn compare)"
         )
     if doing.precision not in PRECISIONS:
         raise unknown("precision", doing.precision, PRECISIONS)
@@ -153,7 +154,7 @@ def carry_out(
     measured = time.perf_counter()
     waiting = _waiting(plan, found, roll)
     cases = {h.name: merge(family, h, plan, method, found) for h in plan.heirs if h.name not in waiting}
-    misses = {name: text for name, case in cases.items() if (text := method.misses(case))}
+    misses = {name: text for name, case in cases.items() if (text := missed(method, case))}
     misses |= {name: _SILENT.format(", ".join(shards)) for name in cases if (shards := found.silent(name))}
     alone = {h.name: ", ".join(h.out_of_reach) for h in plan.heirs if h.out_of_reach and not h.points}
     if method.wants(request.classes):  # else what it says itself is why

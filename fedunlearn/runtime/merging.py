@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from fedunlearn.lineage import Heir, Lineage, Plan, Point
-from fedunlearn.methods import Case, Evidence, Method
+from fedunlearn.methods import Case, Evidence, Method, Want
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.rounds import Round1
 from fedunlearn.runtime.tasks import Scored
+from fedunlearn.runtime.watched import merged
 from fedunlearn.tensors import align
 
 
@@ -23,7 +24,7 @@ def merge(family: Family, heir: Heir, plan: Plan, method: Method, found: Round1)
         by_vote.setdefault(point.site if method.votes else "", []).append(point)
     votes = [_aligned(points, family.lineage, heir, plan, method, found) for points in by_vote.values()]
     aligned = [e for vote in votes for e in (method.vote(vote) if method.votes else vote)]
-    evidence, own = method.merge(aligned) if aligned else (), found.own.get(heir.name, Evidence())
+    evidence, own = merged(method, aligned) if aligned else (), found.own.get(heir.name, Evidence())
     return Case(evidence, own, mine.head, heir.classes, parameters=frozenset(mine.shapes))
 
 
@@ -43,7 +44,7 @@ def _aligned(
         means = align(
             mean,
             found.scored[model].head,
-            _coordinates(mine, method),
+            _coordinates(mine, want),
             mine.head,
             share_head=share,
         )[0]
@@ -54,8 +55,7 @@ def _aligned(
     return aligned
 
 
-def _coordinates(mine: Scored, method: Method) -> Mapping[str, tuple[int, ...]]:
+def _coordinates(mine: Scored, want: Want | None) -> Mapping[str, tuple[int, ...]]:
     """Shapes of an heir's evidence, by parameter."""
-    if method.evidence is not None and method.evidence.statistic == "activation":
-        return {n: tuple(s[:1]) for n, s in mine.shapes.items()}
-    return {n: tuple(s) for n, s in mine.shapes.items()}
+    units = want is not None and want.statistic == "activation"
+    return {n: tuple(s[:1] if units else s) for n, s in mine.shapes.items()}

@@ -9,6 +9,7 @@ from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request
 from fedunlearn.plain import Hash, Place, shaped
 from fedunlearn.store import Ledger, Line
+from fedunlearn.store.line import check
 
 Share = float | None
 
@@ -160,7 +161,7 @@ _SHAPES: dict[str, Any] = {
 
 
 def checked(ledger: Ledger) -> Ledger:
-    """A ledger of which every line tells what its kind tells.
+    """A ledger of which every line tells what its kind tells, as will those that are added.
 
     Raises:
         StoreError: one does not; says which, and what is wrong.
@@ -175,6 +176,12 @@ def checked(ledger: Ledger) -> Ledger:
                 f"a backup"
             ) from error
         heads.update(line.body.get("heads", {}))
+
+    def next_one(line: Line) -> None:
+        check(line)
+        _check(line, ledger.heads(), ledger)
+
+    ledger.reader = next_one
     return ledger
 
 

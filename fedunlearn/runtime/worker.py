@@ -22,7 +22,6 @@ from fedunlearn.methods.base import Evidence, Strength
 from fedunlearn.nets import load
 from fedunlearn.runtime.births import survey, train
 from fedunlearn.runtime.examine import examine, masked
-from fedunlearn.runtime.given import Given
 from fedunlearn.runtime.guard import OPEN, Guard
 from fedunlearn.runtime.homes import home_of
 from fedunlearn.runtime.mirror import erase, excluded_by_others, follow, part, path
@@ -47,6 +46,7 @@ from fedunlearn.runtime.tasks import (
     Train,
 )
 from fedunlearn.runtime.trials import Trials
+from fedunlearn.runtime.watched import Watched
 from fedunlearn.store import Bank, Banked, Store, Version
 from fedunlearn.tensors import Head, Tensors, names_in, rounded
 
@@ -183,10 +183,7 @@ class Worker:
         about = ", ".join(rows.counts()) if task.masked else ""
         trials = Trials(lambda: net, found.weights, head, (asked, Rows.empty(head.classes)), (), method.layers, self.device)
         case = Case((_evidence(of, task.statistic, about),), own, head, task.masked)
-        given = Given(method, found.weights, case)
-        enough = method.enough(found.weights, case, lambda edited: trials(edited).forgotten or 0.0, gap)
-        given.check()
-        return enough
+        return Watched(method, found.weights, case).enough(lambda edited: trials(edited).forgotten or 0.0, gap)
 
     def _banked(self, task: Measure) -> Importance | None:
         """Out of the bank, where the sums of whole classes of this very version, on these very rows, are in it."""
@@ -243,21 +240,15 @@ class Worker:
         case = Case(task.evidence, own or Evidence(), version.head, task.question.classes, home)
         forgotten, rest, named = self._asked(task.question, version.head, "calibration")
         trials = Trials(net, version.weights, version.head, (forgotten, rest), named, method.layers, self.device)
-
-        given = Given(method, version.weights, case)
-
-        def edit(strength: Strength) -> Tensors:
-            found = method.edit(version.weights, case, strength)
-            given.check()  # what is tried next, and masked, starts from the same
-            return found
+        watched = Watched(method, version.weights, case)
 
         def tried(strength: Strength) -> tuple[Scores, float]:
-            edited = edit(strength)
+            edited = watched.edit(strength)
             return trials(edited), _distance(version.weights, edited)
 
-        strengths, sent = method.strengths(case), method.sent(case)
+        strengths, sent = watched.strengths(), watched.sent()
         choice = calibrate(strengths, tried, task.before, task.aim, task.limits, sent=sent, most=trials.most)
-        edited = version.weights if choice.strength is None else edit(choice.strength)
+        edited = version.weights if choice.strength is None else watched.edit(choice.strength)
         candidate = self.store.write(edited, version.head, version.net, version)
         plain = masked(version.weights, version.head, case.classes)
         forgotten, rest, named = self._asked(task.question, version.head, "test")

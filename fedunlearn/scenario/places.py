@@ -122,7 +122,7 @@ def sites_away(
     if name != "in-process":
         raise unknown("backend", name, BACKENDS)
     missing = {site: f"there is no folder {Path(where, site)}" for site in sites if not Path(where, site).is_dir()}
-    return nullcontext(InProcess({s: open_site_in(where, s) for s in sites if s not in missing}, offline=missing))
+    return nullcontext(InProcess({s: open_site_in(where, s) for s in sites if s not in missing}, offline=missing, owned=True))
 
 
 def retrained(

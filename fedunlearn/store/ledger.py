@@ -3,7 +3,7 @@
 import getpass
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ class Ledger:
         self.lines: list[Line] = []
         self._good = 0  # bytes up to the end of the last whole line
         self.torn = b""  # what a crash left behind the last whole line
+        self.reader: Callable[[Line], None] = check  # raises ValueError of a line that it could not read again
         self._read()
 
     @contextmanager
@@ -74,7 +75,8 @@ class Ledger:
         A torn tail is moved aside to `<ledger>.torn` first.
 
         Raises:
-            StoreError: another process holds the ledger, or has added to it since it was read; or as `signer`.
+            StoreError: another process holds the ledger, or has added to it since it was read; or as `signer`; or the line is
+                one that could not be read again, which would lock the family: nothing is written.
             InputError: as `signer`.
             OSError: it could not be written; it is as it was.
         """
@@ -85,6 +87,12 @@ class Ledger:
                 self.torn = b""
             line = self._next(kind, body)
             raw = encoded(line) + b"\n"
+            try:
+                self.reader(decoded(raw))
+            except (ValueError, InputError) as error:
+                raise StoreError(
+                    f"{self.path}: a {kind!r} line could not be read again ({error}); nothing was written or changed"
+                ) from error
             try:
                 with self.path.open("ab") as file:
                     file.write(raw)

@@ -8,6 +8,7 @@ from fedunlearn.errors import StoreError
 from fedunlearn.methods import FIUn
 from fedunlearn.runtime import Family, InProcess, fsck, unlearn
 from fedunlearn.scenario import Scenario, workers
+from fedunlearn.store import Ledger
 from tests.conftest import LEAVE
 
 LAST = FIUn(layers="last")
@@ -28,6 +29,6 @@ def test_whatever_a_line_says_is_lost_it_is_what_lived_there(
 
 @pytest.mark.parametrize("body", [{"place": "west", "lost": 7}, {"place": 5, "lost": {}}, {"place": "../x", "lost": {}}, {}])
 def test_a_line_that_says_nothing_of_the_kind_is_refused(body: dict[str, Any], family: Family) -> None:
-    family.ledger.append("departed", body)
+    Ledger(family.ledger.path).append("departed", body)
     with pytest.raises(StoreError, match="says what no 'departed' line says"):
         Family.open(family.folder)

@@ -111,8 +111,28 @@ def by_evidence(self: Method, weights: Tensors, case: Case, strength: Strength) 
     return {n: t + case.merged[n].float() if n in case.merged else t for n, t in weights.items()}
 
 
+def remembering(self: Method, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """What an edit elsewhere will not know."""
+    object.__setattr__(self, "seen", len(evidence))
+    return tuple(evidence[:1])
+
+
+def as_remembered(self: Method, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:
+    return times(weights, 1.0 + getattr(self, "seen", 0))
+
+
+def times(weights: Tensors, by: float) -> dict[str, torch.Tensor]:
+    return {n: t * by if n.endswith(("weight", "bias")) else t for n, t in weights.items()}
+
+
+def lowered(weights: Tensors, output: int) -> dict[str, torch.Tensor]:
+    bias = weights["head.bias"].clone()
+    bias[output] -= 1
+    return {**weights, "head.bias": bias}
+
+
 RETAINED: Any = frozenset({RETAINED_AT_HEIRS})
-PURE, NOTHING, LINE, _, ORDER, AGAIN, MERGE, SHARED, MISSES = LAWS
+PURE, NOTHING, LINE, ANEW, ORDER, AGAIN, MERGE, COUNTS, CLASSES, OUTPUTS, SAMPLES, SAYS, SHARED, MISSES = LAWS
 BREAKS: list[tuple[Law, str, dict[str, Any]]] = [
     (PURE, "the weights passed in were changed", {"edit": in_place}),
     (PURE, "the same edit again gave another model", {"edit": drawn}),
@@ -128,7 +148,29 @@ BREAKS: list[tuple[Law, str, dict[str, Any]]] = [
     (AGAIN, "the same evidence twice", {"merge": summed, "edit": by_evidence}),
     (MERGE, "its merge changed the evidence", {"merge": into_the_first}),
     (MERGE, "its merge changed the evidence", {"merge": lambda s, evidence: (evidence.pop(),)}),
-    (SHARED, "the head was changed", {"edit": lambda s, w, c, k: {**w, "head.bias": w["head.bias"] + bool(c.merged)}}),
+    (LINE, "a strength is '0.5'", {"strengths": lambda s, c: [{"by": "0.5"}]}),
+    (LINE, "a strength is tensor", {"strengths": lambda s, c: [{"by": torch.tensor(0.5)}]}),
+    (ANEW, "made again, it gives another edit", {"merge": remembering, "edit": as_remembered}),
+    (COUNTS, "ten times as many rows", {"edit": lambda s, w, c, k: times(w, c.evidence[0].rows)}),
+    (COUNTS, "ten times as many rows", {"own": Want("squares"), "edit": lambda s, w, c, k: times(w, c.own.rows)}),
+    (CLASSES, "the same classes in another order", {"edit": lambda s, w, c, k: lowered(w, c.head.classes.index(c.classes[0]))}),
+    (CLASSES, "names differ where", {"edit": lambda s, w, c, k: {} if "z" in c.classes else dict(w)}),
+    (OUTPUTS, "outputs in another order", {"edit": lambda s, w, c, k: lowered(w, 1)}),
+    (OUTPUTS, "outputs in another order", {"edit": lambda s, w, c, k: lowered(w, sorted(c.head.classes).index("b"))}),
+    (SAMPLES, "samples are to be forgotten", {"edit": lambda s, w, c, k: times(w, 1 if c.classes else float("nan"))}),
+    (SAYS, "wants", {"wants": lambda s, classes: Want("sqares")}),
+    (SAYS, "wants", {"wants": lambda s, classes: "squares" if not classes else Want("squares")}),
+    (SAYS, "misses says False", {"misses": lambda s, c: not c.merged}),
+    (SAYS, "strength that is sent", {"sent": lambda s, c: {"by": -1.0}, "edit": lambda s, w, c, k: w if k["by"] > 0 else {}}),
+    (SAYS, "enough is -1", {"enough": lambda *_: -1.0}),
+    (SHARED, "head.bias.* changed", {"edit": lambda s, w, c, k: {**w, "head.bias": w["head.bias"] + bool(c.merged)}}),
+    (SHARED, "body.weight.* changed", {"edit": lambda s, w, c, k: {**w, "body.weight": w["body.weight"] + bool(c.merged)}}),
+    (
+        SHARED,
+        "norm.running_mean.* changed",
+        {"edit": lambda s, w, c, k: {**w, "norm.running_mean": w["norm.running_mean"] + 1}},
+    ),
+    (SHARED, "body.weight.* changed", {"layers": "last", "edit": lambda s, w, c, k: times(w, 2.0)}),
     (MISSES, "it misses nothing", {"misses": lambda s, c: None}),
 ]
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from fedunlearn.importance import measure
 from fedunlearn.methods import Case, Evidence, Steer, make
 from fedunlearn.methods.calibration import FARTHEST, least
-from fedunlearn.methods.laws import HEAD, Draw
+from fedunlearn.methods.drawn import HEAD, Draw
 from fedunlearn.methods.multipliers import SOFT, multipliers
 from fedunlearn.methods.steer import DEEP, LAST
 from fedunlearn.tensors import Head
@@ -210,9 +210,9 @@ def test_a_forgotten_classs_own_output_is_lowered_besides_and_nothing_else(drop:
     most = max((e.enough or 0.0 for e in reached), default=0.0)
     assert lowered.tolist() == pytest.approx([0.0, drop * factor * most, 0.0])
     assert all(torch.equal(step[n], both[n]) for n in step if n != "head.bias")
-    below = replace(case, evidence=tuple(replace(e, means={"body.weight": e.means["body.weight"]}) for e in case.evidence))
-    edited = make("steer", {"layers": "body", "drop": drop}).edit(weights, below, {"factor": factor})
-    assert torch.equal(edited["head.bias"], weights["head.bias"])
+    body = make("steer", {"layers": "body", "drop": drop})
+    there, below = Draw(body, seed).heir()
+    assert torch.equal(body.edit(there, below, {"factor": factor})["head.bias"], there["head.bias"])
     rows = replace(case, classes=(), evidence=tuple(replace(e, about="") for e in case.evidence))
     of_rows = [Steer(drop=d).edit(weights, rows, {"factor": factor})["head.bias"] for d in (0.0, drop)]
     assert torch.equal(*of_rows)

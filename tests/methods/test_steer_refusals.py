@@ -5,7 +5,7 @@ import torch
 
 from fedunlearn.errors import InputError
 from fedunlearn.methods import Case, Evidence, Steer, make
-from fedunlearn.methods.laws import HEAD
+from fedunlearn.methods.drawn import HEAD
 
 
 def test_requests_that_it_cannot_serve_are_told_apart() -> None:

@@ -10,7 +10,7 @@ from fedunlearn.data import Rows
 from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.methods import make
 from fedunlearn.methods.base import Case
-from fedunlearn.methods.laws import Draw
+from fedunlearn.methods.drawn import Draw
 from fedunlearn.methods.tuning import labels, sgd, tuned
 from fedunlearn.tensors import Tensors, equal
 

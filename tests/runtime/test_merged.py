@@ -129,7 +129,7 @@ def test_a_case_is_held_back_by_its_own_heirs_only(tmp_path: Path) -> None:
         ("a", "pending", ("one",), True),
         ("b", "applied", (), False),
     ]
-    family.ledger.append("sealed", {"seals": [line.number], "left": []})
+    family.ledger.append("sealed", {"seals": [line.number], "requests": [], "left": [], "erases": []})
     assert [(x.state, x.left) for x in cases(family)] == [("sealed", ("one",)), ("sealed", ())]
     held_back |= {"both": {"status": "pending"}}
     family, line = invented(tmp_path / "again", models, Request(merges=(a, b)), lambda r: held_back.get(r["name"], {}))
@@ -137,7 +137,7 @@ def test_a_case_is_held_back_by_its_own_heirs_only(tmp_path: Path) -> None:
         ("a", "refused", ("both", "one")),
         ("b", "pending", ("both",)),
     ]
-    family.ledger.append("sealed", {"seals": [line.number], "left": []})
+    family.ledger.append("sealed", {"seals": [line.number], "requests": [], "left": [], "erases": []})
     assert [x.state for x in cases(family)] == ["refused", "sealed"]  # nothing that holds a was changed
     assert changed_by(line) == ("b",)
 

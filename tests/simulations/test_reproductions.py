@@ -15,8 +15,8 @@ from fedunlearn.errors import InputError
 from fedunlearn.importance import measure
 from fedunlearn.methods import FIUn
 from fedunlearn.methods.dampening import dampen
+from fedunlearn.methods.drawn import Draw
 from fedunlearn.methods.fisher_mask import FisherMask
-from fedunlearn.methods.laws import Draw
 from fedunlearn.methods.masks import units
 from fedunlearn.methods.ssd import SSD
 from tests.simulations.test_simulations import FOLDER, run
