@@ -43,6 +43,7 @@ from fedunlearn.cli.say import (
     say_alike,
     say_family,
     say_inherited,
+    say_late,
     say_notes,
     say_plan,
     say_record,
@@ -55,6 +56,7 @@ from fedunlearn.methods import make
 from fedunlearn.runtime import (
     Family,
     bank as run_bank,
+    behind,
     catch_up,
     pending,
     remaining,
@@ -326,10 +328,12 @@ def unlearn(
                 family, asked, chosen, carrier, reference=not no_reference, score_at_roots=score_at_roots, progress=say,
                 atomic=atomic, accept_untested=accept_untested, reason=reason, quorum=quorum, precision=precision,
             )  # fmt: skip
+    after = Family.open(folder)
     if as_json:
-        print_json(record.to_json())
+        print_json({**record.to_json(), "behind": list(behind(after))})
     else:
         say_record(record)
+        say_late(after)
     raise typer.Exit(0 if record.accepted else 1)
 
 
@@ -351,7 +355,8 @@ def rollback(
 ) -> None:
     """Back to the versions before the last unlearning in force, by one more ledger line."""
     family = opened(folder)
-    undone = family.ledger.last_undoable()
+    with flower.as_of_copy(folder, backend):
+        undone = family.ledger.last_undoable()
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
     if flower.asked(backend, federation):

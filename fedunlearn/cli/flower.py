@@ -1,7 +1,9 @@
 """Commands whose family lives in a Flower deployment: an order is submitted, and its answer comes home into the folder."""
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from fedunlearn.scenario import Scenario, keep_assessed
 from fedunlearn.scenario.places import BACKENDS as CARRIERS
 from fedunlearn.store import Line
 from fedunlearn.store.ledger import somebody
+from fedunlearn.store.signing import KEY
 
 Say = Callable[[str], None]
 BACKENDS = (*CARRIERS, "flower")
@@ -78,19 +81,19 @@ def bank(folder: Path, federation: str | None) -> int:
 
 def rollback(folder: Path, federation: str | None, lift: bool, reason: str | None = None) -> tuple[Family, Line]:
     """Back to the versions before; the family, and the ledger line that says so."""
-    family, _ = _done(folder, federation, "rollback", lift_exclusion=lift, reason=reason or "")
+    family, _ = _done(folder, federation, "rollback", after=_seen(folder), lift_exclusion=lift, reason=reason or "")
     return family, family.ledger.lines[-1]
 
 
 def seal(folder: Path, federation: str | None, request: str | None, reason: str | None) -> tuple[Family, Line]:
     """End the rollback window; the family, and the ledger line that says so."""
-    family, _ = _done(folder, federation, "seal", request=request or "", reason=reason or "")
+    family, _ = _done(folder, federation, "seal", after=_seen(folder), request=request or "", reason=reason or "")
     return family, next(x for x in reversed(family.ledger.lines) if x.kind == "sealed")
 
 
 def depart(folder: Path, federation: str | None, place: str, reason: str | None) -> Family:
     """Give up a place that is gone for good; the family."""
-    return _done(folder, federation, "depart", place=place, reason=reason or "")[0]
+    return _done(folder, federation, "depart", after=_seen(folder), place=place, reason=reason or "")[0]
 
 
 def assess(folder: Path, federation: str | None, words: Mapping[str, Any]) -> tuple[Family, Line, dict[str, Any]]:
@@ -124,7 +127,30 @@ def unlearn(folder: Path, federation: str | None, words: Mapping[str, Any]) -> R
     return Record(told["facts"], told["cost"])
 
 
+def _seen(folder: Path) -> str:
+    """The last line of the copy's ledger: what the question was asked, and answered, in view of."""
+    return Family.open(folder).ledger.lines[-1].hash
+
+
+@contextmanager
+def as_of_copy(folder: Path, backend: str) -> Iterator[None]:
+    """Say of what is refused here that the copy may be older than the family."""
+    try:
+        yield
+    except InputError as error:
+        if backend != "flower":
+            raise
+        raise InputError(
+            f"{error}; so it is by the copy here: bring it up to date (fedunlearn show {folder} --backend flower)"
+        ) from error
+
+
 def _order(action: str, copy: Copy, **more: Any) -> Order:
+    if action != "show" and os.environ.get(KEY):
+        raise InputError(
+            f"{KEY} is set here, where no ledger line is written: in a Flower deployment the ServerApp writes and signs them. "
+            f"Its machine's owner sets it there; unset it here"
+        )
     return Order(action=action, family=copy.family, by=somebody(), deadline=deadline(), **more)
 
 

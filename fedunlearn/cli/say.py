@@ -97,6 +97,16 @@ def say_unreached(family: Family, request: Request) -> None:
     )
 
 
+def say_late(family: Family) -> None:
+    """Places that have yet to hear of the last ledger line, and go on as before it: with rows that are excluded, say."""
+    if words := cut(family):
+        out.print(words, markup=False)
+    elif late := behind(family):
+        out.print(f"not yet at {', '.join(late)}: run fedunlearn settle", markup=False)
+    if late := owed(family):
+        out.print(f"sealed, but not yet erased at {', '.join(late)}: run fedunlearn settle", markup=False)
+
+
 def say_record(record: Record) -> None:
     """What was done and what it did."""
     if record.nothing:
@@ -217,9 +227,4 @@ def say_family(family: Family, whole: bool = False) -> None:
         out.print(f"open: {one['id']}: {one['what']}" + (f", due {one['due']}" if one["due"] else ""), markup=False)
     for model, why in waits.items():
         out.print(f"pending: {model}: {why}; then run fedunlearn unlearn {family.folder} --resume", markup=False)
-    if words := cut(family):
-        out.print(words, markup=False)
-    elif late := behind(family):
-        out.print(f"not yet at {', '.join(late)}: run fedunlearn settle", markup=False)
-    if late := owed(family):
-        out.print(f"sealed, but not yet erased at {', '.join(late)}: run fedunlearn settle", markup=False)
+    say_late(family)

@@ -122,7 +122,8 @@ def seal(
 ) -> None:
     """End the rollback window: erase old versions, and what was banked of what is forgotten, for good."""
     family = Family.open(folder)
-    lines = sealable(family, request)
+    with flower.as_of_copy(folder, backend):
+        lines = sealable(family, request)
     requests = changed_by(*lines)
     words = f"{', '.join(requests)}: old versions and banked importances are erased for good; no rollback is possible any more"
     _confirm(words, yes)
@@ -165,7 +166,8 @@ def depart(
 ) -> None:
     """Give up a place that is gone for good: nobody waits for it any more, and models that live there are lost."""
     family = Family.open(folder)
-    lost = lost_with(family, place)
+    with flower.as_of_copy(folder, backend):
+        lost = lost_with(family, place)
     models = f"{', '.join(lost)} {'are' if len(lost) > 1 else 'is'} lost with it, " if lost else ""
     _confirm(f"{place}: {models}no request reaches it any more, and it cannot come back under its name", yes)
     if flower.asked(backend, federation):

@@ -87,13 +87,18 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
     family.ledger.by = order.by
     if order.action == "show":
         return _answer(family, {})
+    _unchanged(order, family)
     scenario = of_family(family)
     if order.action == "extend":
         more = _topology(order)
         wait(_staying(family, grown(scenario, more, WHERE)[0]))
         return _answer(extend_afar(family, more, WHERE, away, progress=say), {})
-    if order.quorum == 1 and order.action in NEED_EVERYBODY:  # otherwise whoever is missing is for the quorum to judge
-        wait(_staying(family, scenario))
+    if order.action in NEED_EVERYBODY:
+        sites = _staying(family, scenario)
+        if order.quorum == 1:
+            wait(sites)
+        else:  # whoever is missing is for the quorum to judge
+            say(f"asking {', '.join(sites)}; one that is not connected is waited for, {order.join:g} s")
     both = Split(workers_here(scenario, family), away, family.id)
     if order.action == "unlearn":
         return _answer(family, _unlearn(order, family, scenario, both, say))
@@ -116,6 +121,22 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
         return _answer(depart(family, both, order.place, reason=order.reason or None), {})
     catch_up(family, both)
     return _answer(family, {"line": family.ledger.lines[-1].number, "places": list(family.places)})
+
+
+def _unchanged(order: Order, family: Family) -> None:
+    """Refuse an order that was given in view of an older ledger: it would be about something else than was meant.
+
+    Raises:
+        InputError: it was; says what has been done since, and by whom.
+    """
+    last = family.ledger.lines[-1]
+    if order.after in ("", last.hash):
+        return
+    since = f"line {last.number} ({last.kind}{f', by {last.by}' if last.by else ''}, {last.time})"
+    raise InputError(
+        f"{order.action}: the family has moved on since the copy here was brought home, up to ledger {since}; nothing was "
+        f"done. The copy is brought up to date now: look at it (fedunlearn show), then say again what is to be done"
+    )
 
 
 def _staying(family: Family, scenario: Scenario) -> list[str]:

@@ -30,6 +30,8 @@ class Order:
             newest.
         line: for "assess", instead of a request: the number of a ledger line; below 0 for none.
         place: for "depart": the place that is gone for good.
+        after: for "rollback", "seal" and "depart": the hash of the last ledger line that whoever gives the order has seen; the
+            order is refused where others follow it. Empty for whatever is last.
         due: date by which it must be done.
         received: date that it came in; empty for today.
         case: name of the case, where the scenario has none for it.
@@ -62,6 +64,7 @@ class Order:
     request: str = ""
     line: int = -1
     place: str = ""
+    after: str = ""
     due: str = ""
     received: str = ""
     case: str = ""

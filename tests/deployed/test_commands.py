@@ -1,6 +1,7 @@
 """Commands for a deployment: what they submit, and that they print what they print in one process."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,50 @@ def test_commands_submit_and_print_what_they_print_in_one_process(run: Run, subm
     assert run("plan", folder, "--classes", "1")[0] == 0
     elsewhere_ = tmp_path / "again" / "ours"  # another operator, who knows the family's name
     assert shown == json.loads(run("show", elsewhere_, "--backend", "flower", "--federation", "fed", "--json")[1])
+
+
+def test_an_order_in_view_of_an_older_ledger_is_refused(run: Run, submitted: World, tmp_path: Path) -> None:
+    """Or it would undo, or make final, what another operator has done since, and say that it was about one's own."""
+    mine, theirs = tmp_path / "mine" / "ours", tmp_path / "theirs" / "ours"
+    how = ("--backend", "flower", "--federation", "fed")
+    submitted.done(action="train", topology=TOPOLOGY)
+    ask = ("--method", "logit_mask", "--no-reference", *how, "--json")
+    run("unlearn", mine, "--classes", "0", *ask)
+    run("unlearn", theirs, "--classes", "1", *ask, "--by", "bob")
+    family = Family.open(submitted.families / "ours")
+    assert len(family.ledger.lines) == 3
+    for order in (("rollback", "--lift-exclusion"), ("seal", "--yes"), ("depart", "east", "--yes")):
+        copy = Path(shutil.copytree(mine, tmp_path / order[0] / "ours"))
+        code, _, err = run(order[0], copy, *order[1:], *how)
+        said = f"{order[0]}: the family has moved on since the copy here was brought home, up to ledger line 2 (unlearned, by"
+        assert (code, said in " ".join(err.split())) == (2, True)
+        assert Family.open(family.folder).ledger.lines == family.ledger.lines
+        assert Family.open(copy).ledger.lines == family.ledger.lines  # it came home with the refusal
+    code, out, _ = run("rollback", copy, "--lift-exclusion", *how, "--json")
+    assert (code, json.loads(out)["undoes"]) == (0, 2)
+
+
+def test_what_is_refused_by_a_copy_says_that_it_is_one(run: Run, submitted: World, tmp_path: Path) -> None:
+    folder, how = tmp_path / "ours", ("--backend", "flower", "--federation", "fed")
+    submitted.done(action="train", topology=TOPOLOGY)
+    assert run("show", folder, *how)[0] == 0
+    for order in (("rollback", "--keep-exclusion"), ("seal", "--yes"), ("depart", "nowhere", "--yes")):
+        code, _, err = run(order[0], folder, *order[1:], *how)
+        assert (code, "so it is by the copy here: bring it up to date (fedunlearn show" in " ".join(err.split())) == (2, True)
+        assert "by the copy here" not in run(order[0], folder, *order[1:])[2]
+
+
+def test_a_key_of_the_operators_signs_nothing_in_a_deployment(
+    run: Run, submitted: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, how = tmp_path / "ours", ("--backend", "flower", "--federation", "fed")
+    submitted.done(action="train", topology=TOPOLOGY)
+    monkeypatch.setenv("FEDUNLEARN_KEY", str(tmp_path / "key.pem"))
+    assert run("show", folder, *how)[0] == 0
+    code, _, err = run("unlearn", folder, "--classes", "0", *how)
+    assert (code, "FEDUNLEARN_KEY is set here, where no ledger line is written" in " ".join(err.split())) == (2, True)
+    monkeypatch.delenv("FEDUNLEARN_KEY")
+    assert len(Family.open(submitted.families / "ours").ledger.lines) == 1
 
 
 def test_what_is_committed_and_not_yet_everywhere_is_known_at_home(run: Run, submitted: World, tmp_path: Path) -> None:

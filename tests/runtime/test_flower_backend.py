@@ -123,6 +123,43 @@ def test_a_site_that_comes_back_is_asked_again(
     assert 0 < up < down
 
 
+@pytest.mark.parametrize("back", [True, False])
+def test_a_site_that_goes_while_it_is_asked_is_not_waited_for_until_the_deadline(
+    back: bool, asked: list[Task], family: Family, hospitals: Scenario
+) -> None:
+    """Its message stays where it is, and nobody tells that its node is gone; one that comes back in time answers."""
+
+    class Leaving(Altered):
+        looks = 0
+
+        def get_nodes(self) -> list[NodeInfo]:
+            return [NodeInfo(node_id=node, name=str(c.node_config["site"])) for node, c in self.there().items()]
+
+        def get_node_ids(self) -> list[int]:
+            return list(self.there())
+
+        def there(self) -> dict[int, Context]:
+            gone = bool(self.asked) and not (back and self.looks > 2)
+            self.looks += self.asked
+            return {n: c for n, c in self.contexts.items() if not (gone and c.node_config["site"] == self.site)}
+
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            if self.asked and not (back and self.looks > 2):
+                held, self.held_back = self.held_back, []
+                found = super().pull_messages(message_ids)
+                self.held_back = held
+                return found
+            return super().pull_messages(message_ids)
+
+    grid = Leaving(workers(hospitals, family), lambda _, reply: [reply])
+    answers = Flower(grid, deadline=600, join=5.0 if back else 0.2).carry(asked)
+    if back:
+        assert answers[0] == Committed("l")
+    else:
+        assert answers[0] == Failure("north", "has not been connected for 0.2 s", offline=True)
+    assert isinstance(answers[1], Fetched)
+
+
 def test_an_answer_counts_once_and_only_to_what_was_asked(asked: list[Task], family: Family, hospitals: Scenario) -> None:
     """Twice, and one to a message that nobody sent: both are ignored."""
     strays: list[Message] = []

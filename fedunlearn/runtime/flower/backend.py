@@ -22,7 +22,7 @@ class Flower(Backend):
         grid: carries messages.
         sites: site -> node; without it, nodes are asked who they are.
         deadline: seconds that one call of `carry` may take once the nodes are found; a site that is later has failed.
-        join: seconds to wait for the sites that are asked for.
+        join: seconds to wait for the sites that are asked for, and for one that goes while it is asked.
         patience: seconds of silence after which a message is sent again, at most twice; by default never, as Flower tells of
             nodes that are lost, and those are sent theirs again.
     """
@@ -37,7 +37,7 @@ class Flower(Backend):
         patience: float | None = None,
     ) -> None:
         self.nodes = Nodes(grid, sites, join)
-        self.grid, self.deadline, self.patience = grid, deadline, patience
+        self.grid, self.deadline, self.join, self.patience = grid, deadline, join, patience
         self.traffic: dict[str, tuple[int, int]] = {}  # tasks that were sent again included, whoami not
 
     def wait(self, places: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ class Flower(Backend):
         with at_server():
             self.nodes.find(todo)
             there = {p: to_records(batch[p], list(mine.values())) for p, mine in todo.items() if self.nodes.of(p) is not None}
-            outcomes = Exchange(self.grid, TASKS, there, self.nodes.again, self.deadline, self.patience).run()
+            outcomes = Exchange(self.grid, TASKS, there, self.nodes.again, self.deadline, self.patience, self.join).run()
         for place, mine in todo.items():
             outcome = outcomes.get(place) or self._nowhere(place)
             self._count(place, 0, outcome.sends * (volume(there[place]) if place in there else 0))

@@ -1,7 +1,7 @@
 """One message to each of many nodes, and one answer of each, within a deadline."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,6 +13,7 @@ Key = TypeVar("Key")
 RETRIES = 2
 AGAIN = {3: "message unavailable", 4: "reply unavailable", 5: "node unavailable", 8: "client app crashed"}  # Flower's codes
 SLOWEST = 1.0  # seconds between two looks for answers
+LOOK = 5.0  # seconds between two looks for who is there
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Exchange(Generic[Key]):
         node_of: its node now; None while it is not there.
         deadline: seconds for all.
         patience: seconds of silence after which a message is sent again; None for never.
+        absence: seconds for which an addressee may have no node; None for as long as there is time.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Exchange(Generic[Key]):
         node_of: Callable[[Key], int | None],
         deadline: float,
         patience: float | None = None,
+        absence: float | None = None,
     ) -> None:
         self._grid, self._kind, self._letters, self._node_of, self._patience = grid, kind, letters, node_of, patience
+        self._absence, self._away, self._look = absence, dict[Key, float](), 0.0
         self._deadline, self._until = deadline, time.monotonic() + deadline
         self._done: dict[Key, Outcome] = {}
         self._sent: dict[str, tuple[Key, int]] = {}  # message id -> who was asked
@@ -72,6 +76,7 @@ class Exchange(Generic[Key]):
                 for key in open_:
                     if time.monotonic() >= self._due[key]:
                         self._send(key)
+                self._miss(open_)
                 for reply in self._grid.pull_messages(list(self._sent)) if self._sent else ():
                     self._receive(reply)
                 if time.monotonic() >= self._until:
@@ -87,6 +92,19 @@ class Exchange(Generic[Key]):
         for key in self._letters:
             self._done.setdefault(key, Outcome(None, self._last.get(key, late), self._sends[key], silent=not broken))
         return {key: self._done[key] for key in self._letters}
+
+    def _miss(self, open_: Sequence[Key]) -> None:
+        """Give up whoever has had no node for too long: nobody else tells, as Flower keeps messages until their time ends."""
+        now = time.monotonic()
+        if self._absence is None or now < self._look:
+            return
+        self._look = now + min(LOOK, self._absence / 4)
+        for key in open_:
+            if self._node_of(key) is not None:
+                self._away.pop(key, None)
+            elif now - self._away.setdefault(key, now) >= self._absence:
+                reason = f"has not been connected for {self._absence:g} s"
+                self._done[key] = Outcome(None, reason, self._sends[key], silent=True)
 
     def _send(self, key: Key) -> None:
         left = self._until - time.monotonic()
