@@ -150,7 +150,7 @@ class Parties:
 def parties(folder: Path) -> Iterator[Parties]:
     """Parties with rows of their own, nothing started; whatever is started ends with the block."""
     made = Parties(folder)
-    made.call("operator", [str(HERE / "prepare.sh"), str(folder), *SITES, STRANGER], NAMES="DNS:localhost,IP:127.0.0.1")
+    made.call("operator", [str(HERE / "prepare.sh"), str(folder), *SITES, STRANGER], RAY=1)
     (made.of("operator") / "keys" / "sites" / f"{STRANGER}.pub").unlink()
     made.call("operator", [sys.executable, str(HERE / "deal.py"), str(folder), *SITES])
     shutil.move(folder / "heldout.npz", made.of("coordinator") / "families" / "heldout.npz")

@@ -2,6 +2,7 @@
 # Every command of a deployment, in one place: the compose files call it in containers, loopback.py on one machine.
 # What differs from machine to machine comes from the environment; the defaults are those of the containers.
 set -eu
+umask 077 # databases, stores and keys are for their owner's eyes
 
 : "${KEYS:=/keys}"              # ca.crt, and a party's own keys
 : "${STATE:=/state}"            # what a party keeps between starts
@@ -13,30 +14,43 @@ set -eu
 : "${NODE_CONFIG:=site-file=\"$SITE_FILE\"}" # an adopted app's: site="NAME" store="FOLDER"
 : "${RAY_HEAD:=head:6379}"
 : "${CPUS:=1}"
+: "${FLWR_HOME:=$STATE/flwr}"
+: "${AUTHORITY:=$KEYS}"         # where ca.key lies
 
-export KEYS FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
+export KEYS STATE FLWR_HOME FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
 export RAY_USAGE_STATS_ENABLED=0 RAY_ENABLE_UV_RUN_RUNTIME_ENV=0
+
+new() { # what others hold a copy of, or know by its key, is never made anew over the old
+    [ ! -e "$1" ] || { echo "run.sh: $1 is there already and stays; move it away if it is to be made anew" >&2; exit 1; }
+}
 
 case "${1:-}" in
 
-# --- keys: once, on the coordinator's machine; NAMES are those by which others reach the SuperLink
+# --- keys, on the coordinator's machine. authority: once. certificate: again before it ends (DAYS), with ca.key in AUTHORITY;
+# NAMES are further ones by which others reach the SuperLink: DNS:fed.example.org,IP:192.0.2.7
 authority)
-    mkdir -p "$KEYS" && cd "$KEYS" && umask 077
-    openssl req -x509 -newkey rsa:3072 -nodes -days "${DAYS:-365}" -subj "/CN=fedunlearn ca" -keyout ca.key -out ca.crt \
+    mkdir -p "$KEYS" && cd "$KEYS"
+    new "$KEYS/ca.crt" && new "$KEYS/superexec.secret"
+    openssl req -x509 -newkey rsa:3072 -nodes -days "${DAYS:-3650}" -subj "/CN=fedunlearn ca" -keyout ca.key -out ca.crt \
         -addext "basicConstraints=critical,CA:TRUE" -addext "keyUsage=critical,keyCertSign,cRLSign"
-    openssl req -newkey rsa:3072 -nodes -subj "/CN=superlink" -keyout server.key -out server.csr
-    printf "subjectAltName=%s\nextendedKeyUsage=serverAuth\n" "${NAMES:-DNS:superlink,DNS:localhost,IP:127.0.0.1}" > server.ext
-    openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days "${DAYS:-365}" \
-        -extfile server.ext -out server.pem
     openssl rand -out superexec.secret 32
+    ;;
+certificate)
+    cd "$KEYS"
+    openssl req -newkey rsa:3072 -nodes -subj "/CN=superlink" -keyout server.key.new -out server.csr
+    printf "subjectAltName=%s\nextendedKeyUsage=serverAuth\n" \
+        "DNS:superlink,DNS:localhost,IP:127.0.0.1${NAMES:+,$NAMES}" > server.ext
+    openssl x509 -req -in server.csr -CA ca.crt -CAkey "$AUTHORITY/ca.key" -days "${DAYS:-365}" -extfile server.ext -out server.pem
+    mv server.key.new server.key
     rm server.csr server.ext
     ;;
 
 # --- keys: once a site, on its own machine; site.pub goes to the coordinator, ca.crt comes from there
 site-key)
-    mkdir -p "$KEYS" && cd "$KEYS" && umask 077
+    mkdir -p "$KEYS" && cd "$KEYS"
+    new "$KEYS/site"
     ssh-keygen -q -t ecdsa -b 384 -N "" -C "$2" -f site
-    openssl rand -out superexec.secret 32
+    [ -e superexec.secret ] || openssl rand -out superexec.secret 32
     ;;
 
 # --- the operator: connection NAME HOST:PORT says how to reach the SuperLink; register-all FOLDER NAME registers FOLDER/<site>.pub
@@ -46,13 +60,25 @@ connection)
         "$2" "$2" "$3" "$KEYS/ca.crt" > "$FLWR_HOME/config.toml"
     ;;
 register-all)
+    failed=0
     for key in "$2"/*.pub; do
+        [ -e "$key" ] || { echo "run.sh: no public key, SITE.pub, in $2" >&2; exit 1; }
         site="$(basename "$key" .pub)"
-        flwr supernode register "$key" "$3" --name "$site" ||
-            echo "run.sh: $site is not registered anew; is it already?" >&2
+        if told="$(flwr supernode register "$key" "$3" --name "$site" 2>&1)"; then
+            echo "$site: $told"
+        elif echo "$told" | tr -s ' \n' ' ' | grep -qi "key already in use"; then
+            echo "$site: is registered"
+        else
+            echo "run.sh: $site is not registered: $told" >&2
+            failed=1
+        fi
     done
+    exit "$failed"
     ;;
 fedunlearn)
+    exec "$@"
+    ;;
+flwr)
     exec "$@"
     ;;
 
@@ -92,7 +118,7 @@ clientapp)
 
 # --- Ray: whoever has the token may do anything on every machine of the cluster
 ray-token)
-    umask 077
+    new "$KEYS/ray.token"
     openssl rand -hex 32 | tr -d '\n' > "$KEYS/ray.token"
     ;;
 ray-head) # ray-head [SITE]: the coordinator's machine, which may be a site too
@@ -107,8 +133,8 @@ ray-worker) # ray-worker SITE; FEDUNLEARN_SITES says where SITE/site.yaml is
         --resources "{\"site:$2\": 1}"
     ;;
 *)
-    echo "run.sh: ${1:-nothing} is none of: authority, site-key, connection, register-all, superlink, purge, healthy, serverapp," \
-        "supernode, clientapp, fedunlearn, ray-token, ray-head, ray-worker" >&2
+    echo "run.sh: ${1:-nothing} is none of: authority, certificate, site-key, connection, register-all, superlink, purge, healthy," \
+        "serverapp, supernode, clientapp, fedunlearn, flwr, ray-token, ray-head, ray-worker" >&2
     exit 2
     ;;
 esac

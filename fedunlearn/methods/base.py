@@ -43,10 +43,12 @@ class Want:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Means of a statistic over rows, by parameter.
+    """Means of a statistic over rows, by parameter, of those that are in the method's layers.
 
     Args:
-        means: float64; shaped as the statistic says.
+        means: per row, float64. Of "squares" and "sum" (of the gradient of the loss, which training makes smaller) each in its
+            parameter's shape; of "activation" one number a unit, by the weight's name; of "moment" [K, K] for a layer with K
+            inputs, its bias counted as one. Rows of a head for classes that the root did not have are zero.
         rows: over how many rows.
         about: the class that the rows are of; empty where they are not told apart.
         enough: a number that was calibrated where it was measured, and travels along.
@@ -70,9 +72,9 @@ class Home:
     """What lies at an heir's home, for methods that train there.
 
     Args:
-        net: a copy of the heir, in eval mode; it may be changed.
-        forgotten: rows to be forgotten, labelled by the heir's outputs; none where the method has no need of them.
-        retained: the heir's own rows without those.
+        net: a copy of the heir, in eval mode, on the device of the place (`next(net.parameters()).device`); it may be changed.
+        forgotten: rows to be forgotten, labelled by the heir's outputs, on the CPU; none where the method has no need of them.
+        retained: the heir's own rows without those, on the CPU; there may be none.
         begun: trainings from the heir's weights, which another strength goes on with (see `tuning`).
     """
 
@@ -96,11 +98,11 @@ class Case:
 
     Args:
         evidence: of its roots, as the method merged it, in the heir's own names and shapes, for what it shares with them.
-        own: means of the heir on its own data.
+        own: means of the heir on its own data; empty where the method's `own` is None, or nothing is left of it.
         head: the heir's outputs.
         classes: the classes to be forgotten; empty where the request is about samples or whole sites.
         home: what lies at its home, for methods that need it.
-        parameters: names of the heir's, where they are known.
+        parameters: names of the heir's; known to `misses`, empty for an edit, which has the weights.
     """
 
     evidence: tuple[Evidence, ...]
@@ -122,7 +124,9 @@ def merged(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
 
 
 class Method(ABC):
-    """A way to forget. Its fields are its settings.
+    """A way to forget: a frozen dataclass whose fields are its settings, plain data each.
+
+    Each place makes an instance of its own from the settings: what one function keeps on `self` does not reach another.
 
     Attributes:
         name: in the menu.
@@ -149,7 +153,7 @@ class Method(ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it cannot do without beyond evidence; a backend that cannot grant it refuses."""
+        """What it cannot do without beyond evidence, out of `NEEDS`; a backend that cannot grant it refuses."""
         return frozenset({HEIRS_AT_ROOTS}) if self.per_heir else frozenset()
 
     @property
@@ -185,7 +189,19 @@ class Method(ABC):
 
     @abstractmethod
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
-        """The edited weights; those passed in stay as they are, and so do names, shapes and dtypes."""
+        """The edited weights; those passed in stay as they are, and so do names, shapes and dtypes.
+
+        Args:
+            weights: parameters and buffers of the heir, on the CPU.
+            case: the heir; `case.classes` may hold some that it has no output for.
+            strength: one of `strengths`, or what `sent` gives.
+
+        Returns:
+            All of them by name, changed or not, finite; what is not in `layers` is unchanged.
+
+        Raises:
+            ShapeError: the model breaks at this strength; `auto` then goes on with others. Any other error ends the request.
+        """
 
     def enough(self, weights: Tensors, case: Case, left: Callable[[Tensors], float], gap: float | None) -> float | None:
         """A number to be calibrated at a root, which travels with its evidence; None for methods without one.

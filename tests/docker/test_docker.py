@@ -19,7 +19,9 @@ from fedunlearn.deployed.coordinator import FAMILIES
 from fedunlearn.runtime import Family, InProcess
 from fedunlearn.scenario import load, open_site, train_afar, workers_here
 from fedunlearn.scenario.site import SITES
-from tests.conftest import ROOT
+from fedunlearn.store.ledger import BY
+from fedunlearn.store.signing import KEY as SIGNING, VOUCH
+from tests.conftest import ROOT, snapshot
 
 DOCKER = ROOT / "docker"
 COMPOSE = sorted(DOCKER.glob("compose.*.yaml"))
@@ -53,17 +55,17 @@ def test_compose_files_refer_to_what_is_there(path: Path) -> None:
         assert service["command"][0] in WORDS, name
         assert set(service["networks"]) <= set(networks), name
         assert set(service.get("depends_on", ())) <= set(services), name
-        assert (ROOT / service["build"]["dockerfile"]).is_file()
-        assert (path.parent / service["build"]["context"]).resolve() == ROOT
+        assert (service["image"], service["pull_policy"]) == ("fedunlearn", "never")  # built once, by its own command
         for volume in service["volumes"]:
             source = volume.split(":")[0]
             assert source.startswith("./parties/") or (DOCKER / source).is_file(), volume
         for variable in service.get("environment", ()):
-            assert variable in RUN or variable in (SITES, FAMILIES, "FEDUNLEARN_DATA"), (name, variable)
+            assert variable in RUN or variable in (SITES, FAMILIES, "FEDUNLEARN_DATA", BY, SIGNING, VOUCH), (name, variable)
         for port in service.get("ports", ()):
-            assert port.startswith("127.0.0.1:")
+            assert port.startswith("${BIND:-127.0.0.1}:")
     made = (DOCKER / "prepare.sh").read_text()
-    assert all(f'"{word}"' in made or f"/{word}" in made for word in ("keys", "state", "families", "runs"))
+    assert "for part in families runs signing" in made
+    assert all(f'"{word}"' in made or f"/{word}" in made for word in ("keys", "state", "runs", "rows", "store"))
 
 
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda p: p.name)
@@ -75,7 +77,22 @@ def test_a_site_sees_its_own_folder_only(path: Path) -> None:
             else "coordinator|operator"
         )
         folders = {v.split("/")[2].split(":")[0] for v in service["volumes"] if v.startswith("./parties/")}
+        whose = "site" if path.name == "compose.site.yaml" else whose
         assert all(re.fullmatch(whose, f) for f in folders), (name, folders)
+
+
+@pytest.mark.parametrize("path", COMPOSE, ids=lambda p: p.name)
+def test_what_runs_an_app_that_was_sent_sees_no_key_that_it_does_not_need(path: Path) -> None:
+    """Not its SuperNode's, nor the SuperLink's; and what it reads it cannot change, but for its store."""
+    for name, service in composed(path)["services"].items():
+        if not name.startswith(("clientapp", "serverapp", "worker")):
+            continue
+        mounts = [v.split(":") for v in service["volumes"]]
+        keys = {source.rpartition("/")[2] for source, *_ in mounts if "/keys" in source}
+        assert keys <= {"superexec.secret", "ca.crt", "ray.token"}, (name, keys)
+        written = {source.rpartition("/")[2] for source, _, *how in mounts if how != ["ro"]}
+        assert written <= {"store", "families"}, (name, written)
+        assert not [source for source, *_ in mounts if re.fullmatch(r"\./parties/\w+", source)], name
 
 
 def test_every_command_is_run_by_the_deployment_on_one_machine() -> None:
@@ -124,16 +141,66 @@ def test_the_dockerfile_copies_what_the_package_is_built_from() -> None:
     assert {f"!{p.relative_to(ROOT).parts[0]}" for p in copied} <= kept
 
 
-@pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("ssh-keygen")), reason="needs openssl and ssh-keygen")
-def test_keys_are_each_partys_own(tmp_path: Path) -> None:
-    subprocess.run([str(DOCKER / "prepare.sh"), str(tmp_path), "north", "south"], check=True, capture_output=True)
+with_keys = pytest.mark.skipif(
+    not (shutil.which("openssl") and shutil.which("ssh-keygen")), reason="needs openssl and ssh-keygen"
+)
+
+
+@with_keys
+@pytest.mark.parametrize("ray", ["", "1"])
+def test_keys_are_each_partys_own(ray: str, tmp_path: Path) -> None:
+    prepare(tmp_path, "north", "south", RAY=ray)
     secret = {p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_mode & 0o77}
-    assert {p.suffix for p in secret} <= {".pub"}
+    assert not secret
     held = {p.name: {f.name for f in (p / "keys").iterdir()} for p in tmp_path.iterdir() if (p / "keys").is_dir()}
-    assert held["north"] == held["south"] == {"site", "site.pub", "superexec.secret", "ca.crt", "ray.token"}
+    token = {"ray.token"} if ray else set()
+    assert held["north"] == held["south"] == {"site", "site.pub", "superexec.secret", "ca.crt"} | token
     assert held["operator"] == {"ca.crt", "sites"}
     assert "ca.key" not in held["coordinator"]
     assert (tmp_path / "north/keys/site").read_bytes() != (tmp_path / "south/keys/site").read_bytes()
+
+
+@with_keys
+def test_one_more_site_changes_no_key_of_the_others(tmp_path: Path) -> None:
+    """They hold copies of the CA's certificate, and the SuperLink knows them by theirs."""
+    prepare(tmp_path, "north")
+    before = snapshot(tmp_path)
+    prepare(tmp_path, "north", "south")
+    after = snapshot(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert "south/keys/site" in after
+    keys = {"KEYS": str(tmp_path / "coordinator/keys"), "AUTHORITY": str(tmp_path / "authority")}
+    for word in ("authority", "site-key"):
+        told = command(word, "north", **(keys if word == "authority" else {"KEYS": str(tmp_path / "north/keys")}))
+        assert (told.returncode, "is there already and stays" in told.stderr) == (1, True)
+    assert snapshot(tmp_path) == after
+    assert command("certificate", **keys, NAMES="DNS:fed.example.org").returncode == 0
+    signed = ["openssl", "verify", "-CAfile", "coordinator/keys/ca.crt", "coordinator/keys/server.pem"]
+    assert subprocess.run(signed, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    shown = ["openssl", "x509", "-in", "coordinator/keys/server.pem", "-noout", "-text"]
+    text = subprocess.run(shown, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert all(f"DNS:{name}" in text for name in ("superlink", "localhost", "fed.example.org"))
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    """Not by Python, in a traceback, nor with success."""
+    told = command("purge", STATE="")  # as in a container, which does not name it
+    assert (told.returncode, "unable to open database file" in told.stderr, "KeyError" in told.stderr) == (1, True, False)
+    told = command("register-all", str(tmp_path), "here")
+    assert (told.returncode, f"no public key, SITE.pub, in {tmp_path}" in told.stderr) == (1, True)
+    told = subprocess.run([str(DOCKER / "prepare.sh")], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (2, "prepare.sh FOLDER SITE...\n")
+
+
+def prepare(folder: Path, *sites: str, **more: str) -> None:
+    words = [str(DOCKER / "prepare.sh"), str(folder), *sites]
+    subprocess.run(words, check=True, capture_output=True, env={**os.environ, **more})
+
+
+def command(*words: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {k: v for k, v in {**os.environ, "PATH": path, **more}.items() if v}
+    return subprocess.run([str(DOCKER / "run.sh"), *words], env=env, capture_output=True, text=True, check=False)
 
 
 def test_the_family_that_it_deals_can_be_trained_and_shows_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
