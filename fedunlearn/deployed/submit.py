@@ -153,7 +153,9 @@ class Deployment:
         if done.returncode or not isinstance(found, dict) or found.get("success") is False:
             said = found.get("error-message") if isinstance(found, dict) else None
             why = " ".join((said or done.stderr or done.stdout).split())[-600:]
-            raise SiteError(f"{self.federation}: `flwr {words[0]}` failed: {why or f'exit status {done.returncode}'}")
+            unreached = "onnection to the SuperLink is unavailable" in why
+            hint = " (or `root-certificates` of this connection is not the CA of this SuperLink)" if unreached else ""
+            raise SiteError(f"{self.federation}: `flwr {words[0]}` failed: {why or f'exit status {done.returncode}'}{hint}")
         return found
 
 
@@ -162,7 +164,10 @@ def _answer(run: int, federation: str, status: str, told: dict[str, Any], reader
         found = reader.answer()
     except SiteError as error:
         why = " ".join(str(told.get("status-details") or "").split())
-        raise SiteError(f"{federation}: run {run} is {status}{': ' if why else ''}{why}; {error}") from error
+        raise SiteError(
+            f"{federation}: run {run} is {status}{': ' if why else ''}{why}; {error} (`flwr log {run} {federation}`). It may have "
+            f"been done all the same: see what the family is (fedunlearn show FOLDER --backend flower), then fedunlearn settle"
+        ) from error
     if not isinstance(found, dict):
         raise SiteError(f"{federation}: run {run} answered with {type(found).__name__}, expected an object")
     if "error" not in found and status != "finished:completed":

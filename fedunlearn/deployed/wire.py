@@ -79,10 +79,10 @@ class Reader:
         """
         if len(self._chunks) != 1:
             what = "no answer" if not self._chunks else f"{len(self._chunks)} different answers"
-            raise SiteError(f"the log of the run holds {what}, expected one; look at it with `flwr log`")
+            raise SiteError(f"the log of the run holds {what}, expected one; look at that log")
         (((digest, count), held),) = self._chunks.items()
         if set(held) != set(range(1, count + 1)):
-            raise SiteError(f"the log of the run holds {len(held)} of {count} lines of its answer; look at it with `flwr log`")
+            raise SiteError(f"the log of the run holds {len(held)} of {count} lines of its answer; look at that log")
         try:
             opened = zlib.decompressobj()
             raw = opened.decompress(
@@ -92,4 +92,4 @@ class Reader:
                 raise ValueError("content and hash do not agree")
             return loads(raw)
         except (ValueError, zlib.error) as error:
-            raise SiteError(f"the answer in the log of the run was changed or damaged: {error}") from error
+            raise SiteError(f"the answer in the log of the run was changed or damaged ({error}); look at that log") from error
