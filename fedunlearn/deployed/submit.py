@@ -165,8 +165,9 @@ def _answer(run: int, federation: str, status: str, told: dict[str, Any], reader
     except SiteError as error:
         why = " ".join(str(told.get("status-details") or "").split())
         raise SiteError(
-            f"{federation}: run {run} is {status}{': ' if why else ''}{why}; {error} (`flwr log {run} {federation}`). It may have "
-            f"been done all the same: see what the family is (fedunlearn show FOLDER --backend flower), then fedunlearn settle"
+            f"{federation}: run {run} is {status}{': ' if why else ''}{why}; {error} (`flwr log {run} {federation}`). It may "
+            f"have been done all the same: see what the family is (fedunlearn show FOLDER --backend flower), then "
+            f"fedunlearn settle"
         ) from error
     if not isinstance(found, dict):
         raise SiteError(f"{federation}: run {run} answered with {type(found).__name__}, expected an object")
