@@ -8,14 +8,10 @@ from pathlib import Path
 
 import torch
 from blake3 import blake3
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 TEMPORARY = ".writing"
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -81,33 +77,6 @@ def tensors_in(data: bytes) -> dict[str, torch.Tensor]:
     try:
         return load(data)
     except (SafetensorError, KeyError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"not a safetensors file that torch can read: {str(error)[:200]}") from error
-
-
-def mapped(path: Path) -> dict[str, torch.Tensor]:
-    """What a safetensors file holds, mapped: a page is read when it is touched. Who changes a tensor does not change the file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: as `tensors_in`.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:  # checks the header
-            with path.open("rb") as plain:
-                header = json.loads(plain.read(int.from_bytes(plain.read(8), "little")))
-                begin, size = plain.tell(), os.fstat(plain.fileno()).st_size
-            whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).untyped_storage()
-            found = {}
-            for name, of in header.items():
-                if name == "__metadata__":
-                    continue
-                dtype, (start, end) = DTYPES.get(of["dtype"]), (begin + o for o in of["data_offsets"])
-                if dtype is None or start % dtype.itemsize:
-                    found[name] = file.get_tensor(name)  # is many times as slow: half as long as hashing takes, for a whole net
-                else:
-                    found[name] = torch.empty(0, dtype=dtype).set_(whole[start:end]).reshape(of["shape"])
-            return found
-    except (SafetensorError, KeyError, RuntimeError) as error:
         raise ValueError(f"not a safetensors file that torch can read: {str(error)[:200]}") from error
 
 

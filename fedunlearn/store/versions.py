@@ -2,25 +2,26 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from blake3 import blake3
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
 from fedunlearn.errors import StoreError, unknown
 from fedunlearn.plain import canonical, digest, loads, shaped
-from fedunlearn.store.files import behind_hash, mapped, replace_atomically, tensors_in, with_hash, write_atomically
+from fedunlearn.store.files import behind_hash, replace_atomically, tensors_in, with_hash, write_atomically
 from fedunlearn.store.hashing import FORMAT, content_of, hashes_of, names_of, pack_name
 from fedunlearn.store.shapes import Manifest, Table
 from fedunlearn.tensors import Head, Tensors
 
 HASH = re.compile("[0-9a-f]{64}")
-SMALL = 8 << 20  # bytes of a pack that is read; a larger one is mapped
+SMALL = 8 << 20  # bytes of a pack that is read whole, even if only some of it is wanted
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,10 @@ class Store:
         held: dict[str, torch.Tensor] = {}
         content = named[0][1]
         try:
-            of = tensors_in(path.read_bytes()) if path.stat().st_size <= SMALL else mapped(path)
-            for content in first:
-                held[content] = of[content]
-        except (OSError, KeyError, ValueError) as error:
+            with _opened(path) as tensor_of:
+                for content in first:
+                    held[content] = tensor_of(content)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise StoreError(
                 f"{path}: cannot be read ({error}); version {version[:12]} needs it for {first[content]!r}: "
                 f"restore the file from a backup"
@@ -276,3 +277,13 @@ class Store:
 def unknown_version(version: str, store: Store) -> StoreError:
     """The error for a version that a store does not have."""
     return StoreError(str(unknown(f"version in {store.folder}", version, store.versions())))
+
+
+@contextmanager
+def _opened(pack: Path) -> Iterator[Callable[[str], torch.Tensor]]:
+    """Tensors of a pack by their hashes; out of a small file all at once, which is several times as fast as one by one."""
+    if pack.stat().st_size <= SMALL:
+        yield tensors_in(pack.read_bytes()).__getitem__
+        return
+    with safe_open(pack, framework="pt") as file:
+        yield file.get_tensor
