@@ -101,16 +101,21 @@ def _check(method: Method, name: str) -> None:
                 f"method {name}: its setting {setting} is {value!r} ({type(value).__name__}), expected plain data, which "
                 f"travels: a number, text, true or false, None, or lists of those"
             ) from None
-    for what, want in (("evidence", method.evidence), ("own", method.own)):
+    wanted = {"evidence": method.evidence, "own": method.own}
+    for classes in ((), ("a class",)):
+        try:
+            wanted[f"wants({classes})"] = method.wants(classes)
+        except Exception as error:
+            raise InputError(f"method {name}: wants({classes}) raised {raised(error)}") from error
+    for what, want in wanted.items():
         if not isinstance(want, Want | None):
             raise InputError(f"method {name}: {what} is {want!r}, expected a Want, such as Want('squares'), or None")
         if want is not None:
             check_names("statistic", [want.statistic], STATISTICS, f"method {name}: {what}")
             check_names("loss", [want.loss], LOSSES, f"method {name}: {what}")
-    if method.evidence is not None and method.evidence.statistic == "moment":
-        raise InputError(
-            f"method {name}: evidence is of 'moment', which one model cannot hand on to another; measure it as `own`"
-        )
+        if what != "own" and want is not None and want.statistic == "moment":
+            why = "which one model cannot hand on to another; measure it as `own`"
+            raise InputError(f"method {name}: {what} is of 'moment', {why}")
     if not isinstance(needs := method.needs, Set) or isinstance(needs, str):
         raise InputError(f"method {name}: needs is {needs!r}, expected a frozenset of what stands in fedunlearn.methods.NEEDS")
     check_names("need", needs, NEEDS, f"method {name}")

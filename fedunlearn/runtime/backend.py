@@ -178,7 +178,9 @@ def ask(backend: Backend, tasks: Sequence[Task], kind: type[Kind], *, otherwise:
     return check(tasks, backend.carry(tasks), kind, otherwise)
 
 
-def check(tasks: Sequence[Task], answers: Sequence[Answer], kind: type[Kind], otherwise: str) -> list[Kind]:
+def check(
+    tasks: Sequence[Task], answers: Sequence[Answer], kind: type[Kind], otherwise: str, about: Sequence[str] = ()
+) -> list[Kind]:
     """Answers that are all of one kind; raises as `ask` does.
 
     Args:
@@ -186,13 +188,15 @@ def check(tasks: Sequence[Task], answers: Sequence[Answer], kind: type[Kind], ot
         answers: to them, in their order.
         kind: of the answers.
         otherwise: what holds when a place failed, to be said in the error.
+        about: the model that each task is about, to be said, too.
     """
-    failures = list(dict.fromkeys(a for a in answers if isinstance(a, Failure)))
+    failures = [a for a in answers if isinstance(a, Failure)]
     if failures:
-        by_text: dict[str, list[str]] = {}
-        for failure in failures:
-            by_text.setdefault(failure.text, []).append(failure.place)
-        text = "; ".join(f"{', '.join(dict.fromkeys(where))}: {said}" for said, where in by_text.items())
+        by_text: dict[str, dict[str, list[str]]] = {}
+        for answer, model in zip(answers, about or [""] * len(answers), strict=True):
+            if isinstance(answer, Failure):
+                by_text.setdefault(answer.text, {}).setdefault(answer.place, []).append(model)
+        text = "; ".join(f"{_where(places)}: {said}" for said, places in by_text.items())
         if all(f.wrong_input for f in failures):
             raise InputError(f"{text} ({otherwise})")
         places = f"{len({f.place for f in failures})} of {len({t.place for t in tasks})} places"
@@ -201,3 +205,10 @@ def check(tasks: Sequence[Task], answers: Sequence[Answer], kind: type[Kind], ot
     if wrong:
         raise SiteError(f"{otherwise}; {', '.join(sorted(set(wrong)))} did not answer with {kind.__name__}")
     return [a for a in answers if isinstance(a, kind)]
+
+
+def _where(places: Mapping[str, Sequence[str]]) -> str:
+    """Places, and a few of the models there."""
+    named = {place: [m for m in dict.fromkeys(models) if m] for place, models in places.items()}
+    few = {place: ", ".join(models[:3]) + ", ..." * (len(models) > 3) for place, models in named.items()}
+    return ", ".join(f"{place} ({models})" if models else place for place, models in few.items())

@@ -32,8 +32,9 @@ class Roll:
             raise InputError(f"quorum {self.quorum:g}: expected a share of the places, from 0 (whoever is there) to 1 (all)")
 
     def ask(
-        self, backend: Backend, tasks: Sequence[Task], kind: type[Kind], *, otherwise: str = "nothing was changed"
-    ) -> list[Kind | None]:
+        self, backend: Backend, tasks: Sequence[Task], kind: type[Kind], *, otherwise: str = "nothing was changed",
+        about: Sequence[str] = (),
+    ) -> list[Kind | None]:  # fmt: skip
         """Carry tasks that all answer in one kind.
 
         Args:
@@ -41,6 +42,7 @@ class Roll:
             tasks: what is asked.
             kind: of the answers.
             otherwise: what holds when a place fails, to be said in the error.
+            about: the model that each task is about, to be said, too.
 
         Returns:
             The answers, in the order of the tasks; None for a place that is not there.
@@ -59,7 +61,8 @@ class Roll:
             there = f"{self.present(offline)} of {len(self.places)} places are there, quorum {self.quorum:g}"
             before = f" ({', '.join(self.absent)} did not answer before)" if self.absent else ""
             otherwise = f"{otherwise}; {there}{before}"
-        checked = dict(zip(answers, check([tasks[i] for i in answers], list(answers.values()), kind, otherwise), strict=True))
+        mine, of = [tasks[i] for i in answers], [about[i] for i in answers] if about else ()
+        checked = dict(zip(answers, check(mine, list(answers.values()), kind, otherwise, of), strict=True))
         return [checked.get(i) for i in range(len(tasks))]
 
     def present(self, missing: Collection[str] = ()) -> int:

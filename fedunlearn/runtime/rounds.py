@@ -312,11 +312,12 @@ def edit(
                 _retained(heir, plan) if RETAINED_AT_HEIRS in method.needs else (),
             )
         )
-    answers = {h.name: a for h, a in zip(heirs, roll.ask(backend, tasks, Applied), strict=True) if a is not None}
+    asked = roll.ask(backend, tasks, Applied, about=[h.name for h in heirs])
+    answers = {h.name: a for h, a in zip(heirs, asked, strict=True) if a is not None}
     for heir in (h for h in heirs if h.name in answers):
-        asked, base = found.scored[heir.name].version, answers[heir.name].base
-        if base != asked:
-            raise SiteError(f"{heir.home}: edited version {base[:12]} of {heir.name}, asked was {asked[:12]}")
+        version, base = found.scored[heir.name].version, answers[heir.name].base
+        if base != version:
+            raise SiteError(f"{heir.home}: edited version {base[:12]} of {heir.name}, asked was {version[:12]}")
     return answers
 
 

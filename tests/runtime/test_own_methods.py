@@ -92,7 +92,7 @@ def test_a_method_that_changes_what_it_is_given_is_refused(
     method: Method, what: str, family: Family, backend_of: BackendOf
 ) -> None:
     before = snapshot(family.folder)
-    with pytest.raises(FedUnlearnError, match=f"method {method.name} has changed the {what} that it was given"):
+    with pytest.raises(FedUnlearnError, match=f"method {method.name}: has changed the {what} that it was given"):
         unlearn(family, LEAVE, method, backend_of(family))
     assert snapshot(family.folder) == before
 

@@ -75,7 +75,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "it raises": (
         {"edit": edited(lambda w, c: w["nowhere"])},
-        r"edit raised KeyError: 'nowhere' \(test_watched.py, line \d+\)",
+        r"east \(parallel, eastern\).*: method lowered: edit raised KeyError: 'nowhere' \(test_watched.py, line \d+\)",
     ),
     "no strength": ({"strengths": lambda s, c: []}, r"strengths returned \[\] \(list\), expected a list of one or more"),
     "a bare strength": ({"strengths": lambda s, c: {"by": 1.0}}, "strengths returned .*dict.*, expected a list of one or more"),
@@ -190,6 +190,8 @@ def test_what_makes_no_method_is_refused(name: str, settings: dict[str, Any], sa
         ("own", Want("sqares"), "own: unknown statistic 'sqares'; did you mean 'squares'"),
         ("evidence", Want("squares", "label"), "evidence: unknown loss 'label'; did you mean 'labels'"),
         ("name", "", "has no name"),
+        ("wants", lambda self, classes: Want("squares") if classes else None.loss, r"wants\(\(\)\) raised AttributeError"),
+        ("wants", lambda self, classes: "squares", r"wants\(\(\)\) is 'squares', expected a Want"),
     ],
 )
 def test_attributes_that_are_not_what_they_should_be_are_refused(
