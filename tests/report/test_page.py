@@ -34,7 +34,7 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
         tmp_path,
         models,
         Request(("a",), id=HOSTILE[0], due="2026-12-01"),
-        lambda r: {"strength": {HOSTILE[0]: HOSTILE[1]}},
+        lambda r: {"strength": {HOSTILE[0]: 1.0}, "rule": HOSTILE[1]},
         said,
         HOSTILE[2],
         HOSTILE[0],

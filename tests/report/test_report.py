@@ -241,7 +241,7 @@ def test_who_did_it_with_what_in_time_and_whether_it_can_be_undone(tmp_path: Pat
         assert f"{line.by}, with " in text
         assert f"fedunlearn {line.code['fedunlearn']}" in text
         assert (plain["line"]["sealed"], "can still be rolled back" in text) == (None, True)
-    family.ledger.append("sealed", {"seals": [line.number], "requests": ["x"], "left": [], "erased": {}})
+    family.ledger.append("sealed", {"seals": [line.number], "requests": ["x"], "left": [], "erases": []})
     plain, read = told(family, line)
     text = "".join(read.text)
     assert plain["line"]["sealed"]["number"] == 2
