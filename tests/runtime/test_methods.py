@@ -227,7 +227,9 @@ def test_rows_do_not_leave_their_site_whatever_a_task_asks(family: Family, backe
             tasks.extend(t for t in changed if isinstance(t, Apply))
             return super().carry(changed)
 
-    with pytest.raises(SiteError, match=r"east \(parallel, eastern\): rows of north/main are needed here and do not leave north"):
+    with pytest.raises(
+        SiteError, match=r"east \(parallel, eastern\): rows of north/main are needed here and do not leave north"
+    ):
         unlearn(family, LEAVE, "fiun", Asking(backend_of(family).workers))
     assert tasks
 
