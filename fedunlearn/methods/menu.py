@@ -113,9 +113,9 @@ def _check(method: Method, name: str) -> None:
         if want is not None:
             check_names("statistic", [want.statistic], STATISTICS, f"method {name}: {what}")
             check_names("loss", [want.loss], LOSSES, f"method {name}: {what}")
-        if what != "own" and want is not None and want.statistic == "moment":
-            why = "which one model cannot hand on to another; measure it as `own`"
-            raise InputError(f"method {name}: {what} is of 'moment', {why}")
+            if want.statistic == "moment" and what != "own":
+                why = "which one model cannot hand on to another; measure it as `own`"
+                raise InputError(f"method {name}: {what} is of 'moment', {why}")
     if not isinstance(needs := method.needs, Set) or isinstance(needs, str):
         raise InputError(f"method {name}: needs is {needs!r}, expected a frozenset of what stands in fedunlearn.methods.NEEDS")
     check_names("need", needs, NEEDS, f"method {name}")

@@ -81,10 +81,6 @@ class Ledger:
             OSError: it could not be written; it is as it was.
         """
         with self.alone():
-            if self.torn:
-                write_atomically(self.path.with_name(self.path.name + ".torn"), self.torn)
-                os.truncate(self.path, self._good)
-                self.torn = b""
             line = self._next(kind, body)
             raw = encoded(line) + b"\n"
             try:
@@ -93,6 +89,10 @@ class Ledger:
                 raise StoreError(
                     f"{self.path}: a {kind!r} line could not be read again ({error}); nothing was written or changed"
                 ) from error
+            if self.torn:
+                write_atomically(self.path.with_name(self.path.name + ".torn"), self.torn)
+                os.truncate(self.path, self._good)
+                self.torn = b""
             try:
                 with self.path.open("ab") as file:
                     file.write(raw)
