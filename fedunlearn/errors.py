@@ -25,6 +25,10 @@ class StoreError(InputError):
     """A file of a family's folder is missing, damaged, or not ours."""
 
 
+class BusyError(FedUnlearnError):
+    """Another command is, or has meanwhile been, at work on the same family or folder; nothing was done: try again."""
+
+
 class ShapeError(FedUnlearnError):
     """Names, shapes or values of tensors that should agree do not."""
 

@@ -1,4 +1,4 @@
-"""The commands. Exit status: 0 done, 1 held back by the gate or failed at a site, 2 wrong input.
+"""The commands. Exit status: 0 done, 1 held back by the gate, failed at a site, or busy, 2 wrong input.
 
 Long because every command is here, so that the whole command line can be read in one place; most lines are options.
 """

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from fedunlearn.compare.asked import Choice
 from fedunlearn.compare.origin import origin
 from fedunlearn.data.sets import LOADER
-from fedunlearn.errors import InputError
+from fedunlearn.errors import BusyError
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family
 from fedunlearn.scenario import Scenario, train
@@ -82,14 +82,14 @@ class Nest:
         """Nobody else works here meanwhile.
 
         Raises:
-            InputError: somebody does.
+            BusyError: somebody does.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / "lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:
-            raise InputError(
+            raise BusyError(
                 f"{self.folder}: another comparison is at work there; wait for it, or choose another --out"
             ) from None
         try:

@@ -42,7 +42,7 @@ def depart(family: Family, backend: Backend, place: str, *, reason: str | None =
     Raises:
         InputError: as `lost_with`; nothing was changed.
         SiteError: it has departed, but some other place failed; settling finishes.
-        StoreError: another command is at work.
+        BusyError: another command is at work.
     """
     with alone(family, backend, but=(place,)):
         lost = lost_with(family, place)

@@ -124,7 +124,7 @@ def erase_sealed(family: Family, backend: Backend) -> list[Sealed]:
 
     Raises:
         SiteError: a place failed; repeating this goes on.
-        StoreError: another command is at work.
+        BusyError: another command is at work.
     """
     late = owed(family)
     if not late:
@@ -150,7 +150,8 @@ def catch_up(family: Family, backend: Backend) -> None:
 
     Raises:
         SiteError: some place failed, or is not there; repeating this goes on.
-        StoreError: another command is at work, or the ledger was cut.
+        BusyError: another command is at work.
+        StoreError: the ledger was cut.
     """
     try:
         settle(family, backend)
@@ -174,7 +175,8 @@ def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict
         For each place, and each place of a cached reference, what was erased; and among results of evaluations.
 
     Raises:
-        StoreError: a version that is needed is damaged, or another command is at work.
+        BusyError: another command is at work.
+        StoreError: a version that is needed is damaged.
     """
     with nullcontext() if dry else alone(family):
         found: dict[str, Swept] = {}

@@ -26,7 +26,8 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Seque
 
     Raises:
         SiteError: a place failed; the ledger holds all the same, and settling again finishes.
-        StoreError: another command is at work, or the ledger was cut, or its signatures are not of its lines.
+        BusyError: another command is at work.
+        StoreError: the ledger was cut, or its signatures are not of its lines.
     """
     family.ledger.check_signatures()
     if words := cut(family):
@@ -94,7 +95,8 @@ def alone(family: Family, backend: Backend | None = None, but: Collection[str] =
         but: places that are not asked.
 
     Raises:
-        StoreError: another command does, or the ledger was cut; or as `Ledger.signer`.
+        BusyError: another command does.
+        StoreError: the ledger was cut; or as `Ledger.signer`.
         InputError: as `Ledger.signer`.
     """
     with family.ledger.alone():

@@ -57,7 +57,8 @@ def assess(
     Raises:
         InputError: no such tier, no seeds, or the line is not of an unlearning; or the family cannot be retrained.
         SiteError: homes failed or refused; names them. What others found is kept.
-        StoreError: another command is at work on the family, or its ledger was cut; or as `Ledger.signer`.
+        BusyError: another command is at work on the family.
+        StoreError: its ledger was cut; or as `Ledger.signer`.
     """
     if tier not in TIERS:
         raise unknown("tier", tier, TIERS)

@@ -11,7 +11,7 @@ from blake3 import blake3
 from pydantic import ValidationError
 
 from fedunlearn.dotted import importable
-from fedunlearn.errors import InputError, StoreError, unknown
+from fedunlearn.errors import BusyError, InputError, StoreError, unknown
 from fedunlearn.lineage import ordered
 from fedunlearn.runtime import Family
 from fedunlearn.scenario import schema
@@ -174,7 +174,7 @@ def of_family(family: Family) -> Scenario:
         raise StoreError(f"{path}: missing; without it nobody here knows the family's data and net")
     if told is not None and blake3(path.read_bytes()).hexdigest() != told:
         if len(Family(family.folder).ledger.lines) > len(family.ledger.lines):
-            raise StoreError(
+            raise BusyError(
                 f"{family.folder}: another command wrote to it meanwhile; look at what it did (fedunlearn show), then try again"
             )
         raise StoreError(

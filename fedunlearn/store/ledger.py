@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fedunlearn.errors import InputError, StoreError
+from fedunlearn.errors import BusyError, InputError, StoreError
 from fedunlearn.store.code import code
 from fedunlearn.store.files import sync_folder, write_atomically
 from fedunlearn.store.line import Line, check, decoded, encoded, hash_of
@@ -49,20 +49,20 @@ class Ledger:
         """Nobody else writes to the family meanwhile. May be nested.
 
         Raises:
-            StoreError: another process does, or has added to the ledger since it was read.
+            BusyError: another process does, or has added to the ledger since it was read.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{self.path}.lock", timeout=LOCK_SECONDS, is_singleton=True)
         try:
             lock.acquire()
         except Timeout:
-            raise StoreError(
+            raise BusyError(
                 f"{self.path}: another command is at work on this family; wait until it is done and try again"
             ) from None
         try:
             size = self.path.stat().st_size if self.path.exists() else 0
             if size != self._good + len(self.torn):
-                raise StoreError(
+                raise BusyError(
                     f"{self.path}: another command wrote to it meanwhile; look at what it did (fedunlearn show), then try again"
                 )
             yield
@@ -75,8 +75,9 @@ class Ledger:
         A torn tail is moved aside to `<ledger>.torn` first.
 
         Raises:
-            StoreError: another process holds the ledger, or has added to it since it was read; or as `signer`; or the line is
-                one that could not be read again, which would lock the family: nothing is written.
+            BusyError: as `alone`.
+            StoreError: as `signer`; or the line is one that could not be read again, which would lock the family: nothing is
+                written.
             InputError: as `signer`.
             OSError: it could not be written; it is as it was.
         """

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from fedunlearn.data.folder import VARIABLE
 from fedunlearn.runtime import Family
+from fedunlearn.store import ledger
 from fedunlearn.store.ledger import BY
 from tests.cli.conftest import Run
 from tests.conftest import snapshot
@@ -53,6 +55,17 @@ def test_a_case_from_the_request_to_the_seal(run: Run, leaving: Path) -> None:
         ("unlearned", "ada", "case 12"),
         ("sealed", "ada", "over"),
     ]
+
+
+def test_a_second_command_is_told_to_come_again(run: Run, leaving: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "LOCK_SECONDS", 0.1)
+    with FileLock(f"{Family.open(leaving).ledger.path}.lock"):
+        before = snapshot(leaving)
+        for words in (("rollback", leaving), ("seal", leaving, "--yes"), ("settle", leaving)):
+            status, _, said = run(*words)
+            assert (status, "another command is at work on this family" in " ".join(said.split())) == (1, True)
+        assert snapshot(leaving) == before
+    assert run("rollback", leaving)[0] == 0
 
 
 def test_what_a_seal_erased_and_is_back_is_damage(run: Run, leaving: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from fedunlearn.compare import Choice, Subject, as_csv, choices_of, compare, failed_everywhere, notes, planned, requests_of
 from fedunlearn.compare.work import Nest
-from fedunlearn.errors import InputError
+from fedunlearn.errors import BusyError, InputError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import FIUn
 from fedunlearn.methods.baselines import RandomMask
@@ -229,7 +229,7 @@ def test_a_method_of_the_users_own_that_has_changed_is_run_again(
 def test_two_at_once_do_not_write_over_each_other(tiny: Scenario, tmp_path: Path) -> None:
     nest = Nest.of(tmp_path, tiny, 0)
     nest.folder.mkdir(parents=True)
-    with FileLock(nest.folder / "lock"), pytest.raises(InputError, match="another comparison is at work there"):
+    with FileLock(nest.folder / "lock"), pytest.raises(BusyError, match="another comparison is at work there"):
         compare([Subject(tiny, REQUESTS)], CHOICES, (0,), tmp_path)
     assert not (nest.family).exists()
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import save_file
 
 from fedunlearn.data import MIRROR
-from fedunlearn.errors import InputError, StoreError
+from fedunlearn.errors import BusyError, InputError, StoreError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
 from fedunlearn.runtime import Family, InProcess, cases, fsck, rollback, unlearn
@@ -191,7 +191,7 @@ def test_what_somebody_else_does_between_reading_and_training_stops_it(
         return real(*args)
 
     monkeypatch.setattr(School, "of", staticmethod(late))
-    with pytest.raises(StoreError, match="another command wrote to it meanwhile"):
+    with pytest.raises(BusyError, match="another command wrote to it meanwhile"):
         extend(family, MORE, "more.yaml")
     again = Family.open(family.folder)
     assert set(again.heads) == ({"first"} if what == "unlearned" else {"first", "other"})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedunlearn.errors import StoreError
+from fedunlearn.errors import BusyError, StoreError
 from fedunlearn.store import Ledger, Line, ledger
 from tests.store.forging import filled, rewritten
 
@@ -59,9 +59,9 @@ def held(tmp_path: Path) -> Iterator[Path]:
 def test_a_second_operator_is_told(held: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "LOCK_SECONDS", 0.1)
     before = held.read_bytes()
-    with pytest.raises(StoreError, match="another command is at work on this family; wait until it is done"):
+    with pytest.raises(BusyError, match="another command is at work on this family; wait until it is done"):
         Ledger(held).append("trained", {"heads": {}})
-    with pytest.raises(StoreError, match="another command is at work"), Ledger(held).alone():
+    with pytest.raises(BusyError, match="another command is at work"), Ledger(held).alone():
         pass
     assert held.read_bytes() == before
 

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings, strategies as st
 
-from fedunlearn.errors import InputError, ShapeError, StoreError
+from fedunlearn.errors import BusyError, InputError, ShapeError, StoreError
 from fedunlearn.store import Ledger, Store, check_store
 from fedunlearn.tensors import Head, equal
 from tests.store.test_ledger import filled
@@ -217,5 +217,5 @@ def test_changed_removed_and_moved_lines_are_found(tmp_path: Path) -> None:
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     mine, theirs = filled(tmp_path / "ledger.jsonl"), Ledger(tmp_path / "ledger.jsonl")
     theirs.append("trained", {"heads": {}})
-    with pytest.raises(StoreError, match="another command wrote to it meanwhile"):
+    with pytest.raises(BusyError, match="another command wrote to it meanwhile"):
         mine.append("trained", {"heads": {}})
