@@ -131,6 +131,8 @@ def say_record(record: Record) -> None:
             f"{site} counted no row's gradient for more than {guard['clip']:g}, and added noise {guard['noise']:g}",
             markup=False,
         )
+    for place, code in record.facts.get("codes", {}).items():
+        out.print(f"{place} works with other code: {', '.join(f'{k} {v}' for k, v in code.items())}", markup=False)
     committed = [m for m in record.facts["models"] if m["status"] == COMMITTED and m["forgotten_before"] is not None]
     if record.facts["request"]["classes"] and (little := [m["name"] for m in committed if m["forgotten_before"] < KNOWN]):
         out.print(f"recognised less than half of it before, so that it shows little now: {', '.join(little)}", markup=False)

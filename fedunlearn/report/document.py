@@ -95,6 +95,7 @@ def document(
             "file": family.ledger.path.name,
             "by": line.by,
             "code": dict(line.code),
+            "codes": facts.get("codes", {}),
             "key": line.key,
             "signed": family.ledger.signed(line),
             "rolled_back": _told(back),

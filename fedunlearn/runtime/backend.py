@@ -56,6 +56,8 @@ class Backend(ABC):
     grants: frozenset[str] = frozenset()
     traffic: Mapping[str, tuple[int, int]] = MappingProxyType({})
     """place -> bytes up (its answers) and down (its tasks), so far; empty where nothing crosses a wire."""
+    codes: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    """place -> which code answered there last, as it says itself (see `store.code`); empty where nothing crosses a wire."""
 
     @abstractmethod
     def carry(self, tasks: Sequence[Task]) -> list[Answer]:
@@ -98,7 +100,7 @@ class InProcess(Backend):
 
 
 class Split(Backend):
-    """Some places in this process, all others over another backend; traffic is the other's, and so is what it grants.
+    """Some places in this process, all others over another backend; traffic, codes and what is granted are the other's.
 
     Args:
         here: place -> worker of those that live with the coordinator.
@@ -108,7 +110,7 @@ class Split(Backend):
 
     def __init__(self, here: Mapping[str, Answerer], away: Backend, family: str) -> None:
         self.here, self.away, self.family = InProcess(here), away, family
-        self.grants, self.traffic = away.grants, away.traffic
+        self.grants, self.traffic, self.codes = away.grants, away.traffic, away.codes
 
     def carry(self, tasks: Sequence[Task]) -> list[Answer]:
         """Those of this process first; the other backend gets the rest in one call, or none where there is no rest."""
@@ -118,7 +120,7 @@ class Split(Backend):
         if rest:
             sent = [replace(tasks[i], family=self.family) for i in rest]
             found |= dict(zip(rest, self.away.carry(sent), strict=True))
-            self.traffic = self.away.traffic
+            self.traffic, self.codes = self.away.traffic, self.away.codes
         return [found[i] for i in range(len(tasks))]
 
 

@@ -37,6 +37,7 @@ from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Applied
 from fedunlearn.runtime.tried import moves_due, remaining
 from fedunlearn.runtime.watched import missed
+from fedunlearn.store.code import differing
 from fedunlearn.tensors import PRECISIONS
 
 Progress = Callable[[str], None]
@@ -195,7 +196,9 @@ def carry_out(
     if backend.traffic:  # until here: settling comes after the record is written
         cost["traffic"] = traffic_since(carried, backend.traffic)
     facts = _facts(family, plan, doing, rows, objections, roll, found.guarded)
-    record = Record(facts | ({"reference": again.key} if again.key else {}), cost)
+    facts |= {"reference": again.key} if again.key else {}
+    others = {p: said for p in sorted(roll.places) if (said := differing(backend.codes.get(p, {})))}
+    record = Record(facts | ({"codes": others} if others else {}), cost)
     _commit(family, doing, request, record)
     settle(family, backend, doing.quorum)
     return record

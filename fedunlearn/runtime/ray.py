@@ -25,6 +25,7 @@ from fedunlearn.errors import InputError, unknown
 from fedunlearn.runtime.backend import Answerer, Backend, answer
 from fedunlearn.runtime.codec import DTYPES, Packed, pack, unpack
 from fedunlearn.runtime.tasks import Answer, Failure, Task
+from fedunlearn.store.code import code
 
 BIG = 64 << 10  # bytes from which a tensor that several places get is put into the object store, once
 RETRIES = 2  # in a new actor, after one was lost, not by Ray, whose calls fail while it restarts one; tasks may be done twice
@@ -62,11 +63,11 @@ class _Site:
         self.place, self.make = place, make
         self.worker: Answerer | None = None
 
-    def do(self, batch: Sequence[_Message]) -> tuple[list[_Message], float]:
-        """Answers, and the seconds that they took here."""
+    def do(self, batch: Sequence[_Message]) -> tuple[list[_Message], float, dict[str, str]]:
+        """Answers, the seconds that they took here, and which code was at work."""
         started = time.perf_counter()
         answers = self._answers([unpack(_raised(message)) for message in batch])  # type: ignore[misc]
-        return answers, time.perf_counter() - started
+        return answers, time.perf_counter() - started, code()
 
     def _answers(self, tasks: Sequence[Task]) -> list[_Message]:
         try:
@@ -114,6 +115,7 @@ class Ray(Backend):
         self.num_gpus, self.num_cpus = num_gpus, num_cpus
         self.traffic: dict[str, tuple[int, int]] = {}
         """place -> bytes up (its answers) and down (its tasks), so far, retries included."""
+        self.codes: dict[str, dict[str, str]] = {}
         self.seconds: dict[str, float] = {}
         """place -> seconds that it has worked, so far."""
         self._ray: Any = None
@@ -221,7 +223,7 @@ class Ray(Backend):
                 break
             place = waiting.pop(ready[0])
             try:
-                messages, seconds = self._ray.get(ready[0])
+                messages, seconds, self.codes[place] = self._ray.get(ready[0])
                 got = [unpack(_raised(m)) for m in messages]
                 self._count(place, up=sum(m.size for m in messages), seconds=seconds)
             except lost_to as error:

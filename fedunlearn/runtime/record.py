@@ -47,6 +47,7 @@ class Record:
             "settings": self.facts["settings"],
             "accepted_untested": self.facts["accepted_untested"],
             "guarded": self.facts.get("guarded", {}),
+            "codes": self.facts.get("codes", {}),
             "cost": dict(self.cost),
         }
 

@@ -87,6 +87,7 @@ class _Facts(TypedDict):
     accepted_untested: str | None
     absent: list[str]
     guarded: NotRequired[dict[str, dict[str, float | None]]]
+    codes: NotRequired[dict[str, dict[str, str]]]
     spent: NotRequired[list[str]]
     unregistered: NotRequired[list[str]]
     within: NotRequired[list[int]]

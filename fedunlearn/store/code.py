@@ -1,5 +1,6 @@
 """Which code is at work: versions, and a hash of this package's own files."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +30,12 @@ def code() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def differing(other: Mapping[str, str]) -> dict[str, str]:
+    """Of what another process says of its code, that which this one does not say of its own."""
+    mine = code()
+    return {name: version for name, version in other.items() if mine.get(name) != version}
 
 
 def hash_of_files(folder: Path) -> str:

@@ -10,6 +10,7 @@ from flwr.proto.node_pb2 import NodeInfo
 
 from fedunlearn.errors import SiteError
 from fedunlearn.methods import FIUn
+from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, Worker, rollback, unlearn
 from fedunlearn.runtime.codec import Packed, pack
 from fedunlearn.runtime.flower import Flower, add_handlers, client_app
@@ -17,6 +18,7 @@ from fedunlearn.runtime.flower.nodes import Nodes
 from fedunlearn.runtime.flower.records import CONFIG, from_records, to_records
 from fedunlearn.runtime.tasks import Commit, Committed, Failure, Fetch, Fetched, Survey, Surveyed, Task
 from fedunlearn.scenario import Scenario, workers
+from fedunlearn.store.code import code
 from fedunlearn.tensors import equal
 from fedunlearn.training.flower import LocalGrid
 from fedunlearn.training.flower.grid import at_server
@@ -106,6 +108,17 @@ def asked(family: Family, hospitals: Scenario) -> list[Task]:
         Fetch("server", home["server"]),
         Survey("north", ("main",)),
     ]
+
+
+def test_the_record_says_where_other_code_worked(family: Family, hospitals: Scenario) -> None:
+    """As a site says itself; of one that works with this very code nothing is said."""
+    older = [f"{name}={version}" for name, version in (code() | {"fedunlearn": "0.0.9", "torch": "2.5.0"}).items()]
+    grid = Altered(workers(hospitals, family), lambda _, reply: [content_of(reply, code=older)])
+    record = unlearn(family, LEAVE, FIUn(layers="last"), Flower(grid, deadline=30, join=0))
+    told = {"north": {"fedunlearn": "0.0.9", "torch": "2.5.0"}}
+    line = Family.open(family.folder).ledger.lines[-1]
+    assert line.body["record"]["facts"]["codes"] == told == record.to_json()["codes"]
+    assert "Other code at north</dt><dd>fedunlearn 0.0.9, torch 2.5.0, as it says itself" in page(document(family, line, {}))
 
 
 @pytest.mark.parametrize("first", [lost, silent])

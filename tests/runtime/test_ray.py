@@ -15,6 +15,7 @@ from fedunlearn.methods import FIUn, Method
 from fedunlearn.runtime import Family, InProcess, Worker, rollback, unlearn
 from fedunlearn.runtime.ray import Ray
 from fedunlearn.runtime.tasks import Fetch, Fetched
+from fedunlearn.store.code import code
 from tests.conftest import LEAVE, snapshot
 from tests.runtime.actors import (
     DEADLINE,
@@ -60,6 +61,7 @@ def test_the_record_equals_that_of_one_process_and_so_does_a_rollback(
     assert held(lent) == held(family.folder)
     assert {word.partition(":")[0] for word in words} == set(away.places)
     assert all(up > 0 and down > 0 for up, down in backend.traffic.values())
+    assert backend.codes == dict.fromkeys(backend.traffic, code())
     rollback(family, backend_of(family), lift_exclusion=True)
     rollback(away, backend, lift_exclusion=True)
     assert away.heads == family.heads

@@ -5,7 +5,7 @@ import torch
 from flwr.app import Array, ArrayRecord
 
 from fedunlearn.runtime.codec import CodecError, Packed, pack
-from fedunlearn.runtime.flower.records import ARRAYS, CONFIG, from_records, to_records, volume
+from fedunlearn.runtime.flower.records import ARRAYS, CONFIG, code_in, from_records, to_records, volume
 from fedunlearn.runtime.tasks import Fetched
 from fedunlearn.tensors import Head
 
@@ -47,6 +47,20 @@ def test_arrays_are_read_as_bytes_and_nothing_else(array: Array, says: str) -> N
     content[ARRAYS] = ArrayRecord({"0/0:float32": array})
     with pytest.raises(CodecError, match=says):
         from_records(content)
+
+
+def test_answers_say_which_code_made_them() -> None:
+    said = {"fedunlearn": "0.1.0", "files": "a=b"}
+    assert code_in(to_records("b", [], said)) == said
+    assert code_in(to_records("b", [])) == {}
+
+
+@pytest.mark.parametrize("said", ["x=1", ["x"], ["=".join(("x", "1" * 200))], ["x=1"] * 1000])
+def test_what_is_said_of_code_is_short_text(said: str | list[str]) -> None:
+    content = to_records("b", [])
+    content[CONFIG]["code"] = said
+    with pytest.raises(CodecError, match="does not say its code as"):
+        code_in(content)
 
 
 def test_records_bring_every_kind_of_tensor_back() -> None:

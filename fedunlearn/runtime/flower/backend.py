@@ -10,7 +10,7 @@ from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.codec import CodecError, Packed, pack, unpack
 from fedunlearn.runtime.flower.exchange import Exchange, Outcome
 from fedunlearn.runtime.flower.nodes import Nodes
-from fedunlearn.runtime.flower.records import TASKS, from_records, to_records, volume
+from fedunlearn.runtime.flower.records import TASKS, code_in, from_records, to_records, volume
 from fedunlearn.runtime.tasks import Answer, Failure, Task
 from fedunlearn.training.flower.grid import at_server
 
@@ -39,6 +39,7 @@ class Flower(Backend):
         self.nodes = Nodes(grid, sites, join)
         self.grid, self.deadline, self.join, self.patience = grid, deadline, join, patience
         self.traffic: dict[str, tuple[int, int]] = {}  # tasks that were sent again included, whoami not
+        self.codes: dict[str, dict[str, str]] = {}
 
     def wait(self, places: Sequence[str]) -> None:
         """Wait until all places are there.
@@ -82,12 +83,14 @@ class Flower(Backend):
             return [Failure(place, outcome.reason, offline=outcome.silent)] * asked
         try:
             answered, packed = from_records(outcome.content)
+            said = code_in(outcome.content)
         except CodecError as error:
             return [Failure(place, f"sent what is no answer: {error}")] * asked
         self._count(place, volume(outcome.content), 0)
         if answered != batch or len(packed) != asked:
             what = f"{len(packed)} answers to {asked} tasks" if answered == batch else "answers to another message"
             return [Failure(place, f"sent {what}; nothing of it is used")] * asked
+        self.codes[place] = said
         return [_opened(place, one) for one in packed]
 
     def _count(self, place: str, up: int, down: int) -> None:

@@ -10,6 +10,7 @@ from fedunlearn.runtime.backend import Answerer, answer
 from fedunlearn.runtime.codec import CodecError, Packed, pack, unpack
 from fedunlearn.runtime.flower.records import CONFIG, TASKS, WHOAMI, from_records, to_records
 from fedunlearn.runtime.tasks import Answer, Failure, Task
+from fedunlearn.store.code import code
 
 WorkerOf = Callable[[Context], Answerer]
 
@@ -48,7 +49,8 @@ def add_handlers(app: ClientApp, worker_of: WorkerOf, allowed: Collection[str] =
     def tasks(message: Message, context: Context) -> Message:
         batch, packed = from_records(message.content)
         worker = worker_of(context)
-        return Message(to_records(batch, [_answered(worker, one, allowed) for one in packed]), reply_to=message)
+        answers = [_answered(worker, one, allowed) for one in packed]
+        return Message(to_records(batch, answers, code()), reply_to=message)
 
     return app
 

@@ -1,7 +1,8 @@
 """Packed tasks and answers in Flower's records: JSON in a ConfigRecord, raw bytes of tensors in an ArrayRecord."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -15,16 +16,19 @@ PROTOCOL = 2
 RAW = "fedunlearn.raw"  # how an Array's bytes are to be read: little-endian, row by row; its dtype says the rest
 CONFIG, ARRAYS = "fedunlearn", "fedunlearn.tensors"
 MOST_DIMENSIONS = 64
+MOST_SAID = 32  # names of the code at work, and four times as many characters of each
 
 
-def to_records(batch: str, messages: Sequence[Packed]) -> RecordDict:
+def to_records(batch: str, messages: Sequence[Packed], code: Mapping[str, str] = MappingProxyType({})) -> RecordDict:
     """All that goes in one message; a tensor that several tasks have in common goes once.
 
     Args:
         batch: which exchange it belongs to; an answer repeats it.
         messages: in order.
+        code: what answers says of its code (see `store.code`).
     """
     config = ConfigRecord({"protocol": PROTOCOL, "batch": batch})
+    config["code"] = [f"{name}={version}" for name, version in code.items()]
     config["kinds"], config["plain"] = [m.kind for m in messages], [m.plain for m in messages]
     arrays: dict[str, Array] = {}
     first: dict[tuple[int, str, tuple[int, ...]], str] = {}  # what lies where -> under which name it goes
@@ -47,6 +51,22 @@ def volume(content: RecordDict) -> int:
         return 0
     texts = [t for name in ("kinds", "plain", "same") if isinstance(held := config.get(name), list) for t in held]
     return sum(len(str(t)) for t in texts) + sum(len(array.data) for array in arrays.values())
+
+
+def code_in(content: RecordDict) -> dict[str, str]:
+    """What whoever made a message says of its code; nothing where it does not say.
+
+    Raises:
+        CodecError: it is not what `to_records` makes.
+    """
+    config = content.get(CONFIG)
+    said = config.get("code", []) if isinstance(config, ConfigRecord) else []
+    if not (isinstance(said, list) and len(said) <= MOST_SAID):
+        raise CodecError(f"a message that does not say its code as up to {MOST_SAID} texts")
+    pairs = [str(text).partition("=") for text in said]
+    if not all(equals and len(name) + len(version) <= 4 * MOST_SAID for name, equals, version in pairs):
+        raise CodecError(f"a message that does not say its code as name=version, of up to {4 * MOST_SAID} characters")
+    return {name: version for name, _, version in pairs}
 
 
 def from_records(content: RecordDict) -> tuple[str, list[Packed]]:
