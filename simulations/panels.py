@@ -151,7 +151,7 @@ def _compared(lines: Rows) -> list[Panel]:
         for x, whole, worst in (
             (PERCENT, "left", "worst"),
             (POINTS, "lost", "worst_lost"),
-            ("away from retrained, points", "", "gap"),
+            ("away from retrained, points", "gap", "worst_gap"),
         ):
             dots = {"all cells": _spans(of, whole), "the worst of them": _spans(of, worst)}
             panels += [Dots(topology, x, dots)] * any(dots.values())

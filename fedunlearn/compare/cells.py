@@ -87,11 +87,16 @@ def lost(rows: Rows, what: str) -> Plain | None:
         before, after = (pooled(both, w, "rows_retained") for w in ("retained_before", what))
         return None if before is None or after is None else before - after
 
+    return _with_interval(rows, of, -1.0)
+
+
+def _with_interval(rows: Rows, of: Callable[[Rows], float | None], least: float) -> Plain | None:
+    """A mean that is at least `least` and at most 1, with Student's interval over seeds; None where it is not known."""
     value, each = of(rows), [v for some in _by(rows, "seed").values() if (v := of(some)) is not None]
     if value is None:
         return None
     half = (e := over_seeds(each)).high - e.value if len(each) > 1 else None
-    ends = (None, None) if half is None else (max(-1.0, value - half), min(1.0, value + half))
+    ends = (None, None) if half is None else (max(least, value - half), min(1.0, value + half))
     return {"value": value, "low": ends[0], "high": ends[1]}
 
 
@@ -137,6 +142,7 @@ def _line(rows: Rows, gate: Gate) -> Plain:
             alike.setdefault((status, _kind(why)), []).append(why)
     spent = {(r["seed"], r["request"]): r["seconds"] for r in rows if r["seconds"] is not None}
     inherited = [c for c in counted if c["depth"]]
+    gaps, gaps_before = _gaps(rows, "forgotten_after", edited=True), _gaps(rows, "forgotten_before")
     return {
         **{k: rows[0][k] for k in ("topology", "method", "simulation")},
         "outcomes": dict(Counter(status for status, _ in tried.values())),
@@ -158,8 +164,11 @@ def _line(rows: Rows, gate: Gate) -> Plain:
             "worst": _worst([r for r in among if r["depth"]], lambda r: f"{r['heir']}, {class_of(r)}"),
             "worst_lost": _most_lost(inherited),
         },
-        "gap": _gap(rows, "forgotten_after", edited=True),
-        "gap_before": _gap(rows, "forgotten_before"),
+        "gap": _gap(gaps),
+        "worst_gap": _worst_gap(gaps),
+        "gap_lost": lost(gaps, "retained_after"),
+        "gap_before": _gap(gaps_before),
+        "worst_gap_before": _worst_gap(gaps_before),
         "travelled": _travelled(among),
         "deeper": means_of(rows),
         "not_measured": words_of(rows),
@@ -186,25 +195,35 @@ def _most_lost(cells: Rows) -> Plain | None:
     return max(found, key=lambda f: f["value"], default=None)
 
 
-def _gap(rows: Rows, what: str, *, edited: bool = False) -> Plain | None:
-    """The heir and request that are farthest from the retrained model on forgotten rows; None if nobody knows.
+def _gaps(rows: Rows, what: str, *, edited: bool = False) -> list[Plain]:
+    """Rows whose aim is what the retrained model recognises, each with how far it is from that.
 
     Where it is asked of edits, heirs that were edited at some seed count with all: at the others they are as they were.
     """
-    gaps = []
-    for of in _by(rows, "request", "class", "heir").values():
-        if edited and all(r["status"] not in EDITED for r in of):
-            continue
-        known = [
-            {**r, "gap": abs(r[what] - r["retrained_forgotten"])}  # seed by seed, so that they do not cancel
-            for r in of
-            if r["target"] == AS_RETRAINED and r[what] is not None and r["retrained_forgotten"] is not None
-        ]
-        if (value := pooled(known, "gap", "rows_forgotten")) is not None:
-            n = sum(r["rows_forgotten"] for r in known)
-            gaps.append({"heir": of[0]["heir"], "class": class_of(of[0]), "value": value, "n": n})
-    enough = [g for g in gaps if g["n"] >= JUDGED]  # a few rows that somebody gets wrong are no worst of anything
-    return max(enough or gaps, key=lambda g: g["value"], default=None)
+    return [
+        {**r, "gap": abs(r[what] - r["retrained_forgotten"])}  # row by row, so that they do not cancel
+        for of in _by(rows, "request", "class", "heir").values()
+        if not edited or any(r["status"] in EDITED for r in of)
+        for r in of
+        if r["target"] == AS_RETRAINED and r[what] is not None and r["retrained_forgotten"] is not None
+    ]
+
+
+def _gap(gaps: Rows) -> Plain | None:
+    """Their mean, and of how many rows; None where there is none."""
+    found = _with_interval(gaps, lambda some: pooled(some, "gap", "rows_forgotten"), 0.0)
+    return found and {**found, "n": sum(r["rows_forgotten"] for r in gaps)}
+
+
+def _worst_gap(gaps: Rows) -> Plain | None:
+    """The heir and request that are farthest from the retrained model, seeds pooled; None if nobody knows."""
+    found = [
+        {"name": f"{of[0]['heir']}, {class_of(of[0])}", "value": value, "n": sum(r["rows_forgotten"] for r in of)}
+        for of in _by(gaps, "request", "class", "heir").values()
+        if (value := pooled(of, "gap", "rows_forgotten")) is not None
+    ]
+    enough = [g for g in found if g["n"] >= JUDGED]  # a few rows that somebody gets wrong are no worst of anything
+    return max(enough or found, key=lambda g: g["value"], default=None)
 
 
 def _travelled(rows: Rows) -> list[int] | None:

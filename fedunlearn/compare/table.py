@@ -11,6 +11,7 @@ from fedunlearn.runtime.record import COMMITTED
 
 Result = Mapping[str, Any]
 FEW = "*"  # marks a share of fewer than `JUDGED` rows
+AIMED = ("from retrained", "worst from retrained", "aimed at retrained: lost")
 INHERITED = ("inherited: within limits", "inherited: worst of all", "inherited: worst lost")
 MOST = 3  # reasons that are given for one method
 
@@ -42,7 +43,7 @@ class Table:
 def overview(result: Result) -> Table:
     """One line for every topology and method. In percent, and in points where something is lost."""
     header = ["topology", "method", "accepted", "cells", "within limits", "left", "worst model", "worst class", "worst of all",
-              "lost", "worst lost", "mask: lost", *INHERITED, "from retrained", *(d.header for d in DEEPER),
+              "lost", "worst lost", "mask: lost", *INHERITED, *AIMED, *(d.header for d in DEEPER),
               "seconds"]  # fmt: skip
     lines = []
     for s in result["summary"]:
@@ -61,12 +62,14 @@ def overview(result: Result) -> Table:
             f"{s['inherited']['within']} of {s['inherited']['judged']}" if s["inherited"]["judged"] else "-",
             _named(s["inherited"]["worst"], _share),
             _named(s["inherited"]["worst_lost"], _points),
-            _from_retrained(s["gap"]),
+            _points(s["gap"]),
+            _named(s["worst_gap"], _far),
+            _points(s["gap_lost"]),
             *(_deeper(d, s, True) for d in DEEPER),
             "-" if s["seconds"] is None else f"{s['seconds']:.2f}",
         ])  # fmt: skip
     many = len({s["topology"] for s in result["summary"]}) > 1
-    may_go = ("from retrained", "within limits", *INHERITED, *(d.header for d in DEEPER))
+    may_go = ("within limits", *INHERITED, *AIMED, *(d.header for d in DEEPER))
     return _without_empty(header, lines, may_go, () if many else ("topology",))
 
 
@@ -127,9 +130,10 @@ def legend(result: Result) -> list[str]:
         )
     if any(s["gap"] for s in result["summary"]):
         said.append(
-            "from retrained: accuracy on the very rows that were forgotten, in points from the retrained model's, mean over "
-            "seeds, of the worst heir and request that was edited; strengths were chosen on the same rows, towards the same "
-            "retrained model."
+            "from retrained: of heirs that are to be like a retrained model, and were edited, accuracy on the very rows that "
+            "were forgotten, in points from that model's: mean, with Student's 95 % interval over seeds, and the worst heir "
+            "and request; strengths were chosen on the same rows, towards the same retrained model. aimed at retrained: lost: "
+            "what those heirs lost on the rest."
         )
     return said
 
@@ -143,8 +147,10 @@ def about(result: Result) -> list[str]:
             for name, v in result["limits"].items()
         )
         said.append(f"limits: {'; '.join(limits)}.")
-    if unedited := _farthest(result["summary"]):
-        said.append(f"from retrained, unedited models: {_from_retrained(unedited)}.")
+    known = [s for s in result["summary"] if s["gap_before"]]
+    if unedited := max(known, key=_rows_before, default=None):  # not every method was run at every seed
+        mean, worst = percent(unedited["gap_before"]["value"]), _named(unedited["worst_gap_before"], _far)
+        said.append(f"from retrained, unedited models: {mean}; worst {worst}.")
     said += [text for line in result["summary"] for text in (*_travelled(line), *_unmeasured(line))]
     said += _fewer_seeds(result)
     if chosen := [text for m in result["methods"] if (text := _settings(m))]:
@@ -196,14 +202,12 @@ def _travelled(line: Mapping[str, Any]) -> list[str]:
     return [f"{line['topology']}, {line['method']}: {found} of {of} strengths are as calibrated at the roots{other}."]
 
 
-def _farthest(summary: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    return max((s["gap_before"] for s in summary if s["gap_before"]), key=lambda g: float(g["value"]), default=None)
+def _rows_before(line: Mapping[str, Any]) -> int:
+    return int(line["gap_before"]["n"])
 
 
-def _from_retrained(gap: Mapping[str, Any] | None) -> str:
-    if gap is None:
-        return "-"
-    return f"{gap['heir']}, {gap['class']}: {percent(gap['value'])}{FEW * (gap['n'] < JUDGED)}"
+def _far(gap: Mapping[str, Any]) -> str:
+    return f"{percent(gap['value'])}{FEW * (gap['n'] < JUDGED)}"
 
 
 def _unmeasured(line: Mapping[str, Any]) -> list[str]:

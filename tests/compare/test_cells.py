@@ -185,15 +185,18 @@ def test_what_was_not_edited_is_as_near_to_retrained_models_as_it_was_before() -
 
 
 def test_as_retrained_is_told_by_its_distance() -> None:
-    rows = [row(target="as_retrained", heir=h, retrained_forgotten=0.4, forgotten_after=v, retrained_retained=0.9)
-            for h, v in (("a", 0.5), ("b", 0.2))]  # fmt: skip
+    aim = {"target": "as_retrained", "retrained_forgotten": 0.4, "retrained_retained": 0.9}
+    rows = [row(**aim, heir=h, forgotten_after=v, retained_after=k)
+            for h, v, k in (("a", 0.5, 0.9), ("b", 0.2, 0.7))]  # fmt: skip
     line, again = summary_of(rows, GATE)
     assert line["counted"] == 0
     assert line["left"] is line["worst"] is None
-    assert (line["gap"]["heir"], line["gap"]["value"]) == ("b", pytest.approx(0.2))
+    assert (line["worst_gap"]["name"], line["worst_gap"]["value"]) == ("b, 0", pytest.approx(0.2))
+    assert line["gap"]["value"] == pytest.approx(0.15)
+    assert line["gap_lost"]["value"] == pytest.approx(0.1)
     few = row(target="as_retrained", heir="c", rows_forgotten=6, retrained_forgotten=1.0, forgotten_after=0.0)
     both = [few, *(r | {"rows_forgotten": 300} for r in rows)]
-    assert summary_of(both, GATE)[0]["gap"]["heir"] == "b"  # six rows are no worst of anything where there are more
+    assert summary_of(both, GATE)[0]["worst_gap"]["name"] == "b, 0"  # six rows are no worst of anything where there are more
     seeds = [row(target="as_retrained", seed=i, retrained_forgotten=0.5, forgotten_after=v) for i, v in enumerate((0.3, 0.7))]
     assert summary_of(seeds, GATE)[0]["gap"]["value"] == pytest.approx(0.2)  # and do not cancel
     assert again["method"] == "retrained"
