@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedunlearn.errors import ShapeError, check_names, unknown
 from fedunlearn.importance.batch_squares import batch_squares
-from fedunlearn.importance.engine import COARSE, ROUNDING, Sums, frozen, independent, sums_of
+from fedunlearn.importance.engine import Probe, Sums, frozen, independent, probe_of, sums_of
 from fedunlearn.importance.folds import FOLDS, Fold
 from fedunlearn.importance.forward import FORWARD, forward_sums
 from fedunlearn.importance.importance import Importance
@@ -79,6 +79,10 @@ def measure(
             f"the weight of the last layer {head.layer!r} goes under another name, because it is shared; name that"
         )
     wanted = names_in(layers, names, head)
+    if head.names[0] in names and (rows := len(net.get_parameter(head.names[0]))) != len(head.classes):
+        raise ShapeError(f"the last layer {head.layer!r} has {rows} outputs, its head names {len(head.classes)} classes")
+    if y is not None and len(y) != len(x):
+        raise ShapeError(f"{len(y)} labels for {len(x)} rows, expected one a row")
     if chosen.labelled and y is not None and len(y) and not (int(y.min()) >= 0 and int(y.max()) < len(head.classes)):
         raise ShapeError(f"labels run from {int(y.min())} to {int(y.max())}, the model has {len(head.classes)} outputs")
     if statistic in FORWARD:
@@ -88,13 +92,16 @@ def measure(
     if statistic == "batch_squares":
         with evaluating(net):
             return batch_squares(net, x, y, chosen, wanted, batch)
-    rows = chosen.rows(len(x), y)
+    about = chosen.rows(len(x), y)
     fold = FOLDS[statistic]
     with evaluating(net):
-        if set(wanted) <= set(head.names) and (not len(x) or _alone(net, x, wanted)):
-            found = Sums(_last_layer(net, x, rows, chosen, fold, head, wanted, max_bytes))
+        with frozen(net):
+            probe = probe_of(net, x, frozenset(wanted), fold, autocast) if len(x) else Probe(1, {}, frozenset())
+        if set(wanted) <= set(head.names) and not probe.left:  # a weight that another layer shares has no closed form
+            with frozen(net):
+                found = Sums(_last_layer(net, x, about, chosen, fold, head, wanted, max_bytes, probe))
         else:
-            found = sums_of(net, x, rows, chosen, fold, frozenset(wanted), max_bytes=max_bytes, autocast=autocast)
+            found = sums_of(net, x, about, chosen, fold, frozenset(wanted), max_bytes=max_bytes, autocast=autocast)
     for name, why in found.slow.items():
         said(f"{name} {why}: measured exactly, but slowly")
     return Importance({statistic: {n: found.sums[n].cpu() for n in wanted}}, len(x))
@@ -130,6 +137,7 @@ def _last_layer(
     head: Head,
     wanted: Sequence[str],
     max_bytes: int,
+    probe: Probe,
 ) -> dict[str, Tensor]:
     """Closed form for a last linear layer with inputs h and output gradients g: sum of f(g) f(h)^T. No backward pass."""
     weight, bias = head.names
@@ -137,6 +145,7 @@ def _last_layer(
     step = max(1, max_bytes // max(1, LAYERS_KEPT * x[:1].numel() * x.element_size()))
     for i in range(0, len(x), step):
         h, out = _features(net, x[i : i + step], head)
+        independent(net, x[i : i + step], out, probe)
         leaf = out.double().requires_grad_()
         for term in list(loss.terms(leaf, None if y is None else y[i : i + step], fold.power)):
             (g,) = torch.autograd.grad(term.sum(), leaf, retain_graph=True)
@@ -147,31 +156,25 @@ def _last_layer(
     return sums
 
 
-def _alone(net: nn.Module, x: Tensor, wanted: Sequence[str]) -> bool:
-    """Whether each parameter is used once, by a layer: a weight shared with another layer has no closed form."""
-    tape = Tape(parameters_of(net), frozenset(wanted), 1)
-    with frozen(net), torch.no_grad(), tape:
-        net(x[:1])
-    return tape.owned() == frozenset(wanted)
-
-
 def _features(net: nn.Module, x: Tensor, head: Head) -> tuple[Tensor, Tensor]:
     """Inputs of the last layer, float64, and the model's outputs."""
     seen: list[tuple[Tensor, Tensor]] = []
-    layer = net.get_submodule(head.layer)
-    handle = layer.register_forward_hook(lambda _m, inputs, out: seen.append((inputs[0].detach(), out.detach())))
+
+    def see(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], out: Tensor) -> None:
+        (given,) = (*args, *kwargs.values())
+        seen.append((given.detach(), out.detach()))
+
+    handle = net.get_submodule(head.layer).register_forward_hook(see, with_kwargs=True)
     try:
         with torch.no_grad(), Tape(parameters_of(net), frozenset(), len(x)):
             out = net(x)
-            alone = net(x[:1])
     finally:
         handle.remove()
-    if len(seen) != 2 or seen[0][0].dim() != 2 or not torch.equal(seen[0][1], out):
+    if len(seen) != 1 or seen[0][0].dim() != 2 or not torch.equal(seen[0][1], out):
         raise ShapeError(
-            f"layer {head.layer!r} is not a plain last linear layer (called {len(seen) // 2} times, its output must be the "
+            f"layer {head.layer!r} is not a plain last linear layer (called {len(seen)} times, its output must be the "
             f"model's): measure all layers instead"
         )
-    independent(out, alone, ROUNDING.get(out.dtype, COARSE))
     return seen[0][0].double(), out
 
 

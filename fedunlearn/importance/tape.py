@@ -67,6 +67,7 @@ def _known() -> dict[Callable[..., Any], Known]:
 
 
 KNOWN = _known()
+CHECKPOINTED = "is used where gradients are switched off (checkpointing?)"
 RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})  # torch.func gives zeros for them, without a word
 
 
@@ -90,7 +91,7 @@ class Tape(TorchFunctionMode):
     uses: dict[str, int] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)  # wanted, but not a rule's: name -> why
     recurrent: set[str] = field(default_factory=set)  # of those, weights of recurrent layers
-    entries: int = 0  # numbers that were kept for the backward pass
+    entries: int = 0  # numbers that went into functions with a rule
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -174,7 +175,7 @@ class Tape(TorchFunctionMode):
         if known.rule is rules.embedding and (a["max_norm"] is not None or a["scale_grad_by_freq"]):
             return "is an embedding with max_norm or scale_grad_by_freq"
         if self.deliver is not None and not torch.is_grad_enabled():
-            return "is used where gradients are switched off (checkpointing?)"
+            return CHECKPOINTED
         batched = a["input"] if known.roles == ("weight", "bias") or known.rule is rules.embedding else out
         if batched.dim() < 2 or batched.shape[0] != self.n or out.shape[0] != self.n:
             return f"is used on {tuple(batched.shape)}, whose leading axis is not the {self.n} samples"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fedunlearn.importance import Importance, measure, pool
 from fedunlearn.importance.reference import loop
+from fedunlearn.tensors import Head
 from fedunlearn.vision import torchvision
 from tests.importance.exact import OUTPUTS, Odd, batch, head_of, ready
 
@@ -30,6 +31,38 @@ def test_float32_is_no_worse_than_twice_the_float32_loop(make: Callable[[], nn.M
         return max(float((found.sums["squares"][n] - t).norm() / t.norm()) for n, t in exact.items())
 
     assert worst(measure(net, x.float(), y, head=head_of(net))) <= 2 * worst(loop(net, x.float(), y)) + 1e-6
+
+
+@pytest.mark.parametrize("margin", [5.0, 12.0, 17.0, 30.0])
+@pytest.mark.parametrize("layers", ["all", "last"])
+@pytest.mark.parametrize("loss", ["labels", "own", "masked"])
+def test_what_a_net_is_sure_of_is_measured_to_the_same_accuracy(loss: str, layers: str, margin: float) -> None:
+    """The gradient by the outputs in closed form, in float64: p(y) - 1 from float32 probabilities is nothing but rounding."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, OUTPUTS)).eval()
+    x, y = torch.randn(8, 6), torch.zeros(8, dtype=torch.int64)
+    head = net[2]
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([margin, 0.0, 0.3]))
+        h = torch.tanh(net[0](x)).double()
+    z = h @ head.weight.detach().double().T + head.bias.detach().double()
+    others = torch.softmax(z[:, 1:], 1)
+    gone = 1 / (1 + (z[:, 0] - z[:, 1:].logsumexp(1)).exp())  # 1 - p(y), without subtracting
+    p = torch.cat([(1 - gone)[:, None], gone[:, None] * others], 1)
+    first = torch.eye(OUTPUTS, dtype=torch.float64)[:1]
+    sure = torch.cat([-gone[:, None], gone[:, None] * others], 1)
+    if loss == "labels":
+        by_output = [sure]
+    elif loss == "own":
+        rest = [(p - torch.eye(OUTPUTS, dtype=torch.float64)[c]) * p[:, c : c + 1].sqrt() for c in range(1, OUTPUTS)]
+        by_output = [sure * p[:, :1].sqrt(), *rest]
+    else:
+        by_output = [p[:, :1] * (first - torch.cat([torch.zeros(8, 1, dtype=torch.float64), others], 1))]
+    truth = sum(((g[:, :, None] * h[:, None]) ** 2).sum(0) for g in by_output)
+    masked = ("0",) if loss == "masked" else ()
+    found = measure(net, x, y, head=Head("2", ("0", "1", "2")), loss=loss, layers=layers, masked=masked).sums["squares"]
+    assert float((found["2.weight"] - truth).norm() / torch.as_tensor(truth).norm()) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
