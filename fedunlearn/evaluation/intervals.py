@@ -32,7 +32,7 @@ class Estimate:
 
 
 @lru_cache(4096)  # scipy tests a hypothesis first, which takes longer than the interval; classes of one test set are alike
-def proportion(hits: int, n: int, method: str = "wilson") -> Estimate:
+def proportion(hits: int, n: int, method: str = "wilson", level: float = LEVEL) -> Estimate:
     """A share of rows.
 
     Args:
@@ -40,6 +40,7 @@ def proportion(hits: int, n: int, method: str = "wilson") -> Estimate:
         n: all rows, at least 1.
         method: "wilson" (Wilson 1927: covers 95 % on average over shares) or "exact" (Clopper and Pearson 1934: at least 95 %
             for every share, and wider; for rates of an attack, which must not look surer than they are).
+        level: that the interval covers.
 
     Raises:
         InputError: there are no rows, or more hits than rows.
@@ -48,11 +49,11 @@ def proportion(hits: int, n: int, method: str = "wilson") -> Estimate:
 
     if n < 1 or not 0 <= hits <= n:
         raise InputError(f"proportion: {hits} of {n} rows, expected 0 to n of at least 1")
-    low, high = binomtest(hits, n).proportion_ci(LEVEL, method)
+    low, high = binomtest(hits, n).proportion_ci(level, method)
     return Estimate(hits / n, float(low), float(high), n)
 
 
-def difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
+def difference(first: Sequence[bool], second: Sequence[bool], level: float = LEVEL) -> Estimate:
     """Difference of two shares on the same rows, such as two models' accuracies.
 
     Newcombe 1998 (Statistics in Medicine 17, 2635), method 10: two Wilson intervals joined by the correlation of the rows,
@@ -61,6 +62,7 @@ def difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
     Args:
         first: where the first is right, a truth value a row.
         second: where the second is right, on the same rows.
+        level: that the interval covers.
 
     Returns:
         The first share minus the second.
@@ -72,10 +74,11 @@ def difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
     if len(a) != len(b):
         raise InputError(f"difference: {len(a)} and {len(b)} rows; expected the same rows twice")
     n = len(a)
-    one, two = proportion(int(a.sum()), n), proportion(int(b.sum()), n)
+    hits, others = int(a.sum()), int(b.sum())
+    one, two = proportion(hits, n, level=level), proportion(others, n, level=level)
     both, first_only, second_only = int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum())
     neither = n - both - first_only - second_only
-    scale = a.sum() * (n - a.sum()) * b.sum() * (n - b.sum())
+    scale = hits * (n - hits) * others * (n - others)
     apart = both * neither - first_only * second_only
     together = max(apart - n / 2, 0.0) if apart > 0 else float(apart)  # without this few rows look surer than they are
     phi = together / float(scale) ** 0.5 if scale else 0.0

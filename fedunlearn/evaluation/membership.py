@@ -16,10 +16,13 @@ from torch import Tensor
 from fedunlearn.errors import InputError
 from fedunlearn.evaluation.intervals import Estimate, Floats, bootstrap, proportion
 
-RESOLVABLE = {0.01: 100, 0.001: 10_000}  # false positive rate -> rows nobody trained on that it takes to speak of it
+RESOLVABLE = {0.01: 1_000, 0.001: 10_000}  # false positive rate -> rows nobody trained on: ten of them are above the threshold
 FEW = 32  # models on either side, below which a variance of its own for every row is mostly noise
+NORMAL = 1.959963984540054  # standard deviations of a normal distribution that 95 % are within
 LEAST = 1e-3  # standard deviation, nats; differences of margins below it are rounding
 POINTS = 200  # of a curve that is kept for drawing
+
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Verdict:
     """How well an attack tells members from others.
 
     Args:
-        auc: area under the ROC curve; the interval is a bootstrap over both kinds of rows.
+        auc: area under the ROC curve; the interval is the wider of a bootstrap over both kinds of rows and of `_newcombe`'s.
         accuracy: balanced accuracy at the attack's own threshold, for attacks that have one.
         tpr: true positive rate at each false positive rate; its interval is the wider of an exact one at the threshold found
             and of a bootstrap, which moves the threshold too. Or why there are too few rows to speak of it.
@@ -76,7 +79,29 @@ def verdict(members: Floats, others: Floats, threshold: float | None = None, see
     accuracy = None if threshold is None else float(np.mean(members > threshold) + np.mean(others <= threshold)) / 2
     kept = np.unique(np.linspace(0, len(fpr) - 1, POINTS).astype(int))
     curve = tuple((float(fpr[i]), float(tpr[i])) for i in kept)
-    return Verdict(bootstrap([members, others], auc, seed), accuracy, rates, len(members), len(others), curve)
+    return Verdict(_area(members, others, seed), accuracy, rates, len(members), len(others), curve)
+
+
+def _area(members: Floats, others: Floats, seed: int) -> Estimate:
+    found = bootstrap([members, others], auc, seed)
+    low, high = _newcombe(found.value, len(members), len(others))
+    return Estimate(found.value, min(found.low, low), max(found.high, high), found.n)
+
+
+def _newcombe(area: float, m: int, n: int) -> tuple[float, float]:
+    """95 % interval of an area from how many rows there are of either kind: method 5 of Newcombe 2006 (Statist. Med. 25, 559).
+
+    It is a point nowhere: of three rows that all score above three others a bootstrap says [1, 1].
+    """
+    from scipy.optimize import brentq  # slow to import
+
+    def off(true: float) -> float:
+        spread = (m + n) / 2 - 1
+        both = 1 + spread * (1 - true) / (2 - true) + spread * true / (1 + true)
+        return float((area - true) ** 2 - NORMAL**2 * true * (1 - true) * both / (m * n))
+
+    inside = min(max(area, 1e-12), 1 - 1e-12)  # at the very ends is another root
+    return (brentq(off, 0.0, inside) if area > 0 else 0.0), (brentq(off, inside, 1.0) if area < 1 else 1.0)
 
 
 def _rate(members: Floats, others: Floats, rate: float, seed: int) -> Estimate:
@@ -111,7 +136,7 @@ def ulira(observed: Tensor, margins: Tensor, inside: Tensor) -> Floats:
 
     For each row, one normal distribution of its margin over shadow models that were trained on it and then made to forget it,
     and one over models that never saw it; which does the margin on the model under attack fit better? With few models on
-    either side all rows share the two variances. Without unlearned shadows this is plain LiRA, which is weaker.
+    either side rows share the two variances. Without unlearned shadows this is plain LiRA, which is weaker.
 
     Args:
         observed: `margins` [N] of the model under attack on N rows.
@@ -136,17 +161,20 @@ def ulira(observed: Tensor, margins: Tensor, inside: Tensor) -> Floats:
         raise InputError(
             f"U-LiRA: a row has {counts.min()} shadow models on one side, expected two or more; train more shadows"
         )
-    return _log_normal(x, phi, trained) - _log_normal(x, phi, ~trained)
+    return _log_normal(x, phi, trained, counts >= FEW) - _log_normal(x, phi, ~trained, counts >= FEW)
 
 
-def _log_normal(x: Floats, phi: Floats, chosen: "np.ndarray[Any, np.dtype[np.bool_]]") -> Floats:
-    """Log density of x [N], up to a constant, under each row's normal distribution over the chosen models."""
+def _log_normal(x: Floats, phi: Floats, chosen: Bools, enough: Bools) -> Floats:
+    """Log density of x [N], up to a constant, under each row's normal distribution over the chosen models.
+
+    A row has a variance of its own on both sides or on none: a sharp one held against a blunt one tells less than either kind.
+    """
     number = chosen.sum(0)
     mean = np.where(chosen, phi, 0).sum(0) / number
     squares = np.where(chosen, (phi - mean) ** 2, 0).sum(0)
     own = squares / (number - 1)
     shared = squares.sum() / (number - 1).sum() if len(number) else 0.0
-    deviation = np.maximum(np.sqrt(np.where(number >= FEW, own, shared)), LEAST)
+    deviation = np.maximum(np.sqrt(np.where(enough, own, shared)), LEAST)
     log_density: Floats = -(((x - mean) / deviation) ** 2) / 2 - np.log(deviation)
     return log_density
 

@@ -1,4 +1,4 @@
-"""What the public code of SSD, FIUn and FisherMask computes, for reproductions only."""
+"""What the public code of SSD and FIUn computes, for reproductions only; FisherMask's, with the labels that it takes for given."""
 
 from collections.abc import Sequence
 

@@ -12,7 +12,8 @@ from fedunlearn.errors import ShapeError, unknown
 from fedunlearn.tensors import Tensors, same
 
 NON_NEGATIVE = frozenset({"squares", "absolute"})  # statistics whose sums cannot be below zero
-ROUNDING = 1e-9  # how far below zero, relative to the largest entry, a difference may fall by rounding alone
+ROUNDING = 1e-5  # how far below zero, relative to what it is taken from, a difference may fall: float32 nets add no better
+TINY = 1e-9  # the same, relative to the largest entry, where an entry itself is as good as nothing
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Importance:
     """Sums over samples of some statistics of each parameter, and how many samples there were.
 
     Sums (not means) are what pools: `a + b` is the importance on both sets, `all - forget` on what is left. They are
-    float64, so that `all - forget` equals a fresh measurement of the rest to 1e-10.
+    float64, so that `all - forget` equals a fresh measurement of the rest to 1e-10 of `all` where the net is of float64, too;
+    of float32 nets to some 1e-6, whatever batch a row was in.
 
     Args:
         sums: statistic -> parameter -> float64 sum, shaped as the parameter.
@@ -70,8 +72,8 @@ class Importance:
             sums[statistic] = {n: t - part.sums[statistic][n] for n, t in tensors.items()}
             if statistic in NON_NEGATIVE:
                 for name, rest in sums[statistic].items():
-                    floor = -ROUNDING * float(tensors[name].max()) if rest.numel() else 0.0
-                    if bool((rest < floor).any()):
+                    size = tensors[name]
+                    if bool((rest < -ROUNDING * size - TINY * float(size.max() if rest.numel() else 0.0)).any()):
                         raise ShapeError(
                             f"importance: {statistic} of {name!r} would fall below zero; what is taken "
                             f"away was not part of the sum"

@@ -37,12 +37,13 @@ class RandomMask(ByRatio, Unguided):
 
     seed: int = 0
     name = "random_mask"
+    ordered = True  # so that it is told what of the weights is no buffer
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Mask."""
-        del case
         generator = torch.Generator().manual_seed(self.seed)
-        shapes = {n: units(t).shape for n, t in sorted(weights.items()) if t.dim() >= 2}
+        trained = case.parameters or weights.keys()
+        shapes = {n: units(t).shape for n, t in sorted(weights.items()) if t.dim() >= 2 and n in trained}
         return zeroed(weights, top({n: torch.rand(s, generator=generator) for n, s in shapes.items()}, strength["ratio"]))
 
 

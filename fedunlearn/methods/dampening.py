@@ -27,8 +27,9 @@ class Dampening(Method, ABC):
     Args:
         alpha: threshold on evidence over own importance, 0 or more; "auto" chooses it for each heir by forward passes,
             "percentile" by ASSD's rule from the numbers of rows alone.
-        lam: how far selected weights are dampened, from 0 (to nothing) up; "auto" takes `SHARE` of alpha. A constant leaves
-            every weight as it is in a model so sure of what is to be forgotten that M is far below F, whatever alpha selects.
+        lam: how far selected weights are dampened, from 0 (to nothing) up; "auto" takes `SHARE` of alpha, and 1 with
+            "percentile", as ASSD has it. A constant leaves every weight as it is in a model so sure of what is to be forgotten
+            that M is far below F, whatever alpha selects.
         layers: "all", "last", or the name of a layer or parameter.
 
     Raises:
@@ -61,6 +62,8 @@ class Dampening(Method, ABC):
     def _lam(self, alpha: float) -> float:
         if self.lam != "auto":
             return float(self.lam)
+        if self.alpha == "percentile":
+            return 1.0
         return SHARE * alpha if alpha < inf else 0.0
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, torch.Tensor]:

@@ -97,7 +97,8 @@ def forgetting(method: Method, strength: Strength, head: Head, classes: Collecti
             left = partial(_left, net, like if named and len(like) else some)  # as at a root
             found.append(replace(one, enough=method.enough(weights, case, left, loss_gap(net, like, some))))
         home = Home.granted(method.needs, deepcopy(net), forget, keep)
-        case = Case(method.merge(found) if found else (), own, head, named, home)
+        known = frozenset(name for name, _ in net.named_parameters())
+        case = Case(method.merge(found) if found else (), own, head, named, home, known)
         if (why := method.misses(case)) is not None:
             raise InputError(f"{method.name}: a shadow model {why}")
         return load(deepcopy(net), method.edit(weights, case, strength))

@@ -232,12 +232,14 @@ class Worker:
         version = self.store.read(task.version)
         method = make(task.method, task.settings)
         net = cache(lambda: self._net(version))  # where a row is there for it to see: to make one takes longer than an edit
+        parameters = frozenset[str]()
         if method.ordered:
             version = replace(version, weights={name: version.weights[name] for name in net().state_dict()})
+            parameters = frozenset(name for name, _ in net().named_parameters())
         own, read = (task.own, 0) if task.own or method.own is None else self._own(task, method)
         there = {**self.lent, self.place: self.data}
         home = home_of(task, there, net(), version.head) if task.forgotten or task.retained else None
-        case = Case(task.evidence, own or Evidence(), version.head, task.question.classes, home)
+        case = Case(task.evidence, own or Evidence(), version.head, task.question.classes, home, parameters)
         forgotten, rest, named = self._asked(task.question, version.head, "calibration")
         trials = Trials(net, version.weights, version.head, (forgotten, rest), named, method.layers, self.device)
         watched = Watched(method, version.weights, case)

@@ -46,6 +46,13 @@ def test_differences_on_the_same_rows_cover(together: bool) -> None:
     assert 0.93 < covered(np.random.default_rng(1), 0.14, draw) < 0.975
 
 
+def test_differences_on_as_many_rows_as_there_may_be() -> None:
+    """Products of four counts leave 64 bits at some hundred thousand rows."""
+    few, many = (difference(*((np.arange(n) % 10 < k).tolist() for k in (7, 6))) for n in (1_000, 400_000))
+    assert few.value == pytest.approx(many.value) == pytest.approx(0.1)
+    assert few.low < many.low < 0.1 < many.high < few.high
+
+
 def test_differences_mirror() -> None:
     """Which model comes first changes the sign alone."""
     a, b = np.arange(40) < 30, (np.arange(40) < 34) & (np.arange(40) > 3)

@@ -6,8 +6,8 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedunlearn.errors import InputError, ShapeError
-from fedunlearn.importance import Importance, merge, pool
-from fedunlearn.tensors import equal
+from fedunlearn.importance import Importance, measure, merge, pool
+from fedunlearn.tensors import Head, equal
 
 squares = arrays("float64", (2, 3), elements=st.floats(0, 1e6, allow_subnormal=False)).map(torch.from_numpy)
 parts = st.tuples(squares, st.integers(0, 9)).map(lambda p: Importance({"squares": {"w": p[0]}}, p[1]))
@@ -26,6 +26,22 @@ def test_taking_a_part_away_gives_the_rest(a: Importance, b: Importance) -> None
     assert torch.allclose(rest.sums["squares"]["w"], a.sums["squares"]["w"], rtol=1e-10, atol=1e-9 * 1e6)
     assert bool((rest.sums["squares"]["w"] >= 0).all())
     assert rest.count == a.count
+
+
+def test_what_a_float32_net_says_of_a_part_can_be_taken_away() -> None:
+    """In another order, with other batches, and where the rest has nothing of an input: all differ by rounding."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(30, 20), torch.nn.ReLU(), torch.nn.Linear(20, 3))
+    head, x, y = Head("2", ("0", "1", "2")), torch.randn(300, 30), torch.randint(0, 3, (300,))
+    x[290:, :10] = 0
+    whole, order = measure(net, x, y, head=head), torch.randperm(300)
+    nothing = whole - measure(net, x[order], y[order], head=head)
+    assert nothing.count == 0
+    rest, again = whole - measure(net, x[:290], y[:290], head=head), measure(net, x[290:], y[290:], head=head)
+    for name, tensor in rest.sums["squares"].items():
+        assert float((tensor - again.sums["squares"][name]).norm()) < 1e-5 * float(whole.sums["squares"][name].norm())
+    with pytest.raises(ShapeError, match="what is taken away was not part of the sum"):
+        _ = whole - measure(net, 2 * x, y, head=head)
 
 
 @given(evidence, evidence, evidence)

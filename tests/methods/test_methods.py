@@ -140,7 +140,8 @@ def test_settings_may_come_as_text() -> None:
 def test_the_percentile_is_that_of_assd() -> None:
     m = torch.arange(1.0, 1002.0, dtype=torch.float64)
     case = Case((Evidence({"w": m}, 50),), Evidence({"w": torch.ones_like(m)}, 500), HEAD, ("b",))
-    (strength,) = make("fiun", {"alpha": "percentile", "lam": 1}).strengths(case)
+    (strength,) = make("fiun", {"alpha": "percentile"}).strengths(case)
+    assert strength["lam"] == 1
     assert strength["alpha"] == pytest.approx(float(np.percentile(m.numpy(), 100 - math.log(1 + 100 * 50 / 500))), abs=1.0)
 
 

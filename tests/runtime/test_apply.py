@@ -14,6 +14,7 @@ from fedunlearn.runtime import Worker
 from fedunlearn.runtime.tasks import Applied, Apply, Question
 from fedunlearn.runtime.worker import _distance
 from fedunlearn.store import Store
+from fedunlearn.tensors import Head
 
 SPEC, SHAPE, CLASSES = {"name": "mlp", "hidden": 8}, (6,), ("a", "b", "c")
 
@@ -91,3 +92,30 @@ def test_the_size_of_an_edit_does_not_hang_on_how_it_lies_in_memory() -> None:
         turned = after.T.contiguous().T
         assert torch.equal(turned, after)
         assert _distance({"w": before.T.contiguous().T}, {"w": turned}) == _distance({"w": before}, {"w": after})
+
+
+def test_a_random_mask_draws_among_parameters_alone(tmp_path: Path) -> None:
+    """Places of words, or a mask over them, are no weights: zeroed, the net would be another."""
+
+    class Placed(nn.Module):
+        def __init__(self, outputs: int) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(*SHAPE, 6), nn.Linear(6, outputs)
+            self.register_buffer("places", torch.rand(4, 6) + 1)
+            self.register_buffer("index", torch.arange(1, 26).reshape(5, 5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.head(torch.tanh(self.body(x)))
+            return out
+
+    worker = Worker("home", Store(tmp_path), SiteData("home"), lambda outputs, _: Placed(outputs))
+    weights, head = dict(weights_of(Placed(len(CLASSES)))), Head("head", CLASSES)
+    nothing = Scores(None, None, 0, 0)
+    task = Apply(
+        "home", worker.store.write(weights, head), "random_mask", {"ratio": 0.8}, (), None, (), Question(("a",)), nothing,
+        nothing, (0.05, 0.05),
+    )  # fmt: skip
+    answer = worker.handle(task)
+    assert isinstance(answer, Applied)
+    after = worker.store.read(answer.version).weights
+    assert {n for n, t in weights.items() if not torch.equal(t, after[n])} == {"body.weight", "head.weight"}
