@@ -1,4 +1,4 @@
-"""What the public code of SSD and FIUn computes, for reproductions only; FisherMask's, with the labels that it takes for given."""
+"""What the public code of SSD and FIUn computes, for reproductions only. FisherMask's weighs whole batches by a mean output."""
 
 from collections.abc import Sequence
 

@@ -102,7 +102,7 @@ class Case:
         head: the heir's outputs.
         classes: the classes to be forgotten; empty where the request is about samples or whole sites.
         home: what lies at its home, for methods that need it.
-        parameters: names of the heir's; known to `misses`, and to the edit of an `ordered` method; else an edit has the weights.
+        parameters: names of the heir's; known to `misses` and to edits of `ordered` methods; empty for others' edits.
     """
 
     evidence: tuple[Evidence, ...]
