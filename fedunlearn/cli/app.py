@@ -63,6 +63,7 @@ from fedunlearn.runtime import (
     rollback as roll_back,
     sealed_away,
     still_excluded,
+    undoable,
 )
 from fedunlearn.scenario import (
     backend_of,
@@ -110,7 +111,10 @@ def main() -> None:
         sys.exit(error.exit_status)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            err.print("interrupted: nothing holds but what the ledger says (fedunlearn show); run the command again to go on")
+            err.print(
+                "interrupted: nothing holds but what the ledger says (fedunlearn show). Where its last line is this command's, "
+                "fedunlearn settle finishes it; otherwise run the command again to go on"
+            )
         raise
     except OSError as error:  # a full disk, a folder that may not be written, a file where a folder should be
         err.print(f"[bold red]error:[/bold red] {escape(f'{error.filename}: {error.strerror}')}")
@@ -344,6 +348,7 @@ def rollback(
         bool | None,
         typer.Option("--lift-exclusion/--keep-exclusion", help="may the forgotten data be trained on again? asked, or kept"),
     ] = None,
+    request: Annotated[str | None, typer.Option("--request", help="its id, so that no other is undone by mistake")] = None,
     reason: Reason = None,
     backend: Carrier = "in-process",
     address: Address = None,
@@ -356,14 +361,14 @@ def rollback(
     """Back to the versions before the last unlearning in force, by one more ledger line."""
     family = opened(folder)
     with flower.as_of_copy(folder, backend):
-        undone = family.ledger.last_undoable()
+        undone = undoable(family, request)
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
     if flower.asked(backend, federation):
         family, line = flower.rollback(folder, federation, lift, reason)
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
-            line = roll_back(family, carrier, lift_exclusion=lift, reason=reason)
+            line = roll_back(family, carrier, lift_exclusion=lift, reason=reason, request=request)
     still = still_excluded(family, undone)
     if as_json:
         body = {"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift}

@@ -44,7 +44,11 @@ class Request:
     merges: tuple["Request", ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise InputError(f"request: id is {self.id!r}, expected text")
         for what in ("classes", "samples", "sites"):
+            if isinstance(given := getattr(self, what), str | bytes):  # letter by letter it would be names, too
+                raise InputError(f"request: {what} is {given!r}, expected several names: ({given!r},)")
             object.__setattr__(self, what, tuple(sorted({str(v) for v in getattr(self, what)})))
         if self.merges:
             self._unite()

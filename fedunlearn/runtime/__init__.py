@@ -31,6 +31,7 @@ from fedunlearn.runtime.settle import (
     rollback as rollback,
     settle as settle,
     still_excluded as still_excluded,
+    undoable as undoable,
 )
 from fedunlearn.runtime.tried import remaining as remaining, waiting as waiting
 from fedunlearn.runtime.witnesses import (

@@ -121,6 +121,17 @@ class Doing:
     within: tuple[int, ...] = ()
     spent: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, Method):
+            what = f"the class {self.method.__name__}" if isinstance(self.method, type) else repr(self.method)
+            raise InputError(f"method: expected a method or its name, found {what}")
+        if not isinstance(self.gate, Gate):
+            raise InputError(f"gate: expected a Gate, as a scenario's gate.gate is, found {type(self.gate).__name__}")
+        for name in ("accept_untested", "reason"):
+            words = getattr(self, name)
+            if not (words is None or (isinstance(words, str) and words.strip())):
+                raise InputError(f"{name} is {words!r}, expected words, which go to the ledger, or None")
+
 
 def carry_out(
     family: Family,

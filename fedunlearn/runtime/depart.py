@@ -48,6 +48,7 @@ def depart(family: Family, backend: Backend, place: str, *, reason: str | None =
         lost = lost_with(family, place)
         told = {"acknowledged": known_lines(family)[place], "unerased": place in owed(family)}
         family.ledger.append("departed", {"place": place, "lost": lost, **told, "reason": reason})
+        family.reread()
         found = Family.open(family.folder)
         settle(found, backend, quorum=0.0)
     return found

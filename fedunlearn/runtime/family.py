@@ -47,15 +47,18 @@ class Family:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+
     @classmethod
-    def open(cls, folder: Path) -> "Family":
+    def open(cls, folder: Path | str) -> "Family":
         """A family that was trained to the end.
 
         Raises:
             InputError: there is none, or its training was cut off.
             StoreError: its ledger or lineage is damaged.
         """
-        family = cls(Path(folder))
+        family = cls(folder)  # type: ignore[arg-type]  # becomes one
         if not family.ledger.lines:
             inside = sorted(p.parent.name for p in family.folder.glob(f"*/{LEDGER}"))
             if inside:
@@ -95,6 +98,11 @@ class Family:
         whole, known = self.whole_lineage, self.models_before(line.number)
         then = whole if known in (None, len(whole.models)) else Lineage(whole.models[:known], whole.tests)
         return then.without({place for place, gone in self.departed.items() if gone.number < line.number})
+
+    def reread(self) -> None:
+        """A line was added that says of other models, or of other places, than the lineage that was read."""
+        for name in ("lineage", "whole_lineage", "lost"):
+            self.__dict__.pop(name, None)
 
     @property
     def departed(self) -> dict[str, Line]:

@@ -24,7 +24,7 @@ MADE = (FOLDER, "reports", REFERENCES)  # beside the family, and can be made aga
 KNOWN = (TOPOLOGY, NEXT, LINEAGE, LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, POINTER, REGISTERS, "homes", *MADE)
 
 
-def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
+def fsck(folder: Path | str, here: Collection[str] | None = None) -> Checked:
     """Check a family's folder.
 
     Args:
@@ -34,7 +34,7 @@ def fsck(folder: Path, here: Collection[str] | None = None) -> Checked:
     Raises:
         InputError: there is no family, or its training was cut off.
     """
-    found = Checked(files=1)
+    folder, found = Path(folder), Checked(files=1)
     try:
         family = Family(folder)
         _ = family.ledger

@@ -21,6 +21,7 @@ from fedunlearn.runtime.tasks import Seal, Sealed
 from fedunlearn.runtime.told import request_of
 from fedunlearn.runtime.tried import first_try, outstanding
 from fedunlearn.store import Line, Swept, sweep
+from fedunlearn.store.files import TEMPORARY
 
 
 def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
@@ -49,8 +50,9 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
         open_ = [x for x in open_ if x.number <= mine[-1].number]
     if not open_:
         told = f"request {request} is" if request else "every request in force is"
+        late = f"; it is not yet erased at {', '.join(owed(family))}: run fedunlearn settle" if owed(family) else ""
         raise InputError(
-            f"{family.folder}: {told} sealed already" if in_force else f"{family.folder}: nothing is in force to seal"
+            f"{family.folder}: {told} sealed already{late}" if in_force else f"{family.folder}: nothing is in force to seal"
         )
     begun = [(first_try(family, request_of(x)), models) for x, models in outstanding(family)]
     waits = sorted({m for first, models in begun if first is not None and first <= open_[-1].number for m in models})
@@ -191,11 +193,17 @@ def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict
             found[str(folder.relative_to(family.folder))] = Swept(bytes=size)
             if not dry:
                 shutil.rmtree(folder)
-        if cut_off := strays(family):
-            found[FOLDER] = Swept(bytes=sum(file.stat().st_size for file in cut_off), crashed=len(cut_off))
+        for name, cut_off in ((FOLDER, strays(family)), (".", _half_written(family))):
+            if cut_off:
+                found[name] = Swept(bytes=sum(file.stat().st_size for file in cut_off), crashed=len(cut_off))
             for file in cut_off if not dry else ():
                 file.unlink()
     return found
+
+
+def _half_written(family: Family) -> list[Path]:
+    """Of the family's own files, those that a crash left behind."""
+    return sorted(p for p in family.folder.glob(f"*{TEMPORARY}") if p.is_file())
 
 
 def references(family: Family) -> tuple[Family, ...]:

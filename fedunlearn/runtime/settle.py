@@ -4,14 +4,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from fedunlearn.data import MIRROR, Selection
-from fedunlearn.errors import StoreError
+from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request
-from fedunlearn.runtime.backend import Backend, ask, check
+from fedunlearn.runtime.backend import Backend, InProcess, ask, check
 from fedunlearn.runtime.evaluations import KIND as EVALUATED
 from fedunlearn.runtime.family import NOTE, Family
 from fedunlearn.runtime.mirror import Mirror
 from fedunlearn.runtime.tasks import Answer, Commit, Committed, Failure, Question, Score, Scored
 from fedunlearn.runtime.told import request_of
+from fedunlearn.runtime.worker import Worker
 from fedunlearn.store import Line
 
 
@@ -97,15 +98,28 @@ def alone(family: Family, backend: Backend | None = None, but: Collection[str] =
     Raises:
         BusyError: another command does.
         StoreError: the ledger was cut; or as `Ledger.signer`.
-        InputError: as `Ledger.signer`.
+        InputError: as `Ledger.signer`; or the backend's workers are of another family.
     """
     with family.ledger.alone():
         _ = family.ledger.signer()
         if words := cut(family):
             raise StoreError(words)
         if backend is not None:
+            _refuse_others_workers(family, backend)
             _refuse_overtaken(family, backend, but)
         yield
+
+
+def _refuse_others_workers(family: Family, backend: Backend) -> None:
+    """Workers of a copy would do all of it there, and the ledger would say it here."""
+    for place, worker in backend.workers.items() if isinstance(backend, InProcess) and not family.id else ():
+        if isinstance(worker, Worker) and place in family.places:
+            kept, own = worker.store.folder.resolve(), family.store(place).folder.resolve()
+            if kept != own:
+                raise InputError(
+                    f"backend: its worker for {place} keeps models in {kept}, this family's are in {own}; make a backend for "
+                    f"this family (fedunlearn.scenario.backend_of)"
+                )
 
 
 def _refuse_overtaken(family: Family, backend: Backend, but: Collection[str]) -> None:
@@ -188,7 +202,30 @@ def in_force(family: Family, before: int | None = None) -> tuple[Request, ...]:
     return tuple(dict.fromkeys(map(request_of, lines)))
 
 
-def rollback(family: Family, backend: Backend, *, lift_exclusion: bool, reason: str | None = None) -> Line:
+def undoable(family: Family, request: str | None = None) -> Line:
+    """The newest unlearning in force, which is what a rollback undoes.
+
+    Args:
+        family: the family.
+        request: id of the request that it must have been for; None for any. Whoever asks again after an interruption undoes no
+            other request so.
+
+    Raises:
+        InputError: there is none, it is sealed, or it was for another request.
+    """
+    line = family.ledger.last_undoable()
+    asked = request_of(line)
+    if request is not None and request not in (asked.id, *(one.id for one in asked.merges)):
+        raise InputError(
+            f"{family.folder}: the newest unlearning in force (ledger line {line.number}) is for request {asked.id}, not for "
+            f"{request!r}; the newest is rolled back first, and nothing was done"
+        )
+    return line
+
+
+def rollback(
+    family: Family, backend: Backend, *, lift_exclusion: bool, reason: str | None = None, request: str | None = None
+) -> Line:
     """Back to the versions before the newest unlearning in force, by one more ledger line.
 
     Args:
@@ -196,23 +233,24 @@ def rollback(family: Family, backend: Backend, *, lift_exclusion: bool, reason: 
         backend: carries the commit to the homes.
         lift_exclusion: whether the forgotten data may be trained on again.
         reason: why; goes to the ledger.
+        request: as for `undoable`.
 
     Returns:
         The ledger line.
 
     Raises:
-        InputError: there is nothing to roll back, it is sealed, or a version that would become current again is missing or
+        InputError: as `undoable`, or a version that would become current again is missing or
             damaged; nothing is changed.
         SiteError: a place failed.
     """
     with alone(family, backend):
-        undone = family.ledger.last_undoable()
+        undone = undoable(family, request)
         before: Mapping[str, str] = family.ledger.heads(undone.number)
         heads = {model: before[model] for model in sorted(undone.body["heads"].keys() - family.lost)}
         checks = [Score(family.lineage[model].home, version, Question()) for model, version in heads.items()]
         ask(backend, checks, Scored)  # reading a version checks every hash of it
-        request = undone.body["request"]
-        body = {"undoes": undone.number, "heads": heads, "request": request, "lifted": lift_exclusion, "reason": reason}
+        of = undone.body["request"]
+        body = {"undoes": undone.number, "heads": heads, "request": of, "lifted": lift_exclusion, "reason": reason}
         line = family.ledger.append("rolled back", body)
         settle(family, backend)
     return line

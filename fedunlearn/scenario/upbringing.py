@@ -73,12 +73,13 @@ class Brood:
     given: dict[str, Given] = field(default_factory=dict)
 
 
-def free(folder: Path) -> Family:
+def free(folder: Path | str) -> Family:
     """A family that is still to be trained.
 
     Raises:
         InputError: the folder holds a family, or something else.
     """
+    folder = Path(folder)
     family = Family(folder)
     if family.ledger.lines:
         raise InputError(f"{folder}: holds a family already; choose another folder (--out), or extend it (fedunlearn extend)")
@@ -168,6 +169,7 @@ def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pr
     named = ({"family": family.id} if family.id else {}) | ({"reason": reason} if reason else {})
     family.ledger.append("trained", body | {"registers": teacher.hold()} | named)
     begun.replace(whole)
+    family.reread()
     teacher.settle()
 
 

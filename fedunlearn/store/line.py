@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NotRequired
 
+from blake3 import blake3
 from pydantic import NonNegativeInt
 from typing_extensions import TypedDict
 
@@ -111,6 +112,19 @@ def encoded(line: Line) -> bytes:
     """The line as it stands in the file, without the end of the line."""
     signed = {"signature": line.signature} if line.signature else {}
     return canonical({**_plain(line), "hash": line.hash, **signed})
+
+
+def holds(line: Line, text: bytes) -> bool:
+    """Whether a text is the one form of the line that it says, and the hash that it names is of the rest of it."""
+    if encoded(line) != text:
+        return False
+    # in that form a quotation mark within text has a backslash before it, and what is nested stands before the line's own
+    for own in (f'"hash":"{line.hash}",', f'"signature":"{line.signature}",' if line.signature else ""):
+        before, found, after = text.rpartition(own.encode()) if own else (text, b"", b"")
+        if own and not found:
+            return False
+        text = before + after
+    return blake3(text).hexdigest() == line.hash
 
 
 def _plain(line: Line) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from fedunlearn.lineage import Request, Shard
         ({}, "names nothing to forget"),
         ({"classes": ("a",), "samples": ("n/m/1",)}, "samples stand alone"),
         ({"samples": ("n/1",)}, "sample 'n/1': expected site/shard/key"),
+        ({"classes": "12"}, r"classes is '12', expected several names: \('12',\)"),
+        ({"sites": "north"}, "sites is 'north', expected several names"),
+        ({"samples": "n/m/1"}, "samples is 'n/m/1', expected several names"),
+        ({"classes": ("a",), "id": 5}, "id is 5, expected text"),
         ({"classes": ("a",), "due": "soon"}, "due 'soon': expected a date like"),
     ],
 )

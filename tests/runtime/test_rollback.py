@@ -1,11 +1,14 @@
 """Old versions come back as they were, an exclusion holds until it is lifted, and what was cut off is settled."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedunlearn.errors import ExcludedError, InputError, SiteError
 from fedunlearn.lineage import Request
+from fedunlearn.methods import LogitMask
 from fedunlearn.runtime import Family, InProcess, Record, rollback, settle, unlearn
 from fedunlearn.scenario import Scenario, extend, of_family, open_site_data, reference, workers
 from fedunlearn.tensors import equal
@@ -162,3 +165,45 @@ def test_a_reference_is_trained_on_nothing_that_is_excluded(family: Family, hosp
     assert not {"0", "1"} & {c for model in twin.lineage.models for shard in model.data for c in shard.rows}
     later = Request(classes=("1",), id="again", received="2026-11-20")
     assert reference(family, hospitals, later).folder == twin.folder  # whatever it is called, and whenever it came
+
+
+def test_a_rollback_that_names_its_request_undoes_no_other(family: Family, backend_of: BackendOf) -> None:
+    """Asked for twice, as after an interruption."""
+    first, second = (Request(classes=(c,), id=f"ticket-{c}") for c in "01")
+    for request in (first, second):
+        unlearn(family, request, "logit_mask", backend_of(family), FREE)
+    rollback(family, backend_of(family), lift_exclusion=False, request="ticket-1")
+    before = snapshot(family.folder)
+    with pytest.raises(InputError, match=r"is for request ticket-0, not for 'ticket-1'; .* nothing was done"):
+        rollback(family, backend_of(family), lift_exclusion=False, request="ticket-1")
+    assert snapshot(family.folder) == before
+
+
+def test_a_copys_workers_are_refused(family: Family, backend_of: BackendOf, tmp_path: Path) -> None:
+    """They would edit the copy, and this family's ledger would say so of its own."""
+    copy = Family.open(shutil.copytree(family.folder, tmp_path / "copy"))
+    before = snapshot(family.folder), snapshot(copy.folder)
+    with pytest.raises(InputError, match=r"backend: its worker for .* keeps models in .*copy.*, this family's are in "):
+        unlearn(family, LEAVE, "logit_mask", backend_of(copy), FREE)
+    assert (snapshot(family.folder), snapshot(copy.folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"reason": Path("case")}, r"reason is .*Path\('case'\), expected words"),
+        ({"accept_untested": True}, "accept_untested is True, expected words"),
+        ({"accept_untested": ""}, "accept_untested is '', expected words"),
+        ({"gate": {"forgotten_at_most": 0.1}}, "gate: expected a Gate, as a scenario's gate.gate is, found dict"),
+        ({"method": LogitMask}, "method: expected a method or its name, found the class LogitMask"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_measured(
+    words: dict[str, Any], says: str, family: Family, backend_of: BackendOf
+) -> None:
+    asked = {"method": "logit_mask", "gate": FREE} | words
+    method, gate = asked.pop("method"), asked.pop("gate")
+    said = list[str]()
+    with pytest.raises(InputError, match=says):
+        unlearn(family, LEAVE, method, backend_of(family), gate, progress=said.append, **asked)
+    assert not said

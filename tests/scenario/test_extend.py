@@ -177,6 +177,16 @@ def test_what_a_crash_has_not_yet_excluded_is_not_trained_on(tmp_path: Path, mon
     assert known(family, "next", ["0"]) == 0
 
 
+def test_a_family_that_was_extended_knows_its_new_models(tmp_path: Path) -> None:
+    """Whoever goes on with the object that was given, and not with the one that was returned, reaches them, too."""
+    family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 1}}), tmp_path / "f")
+    _ = family.lineage
+    extend(family, MORE, "more.yaml")
+    assert [h.name for h in discover(family.lineage, Request(classes=("0",))).heirs] == ["first", "next"]
+    forget(family, "0")
+    assert {"first", "next"} <= {*family.ledger.lines[-1].body["heads"], *family.ledger.lines[-1].body["pending"]}
+
+
 @pytest.mark.parametrize("what", ["unlearned", "extended"])
 def test_what_somebody_else_does_between_reading_and_training_stops_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
