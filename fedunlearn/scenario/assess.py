@@ -9,7 +9,7 @@ from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
 from fedunlearn.runtime import Backend, Family, cases, gone_from, names_of
-from fedunlearn.runtime.backend import check
+from fedunlearn.runtime.backend import InProcess, check
 from fedunlearn.runtime.evaluating import believed, evaluation_of, is_result
 from fedunlearn.runtime.evaluations import Found, hashes_of, keep_results, named, read_result, write_results
 from fedunlearn.runtime.settle import alone, witness
@@ -23,6 +23,7 @@ from fedunlearn.store import Line
 from fedunlearn.training import Recipe, seed_of
 
 SHADOWS = 16  # in each pool of the audit
+TOGETHER = 8  # models between one keeping and the next, where one process does one after another
 
 
 def assess(
@@ -110,8 +111,9 @@ def _taken(
         )
     for tier, missing in todo.items():
         done = 0
-        for some in _rounds(tier, missing):
-            progress(f"{tier}: {', '.join(h.name for h in some)} ({done} of {len(missing)} models done)")
+        for some in _rounds(tier, missing, TOGETHER if isinstance(backend, InProcess) else len(missing)):
+            named = ", ".join(h.name for h in some[:TOGETHER]) + ", ..." * (len(some) > TOGETHER)
+            progress(f"{tier}: {named} ({done} of {len(missing)} models done)")
             versions = [(edited[h.name]["version_before"], edited[h.name]["version_after"]) for h in some]
             audits = [_audit(scenario, family, facts, edited[h.name]) if tier == "audit" else None for h in some]
             asked = zip(some, versions, audits, strict=True)
@@ -246,8 +248,8 @@ def _retrained_in(result: Mapping[str, Any] | None) -> int:
     return -1 if result is None else sum(net.startswith("retrained") for net in result["nets"])
 
 
-def _rounds(tier: str, heirs: Sequence[Heir]) -> Iterator[list[Heir]]:
-    """Quick ones all at once; what takes minutes one a home at a time, so that it is kept as it comes."""
+def _rounds(tier: str, heirs: Sequence[Heir], most: int) -> Iterator[list[Heir]]:
+    """Quick ones all at once; what takes minutes one a home at a time, of `most` homes, so that it is kept as it comes."""
     if tier == "quick":
         yield from [list(heirs)] if heirs else []
         return
@@ -255,5 +257,5 @@ def _rounds(tier: str, heirs: Sequence[Heir]) -> Iterator[list[Heir]]:
     for heir in heirs:
         left.setdefault(heir.home, []).append(heir)
     while left:
-        yield [several.pop(0) for several in left.values()]
+        yield [several.pop(0) for several in list(left.values())[:most]]
         left = {home: several for home, several in left.items() if several}

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.evaluation import costs
-from fedunlearn.lineage import Request
+from fedunlearn.lineage import Heir, Request
 from fedunlearn.methods import make
 from fedunlearn.plain import digest
 from fedunlearn.report import document, page
@@ -20,6 +20,7 @@ from fedunlearn.runtime.evaluations import file_of, named
 from fedunlearn.runtime.settle import witness
 from fedunlearn.runtime.tasks import Answer, Audit, Evaluate, Evaluated, Failure, Task
 from fedunlearn.scenario import assess, assessed, line_of, of_family, train, workers
+from fedunlearn.scenario.assess import _rounds
 from fedunlearn.scenario.files import parse
 from fedunlearn.store import Ledger
 from fedunlearn.store.ledger import LOCK_SECONDS
@@ -41,6 +42,16 @@ def unlearned(plain: dict[str, Any], folder: Path) -> tuple[Family, Counting]:
 def tiers(backend: Counting) -> list[str]:
     """Of what homes were asked to evaluate."""
     return [t.tier for tasks in backend.carried for t in tasks if isinstance(t, Evaluate)]
+
+
+def test_many_homes_in_one_process_are_kept_a_few_at_a_time() -> None:
+    heirs = [Heir(f"m{i}", f"site-{i % 20}", "absent", ("0",), *[()] * 5, True, True) for i in range(40)]
+    some = list(_rounds("full", heirs, 8))
+    assert sorted(h.name for of in some for h in of) == sorted(h.name for h in heirs)
+    assert max(map(len, some)) == 8
+    assert all(len({h.home for h in of}) == len(of) for of in some)
+    assert [len(of) for of in _rounds("full", heirs, 40)] == [20, 20]
+    assert [len(of) for of in _rounds("quick", heirs, 8)] == [40]
 
 
 def left_out_of_the_rest(backend: Counting) -> set[tuple[str, ...]]:
