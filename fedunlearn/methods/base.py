@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -103,6 +103,7 @@ class Case:
         classes: the classes to be forgotten; empty where the request is about samples or whole sites.
         home: what lies at its home, for methods that need it.
         parameters: names of the heir's; known to `misses` and to edits of `ordered` methods; empty for others' edits.
+        worked: what an edit has worked out that is the same at every strength, for the next one.
     """
 
     evidence: tuple[Evidence, ...]
@@ -111,6 +112,7 @@ class Case:
     classes: tuple[str, ...]
     home: Home | None = None
     parameters: frozenset[str] = frozenset()
+    worked: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def merged(self) -> Tensors:

@@ -31,10 +31,10 @@ the weights move whose evidence most exceeds the heir's own importance, M_i / F_
 the papers' code measures, with all rows as one batch) and F the diagonal of P^-1; a number of weights instead of a threshold.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,6 +58,14 @@ ROWS = 1000  # of each shard that weigh an heir; in the prototype 100 were enoug
 LAST_FISHER, DEEP_FISHER = 1.0, 10.0  # the same for a diagonal Fisher, which is far less even
 WEIGHED = {"moment": Want("moment", rows=ROWS), "fisher": Want("squares", rows=ROWS), "none": None}
 DROP = 1.0  # logits that a class's own output is lowered by, over the decrease
+
+
+class _Pull(NamedTuple):
+    """What of an edit is the same however far it goes: names of what may move, G P by parameter [K, ...], and G P G' [K, K]."""
+
+    names: Collection[str]
+    ways: Tensors
+    gram: Tensor
 
 
 @dataclass(frozen=True)
@@ -153,37 +161,42 @@ class Steer(Method):
         if left(weights) <= LEFT:
             return 0.0
 
-        step = replace(self, drop=0.0)
+        step, pull, found = replace(self, drop=0.0), self._pull(weights, case), _reached(case)
 
         @cache
         def after(decrease: float) -> float:
-            (one,) = case.evidence
-            at = Evidence(one.means, one.rows, one.about, decrease)
-            return left(step.edit(weights, Case((at,), case.own, case.head, case.classes), {"factor": 1.0}))
+            return left(step._moved(weights, case, [replace(one, enough=decrease) for one in found], pull, 1.0))
 
         return min(least(after, LEFT), AT_MOST * least(after, NEARLY))
 
     def edit(self, weights: Tensors, case: Case, strength: Strength) -> dict[str, Tensor]:
         """Take the smallest change that reaches all decreases, and lower the outputs of forgotten classes."""
-        found, far = _reached(case), -strength["factor"] if case.classes else strength["factor"]  # the labels' loss is to rise
+        if self not in case.worked:
+            case.worked[self] = self._pull(weights, case)
+        return self._moved(weights, case, _reached(case), case.worked[self], strength["factor"])
+
+    def _pull(self, weights: Tensors, case: Case) -> _Pull:
+        found = _reached(case)
         rows = self._rows(weights, case, found)
         if self.share < 1:
             rows = self._selected(rows, case)
         ways = self._damped(rows, case)
-        gram = sum(
-            (rows[n].flatten(1) @ way.flatten(1).T for n, way in ways.items()), torch.zeros(len(found), len(found)).double()
-        )
+        none = torch.zeros(len(found), len(found)).double()
+        return _Pull(rows.keys(), ways, sum((rows[n].flatten(1) @ way.flatten(1).T for n, way in ways.items()), none))
+
+    def _moved(self, weights: Tensors, case: Case, found: Sequence[Evidence], pull: _Pull, factor: float) -> dict[str, Tensor]:
+        far = -factor if case.classes else factor  # the labels' loss is to rise
         enough = torch.tensor([one.enough or 0.0 for one in found], dtype=torch.float64)
-        weight_of = multipliers(gram, enough)
+        weight_of = multipliers(pull.gram, enough)
         edited = dict(weights)
-        for name, way in ways.items():
+        for name, way in pull.ways.items():
             step = torch.tensordot(weight_of, way, 1)
             edited[name] = (weights[name].double() + far * step).to(weights[name].dtype)
-        name = case.head.names[1]
-        asked = [e for e, reach in zip(found, gram.diagonal(), strict=True) if reach > 0 and name in rows and name in e.means]
+        name, reaches = case.head.names[1], zip(found, pull.gram.diagonal(), strict=True)
+        asked = [e for e, reach in reaches if reach > 0 and name in pull.names and name in e.means]
         if asked:
             lower = _lower(asked, case.head)
-            edited[name] = (edited[name].double() - self.drop * strength["factor"] * lower).to(weights[name].dtype)
+            edited[name] = (edited[name].double() - self.drop * factor * lower).to(weights[name].dtype)
         return edited
 
     def _rows(self, weights: Tensors, case: Case, found: Sequence[Evidence]) -> dict[str, Tensor]:
