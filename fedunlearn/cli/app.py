@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from fedunlearn.cli import INTERRUPTED, flower, site, store
+from fedunlearn.cli import INTERRUPTED, TERMINATED, flower, site, store
 from fedunlearn.cli.compare import compare
 from fedunlearn.cli.console import err, out, print_json, progress
 from fedunlearn.cli.export import export as export_weights, identify
@@ -110,7 +110,7 @@ def main() -> None:
         err.print(f"[bold red]error:[/bold red] {escape(str(error))}")
         sys.exit(error.exit_status)
     except SystemExit as end:
-        if end.code == INTERRUPTED:
+        if end.code in (INTERRUPTED, TERMINATED):
             err.print(
                 "interrupted: nothing holds but what the ledger says (fedunlearn show). Where its last line is this command's, "
                 "fedunlearn settle finishes it; otherwise run the command again to go on"

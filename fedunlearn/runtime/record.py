@@ -17,8 +17,11 @@ class Record:
     """The outcome of one request.
 
     Args:
-        facts: request, plan, method, settings, versions, scores, objections; plain data, no times.
-        cost: seconds and bytes; differs from run to run.
+        facts: plain data, no times: "request", "plan", "method", "settings", "gate", "models" (a row each, see `row`),
+            "objections" (each a "model" and a "text"), "accepted_untested", "absent", "guarded", and where there is any
+            "codes" (of places that work with other code), "spent", "within", "unregistered", "reference".
+        cost: "seconds", "measure_seconds", "evaluation_seconds", "rows_read", "rows_calibrated", "bytes_up" and, where
+            messages were sent, "traffic" by place; differs from run to run.
     """
 
     facts: Mapping[str, Any]

@@ -28,7 +28,7 @@ MOST_DIGITS = 40
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
-def load(path: Path) -> Scenario:
+def load(path: Path | str) -> Scenario:
     """A scenario from a file.
 
     Args:
@@ -37,6 +37,7 @@ def load(path: Path) -> Scenario:
     Raises:
         InputError: the file is missing or not YAML, or something in it is wrong.
     """
+    path = Path(path)
     plain = read_plain(path)
     if isinstance(plain, dict):
         plain.setdefault("folder", str(path.resolve().parent))

@@ -187,7 +187,7 @@ def _further(family: Family, twin: Family, before: int | None) -> tuple[Request,
 def forget(
     family: Family,
     request: Request,
-    method: Method,
+    method: Method | str,
     backend: Backend,
     *,
     reference: bool = True,
@@ -200,7 +200,7 @@ def forget(
     Args:
         family: the family.
         request: what is to be forgotten.
-        method: does it.
+        method: does it; or its name.
         backend: carries tasks, as `backend_of` gives it.
         reference: retrain a family to compare with.
         score_at_roots: as the gate's, also where the topology does not say so.

@@ -28,7 +28,7 @@ BACKENDS = ("in-process", "flower")
 
 def train(
     scenario: Scenario,
-    folder: Path,
+    folder: Path | str,
     *,
     without: Request | Sequence[Request] = (),
     backend: str = "in-process",

@@ -36,5 +36,8 @@ def test_every_command_in_the_readme_runs(run: Run, tmp_path: Path, monkeypatch:
 def test_the_python_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     names: dict[str, Any] = {}
+    monkeypatch.chdir(folder.parent)
     exec(code.replace("runs/hospitals", str(folder)), names)
     assert names["record"].accepted
+    assert "case 12" in (folder.parent / "report.html").read_text()
+    assert names["line"].number in names["family"].ledger.undone
