@@ -95,12 +95,12 @@ def check(line: Line) -> None:
 
 
 def decoded(text: bytes) -> Line:
-    """The line that a line of the file says, whether or not it is true.
+    """The line that a line of the file says, whether or not it is true, and in its one form, which `holds` tells.
 
     Raises:
         ValueError: it says none.
     """
-    return Line(**shaped(loads(text), _Plain))
+    return Line(**shaped(loads(text, twice=True), _Plain))
 
 
 def hash_of(line: Line) -> str:

@@ -204,6 +204,11 @@ def test_changed_removed_and_moved_lines_are_found(tmp_path: Path) -> None:
     changed = two.replace(b'"v1"', b'"vX"')
     for lines, message in (
         ([one, changed, three], "line 2: its content does not hash to what it says"),
+        (
+            [one, two.replace(b'"kind":', b'"kind":"sealed","kind":'), three],
+            "line 2: its content does not hash to what it says",
+        ),
+        ([one, two.replace(b'"hash":', b'"hash": '), three], "line 2: its content does not hash to what it says"),
         ([one, three], "line 2: does not follow from the line before"),
         ([two, one, three], "line 1: does not follow"),
         ([one, b"{}", three], "line 2: not a ledger line"),
