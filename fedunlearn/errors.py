@@ -80,6 +80,12 @@ def check_names(kind: str, names: Iterable[str], known: Collection[str], where: 
             raise unknown(kind, name, known, where)
 
 
+def few(names: Iterable[object], most: int = 5) -> str:
+    """Names as a list: all of them, or as many as `most` and how many more there are."""
+    every = list(map(str, names))
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
 def raised(error: BaseException) -> str:
     """What code of the user's own raised, and where in that code, as far as it is to be seen."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(NOT_THEIRS)]

@@ -1,13 +1,13 @@
 """Named tensors, and how those of one model line up with those of another: by name, by shape, rows of a head by class."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
 import torch
 from torch import Tensor
 
-from fedunlearn.errors import ShapeError, unknown
+from fedunlearn.errors import ShapeError, few, unknown
 
 Tensors = Mapping[str, Tensor]
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -116,8 +116,8 @@ def same(a: Tensors, b: Tensors, what: str) -> None:
     """
     if a.keys() != b.keys():
         raise ShapeError(
-            f"{what}: names differ: only in the first {_few(a.keys() - b.keys())}, only in the second "
-            f"{_few(b.keys() - a.keys())}"
+            f"{what}: names differ: only in the first {few(sorted(a.keys() - b.keys())) or 'none'}, only in the second "
+            f"{few(sorted(b.keys() - a.keys())) or 'none'}"
         )
     for name in a:
         if a[name].shape != b[name].shape:
@@ -150,8 +150,3 @@ def names_in(layers: str | Sequence[str], names: Collection[str], head: Head) ->
 
 def _under(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(prefix + ".")
-
-
-def _few(names: Iterable[str], most: int = 5) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:most]) + (f", ... ({len(listed)} in all)" if len(listed) > most else "") or "none"

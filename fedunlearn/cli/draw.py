@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from fedunlearn.errors import few
 from fedunlearn.lineage import Lineage, Model, Plan, alike, chained
 
 MOST_POINTS = 6  # evidence points of one heir that are listed
@@ -65,7 +66,7 @@ def _line(
     own = sorted({s.site for m in group for s in lineage.own(m.name)})
     homes = sorted({m.home for m in group})
     name = model.name if len(group) == 1 else f"{model.name} ... {group[-1].name}"
-    text = f"[bold]{escape(name)}[/bold]  {model.birth} @ {escape(_few(homes))}, data of {escape(_few(own) or 'nobody')}"
+    text = f"[bold]{escape(name)}[/bold]  {model.birth} @ {escape(few(homes))}, data of {escape(few(own) or 'nobody')}"
     if len(group) > 1:
         return f"{text}  [dim]{len(group)} models alike[/dim]"
     if retired[model.name]:
@@ -79,10 +80,6 @@ def _line(
     if model.name in notes:
         text += f"  [yellow]{escape(notes[model.name])}[/yellow]"
     return text
-
-
-def _few(names: Sequence[str], most: int = 4) -> str:
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} ... ({len(names)})"
 
 
 def plan_table(plan: Plan) -> Table:
@@ -102,7 +99,7 @@ def plan_table(plan: Plan) -> Table:
             MARKS[h.target],
             "yes" if h.name in roots else "no: averages or inherits it" if h.holds_class else "no: inherits it",
             points or "[red]none[/red]",
-            _few([s.site for s in h.own]),
+            few([s.site for s in h.own]),
             tested,
         )
     return table

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fedunlearn.errors import InputError, ShapeError
+from fedunlearn.errors import InputError, ShapeError, few
 from fedunlearn.tensors import Tensors, finite
 
 NESTED = ("state_dict", "model_state_dict", "model")  # where trainers put the weights beside other things
@@ -92,9 +92,9 @@ def fit_to(net: nn.Module, weights: Tensors) -> dict[str, Tensor]:
         for n, t in own.items()
         if n in weights and weights[n].is_floating_point() != t.is_floating_point()
     ]
-    said = [f"only the net has {_few(list(map(repr, missing)))}"] if missing else []
-    said += [f"only the file has {_few(list(map(repr, beside)))}"] if beside else []
-    said += [_few(other)] if other else []
+    said = [f"only the net has {few(map(repr, missing), SHOWN)}"] if missing else []
+    said += [f"only the file has {few(map(repr, beside), SHOWN)}"] if beside else []
+    said += [few(other, SHOWN)] if other else []
     if said:
         raise ShapeError(
             f"weights and net do not fit: {'; '.join(said)}; name the net, its settings and its classes as the file has them"
@@ -134,8 +134,3 @@ def _unpacked(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             if (claimed := sum(i.file_size for i in archive.infolist())) > path.stat().st_size:
                 raise ValueError(f"it unpacks to {claimed} bytes, and has {path.stat().st_size}")
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

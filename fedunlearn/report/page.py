@@ -4,13 +4,14 @@ import base64
 import hashlib
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from fedunlearn.errors import few
 from fedunlearn.report.drawing import HEIGHT, WIDTH
 from fedunlearn.report.measurements import measurements
 from fedunlearn.report.plots import plots
@@ -73,7 +74,7 @@ def _template() -> Template:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=visible,
     )  # fmt: skip
-    environment.filters.update(percent=percent, amount=amount, few=few, title=title)
+    environment.filters.update(percent=percent, amount=amount, few=partial(few, most=LISTED), title=title)
     return environment.get_template("page.html")
 
 
@@ -101,11 +102,6 @@ def amount(number: float) -> str:
 def short(name: str, letters: int = WORDS) -> str:
     """A name that fits into a box."""
     return name if len(name) <= letters else f"{name[: letters - 1]}…"
-
-
-def few(names: Sequence[str], most: int = LISTED) -> str:
-    """A list, cut where the tables go on."""
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def _groups(models: Sequence[Mapping[str, Any]]) -> list[tuple[Any, list[Mapping[str, Any]]]]:

@@ -1,9 +1,10 @@
 """Why a model was, or was not, part of a request: where the data entered, and on which way it came."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from fedunlearn.errors import few
 from fedunlearn.lineage import Lineage, Request
 
 
@@ -30,9 +31,9 @@ def reasons(
             sources = tuple(row["sources"])
             if sources not in where:
                 sites = sorted(frozenset[str]().union(*(at[name] for name in sources)))
-                where[sources] = f"{_few(sources, 2)} (rows of {_few(sites)})"
+                where[sources] = f"{few(sources, 2)} (rows of {few(sites)})"
             if model.name in at:
-                text = f"It was trained on {words} itself, with rows of {_few(sorted(at[model.name]))}."
+                text = f"It was trained on {words} itself, with rows of {few(sorted(at[model.name]))}."
             elif through[model.name] is None:
                 way = "averages" if row["holds_class"] else "descends from"
                 text = f"It {way} models that were trained on {words}: {where[sources]}."
@@ -67,7 +68,3 @@ def _through(lineage: Lineage, roots: Iterable[str], affected: set[str]) -> dict
                 found[child] = name if lineage[name].kept else found[name]
                 queue.append(child)
     return found
-
-
-def _few(names: Sequence[str], most: int = 4) -> str:
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"

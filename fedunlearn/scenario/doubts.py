@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
 from fedunlearn.data import SiteData
+from fedunlearn.errors import few
 from fedunlearn.evaluation.accuracy import accuracy
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family
@@ -45,23 +46,25 @@ def doubts(family: Family, names: Collection[str]) -> list[str]:
             no_class = [c for c in strange if c not in known]
             close = next((n for c in no_class for n in get_close_matches(c, known, n=1, cutoff=0.5)), "")
             said.append(
-                f"{name}: no recorded row taught its outputs {_few(strange)}, so that no request for them reaches it; "
+                f"{name}: no recorded row taught its outputs {few(map(repr, strange))}, so that no request for them "
+                "reaches it; "
                 + (f"no set here has a class {no_class[0]!r}" if no_class else "say whose rows did (`site:`)")
                 + (f", did you mean {close!r}?" if close else "")
             )
         taken = set(spec.head) & {c for p in spec.source for c in family.lineage[p].head}
         if spec.how == "transfer" and not spec.sites and taken:
             said.append(
-                f"{name}: outputs {_few(sorted(taken))} of its new head are called like its parent's; a class has one name in "
-                f"a family, so a request for it is about both: rename them under `head` if they mean something else"
+                f"{name}: outputs {few(map(repr, sorted(taken)))} of its new head are called like its parent's; a class has "
+                f"one name in a family, so a request for it is about both: rename them under `head` if they mean something else"
             )
         said += _unknown(family, name, data, make)
     plain = [s for s in dict.fromkeys(m.data for m in imported.values() if m.sites) if scenario.sets[s].test is None]
     if plain:
         share = scenario.sets[plain[0]].held_out + scenario.sets[plain[0]].calibration
         said.append(
-            f"of the rows of {_few(plain)}, {share:.0%} are held out, as rows that trained no model: where {_few(imported)} "
-            f"were trained on all of them, name a set of other rows to test on (`test:` under `data`); then none are held out"
+            f"of the rows of {few(map(repr, plain))}, {share:.0%} are held out, as rows that trained no model: where "
+            f"{few(map(repr, imported))} were trained on all of them, name a set of other rows to test on (`test:` under "
+            f"`data`); then none are held out"
         )
     return said
 
@@ -81,7 +84,3 @@ def _unknown(family: Family, name: str, data: Mapping[str, SiteData], make: Make
                 f"under `head` in the order of its outputs, and are inputs made as they were for its training?"
             )
     return said
-
-
-def _few(names: Collection[str]) -> str:
-    return ", ".join([repr(n) for n in names][:5]) + " and others" * (len(names) > 5)

@@ -80,7 +80,7 @@ def test_outputs_that_nothing_taught_are_named_where_they_matter(run: Run, file:
 def test_a_new_head_with_names_of_its_parents_is_asked_about(file: Path, tmp_path: Path) -> None:
     child = {"from": ["base"], "how": "transfer"}
     told = said(train(zoo(file, base={"site": "a"}, child=child), tmp_path / "f"))
-    assert "child: outputs '0', '1', '2', '3', '4' and others of its new head are called like its parent's" in told
+    assert "child: outputs '0', '1', '2', '3', '4' and 5 more of its new head are called like its parent's" in told
 
 
 def test_what_comes_after_a_request_was_trained_on_what_it_excludes(file: Path, tmp_path: Path) -> None:
