@@ -10,12 +10,15 @@ from rich.markup import escape
 from fedunlearn.cli.console import err, out
 from fedunlearn.cli.draw import closeness_table, lineage_tree, plan_table, record_table
 from fedunlearn.cli.state import due, waiting_for
+from fedunlearn.errors import few
 from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request, discover, unaccounted
 from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
 from fedunlearn.runtime.cases import PLANNED, UNDONE, cases
 from fedunlearn.runtime.evaluations import counted
 from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED
 from fedunlearn.scores import KNOWN
+
+SHOWN = 20  # names in one sentence; --json has them all
 
 
 def opened(folder: Path) -> Family:
@@ -38,7 +41,9 @@ def opened(folder: Path) -> Family:
 def say_plan(found: Plan, cost: dict[str, Any], done: Sequence[str] = ()) -> None:
     """A plan, what it would cost, and heirs that an earlier line has changed for it or for more."""
     if not found.heirs and done:
-        out.print(f"nothing is left to do: {', '.join(done)} forgot {found.request.words()} with a wider request", markup=False)
+        out.print(
+            f"nothing is left to do: {few(done, SHOWN)} forgot {found.request.words()} with a wider request", markup=False
+        )
         return
     if not found.heirs:
         out.print(f"nothing to forget: no model was trained on {found.request.words()}", markup=False)
@@ -52,11 +57,11 @@ def say_plan(found: Plan, cost: dict[str, Any], done: Sequence[str] = ()) -> Non
         markup=False,
     )
     if done:
-        out.print(f"not edited again, as an earlier line has done it: {', '.join(done)}", markup=False)
+        out.print(f"not edited again, as an earlier line has done it: {few(done, SHOWN)}", markup=False)
     for one in found.request.merges:
-        out.print(f"{one.id}: {one.words()}: reaches {', '.join(found.of_case(one.id))}", markup=False)
+        out.print(f"{one.id}: {one.words()}: reaches {few(found.of_case(one.id), SHOWN)}", markup=False)
     if found.untested:
-        out.print(f"cannot be tested: {', '.join(found.untested)}", markup=False)
+        out.print(f"cannot be tested: {few(found.untested, SHOWN)}", markup=False)
     for sites in dict.fromkeys(found.unopposed.values()):
         heirs = ", ".join(name for name, voters in found.unopposed.items() if voters == sites)
         what = "is taken at its word" if len(sites) == 1 else "cannot be told apart if they disagree"
@@ -102,9 +107,9 @@ def say_late(family: Family) -> None:
     if words := cut(family):
         out.print(words, markup=False)
     elif late := behind(family):
-        out.print(f"not yet at {', '.join(late)}: run fedunlearn settle", markup=False)
+        out.print(f"not yet at {few(late, SHOWN)}: run fedunlearn settle", markup=False)
     if late := owed(family):
-        out.print(f"sealed, but not yet erased at {', '.join(late)}: run fedunlearn settle", markup=False)
+        out.print(f"sealed, but not yet erased at {few(late, SHOWN)}: run fedunlearn settle", markup=False)
 
 
 def say_record(record: Record) -> None:
@@ -135,7 +140,7 @@ def say_record(record: Record) -> None:
         out.print(f"{place} works with other code: {', '.join(f'{k} {v}' for k, v in code.items())}", markup=False)
     committed = [m for m in record.facts["models"] if m["status"] == COMMITTED and m["forgotten_before"] is not None]
     if record.facts["request"]["classes"] and (little := [m["name"] for m in committed if m["forgotten_before"] < KNOWN]):
-        out.print(f"recognised less than half of it before, so that it shows little now: {', '.join(little)}", markup=False)
+        out.print(f"recognised less than half of it before, so that it shows little now: {few(little, SHOWN)}", markup=False)
     if spent := record.facts.get("spent"):
         out.print(
             f"evidence was measured on {', '.join(spent)} as they are since they forgot, and may show little: how they were "

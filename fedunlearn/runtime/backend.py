@@ -8,7 +8,7 @@ from math import inf, nan
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from fedunlearn.errors import FedUnlearnError, InputError, OvertakenError, SiteError, raised, unknown
+from fedunlearn.errors import FedUnlearnError, InputError, OvertakenError, SiteError, few, raised, unknown
 from fedunlearn.methods import METHODS
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, HEIRS_AT_ROOTS, RETAINED_AT_HEIRS
 from fedunlearn.runtime.tasks import Answer, Apply, Audit, Evaluate, Failure, Measure, Task
@@ -212,5 +212,4 @@ def check(
 def _where(places: Mapping[str, Sequence[str]]) -> str:
     """Places, and a few of the models there."""
     named = {place: [m for m in dict.fromkeys(models) if m] for place, models in places.items()}
-    few = {place: ", ".join(models[:3]) + ", ..." * (len(models) > 3) for place, models in named.items()}
-    return ", ".join(f"{place} ({models})" if models else place for place, models in few.items())
+    return few((f"{place} ({few(models, 3)})" if models else place for place, models in named.items()), 12)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedunlearn.data import Selection
-from fedunlearn.errors import InputError, SiteError, unknown
+from fedunlearn.errors import InputError, SiteError, few, unknown
 from fedunlearn.evaluation import Gate, Scores
 from fedunlearn.lineage import ABSENT, Heir, Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
@@ -176,8 +176,7 @@ def carry_out(
     misses |= {h.name: _unweighed(family.lineage, h) for h in plan.heirs if h.name in bare}
     reached = {name: case for name, case in cases.items() if name not in misses}
     if not reached and (waiting or doing.resumes is None):
-        texts = "; ".join(f"{name} {text}" for name, text in {**misses, **waiting}.items())
-        raise (SiteError if waiting else InputError)(f"{method.name}: no heir can be edited: {texts}")
+        raise (SiteError if waiting else InputError)(f"{method.name}: no heir can be edited: {_told({**misses, **waiting})}")
     before_reference = time.perf_counter()
     again = (retrained() if callable(retrained) else retrained) or Reference()
     waited = time.perf_counter() - before_reference
@@ -185,7 +184,7 @@ def carry_out(
     applied = edit(family, plan, method, backend, doing.gate, found, reached, again.scored, roll, doing.precision)
     waiting |= {name: _OFFLINE.format(family.lineage[name].home) for name in reached if name not in applied}
     if reached and not applied:
-        raise SiteError(f"nothing was changed: {'; '.join(f'{n} {t}' for n, t in waiting.items())}")
+        raise SiteError(f"nothing was changed: {_told(waiting)}")
     progress(f"evaluating {len(applied)} candidates: {', '.join(doing.gate.tiers)}")
     evaluated = evaluate_applied(family, plan, applied, doing.gate.tiers, backend, roll, again)
     tested = score_candidates(family, plan, applied, found.scored, again, backend, roll, doing.gate.score_at_roots)
@@ -227,6 +226,14 @@ def _unweighed(lineage: Lineage, heir: Heir) -> str:
         return "cannot be weighed: no row that the family knows is of a class of its own; say which site trained it (`site:`)"
     gone = "departed or is" if lineage.departed else "is"
     return f"cannot be weighed: every row of its own {gone} excluded from use by now; {_MASK}"
+
+
+def _told(texts: Mapping[str, str]) -> str:
+    """What is said of heirs; of those of which the same is said, once."""
+    by_text: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        by_text.setdefault(text, []).append(name)
+    return "; ".join(f"{few(names)} {text}" for text, names in by_text.items())
 
 
 def _rows(scores: Scores) -> int:

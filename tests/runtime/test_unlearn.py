@@ -17,6 +17,7 @@ from fedunlearn.methods.base import Strength
 from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, Record, rollback, unlearn
+from fedunlearn.runtime.coordinator import _told
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
 from fedunlearn.scenario import Scenario, reference, retrained as retrain, train, workers
@@ -296,3 +297,8 @@ def test_evidence_may_travel_rounded_and_the_record_says_so(
     assert max(f for f in forgotten if f is not None) <= 0.05
     with pytest.raises(InputError, match="unknown precision 'float16'; did you mean 'bfloat16'"):
         unlearn(Family.open(folder), LEAVE, FIUn(layers="last"), backend_of(family), precision="float16")
+
+
+def test_what_is_said_of_many_heirs_is_said_once() -> None:
+    told = _told({**{f"head-{i}": "cannot be weighed" for i in range(9)}, "other": "waits for north to be online"})
+    assert told == ("head-0, head-1, head-2, head-3, head-4 and 4 more cannot be weighed; other waits for north to be online")
