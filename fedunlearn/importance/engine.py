@@ -71,6 +71,8 @@ def sums_of(
         with frozen(net):
             probe = probe_of(net, x, wanted, fold, autocast)
             slow = dict(probe.left)
+            if not probe.bytes and len(x) > 1:
+                probe.bytes = _bytes(net, x, wanted, autocast)
             parts = -(-len(x) // max(1, max_bytes // max(1, probe.bytes)))
             step = -(-len(x) // parts)
             for i in range(0, len(x), step):
@@ -138,16 +140,16 @@ class Probe:
     """What one sample alone showed of a net.
 
     Args:
-        bytes: what another sample keeps for the backward pass.
         left: parameters that no rule fits, or for which rules give something else than plain differentiation, and why.
         recurrent: of those, weights of recurrent layers.
         independent: whether outputs were seen not to move with the other samples of a batch.
+        bytes: what another sample keeps for the backward pass; 0 until there was another.
     """
 
-    bytes: int
-    left: Mapping[str, str]
-    recurrent: frozenset[str]
+    left: Mapping[str, str] = field(default_factory=dict)
+    recurrent: frozenset[str] = frozenset()
     independent: bool = False
+    bytes: int = 0
 
     @property
     def through(self) -> bool:
@@ -191,7 +193,7 @@ def probe_of(net: nn.Module, x: Tensor, wanted: frozenset[str], fold: Fold, auto
             off = found[name].double() - truth[name] if name in found else truth[name]
             if float(off.norm()) > near * float(truth[name].norm()) + least:
                 run.left[name] = "is used where the rules do not see it"
-        kept[key] = Probe(_bytes(net, x, wanted, autocast), run.left, frozenset(run.recurrent))
+        kept[key] = Probe(run.left, frozenset(run.recurrent))
     return kept[key]
 
 
@@ -209,8 +211,6 @@ def _bytes(net: nn.Module, x: Tensor, wanted: frozenset[str], autocast: torch.dt
             _ = net(x[:n])
         return sum(held.values())
 
-    if len(x) < 2:
-        return 1
     parameters = [p for name, p in net.named_parameters() if name in wanted]
     try:
         for p in parameters:

@@ -96,7 +96,7 @@ def measure(
     fold = FOLDS[statistic]
     with evaluating(net):
         with frozen(net):
-            probe = probe_of(net, x, frozenset(wanted), fold, autocast) if len(x) else Probe(1, {}, frozenset())
+            probe = probe_of(net, x, frozenset(wanted), fold, autocast) if len(x) else Probe()
         if set(wanted) <= set(head.names) and not probe.left:  # a weight that another layer shares has no closed form
             with frozen(net):
                 found = Sums(_last_layer(net, x, about, chosen, fold, head, wanted, max_bytes, probe))

@@ -88,6 +88,29 @@ def test_the_memory_bound_splits_samples_and_changes_nothing() -> None:
     assert all(torch.allclose(parts.sums["squares"][n], t, rtol=1e-10) for n, t in whole.sums["squares"].items())
 
 
+@pytest.mark.parametrize("layers", ["all", "0"])
+@pytest.mark.parametrize("first", [1, 40])
+def test_the_memory_bound_is_over_all_that_is_kept(layers: str, first: int) -> None:
+    """Above the first layer that is asked for everything is, asked for or not; one row alone does not tell how much."""
+    sizes: list[int] = []
+
+    class Wide(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return torch.tanh(x.repeat(1, 500))
+
+    net = ready(nn.Sequential(nn.Linear(5, 4), Wide(), nn.Linear(2000, OUTPUTS)))
+    x, y = batch(40, 5)
+    whole = measure(net, x, y, head=head_of(net), layers=layers)
+    fresh = ready(nn.Sequential(nn.Linear(5, 4), Wide(), nn.Linear(2000, OUTPUTS)))
+    fresh.load_state_dict(net.state_dict())
+    measure(fresh, x[:first], y[:first], head=head_of(fresh), layers=layers, max_bytes=10 * 2000 * 8)
+    sizes.clear()
+    parts = measure(fresh, x, y, head=head_of(fresh), layers=layers, max_bytes=10 * 2000 * 8)
+    assert 1 < max(sizes) <= 10
+    assert all(torch.allclose(parts.sums["squares"][n], t, rtol=1e-10) for n, t in whole.sums["squares"].items())
+
+
 def test_gradients_stop_at_the_first_layer_that_is_asked_for() -> None:
     below: list[Tensor] = []
 

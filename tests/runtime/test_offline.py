@@ -161,7 +161,9 @@ def test_evidence_goes_on_without_one_of_its_sites_and_says_so(family: Family, h
 
 def test_without_any_evidence_nothing_is_changed(family: Family, folder: Path, held: dict[str, Worker]) -> None:
     lines = len(family.ledger.lines)
-    with pytest.raises(SiteError, match="no heir can be edited: shared, parallel, eastern, triage, merged waits for north, south"):
+    with pytest.raises(
+        SiteError, match="no heir can be edited: shared, parallel, eastern, triage, merged waits for north, south"
+    ):
         unlearn(family, LEAVE, LAST, Offline(held, {"north", "south"}), quorum=0)
     assert len(Family.open(folder).ledger.lines) == lines
 
