@@ -55,7 +55,7 @@ def test_answers_say_which_code_made_them() -> None:
     assert code_in(to_records("b", [])) == {}
 
 
-@pytest.mark.parametrize("said", ["x=1", ["x"], ["=".join(("x", "1" * 200))], ["x=1"] * 1000])
+@pytest.mark.parametrize("said", ["x=1", ["x"], ["x=\x1b[2J"], ["=".join(("x", "1" * 200))], ["x=1"] * 1000])
 def test_what_is_said_of_code_is_short_text(said: str | list[str]) -> None:
     content = to_records("b", [])
     content[CONFIG]["code"] = said

@@ -63,10 +63,15 @@ def code_in(content: RecordDict) -> dict[str, str]:
     said = config.get("code", []) if isinstance(config, ConfigRecord) else []
     if not (isinstance(said, list) and len(said) <= MOST_SAID):
         raise CodecError(f"a message that does not say its code as up to {MOST_SAID} texts")
-    pairs = [str(text).partition("=") for text in said]
-    if not all(equals and len(name) + len(version) <= 4 * MOST_SAID for name, equals, version in pairs):
-        raise CodecError(f"a message that does not say its code as name=version, of up to {4 * MOST_SAID} characters")
-    return {name: version for name, _, version in pairs}
+    found: dict[str, str] = {}
+    for text in map(str, said):
+        name, equals, version = text.partition("=")
+        if not equals or len(text) > 4 * MOST_SAID or not text.isprintable():
+            raise CodecError(
+                f"a message that does not say its code as name=version, of up to {4 * MOST_SAID} printable characters"
+            )
+        found[name] = version
+    return found
 
 
 def from_records(content: RecordDict) -> tuple[str, list[Packed]]:
