@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from fedunlearn.errors import ShapeError, check_names, unknown
 from fedunlearn.importance.batch_squares import batch_squares
-from fedunlearn.importance.engine import Probe, Sums, frozen, independent, probe_of, sums_of
+from fedunlearn.importance.engine import Sums, sums_of
 from fedunlearn.importance.folds import FOLDS, Fold
 from fedunlearn.importance.forward import FORWARD, forward_sums
 from fedunlearn.importance.importance import Importance
 from fedunlearn.importance.losses import Loss, loss_of
+from fedunlearn.importance.passes import frozen
+from fedunlearn.importance.probe import Probe, independent, probe_of
 from fedunlearn.importance.tape import Tape, parameters_of
 from fedunlearn.tensors import Head, names_in
 
@@ -94,14 +96,12 @@ def measure(
             return batch_squares(net, x, y, chosen, wanted, batch)
     about = chosen.rows(len(x), y)
     fold = FOLDS[statistic]
-    with evaluating(net):
-        with frozen(net):
-            probe = probe_of(net, x, frozenset(wanted), fold, autocast) if len(x) else Probe()
+    with evaluating(net), frozen(net):
+        probe = probe_of(net, x, frozenset(wanted), fold, autocast) if len(x) else Probe()
         if set(wanted) <= set(head.names) and not probe.left:  # a weight that another layer shares has no closed form
-            with frozen(net):
-                found = Sums(_last_layer(net, x, about, chosen, fold, head, wanted, max_bytes, probe))
+            found = Sums(_last_layer(net, x, about, chosen, fold, head, wanted, max_bytes, probe))
         else:
-            found = sums_of(net, x, about, chosen, fold, frozenset(wanted), max_bytes=max_bytes, autocast=autocast)
+            found = sums_of(net, x, about, chosen, fold, frozenset(wanted), probe, max_bytes=max_bytes, autocast=autocast)
     for name, why in found.slow.items():
         said(f"{name} {why}: measured exactly, but slowly")
     return Importance({statistic: {n: found.sums[n].cpu() for n in wanted}}, len(x))

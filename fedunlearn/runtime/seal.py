@@ -50,7 +50,7 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
         open_ = [x for x in open_ if x.number <= mine[-1].number]
     if not open_:
         told = f"request {request} is" if request else "every request in force is"
-        late = f"; it is not yet erased at {', '.join(owed(family))}: run fedunlearn settle" if owed(family) else ""
+        late = f"; it is not yet erased at {', '.join(places)}: run fedunlearn settle" if (places := owed(family)) else ""
         raise InputError(
             f"{family.folder}: {told} sealed already{late}" if in_force else f"{family.folder}: nothing is in force to seal"
         )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedunlearn.errors import FedUnlearnError, InputError, raised
+from fedunlearn.errors import FedUnlearnError, InputError, few, raised
 from fedunlearn.methods import METHODS, Case, Evidence, Method
 from fedunlearn.methods.base import Strength
 from fedunlearn.store.hashing import hashes_of
@@ -73,8 +73,7 @@ class Watched:
         if not isinstance(found, Mapping):
             raise self._wrong(f"edit returned {_told(found)}, expected a dict of all weights by name, changed or not")
         if missing := [n for n in self.weights if n not in found]:
-            more = f" and {len(missing) - 1} more" if missing[1:] else ""
-            raise self._wrong(f"edit returned no {missing[0]!r}{more}; expected all weights by name, changed or not")
+            raise self._wrong(f"edit returned no {few(map(repr, missing), 1)}; expected all weights by name, changed or not")
         if strange := [n for n in found if n not in self.weights]:
             raise self._wrong(f"edit returned {strange[0]!r}, which the model does not have")
         edits = set(names_in(self.method.layers, self.weights, self.case.head))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from fedunlearn.errors import InputError, SiteError, unknown
+from fedunlearn.errors import InputError, SiteError, few, unknown
 from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
@@ -112,8 +112,7 @@ def _taken(
     for tier, missing in todo.items():
         done = 0
         for some in _rounds(tier, missing, TOGETHER if isinstance(backend, InProcess) else len(missing)):
-            named = ", ".join(h.name for h in some[:TOGETHER]) + ", ..." * (len(some) > TOGETHER)
-            progress(f"{tier}: {named} ({done} of {len(missing)} models done)")
+            progress(f"{tier}: {few((h.name for h in some), TOGETHER)} ({done} of {len(missing)} models done)")
             versions = [(edited[h.name]["version_before"], edited[h.name]["version_after"]) for h in some]
             audits = [_audit(scenario, family, facts, edited[h.name]) if tier == "audit" else None for h in some]
             asked = zip(some, versions, audits, strict=True)

@@ -119,9 +119,9 @@ def holds(line: Line, text: bytes) -> bool:
     if encoded(line) != text:
         return False
     # in that form a quotation mark within text has a backslash before it, and what is nested stands before the line's own
-    for own in (f'"hash":"{line.hash}",', f'"signature":"{line.signature}",' if line.signature else ""):
-        before, found, after = text.rpartition(own.encode()) if own else (text, b"", b"")
-        if own and not found:
+    for own in [f'"hash":"{line.hash}",', *([f'"signature":"{line.signature}",'] if line.signature else [])]:
+        before, found, after = text.rpartition(own.encode())
+        if not found:
             return False
         text = before + after
     return blake3(text).hexdigest() == line.hash
