@@ -40,6 +40,7 @@ from fedunlearn import InProcess, Request, unlearn
 from fedunlearn.lineage import discover
 from fedunlearn.nets import build
 from fedunlearn.report import document, page
+from fedunlearn.runtime.records import FOLDER as RECORDS
 from fedunlearn.runtime.tasks import Answer, Apply, Task
 from fedunlearn.scenario import train, workers
 from fedunlearn.scenario.files import parse
@@ -71,6 +72,7 @@ GROWS = {  # what a size's row has: in words, and how it is written
     "trained_bytes": ("store after training, bytes", "{:,.0f}"),
     "store_bytes": ("store, bytes more", "{:,.0f}"),
     "ledger_bytes": ("ledger, bytes more", "{:,.0f}"),
+    "record_bytes": ("record, bytes", "{:,.0f}"),
     "report_bytes": ("report, bytes", "{:,.0f}"),
     "report_s": ("report, s", "{:.2f}"),
 }
@@ -135,6 +137,7 @@ def one(made: Any, request: Request, method: str, backend: Clocked, say: Callabl
     """One request and its report."""
     backend.seconds, backend.tasks = {}, Counter()
     stored, told, began = _bytes(made.folder / "homes"), made.ledger.path.stat().st_size, time.process_time()
+    recorded = _bytes(made.folder / RECORDS)
     plan = discover(made.lineage, request)
     marks = [time.process_time()]
     record = unlearn(made, request, method, backend, progress=say)
@@ -156,6 +159,7 @@ def one(made: Any, request: Request, method: str, backend: Clocked, say: Callabl
         **{f"{kind.__name__.lower()}_s": seconds for kind, seconds in backend.seconds.items()},
         "store_bytes": _bytes(made.folder / "homes") - stored,
         "ledger_bytes": made.ledger.path.stat().st_size - told,
+        "record_bytes": _bytes(made.folder / RECORDS) - recorded,
         "report_bytes": len(text.encode()),
         "report_s": marks[2] - marks[1],
     }

@@ -13,6 +13,7 @@ from fedunlearn.errors import InputError, StoreError
 from fedunlearn.runtime import Family, confirmed, cut, elsewhere, remarks, rests_on, unwitnessed
 from fedunlearn.runtime.evaluations import KIND, counted
 from fedunlearn.runtime.family import LEDGER
+from fedunlearn.runtime.records import damaged
 from fedunlearn.store import Ledger, Line
 from fedunlearn.store.signatures import checkable
 from fedunlearn.store.signing import read_public
@@ -20,7 +21,9 @@ from fedunlearn.store.signing import read_public
 
 def log(
     folder: Folder,
-    verify: Annotated[bool, typer.Option("--verify", help="check signatures, and that no place knows more lines")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="check signatures, records that lines name, and that no place knows more lines")
+    ] = False,
     expect: Annotated[
         str | None, typer.Option(help="hash of a line that must be there, or its first 8 digits or more; checked too")
     ] = None,
@@ -51,6 +54,7 @@ def log(
         if asked:
             family = Family.open(folder)
             wrong += [words for words in (cut(family), unwitnessed(family)) if words]
+            wrong += damaged(family)
         if expect is not None and not any(line.hash.startswith(expect) for line in ledger.lines):
             wrong.append(f"{ledger.path}: has no line {expect}; it was cut, rewritten, or is another family's")
     except StoreError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from blake3 import blake3
 from typing_extensions import TypedDict
 
 from fedunlearn.data import MIRROR
@@ -14,18 +15,20 @@ from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime import Family
 from fedunlearn.runtime.family import ERASED, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY
+from fedunlearn.runtime.records import named
 from fedunlearn.store import write_atomically
 
 PLAIN = (TOPOLOGY, LINEAGE)
 
 
 def plain_files(family: Family) -> dict[str, str]:
-    """All files of a family that hold no tensors: scenario, lineage, ledger, who acknowledged it, mirrors that are here."""
+    """Files of a family that hold no tensors: scenario, lineage, ledger and its records, who acknowledged it, mirrors here."""
     homes = family.folder / "homes"
     mirrors = [f"homes/{p}/{MIRROR}" for p in family.places if (homes / p / MIRROR).is_file()]
     noted = [name for name in (NOTE, ERASED) if (family.folder / name).is_file()]
     plain = {name: (family.folder / name).read_text() for name in (LINEAGE, LEDGER, *noted, *mirrors)}
-    return {TOPOLOGY: family.topology.read_text(), **plain}
+    told = {str(p.relative_to(family.folder)): p.read_text() for p in named(family) if p.is_file()}
+    return {TOPOLOGY: family.topology.read_text(), **plain, **told}
 
 
 class _Pointer(TypedDict):
@@ -107,9 +110,14 @@ class Copy:
                 family = Family.open(Path(there))
             except (InputError, UnicodeEncodeError) as error:
                 raise SiteError(f"{self.federation}: the family that came home is damaged: {error}") from error
-        allowed = {f"homes/{place}/{MIRROR}" for place in family.places} | {*PLAIN, LEDGER, NOTE, ERASED}
+        records = {str(path.relative_to(family.folder)): path.stem for path in named(family)}
+        allowed = {f"homes/{place}/{MIRROR}" for place in family.places} | {*PLAIN, LEDGER, NOTE, ERASED, *records}
         if strange := sorted(set(files) - allowed):
             raise SiteError(f"{self.federation}: sent a file {strange[0][:80]!r} that belongs to no family; nothing was kept")
+        if wrong := [
+            name for name in sorted(records.keys() & files) if blake3(files[name].encode()).hexdigest() != records[name]
+        ]:
+            raise SiteError(f"{self.federation}: sent {wrong[0]}, which is not what the ledger names; nothing was kept")
         path = self.folder / LEDGER
         before = path.read_text() if path.exists() else ""
         if not files[LEDGER].startswith(before):

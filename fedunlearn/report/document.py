@@ -17,6 +17,7 @@ from fedunlearn.report.why import reasons
 from fedunlearn.report.words import scored_at
 from fedunlearn.runtime import Family, owed
 from fedunlearn.runtime.evaluations import FOLDER, evaluated, hashes_of, named
+from fedunlearn.runtime.records import record_of
 from fedunlearn.store import Line
 
 
@@ -40,8 +41,12 @@ def document(
         `family`, `line`, `request`, `verdict`, `reached`, `method`, `models` (every kept model, the most doubtful first),
         `lineage` (the drawing), `evidence`, `cost`, `objections`, `evaluations` (those used), `tests` (ledger
         lines that name some), `not_measured` and `limits`.
+
+    Raises:
+        StoreError: as `record_of`.
     """
-    body, facts, cost = line.body, line.body["record"]["facts"], line.body["record"]["cost"]
+    body, record = line.body, record_of(family, line)
+    facts, cost = record.facts, record.cost
     lineage, request = family.lineage_at(line), Request.from_json(facts["request"])
     back = next((x for x in family.ledger.lines if x.kind == "rolled back" and x.body["undoes"] == line.number), None)
     undone, before = (None if back is None else back.number), edited_before(family, line)
@@ -56,7 +61,7 @@ def document(
     seconds: Counter[str] = Counter()
     for tier, result in ((t, r) for tiers in used.values() for t, r in tiers.items()):
         seconds[tier] += sum(result.get("seconds", {}).values())
-    resting = {} if undone is not None else _resting(line, before)
+    resting = {} if undone is not None else _resting(family, line, before)
     for name, (one, row) in resting.items():
         lacking = {k: why for k, why in _gone(family, one, then.get(one.number, {})).items() if k[0] == name}
         found, old = _used([row], then.get(one.number, {}), lacking)
@@ -69,7 +74,7 @@ def document(
     rows = [*(r for r in facts["models"] if r["name"] not in resting), *(row for _, row in resting.values())]
     sets = _evidence(facts["models"])
     unknown = unaccounted(lineage, request, {*facts["plan"]["affected"]})
-    models = _models(family, line, lineage, used, sets, undone is not None, unknown, before, resting)
+    models = _models(family, line, facts, lineage, used, sets, undone is not None, unknown, before, resting)
     risks = {m["name"]: m["risk"] for m in models}
     imported = [m.name for m in lineage.models if m.kept and m.imported]
     lost = [name for name in facts["plan"]["affected"] if name in family.lost and not lineage[name].kept]
@@ -185,11 +190,11 @@ def _used(
     return used, stale
 
 
-def _resting(line: Line, before: Mapping[str, Line]) -> dict[str, tuple[Line, dict[str, Any]]]:
+def _resting(family: Family, line: Line, before: Mapping[str, Line]) -> dict[str, tuple[Line, dict[str, Any]]]:
     """Models that a line has not changed and an earlier one has -> that one, on which they rest, and their row in it."""
     left = {name: one for name, one in before.items() if name not in line.body["heads"]}
     lines = {one.number: one for one in left.values()}
-    told = {n: {row["name"]: row for row in one.body["record"]["facts"]["models"]} for n, one in lines.items()}
+    told = {n: {row["name"]: row for row in record_of(family, one).facts["models"]} for n, one in lines.items()}
     return {name: (one, told[one.number][name]) for name, one in left.items()}
 
 
@@ -210,6 +215,7 @@ def _point(text: str) -> dict[str, str]:
 def _models(
     family: Family,
     line: Line,
+    facts: Mapping[str, Any],
     lineage: Lineage,
     used: Mapping[str, Evaluation],
     sets: list[dict[str, Any]],
@@ -218,7 +224,6 @@ def _models(
     before: Mapping[str, Line],
     resting: Mapping[str, tuple[Line, dict[str, Any]]],
 ) -> list[dict[str, Any]]:
-    facts = line.body["record"]["facts"]
     rows = {row["name"]: row for row in facts["models"]}
     objections: dict[str, list[str]] = {}
     for one in facts["objections"]:

@@ -30,6 +30,7 @@ from fedunlearn.runtime.evaluating import evaluate_applied, seconds_of
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.merging import merge
 from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Record, row
+from fedunlearn.runtime.records import keep_record
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import Round1, edit, measure, points_of
@@ -349,7 +350,7 @@ def _commit(family: Family, doing: Doing, request: Request, record: Record) -> N
         "untouched": sorted(by_status[UNTOUCHED]),
         "reason": doing.reason,
         "exclusions": excluded,
-        "record": {"facts": record.facts, "cost": record.cost},
+        "record": keep_record(family, record),
     }
     if by_status[WAITING]:
         body |= {"waiting": sorted(by_status[WAITING]), "method": menu_name(doing.method)}

@@ -9,11 +9,13 @@ from blake3 import blake3
 from fedunlearn.data.register import FOLDER as REGISTERS, register_file
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
+from fedunlearn.runtime import records
 from fedunlearn.runtime.evaluations import FOLDER, KIND, file_of, read_result, strays
 from fedunlearn.runtime.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY, Family
 from fedunlearn.runtime.keeping import needed, sealed_away
 from fedunlearn.runtime.mirror import Mirror, path
 from fedunlearn.runtime.place import check_place, check_registers
+from fedunlearn.runtime.records import FOLDER as RECORDS
 from fedunlearn.runtime.seal import references
 from fedunlearn.runtime.settle import cut, exclusions
 from fedunlearn.runtime.witnesses import unwitnessed
@@ -21,7 +23,7 @@ from fedunlearn.runtime.yardstick import FOLDER as REFERENCES, forged
 from fedunlearn.store import Checked, Ledger
 
 MADE = (FOLDER, "reports", REFERENCES)  # beside the family, and can be made again
-KNOWN = (TOPOLOGY, NEXT, LINEAGE, LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, POINTER, REGISTERS, "homes", *MADE)
+KNOWN = (TOPOLOGY, NEXT, LINEAGE, LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, POINTER, REGISTERS, RECORDS, "homes", *MADE)
 
 
 def fsck(folder: Path | str, here: Collection[str] | None = None) -> Checked:
@@ -137,6 +139,9 @@ def _plain(family: Family, found: Checked) -> None:
         told = family.trained(what)
         if told is not None and told != hashed:
             found.damage.append(f"{file}: is not what the ledger recorded; it was changed or damaged: restore it from a backup")
+    found.files += len(records.named(family))
+    found.damage += records.damaged(family)
+    found.orphans |= dict.fromkeys(records.strays(family), "a record that no ledger line names; it is not used")
     _evaluations(family, found)
     if (left := family.folder / NEXT).exists() and left != family.topology:
         found.orphans[left] = "of an extension that was cut off"

@@ -11,6 +11,7 @@ from pathlib import Path
 from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.lineage import Request
+from fedunlearn.runtime import records
 from fedunlearn.runtime.backend import Backend, check
 from fedunlearn.runtime.cases import cases, changed_by
 from fedunlearn.runtime.evaluations import FOLDER, strays
@@ -174,7 +175,7 @@ def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict
         dry: erase nothing, only say what would go.
 
     Returns:
-        For each place, and each place of a cached reference, what was erased; and among results of evaluations.
+        For each place, and each place of a cached reference, what was erased; and among records and results of evaluations.
 
     Raises:
         BusyError: another command is at work.
@@ -193,7 +194,7 @@ def collect(family: Family, here: Collection[str], *, dry: bool = False) -> dict
             found[str(folder.relative_to(family.folder))] = Swept(bytes=size)
             if not dry:
                 shutil.rmtree(folder)
-        for name, cut_off in ((FOLDER, strays(family)), (".", _half_written(family))):
+        for name, cut_off in ((FOLDER, strays(family)), (records.FOLDER, records.strays(family)), (".", _half_written(family))):
             if cut_off:
                 found[name] = Swept(bytes=sum(file.stat().st_size for file in cut_off), crashed=len(cut_off))
             for file in cut_off if not dry else ():

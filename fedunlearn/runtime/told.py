@@ -1,5 +1,6 @@
 """What ledger lines tell, as far as it is read again; whoever wrote the ledger, and hashed it."""
 
+from collections.abc import Mapping
 from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
@@ -12,6 +13,13 @@ from fedunlearn.store import Ledger, Line
 from fedunlearn.store.line import check
 
 Share = float | None
+
+
+class _Named(TypedDict):
+    """What a line keeps of a row whose rest is in a file (see `records`)."""
+
+    name: str
+    version_retrained: NotRequired[str | None]
 
 
 class _Row(TypedDict):
@@ -53,10 +61,22 @@ class _Case(TypedDict):
     heirs: list[str]
 
 
+class _Heir(TypedDict):
+    name: str
+    target: str
+    absent: NotRequired[list[str]]
+
+
 class _Plan(TypedDict):
     roots: list[str]
     affected: list[str]
     cases: NotRequired[dict[str, _Case]]
+    heirs: NotRequired[list[_Heir]]  # some older lines have none
+
+
+class _Whole(TypedDict):
+    models: list[_Row]
+    plan: _Plan
 
 
 class _Objection(TypedDict):
@@ -82,7 +102,7 @@ class _Facts(TypedDict):
     settings: dict[str, Any]
     precision: str
     gate: dict[str, Any]
-    models: list[_Row]
+    models: list[_Named]
     objections: list[_Objection]
     accepted_untested: str | None
     absent: list[str]
@@ -111,6 +131,7 @@ class _Cost(TypedDict):
 class _Record(TypedDict):
     facts: _Facts
     cost: _Cost
+    heirs: NotRequired[Hash]  # of the file; older lines have all of it in `facts`
 
 
 class _Born(TypedDict):
@@ -205,10 +226,27 @@ def _check(line: Line, heads: dict[str, str], ledger: Ledger) -> None:
         if strange := sorted(merged ^ facts["plan"].get("cases", {}).keys()):
             raise ValueError(f"{strange[0][:80]!r} is a case of its plan or of its request only")
         named = {row["name"] for row in facts["models"]}
-        if strange := sorted({s for row in facts["models"] for s in row["sources"]} - set(facts["plan"]["roots"])):
-            raise ValueError(f"{strange[0][:80]!r} is no root of its plan")
+        if "heirs" not in body["record"]:
+            check_whole(facts, {"models": facts["models"], "plan": facts["plan"]})
         if strange := sorted({*body["heads"], *body["pending"], *body["untouched"], *body.get("waiting", ())} - named):
             raise ValueError(f"{strange[0][:80]!r} is not among the models of its record")
+
+
+def check_whole(facts: Mapping[str, Any], whole: Any) -> None:
+    """Refuse what was found of heirs, if it is not what an "unlearned" line's facts are about.
+
+    Args:
+        facts: of the line.
+        whole: `models`, a row each, and `plan`, whoever wrote them.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    found = shaped(whole, _Whole)
+    if [row["name"] for row in found["models"]] != [row["name"] for row in facts["models"]]:
+        raise ValueError("it is about other models")
+    if strange := sorted({s for row in found["models"] for s in row["sources"]} - set(facts["plan"]["roots"])):
+        raise ValueError(f"{strange[0][:80]!r} is no root of its plan")
 
 
 def request_of(line: Line) -> Request:

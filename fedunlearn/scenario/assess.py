@@ -12,6 +12,7 @@ from fedunlearn.runtime import Backend, Family, cases, gone_from, names_of
 from fedunlearn.runtime.backend import InProcess, check
 from fedunlearn.runtime.evaluating import believed, evaluation_of, is_result
 from fedunlearn.runtime.evaluations import Found, hashes_of, keep_results, named, read_result, write_results
+from fedunlearn.runtime.records import record_of
 from fedunlearn.runtime.settle import alone, witness
 from fedunlearn.runtime.tasks import Audit, Evaluated
 from fedunlearn.scenario.files import of_family
@@ -67,7 +68,7 @@ def assess(
         raise InputError(f"seeds: {seeds} retrained families, expected one or more")
     if line.kind != "unlearned":
         raise InputError(f"ledger line {line.number}: is {line.kind!r}; only what an unlearning edited is evaluated")
-    facts, found = line.body["record"]["facts"], assessed(family, line)
+    facts, found = record_of(family, line).facts, assessed(family, line)
     edited = {m["name"]: m for m in facts["models"] if m["strength"] is not None}
     heirs = [h for h in discover(family.lineage, Request.from_json(facts["request"])).heirs if h.name in edited]
     least = seeds if retrained else 0

@@ -13,6 +13,7 @@ from fedunlearn.deployed.submit import Keep, outcome
 from fedunlearn.errors import SiteError
 from fedunlearn.runtime import Family, InProcess, Split, fsck, owed
 from fedunlearn.runtime.evaluations import named
+from fedunlearn.runtime.records import record_of
 from fedunlearn.scenario import assess, assessed, keep_assessed, line_of, open_site, workers_here
 from tests.cli.conftest import Run, run as run
 from tests.conftest import snapshot
@@ -94,7 +95,8 @@ def test_candidates_are_scored_at_the_roots_where_an_order_says_so(run: Run, sub
     for more in ((), ("--score-at-roots",)):
         ask = ("unlearn", folder, "--classes", "0", "--method", "logit_mask", "--no-reference", *more, *how, "--json")
         assert run(*ask)[0] == (0 if more else 1)
-        facts = Family.open(folder).ledger.lines[-1].body["record"]["facts"]
+        copy = Family.open(folder)
+        facts = record_of(copy, copy.ledger.lines[-1]).facts
         assert facts["gate"]["score_at_roots"] == bool(more)
         assert {m["name"]: bool(m["scored_at"]["forgotten"]) for m in facts["models"]}["two"] == bool(more)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings, strategies as st
 
 from fedunlearn.cli.state import due, state
@@ -15,6 +16,7 @@ from fedunlearn.deployed.homecoming import Copy, plain_files
 from fedunlearn.deployed.wire import Reader, lines
 from fedunlearn.errors import SiteError, StoreError
 from fedunlearn.lineage import Model, Request
+from fedunlearn.plain import canonical
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, cases, check_site, fsck, needed
 from fedunlearn.runtime.consent import Consent
@@ -22,6 +24,8 @@ from fedunlearn.runtime.evaluations import keep_results
 from fedunlearn.runtime.family import ERASED, NOTE
 from fedunlearn.runtime.keeping import pending
 from fedunlearn.runtime.mirror import Mirror
+from fedunlearn.runtime.record import Record
+from fedunlearn.runtime.records import file_of, keep_record
 from fedunlearn.runtime.tried import waiting
 from fedunlearn.scenario import assessed
 from fedunlearn.store import Ledger, Store
@@ -50,6 +54,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     family.ledger.append(
         "rolled back", {"undoes": 1, "heads": {"root": "0" * 64}, "request": line.body["request"], "lifted": True}
     )
+    body = dict(line.body)
+    record = keep_record(family, Record(body["record"]["facts"], body["record"]["cost"]))
+    family.ledger.append("unlearned", body | {"record": record})  # again, with what was found in its file
     mirror = Mirror(line.hash, 2, {"root": "0" * 64}, {})
     (folder / "homes" / "north").mkdir(parents=True)
     (folder / "homes" / "north" / "place.json").write_bytes(mirror.to_bytes())
@@ -141,7 +148,7 @@ def test_any_value_of_any_file_that_has_no_hash(data: st.DataObject, whole: Path
 def test_a_ledger_with_the_right_hashes_that_says_anything(data: st.DataObject, whole: Path) -> None:
     path = whole / "ledger.jsonl"
     plain = [json.loads(text) for text in path.read_bytes().splitlines()]
-    part = data.draw(st.sampled_from(["all", "body", "facts", "row"]))
+    part = data.draw(st.sampled_from(["all", "body", "facts", "row", "record"]))
     made = copy.deepcopy(plain)
     if part == "all":
         made = data.draw(changed(made))
@@ -150,12 +157,24 @@ def test_a_ledger_with_the_right_hashes_that_says_anything(data: st.DataObject, 
         made[number]["body"] = data.draw(changed(made[number]["body"]))
     elif part == "facts":
         made[1]["body"]["record"]["facts"] = data.draw(changed(made[1]["body"]["record"]["facts"]))
-    else:
+    elif part == "row":
         made[1]["body"]["record"]["facts"]["models"][0] = data.draw(changed(made[1]["body"]["record"]["facts"]["models"][0]))
     with put_back(whole) as before:
+        if part == "record":
+            told_of = made[-1]["body"]["record"]
+            named = gone = file_of(whole, told_of["heirs"])
+            raw = canonical(data.draw(changed(json.loads(named.read_bytes()))))
+            named.write_bytes(raw)
+            if data.draw(st.booleans()):  # under a name that is right, too
+                told_of["heirs"] = blake3(raw).hexdigest()
+                named = named.replace(file_of(whole, told_of["heirs"]))
         path.write_bytes(chained(made))
         told(whole)
-        assert snapshot(whole.parent).keys() == before.keys()
+        if part == "record":
+            named.unlink()
+        assert snapshot(whole.parent).keys() == before.keys() - (
+            {str(gone.relative_to(whole.parent))} if part == "record" else set()
+        )
 
 
 def test_a_family_that_came_home_writes_nothing_beside_its_folder(folder: Path, tmp_path: Path) -> None:

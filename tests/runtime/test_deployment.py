@@ -35,6 +35,7 @@ from httpx import HTTPStatusError, TransportError
 from fedunlearn.deployed import Deployment, Order
 from fedunlearn.errors import FedUnlearnError
 from fedunlearn.runtime import Family, InProcess, Split, rollback, unlearn
+from fedunlearn.runtime.records import record_of
 from fedunlearn.scenario import load, open_site, request_of, train_afar, workers_here
 from tests.conftest import ROOT
 
@@ -124,8 +125,8 @@ def test_a_flower_deployment_from_its_first_key_to_its_rollback(
 
     record = typed(made, *ask)
     assert record["models"] == [{k: v for k, v in m.items() if k != "curve"} for m in alone.facts["models"]]
-    ledger = Family.open(made.of("operator") / "runs" / "digits").ledger.lines
-    assert ledger[-1].body["record"]["facts"] == alone.facts
+    family = Family.open(made.of("operator") / "runs" / "digits")
+    assert record_of(family, family.ledger.lines[-1]).facts == alone.facts
     assert set(record["cost"]["traffic"]) == set(loopback.SITES)
     assert heads(typed(made, "show", "runs/digits")) == alone.after
     owned = str(made.of("north") / "site.yaml")
@@ -222,6 +223,6 @@ def test_a_ray_cluster_of_several_nodes(alone: Alone, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     family, made = Family.open(tmp_path / "coordinator" / "runs" / "digits"), loopback.Parties(tmp_path)
     assert family.ledger.heads(1) == alone.trained
-    assert family.ledger.lines[1].body["record"]["facts"] == alone.facts
+    assert record_of(family, family.ledger.lines[1]).facts == alone.facts
     assert family.heads == alone.trained
     only_where_they_belong(made.weights(), "runs/digits/homes/server/")

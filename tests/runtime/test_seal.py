@@ -32,6 +32,7 @@ from fedunlearn.runtime import (
 )
 from fedunlearn.runtime.consent import Consent
 from fedunlearn.runtime.evaluations import keep_results
+from fedunlearn.runtime.records import record_of
 from fedunlearn.runtime.tasks import Apply, Commit, Measure, Seal, Sealed
 from fedunlearn.scenario import Scenario, assessed, reference, workers
 from fedunlearn.store import Bank, Store, write_atomically
@@ -291,7 +292,7 @@ def test_a_flipped_bit_in_any_file_is_found(forgotten: Path, tmp_path: Path) -> 
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
     kinds = {"ledger.jsonl", "lineage.json", "scenario.yaml", "acknowledged.json", "place.json"}
     assert kinds <= {p.name for p in files}
-    folders = {"packs", "versions", "tables", "carried", "bank", "pool", "evaluations"}
+    folders = {"packs", "versions", "tables", "carried", "bank", "pool", "evaluations", "records"}
     assert folders <= {p.parent.name for p in files}
     for path in files:
         data = path.read_bytes()
@@ -306,7 +307,7 @@ def test_a_flipped_bit_in_any_file_is_found(forgotten: Path, tmp_path: Path) -> 
 def keep_evaluations(family: Family) -> None:
     """What the gate saw, as if it had been taken afterwards."""
     line = family.ledger.lines[-1]
-    rows = line.body["record"]["facts"]["models"]
+    rows = record_of(family, line).facts["models"]
     both = ("version_before", "version_after")
     keep_results(
         family,

@@ -17,6 +17,7 @@ from fedunlearn.plain import digest
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, behind, fsck, rollback, unlearn
 from fedunlearn.runtime.evaluations import file_of, named
+from fedunlearn.runtime.records import record_of
 from fedunlearn.runtime.settle import witness
 from fedunlearn.runtime.tasks import Answer, Audit, Evaluate, Evaluated, Failure, Task
 from fedunlearn.scenario import assess, assessed, line_of, of_family, train, workers
@@ -70,7 +71,7 @@ def test_only_what_is_missing_is_taken_and_kept(tmp_path: Path) -> None:
     assert tiers(backend) == ["quick", "quick", "full"]
     assert "full: one (0 of 1 models done)" in said
     assert found["one"]["quick"]["nets"] == ["before", "after", "mask", "retrained"]
-    (row,) = line.body["record"]["facts"]["models"]
+    (row,) = record_of(family, line).facts["models"]
     for tier in ("quick", "full"):
         of = found["one"][tier]
         assert of["metrics"].keys() | of["not_measurable"].keys() == costs(tier).keys()

@@ -19,6 +19,7 @@ from fedunlearn.methods import make
 from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, Split, check_site, fsck, seal, unlearn
 from fedunlearn.runtime.backend import answer
+from fedunlearn.runtime.records import record_of
 from fedunlearn.runtime.tasks import Failure, Survey, Surveyed, Train, Trained
 from fedunlearn.scenario import Scenario, extend, open_site, retrained, train, workers, workers_here
 from fedunlearn.scenario.build import open_data
@@ -130,7 +131,7 @@ def test_evidence_of_fewer_rows_than_were_trained_on_is_said_to_be_so(world: Wor
     assert taken
     world.change("north", [i for i in world.order["north"] if i not in taken])
     world.forget(Request(classes=("0",)))
-    (row, *_) = world.family.ledger.lines[-1].body["record"]["facts"]["models"]
+    (row, *_) = record_of(world.family, world.family.ledger.lines[-1]).facts["models"]
     assert row["unmeasured"] == [f"shared @ north/main (1 of {len(trained)} rows)"]
 
 

@@ -20,6 +20,7 @@ from fedunlearn.deployed.server import Refused
 from fedunlearn.errors import InputError
 from fedunlearn.flower import Recorded, forgetting
 from fedunlearn.runtime import Family, fsck
+from fedunlearn.runtime.records import record_of
 from fedunlearn.training.flower.grid import at_server
 from tests.conftest import ROOT
 from tests.simulations.conftest import APPS, LOADER, NET, grid_of
@@ -76,7 +77,7 @@ def test_a_deployment_is_adopted_and_forgets_where_the_server_can_read_no_sites_
     assert "error: run-config: unknown action 'unlaern'" in capsys.readouterr().out
     app.order("family", "unlearn classes=0 method=steer reference=false")
     family = Family.open(tmp_path / "family")
-    (model,) = family.ledger.lines[-1].body["record"]["facts"]["models"]
+    (model,) = record_of(family, family.ledger.lines[-1]).facts["models"]
     assert model["status"] == "committed"
     assert model["forgotten_after"] <= 0.05 < 0.5 <= model["forgotten_before"]
     assert family.heads != before
@@ -152,7 +153,7 @@ def test_an_adopted_app_forgets_in_a_deployment(tmp_path: Path) -> None:
         said = run("unlearn classes=0 method=steer reference=false")
         line = Family.open(family).ledger.lines[-1]
         assert line.kind == "unlearned", said[-3000:]
-        (model,) = line.body["record"]["facts"]["models"]
+        (model,) = record_of(Family.open(family), line).facts["models"]
         assert model["status"] == "committed"
         assert model["forgotten_after"] <= 0.05 < 0.5 <= model["forgotten_before"]
         assert all((folder / site / "store" / MIRROR).exists() for site in loopback.SITES)

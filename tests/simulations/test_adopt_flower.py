@@ -28,6 +28,7 @@ from fedunlearn.flower import Recorded, tell
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Family, InProcess, rollback, unlearn
 from fedunlearn.runtime.flower import Flower
+from fedunlearn.runtime.records import record_of
 from fedunlearn.runtime.tasks import Commit, Committed
 from fedunlearn.scenario import of_family, request_of, workers
 from fedunlearn.training.flower.grid import at_server
@@ -101,7 +102,7 @@ def test_the_app_forgets_over_its_own_grid(tmp_path: Path, capsys: pytest.Captur
     run("unlearn classes=0 reason='a test'")
     family = Family.open(tmp_path / "family")
     record = unlearn(alone, request_of(of_family(alone), "0"), "fiun", InProcess(workers(of_family(alone), alone)))
-    assert family.ledger.lines[-1].body["record"]["facts"] == json.loads(json.dumps(record.facts))
+    assert record_of(family, family.ledger.lines[-1]).facts == json.loads(json.dumps(record.facts))
     assert family.ledger.lines[-1].body["reason"] == "a test"
     (model,) = record.facts["models"]
     assert f"model: {model['status']}; forgotten, rest: ({model['forgotten_before']}" in capsys.readouterr().out
@@ -159,7 +160,7 @@ def test_flwr_run_does_it_in_flowers_simulation(tmp_path: Path) -> None:
     assert [x.kind for x in family.ledger.lines] == ["trained", "unlearned", "unlearned", "rolled back"], done.stdout[-5000:]
     backend = InProcess(workers(of_family(alone), alone))
     record = unlearn(alone, request_of(of_family(alone), "0"), "fiun", backend)
-    assert family.ledger.lines[1].body["record"]["facts"] == json.loads(json.dumps(record.facts))
+    assert record_of(family, family.ledger.lines[1]).facts == json.loads(json.dumps(record.facts))
     assert family.heads == alone.heads
 
 

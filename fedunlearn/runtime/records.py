@@ -1,0 +1,103 @@
+"""What was found of each heir, thousands of bytes: a file that the ledger line names, and only reports and checks read.
+
+The line itself keeps whom it is about and how they were judged, which is all that tells what holds.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.errors import StoreError
+from fedunlearn.plain import canonical, digest, loads
+from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.record import Record
+from fedunlearn.runtime.told import check_whole
+from fedunlearn.store import Line, write_atomically
+
+FOLDER = "records"
+NAME = "heirs"  # of the hash, in a line's record
+ROW = ("name", "version_retrained")  # what a line keeps of each heir, of its row
+HEIR = ("name", "target", "absent")  # and of the plan's
+PLAN = ("roots", "affected", "cases", "heirs")  # and of the plan itself
+
+
+def file_of(folder: Path, hashed: str) -> Path:
+    """Where a record of a family lies."""
+    return folder / FOLDER / f"{hashed}.json"
+
+
+def keep_record(family: Family, record: Record) -> dict[str, Any]:
+    """Keep what a record says of heirs in its file, durably, before the line that names it.
+
+    Returns:
+        What the line says of the record; `record_of` is the inverse.
+
+    Raises:
+        StoreError: it is one that could not be read again; nothing is written.
+        OSError: it could not be written.
+    """
+    facts = record.facts
+    told = {"facts": dict(facts), "cost": dict(record.cost)}
+    if not facts["models"]:
+        return told
+    whole = {"models": facts["models"], "plan": facts["plan"]}
+    raw, hashed = canonical(whole), digest(whole)
+    told["facts"] |= {
+        "models": [_only(row, ROW) for row in facts["models"]],
+        "plan": _only(facts["plan"], PLAN) | {"heirs": [_only(heir, HEIR) for heir in facts["plan"]["heirs"]]},
+    }
+    path = file_of(family.folder, hashed)
+    try:
+        check_whole(told["facts"], loads(raw))
+    except ValueError as error:
+        raise StoreError(f"{path}: could not be read again ({error}); nothing was written or changed") from error
+    write_atomically(path, raw)
+    return told | {NAME: hashed}
+
+
+def record_of(family: Family, line: Line) -> Record:
+    """The whole record of an "unlearned" line.
+
+    Raises:
+        StoreError: what was found of its heirs is missing, or was changed or damaged.
+    """
+    told = line.body["record"]
+    if (hashed := told.get(NAME)) is None:  # of an older line, or there are no heirs: it is all there
+        return Record(told["facts"], told["cost"])
+    path = file_of(family.folder, hashed)
+    try:
+        raw = path.read_bytes()
+        whole = loads(raw)
+        if digest(whole) != hashed or raw != canonical(whole):
+            raise ValueError("its content does not hash to its name")
+        check_whole(told["facts"], whole)
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{path}: not what ledger line {line.number} says was found of its heirs ({error}); restore it from a backup"
+        ) from error
+    return Record(told["facts"] | whole, told["cost"])
+
+
+def named(family: Family) -> dict[Path, Line]:
+    """Files that ledger lines name -> the last line that names each."""
+    lines = (line for line in family.ledger.lines if line.kind == "unlearned")
+    return {file_of(family.folder, hashed): line for line in lines if (hashed := line.body["record"].get(NAME))}
+
+
+def damaged(family: Family) -> Iterator[str]:
+    """What is wrong with records that ledger lines name, in words."""
+    for line in named(family).values():
+        try:
+            record_of(family, line)
+        except StoreError as error:
+            yield str(error)
+
+
+def strays(family: Family) -> list[Path]:
+    """Files among records that no ledger line names: what was cut off left them, and nothing uses them."""
+    known = named(family)
+    return [file for file in sorted((family.folder / FOLDER).glob("*")) if file not in known]
+
+
+def _only(plain: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: plain[key] for key in keys if key in plain}
