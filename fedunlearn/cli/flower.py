@@ -151,7 +151,7 @@ def _order(action: str, copy: Copy, **more: Any) -> Order:
             f"{KEY} is set here, where no ledger line is written: in a Flower deployment the ServerApp writes and signs them. "
             f"Its machine's owner sets it there; unset it here"
         )
-    return Order(action=action, family=copy.family, by=somebody(), deadline=deadline(), **more)
+    return Order(action=action, family=copy.family, by=somebody(), deadline=deadline(), has=copy.has, **more)
 
 
 def _done(folder: Path, federation: str | None, action: str, **more: Any) -> tuple[Family, dict[str, Any]]:

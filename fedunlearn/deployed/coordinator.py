@@ -82,17 +82,17 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
         scenario = _scenario(order, families)
         wait(scenario.sites)
         family = train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), by=order.by, progress=say)
-        return _answer(family, {})
+        return _answer(order, family, {})
     family = Family.open(folder)
     family.ledger.by = order.by
     if order.action == "show":
-        return _answer(family, {})
+        return _answer(order, family, {})
     _unchanged(order, family)
     scenario = of_family(family)
     if order.action == "extend":
         more = _topology(order)
         wait(_staying(family, grown(scenario, more, WHERE)[0]))
-        return _answer(extend_afar(family, more, WHERE, away, progress=say), {})
+        return _answer(order, extend_afar(family, more, WHERE, away, progress=say), {})
     if order.action in NEED_EVERYBODY:
         sites = _staying(family, scenario)
         if order.quorum == 1:
@@ -101,26 +101,26 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
             say(f"asking {', '.join(sites)}; one that is not connected is waited for, {order.join:g} s")
     both = Split(workers_here(scenario, family), away, family.id)
     if order.action == "unlearn":
-        return _answer(family, _unlearn(order, family, scenario, both, say))
+        return _answer(order, family, _unlearn(order, family, scenario, both, say))
     if order.action == "rollback":
         undone = family.ledger.last_undoable()
         line = rollback(family, both, lift_exclusion=order.lift_exclusion, reason=order.reason or None)
         told = {"line": line.number, "undoes": undone.number, "request": undone.body["request"]}
-        return _answer(family, {**told, "heads": dict(line.body["heads"]), "lifted": order.lift_exclusion})
+        return _answer(order, family, {**told, "heads": dict(line.body["heads"]), "lifted": order.lift_exclusion})
     if order.action == "assess":
         line = line_of(family, order.request or None, None if order.line < 0 else order.line)
         found = assess(family, line, order.tier, both, retrained=order.reference, seeds=order.seeds, progress=say)
-        return _answer(family, {"line": line.hash, "found": found})
+        return _answer(order, family, {"line": line.hash, "found": found})
     if order.action == "bank":
         say("measuring every kept model, class by class, at the sites that may be asked")
-        return _answer(family, {"rows_read": bank(family, both)})
+        return _answer(order, family, {"rows_read": bank(family, both)})
     if order.action == "seal":
         line = seal(family, both, order.request or None, reason=order.reason or None)
-        return _answer(family, {"line": line.number, "requests": line.body["requests"]})
+        return _answer(order, family, {"line": line.number, "requests": line.body["requests"]})
     if order.action == "depart":
-        return _answer(depart(family, both, order.place, reason=order.reason or None), {})
+        return _answer(order, depart(family, both, order.place, reason=order.reason or None), {})
     catch_up(family, both)
-    return _answer(family, {"line": family.ledger.lines[-1].number, "places": list(family.places)})
+    return _answer(order, family, {"line": family.ledger.lines[-1].number, "places": list(family.places)})
 
 
 def _unchanged(order: Order, family: Family) -> None:
@@ -189,5 +189,5 @@ def _record(record: Record) -> Answer:
     return {"record": {"facts": record.facts, "cost": record.cost}}
 
 
-def _answer(family: Family, told: Answer) -> Answer:
-    return {**told, "family": plain_files(Family.open(family.folder))}
+def _answer(order: Order, family: Family, told: Answer) -> Answer:
+    return {**told, "family": plain_files(Family.open(family.folder), order.has)}

@@ -21,13 +21,22 @@ from fedunlearn.store import write_atomically
 PLAIN = (TOPOLOGY, LINEAGE)
 
 
-def plain_files(family: Family) -> dict[str, str]:
-    """Files of a family that hold no tensors: scenario, lineage, ledger and its records, who acknowledged it, mirrors here."""
+def plain_files(family: Family, has: int = 0) -> dict[str, str]:
+    """Files of a family that hold no tensors: scenario, lineage, ledger and its records, who acknowledged it, mirrors here.
+
+    Args:
+        family: the family.
+        has: leave out the records of so many lines, from the first: they are there already.
+    """
     homes = family.folder / "homes"
     mirrors = [f"homes/{p}/{MIRROR}" for p in family.places if (homes / p / MIRROR).is_file()]
     noted = [name for name in (NOTE, ERASED) if (family.folder / name).is_file()]
     plain = {name: (family.folder / name).read_text() for name in (LINEAGE, LEDGER, *noted, *mirrors)}
-    told = {str(p.relative_to(family.folder)): p.read_text() for p in named(family) if p.is_file()}
+    told = {
+        str(p.relative_to(family.folder)): p.read_text()
+        for p, line in named(family).items()
+        if line.number >= has and p.is_file()
+    }
     return {TOPOLOGY: family.topology.read_text(), **plain, **told}
 
 
@@ -75,6 +84,16 @@ class Copy:
             return cls(folder, federation or told["federation"], told["family"])
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: does not say where the family lives ({error}); name it with --federation") from error
+
+    @property
+    def has(self) -> int:
+        """How many ledger lines are here, from the first, of which no record is missing; 0 where the ledger cannot be read."""
+        family = Family(self.folder)
+        try:
+            lacking = [line.number for path, line in named(family).items() if not path.is_file()]
+            return min(lacking, default=len(family.ledger.lines))
+        except StoreError:
+            return 0
 
     def keep(self, files: Mapping[str, Any]) -> Family:
         """Put what came home in place of what came before.

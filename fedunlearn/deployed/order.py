@@ -32,6 +32,7 @@ class Order:
         place: for "depart": the place that is gone for good.
         after: for "rollback", "seal" and "depart": the hash of the last ledger line that whoever gives the order has seen; the
             order is refused where others follow it. Empty for whatever is last.
+        has: how many ledger lines, from the first, whoever gives the order has with their records: these are not sent again.
         due: date by which it must be done.
         received: date that it came in; empty for today.
         case: name of the case, where the scenario has none for it.
@@ -65,6 +66,7 @@ class Order:
     line: int = -1
     place: str = ""
     after: str = ""
+    has: int = 0
     due: str = ""
     received: str = ""
     case: str = ""

@@ -52,7 +52,7 @@ def _as_it_is(order: Order | None) -> dict[str, str] | None:
     if order is None:
         return None
     try:
-        return plain_files(Family.open(families_here() / order.family))
+        return plain_files(Family.open(families_here() / order.family), order.has)
     except FedUnlearnError:
         return None  # there is none, or it cannot be read: that is what the error says
 

@@ -72,8 +72,11 @@ def record_of(family: Family, line: Line) -> Record:
             raise ValueError("its content does not hash to its name")
         check_whole(told["facts"], whole)
     except (OSError, ValueError) as error:
+        again = (
+            "delete it, and fedunlearn show --backend flower brings it home" if family.elsewhere else "restore it from a backup"
+        )
         raise StoreError(
-            f"{path}: not what ledger line {line.number} says was found of its heirs ({error}); restore it from a backup"
+            f"{path}: not what ledger line {line.number} says was found of its heirs ({error}); {again}"
         ) from error
     return Record(told["facts"] | whole, told["cost"])
 

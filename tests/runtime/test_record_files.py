@@ -130,3 +130,25 @@ def test_records_come_home_and_only_those_that_the_ledger_names(
     assert record_of(copy, lines[0]).facts == record_of(family, lines[1]).facts
     without = Copy(tmp_path / "other", "there", "ours").keep({k: v for k, v in files.items() if k != name})
     assert cases(without) == cases(family)  # one that was lost there keeps nothing else from coming home
+
+
+def test_what_is_at_home_is_not_sent_again_and_what_was_lost_is(
+    family: Family, folder: Path, backend: InProcess, tmp_path: Path
+) -> None:
+    unlearn(family, Request(("3",)), "fiun", backend, FREE)
+    home = Copy(tmp_path / "copy", "there", "ours")
+    assert home.has == 0
+    home.keep(plain_files(Family.open(folder), home.has))
+    unlearn(Family.open(folder), Request(("5",)), "fiun", backend, FREE)
+    first, second = (str(path.relative_to(folder)) for path in named(Family.open(folder)))
+    sent = plain_files(Family.open(folder), home.has)
+    assert (first in sent, second in sent) == (False, True)
+    copy = home.keep(sent)
+    assert home.has == len(copy.ledger.lines) == 3
+    assert [record_of(copy, line).facts["request"]["classes"] for line in copy.ledger.lines[1:]] == [["3"], ["5"]]
+    (home.folder / first).unlink()
+    with pytest.raises(StoreError, match=r"delete it, and fedunlearn show --backend flower brings it home"):
+        record_of(copy, copy.ledger.lines[1])
+    assert home.has == 1
+    home.keep(plain_files(Family.open(folder), home.has))
+    assert record_of(copy, copy.ledger.lines[1]).accepted
