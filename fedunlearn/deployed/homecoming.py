@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime import Family
 from fedunlearn.runtime.family import ERASED, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY
-from fedunlearn.runtime.records import named
+from fedunlearn.runtime.records import named, read
 from fedunlearn.store import write_atomically
 
 PLAIN = (TOPOLOGY, LINEAGE)
@@ -32,12 +33,10 @@ def plain_files(family: Family, has: int = 0) -> dict[str, str]:
     mirrors = [f"homes/{p}/{MIRROR}" for p in family.places if (homes / p / MIRROR).is_file()]
     noted = [name for name in (NOTE, ERASED) if (family.folder / name).is_file()]
     plain = {name: (family.folder / name).read_text() for name in (LINEAGE, LEDGER, *noted, *mirrors)}
-    told = {
-        str(p.relative_to(family.folder)): p.read_text()
-        for p, line in named(family).items()
-        if line.number >= has and p.is_file()
-    }
-    return {TOPOLOGY: family.topology.read_text(), **plain, **told}
+    for path in (path for path, line in named(family).items() if line.number >= has):
+        with suppress(OSError, ValueError):  # one that is damaged here is told by fsck, and keeps nothing else from coming home
+            plain[str(path.relative_to(family.folder))] = read(path).decode()
+    return {TOPOLOGY: family.topology.read_text(), **plain}
 
 
 class _Pointer(TypedDict):
@@ -124,8 +123,9 @@ class Copy:
             )
         with TemporaryDirectory() as there:
             try:
+                raw = {name: text.encode() for name, text in files.items()}
                 for name in (*PLAIN, LEDGER):
-                    (Path(there) / name).write_text(files[name])
+                    (Path(there) / name).write_bytes(raw[name])
                 family = Family.open(Path(there))
             except (InputError, UnicodeEncodeError) as error:
                 raise SiteError(f"{self.federation}: the family that came home is damaged: {error}") from error
@@ -133,9 +133,7 @@ class Copy:
         allowed = {f"homes/{place}/{MIRROR}" for place in family.places} | {*PLAIN, LEDGER, NOTE, ERASED, *records}
         if strange := sorted(set(files) - allowed):
             raise SiteError(f"{self.federation}: sent a file {strange[0][:80]!r} that belongs to no family; nothing was kept")
-        if wrong := [
-            name for name in sorted(records.keys() & files) if blake3(files[name].encode()).hexdigest() != records[name]
-        ]:
+        if wrong := [n for n in sorted(records.keys() & files) if blake3(raw[n]).hexdigest() != records[n]]:
             raise SiteError(f"{self.federation}: sent {wrong[0]}, which is not what the ledger names; nothing was kept")
         path = self.folder / LEDGER
         before = path.read_text() if path.exists() else ""

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from fedunlearn.errors import StoreError
-from fedunlearn.plain import canonical, digest, loads
+from fedunlearn.plain import canonical, loads
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import Record
 from fedunlearn.runtime.told import check_whole
@@ -26,6 +28,19 @@ def file_of(folder: Path, hashed: str) -> Path:
     return folder / FOLDER / f"{hashed}.json"
 
 
+def read(path: Path) -> bytes:
+    """The content of a record's file.
+
+    Raises:
+        OSError: it is missing, or cannot be read.
+        ValueError: it was changed or damaged.
+    """
+    raw = path.read_bytes()
+    if blake3(raw).hexdigest() != path.stem:
+        raise ValueError("its content does not hash to its name")
+    return raw
+
+
 def keep_record(family: Family, record: Record) -> dict[str, Any]:
     """Keep what a record says of heirs in its file, durably, before the line that names it.
 
@@ -41,7 +56,8 @@ def keep_record(family: Family, record: Record) -> dict[str, Any]:
     if not facts["models"]:
         return told
     whole = {"models": facts["models"], "plan": facts["plan"]}
-    raw, hashed = canonical(whole), digest(whole)
+    raw = canonical(whole)
+    hashed = blake3(raw).hexdigest()
     told["facts"] |= {
         "models": [_only(row, ROW) for row in facts["models"]],
         "plan": _only(facts["plan"], PLAN) | {"heirs": [_only(heir, HEIR) for heir in facts["plan"]["heirs"]]},
@@ -66,15 +82,11 @@ def record_of(family: Family, line: Line) -> Record:
         return Record(told["facts"], told["cost"])
     path = file_of(family.folder, hashed)
     try:
-        raw = path.read_bytes()
-        whole = loads(raw)
-        if digest(whole) != hashed or raw != canonical(whole):
-            raise ValueError("its content does not hash to its name")
+        whole = loads(read(path))
         check_whole(told["facts"], whole)
     except (OSError, ValueError) as error:
-        again = (
-            "delete it, and fedunlearn show --backend flower brings it home" if family.elsewhere else "restore it from a backup"
-        )
+        home = "delete it, and fedunlearn show --backend flower brings it home"
+        again = home if family.elsewhere else "restore it from a backup"
         raise StoreError(
             f"{path}: not what ledger line {line.number} says was found of its heirs ({error}); {again}"
         ) from error

@@ -128,8 +128,21 @@ def test_records_come_home_and_only_those_that_the_ledger_names(
     copy = home.keep(files)
     lines = copy.ledger.lines[-1], family.ledger.lines[-1]
     assert record_of(copy, lines[0]).facts == record_of(family, lines[1]).facts
-    without = Copy(tmp_path / "other", "there", "ours").keep({k: v for k, v in files.items() if k != name})
-    assert cases(without) == cases(family)  # one that was lost there keeps nothing else from coming home
+    with pytest.raises(SiteError, match="the family that came home is damaged"):
+        home.keep({**files, name: "\ud800"})
+
+
+@pytest.mark.parametrize("content", [None, b"{}", b"\xff"])
+def test_one_that_was_lost_where_the_family_lives_keeps_nothing_else_from_coming_home(
+    content: bytes | None, family: Family, folder: Path, backend: InProcess, tmp_path: Path
+) -> None:
+    unlearn(family, Request(("3",)), "fiun", backend, FREE)
+    the_file(family).unlink()
+    if content is not None:
+        the_file(family).write_bytes(content)
+    copy = Copy(tmp_path / "copy", "there", "ours").keep(plain_files(Family.open(folder)))
+    assert cases(copy) == cases(family)
+    assert len([words for words in fsck(copy.folder, ()).damage if f"{FOLDER}/" in words]) == 1
 
 
 def test_what_is_at_home_is_not_sent_again_and_what_was_lost_is(
