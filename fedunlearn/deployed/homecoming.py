@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from blake3 import blake3
 from typing_extensions import TypedDict
 
 from fedunlearn.data import MIRROR
@@ -16,7 +15,7 @@ from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime import Family
 from fedunlearn.runtime.family import ERASED, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY
-from fedunlearn.runtime.records import named, read
+from fedunlearn.runtime.records import is_content, named, read
 from fedunlearn.store import write_atomically
 
 PLAIN = (TOPOLOGY, LINEAGE)
@@ -129,11 +128,11 @@ class Copy:
                 family = Family.open(Path(there))
             except (InputError, UnicodeEncodeError) as error:
                 raise SiteError(f"{self.federation}: the family that came home is damaged: {error}") from error
-        records = {str(path.relative_to(family.folder)): path.stem for path in named(family)}
+        records = {str(path.relative_to(family.folder)): path for path in named(family)}
         allowed = {f"homes/{place}/{MIRROR}" for place in family.places} | {*PLAIN, LEDGER, NOTE, ERASED, *records}
         if strange := sorted(set(files) - allowed):
             raise SiteError(f"{self.federation}: sent a file {strange[0][:80]!r} that belongs to no family; nothing was kept")
-        if wrong := [n for n in sorted(records.keys() & files) if blake3(raw[n]).hexdigest() != records[n]]:
+        if wrong := [n for n in sorted(records.keys() & files) if not is_content(records[n], raw[n])]:
             raise SiteError(f"{self.federation}: sent {wrong[0]}, which is not what the ledger names; nothing was kept")
         path = self.folder / LEDGER
         before = path.read_text() if path.exists() else ""

@@ -15,7 +15,6 @@ from fedunlearn.runtime.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, P
 from fedunlearn.runtime.keeping import needed, sealed_away
 from fedunlearn.runtime.mirror import Mirror, path
 from fedunlearn.runtime.place import check_place, check_registers
-from fedunlearn.runtime.records import FOLDER as RECORDS
 from fedunlearn.runtime.seal import references
 from fedunlearn.runtime.settle import cut, exclusions
 from fedunlearn.runtime.witnesses import unwitnessed
@@ -23,7 +22,22 @@ from fedunlearn.runtime.yardstick import FOLDER as REFERENCES, forged
 from fedunlearn.store import Checked, Ledger
 
 MADE = (FOLDER, "reports", REFERENCES)  # beside the family, and can be made again
-KNOWN = (TOPOLOGY, NEXT, LINEAGE, LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, POINTER, REGISTERS, RECORDS, "homes", *MADE)
+KEPT = (REGISTERS, records.FOLDER, "homes")
+KNOWN = (
+    TOPOLOGY,
+    NEXT,
+    LINEAGE,
+    LEDGER,
+    f"{LEDGER}.lock",
+    NOTE,
+    ERASED,
+    ID,
+    POINTER,
+    REGISTERS,
+    records.FOLDER,
+    "homes",
+    *MADE,
+)
 
 
 def fsck(folder: Path | str, here: Collection[str] | None = None) -> Checked:

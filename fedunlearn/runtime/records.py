@@ -13,19 +13,21 @@ from fedunlearn.errors import StoreError
 from fedunlearn.plain import canonical, loads
 from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.record import Record
-from fedunlearn.runtime.told import check_whole
+from fedunlearn.runtime.told import KeptHeir, KeptPlan, KeptRow, check_whole
 from fedunlearn.store import Line, write_atomically
 
 FOLDER = "records"
 NAME = "heirs"  # of the hash, in a line's record
-ROW = ("name", "version_retrained")  # what a line keeps of each heir, of its row
-HEIR = ("name", "target", "absent")  # and of the plan's
-PLAN = ("roots", "affected", "cases", "heirs")  # and of the plan itself
 
 
 def file_of(folder: Path, hashed: str) -> Path:
     """Where a record of a family lies."""
     return folder / FOLDER / f"{hashed}.json"
+
+
+def is_content(path: Path, raw: bytes) -> bool:
+    """Whether bytes are what a record's name says."""
+    return blake3(raw).hexdigest() == path.stem
 
 
 def read(path: Path) -> bytes:
@@ -36,7 +38,7 @@ def read(path: Path) -> bytes:
         ValueError: it was changed or damaged.
     """
     raw = path.read_bytes()
-    if blake3(raw).hexdigest() != path.stem:
+    if not is_content(path, raw):
         raise ValueError("its content does not hash to its name")
     return raw
 
@@ -59,8 +61,8 @@ def keep_record(family: Family, record: Record) -> dict[str, Any]:
     raw = canonical(whole)
     hashed = blake3(raw).hexdigest()
     told["facts"] |= {
-        "models": [_only(row, ROW) for row in facts["models"]],
-        "plan": _only(facts["plan"], PLAN) | {"heirs": [_only(heir, HEIR) for heir in facts["plan"]["heirs"]]},
+        "models": [_kept(row, KeptRow) for row in facts["models"]],
+        "plan": _kept(facts["plan"], KeptPlan) | {"heirs": [_kept(heir, KeptHeir) for heir in facts["plan"]["heirs"]]},
     }
     path = file_of(family.folder, hashed)
     try:
@@ -114,5 +116,6 @@ def strays(family: Family) -> list[Path]:
     return [file for file in sorted((family.folder / FOLDER).glob("*")) if file not in known]
 
 
-def _only(plain: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    return {key: plain[key] for key in keys if key in plain}
+def _kept(plain: Mapping[str, Any], shape: type) -> dict[str, Any]:
+    """Those entries that a shape names: what is read of a line is what it keeps."""
+    return {key: plain[key] for key in shape.__annotations__ if key in plain}

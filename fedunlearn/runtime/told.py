@@ -15,8 +15,8 @@ from fedunlearn.store.line import check
 Share = float | None
 
 
-class _Named(TypedDict):
-    """What a line keeps of a row whose rest is in a file (see `records`)."""
+class KeptRow(TypedDict):
+    """What a line keeps of an heir's row; the rest is in a file (see `records`)."""
 
     name: str
     version_retrained: NotRequired[str | None]
@@ -61,22 +61,26 @@ class _Case(TypedDict):
     heirs: list[str]
 
 
-class _Heir(TypedDict):
+class KeptHeir(TypedDict):
+    """What it keeps of the plan's word about an heir."""
+
     name: str
     target: str
     absent: NotRequired[list[str]]
 
 
-class _Plan(TypedDict):
+class KeptPlan(TypedDict):
+    """What it keeps of the plan."""
+
     roots: list[str]
     affected: list[str]
     cases: NotRequired[dict[str, _Case]]
-    heirs: NotRequired[list[_Heir]]  # some older lines have none
+    heirs: NotRequired[list[KeptHeir]]  # some older lines have none
 
 
 class _Whole(TypedDict):
     models: list[_Row]
-    plan: _Plan
+    plan: KeptPlan
 
 
 class _Objection(TypedDict):
@@ -97,12 +101,12 @@ class _Request(TypedDict):
 
 class _Facts(TypedDict):
     request: _Request
-    plan: _Plan
+    plan: KeptPlan
     method: str
     settings: dict[str, Any]
     precision: str
     gate: dict[str, Any]
-    models: list[_Named]
+    models: list[KeptRow]
     objections: list[_Objection]
     accepted_untested: str | None
     absent: list[str]
