@@ -4,17 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
 from fedunlearn.importance import merge
+from fedunlearn.methods.course import Course
 from fedunlearn.tensors import Head, Tensors
-
-if TYPE_CHECKING:
-    from fedunlearn.methods.tuning import Course
 
 Strength = Mapping[str, float]  # settings of an edit, by name
 
@@ -75,13 +73,13 @@ class Home:
         net: a copy of the heir, in eval mode, on the device of the place (`next(net.parameters()).device`); it may be changed.
         forgotten: rows to be forgotten, labelled by the heir's outputs, on the CPU; none where the method has no need of them.
         retained: the heir's own rows without those, on the CPU; there may be none.
-        begun: trainings from the heir's weights, which another strength goes on with (see `tuning`).
+        begun: trainings from the heir's weights, which another strength goes on with (see `Course`).
     """
 
     net: nn.Module
     forgotten: Rows
     retained: Rows
-    begun: dict[Hashable, "Course"] = field(default_factory=dict, repr=False, compare=False)
+    begun: dict[Hashable, Course] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def granted(cls, needs: Collection[str], net: nn.Module, forgotten: Rows, retained: Rows) -> "Home | None":

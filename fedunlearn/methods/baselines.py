@@ -16,9 +16,10 @@ from torch import Tensor
 from fedunlearn.data import Rows
 from fedunlearn.errors import InputError
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Case, Home, Strength, Unguided, Want
+from fedunlearn.methods.course import Course, Steps
 from fedunlearn.methods.logit_mask import no_output
 from fedunlearn.methods.masks import ByRatio, top, units, zeroed
-from fedunlearn.methods.tuning import Course, Steps, labels, sgd, whole
+from fedunlearn.methods.tuning import labels, sgd, whole
 from fedunlearn.nets import batches, load
 from fedunlearn.tensors import Tensors
 
@@ -136,7 +137,7 @@ class _Trained(Unguided, ABC):
         if (home := case.home) is None or self.misses(case):
             return dict(weights)
         what = self, case.head, case.classes
-        course = Course.of(home, what, weights, lambda: self.begin(home, weights, case), self.chosen)
+        course = Course.of(home.begun, what, weights, lambda: self.begin(home, weights, case), self.chosen)
         return course.after(int(strength[self.unit]), self.lr)
 
     @abstractmethod

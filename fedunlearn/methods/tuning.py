@@ -1,6 +1,6 @@
 """Training at an heir's home, for baselines and for methods that repair: the only edits that are not closed forms."""
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from itertools import islice
 
@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedunlearn.data import Rows
-from fedunlearn.errors import ShapeError
 from fedunlearn.methods.base import Home
+from fedunlearn.methods.course import Steps, converged
 from fedunlearn.nets import device_of, load, weights_of
-from fedunlearn.tensors import Tensors, equal
+from fedunlearn.tensors import Tensors
 
 BATCH, MOMENTUM, DECAY = 128, 0.9, 1e-4
 
-Steps = Iterator[dict[str, Tensor]]  # weights after each epoch or step, without end
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs [B, C] and what goes along with each row -> a mean
 
 
@@ -95,62 +94,9 @@ def tuned(
     last = dict(weights)
     for found in islice(sgd(home, weights, rows, loss, lr=lr, falls=falls), epochs):
         last = found
-    return _finite(last, lr)
-
-
-class Course:
-    """A training that can be asked for more, which goes on where it is and gives what a training of its own would.
-
-    Args:
-        weights: where it starts.
-        begin: begins it: by epochs, or by steps.
-        keep: how many of these whose weights are kept, for when fewer are asked for; others are trained anew then.
-    """
-
-    def __init__(self, weights: Tensors, begin: Callable[[], Steps], keep: Collection[int] = ()) -> None:
-        self.begin, self.keep = begin, frozenset(keep)
-        self.found = {0: {n: t.clone() for n, t in weights.items()}}
-        self._steps, self._done = begin(), 0
-
-    @classmethod
-    def of(cls, home: Home, what: Hashable, weights: Tensors, begin: Callable[[], Steps], keep: Collection[int]) -> "Course":
-        """The one that was begun at a home from these weights, or a new one.
-
-        Args:
-            home: keeps it.
-            what: tells it from others there.
-            weights: where it starts.
-            begin: begins it.
-            keep: as for a new one.
-        """
-        there = home.begun.get(what)
-        if there is None or not equal(there.found[0], weights):
-            there = home.begun[what] = cls(weights, begin, keep)
-        return there
-
-    def after(self, number: int, lr: float) -> dict[str, Tensor]:
-        """Weights after so many epochs or steps.
-
-        Raises:
-            ShapeError: training diverged.
-        """
-        if number not in self.found and number <= self._done:
-            self._steps, self._done = self.begin(), 0
-        last = self.found.get(number, {})
-        while number not in self.found and self._done < number:
-            last = next(self._steps)
-            self._done += 1
-            if self._done in self.keep:
-                self.found[self._done] = last
-        return _finite({n: t.clone() for n, t in last.items()}, lr)
+    return converged(last, lr)
 
 
 def whole(number: object) -> bool:
     """Whether it is a number of epochs or steps: 0, 1, 2, ..."""
     return isinstance(number, int | float) and number >= 0 and float(number).is_integer()
-
-
-def _finite(found: dict[str, Tensor], lr: float) -> dict[str, Tensor]:
-    if not all(bool(torch.isfinite(t).all()) for t in found.values()):
-        raise ShapeError(f"training at the heir diverged to NaN or infinity; lower lr (it is {lr})")
-    return found
