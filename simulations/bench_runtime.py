@@ -11,13 +11,11 @@ Two workers against one: the same tasks at two places and at one, over Ray on tw
 in turns. Whatever else runs takes from that ratio first: the host should be idle, and `load` says whether it was. `at_work` is
 how many workers were at a task, on average over the wall time: that they do run at once shows there on a busy host, too.
 
-Long because the three ways of carrying stand side by side.
-
 Ray listens on every interface; run this where there is none but loopback:
 
     unshare --map-root-user --net sh -c "ip link set lo up && python simulations/bench_runtime.py"
 
-Long because what Ray's workers are sent must stand in the script itself.
+Long because the three ways of carrying stand side by side, and what Ray's workers are sent must stand in the script itself.
 """
 
 import json

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from fedunlearn.compare import origin as origin
-from fedunlearn.compare.work import Say
+from fedunlearn.runtime.backend import Progress
 from fedunlearn.scenario import Scenario
 from fedunlearn.scenario.build import open_site_data
 
@@ -50,7 +50,7 @@ class Part:
 ALL = Part(1, 1)
 
 
-def within(say: Say, where: str) -> Say:
+def within(say: Progress, where: str) -> Progress:
     """Somebody who is told the same, and before it where it is said of."""
     return lambda text: say(where + text)
 

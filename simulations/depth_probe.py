@@ -43,7 +43,7 @@ from fedunlearn.methods import Case, Evidence, LogitMask, make
 from fedunlearn.methods.steer import DEEP
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, unlearn
-from fedunlearn.runtime.worker import Worker
+from fedunlearn.runtime.place.worker import Worker
 from fedunlearn.scenario import Scenario, reference, train, workers
 from fedunlearn.scenario.files import parse
 from fedunlearn.tensors import Head

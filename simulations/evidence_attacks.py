@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedunlearn.data import Rows
-from fedunlearn.runtime.guard import Guard
+from fedunlearn.runtime.place.guard import Guard
 
 SHRINK = 0.5  # of an entry's spread, towards the mean of all
 ROUNDING = 1e-5  # relative, of entries in single precision

@@ -43,7 +43,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn, Method, Steer
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, Worker, unlearn
-from fedunlearn.runtime.guard import OPEN, Guard
+from fedunlearn.runtime.place.guard import OPEN, Guard
 from fedunlearn.runtime.tasks import Fetched, Measure
 from fedunlearn.scenario import Scenario, train, workers
 from fedunlearn.scenario.files import parse

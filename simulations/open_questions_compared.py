@@ -32,13 +32,14 @@ from switches import MovedSSD
 from torch.nn.functional import cross_entropy
 
 from fedunlearn.compare import Choice, Subject
-from fedunlearn.compare.work import Nest, Say, kept
+from fedunlearn.compare.work import Nest, kept
 from fedunlearn.evaluation.outputs import logits
 from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.methods.lfssd import LFSSD
 from fedunlearn.methods.ssd import SSD
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family
+from fedunlearn.runtime.backend import Progress
 from fedunlearn.scenario import Scenario, workers
 
 ASKED = (1, 5, 13)  # of 26 letters
@@ -73,7 +74,7 @@ NETS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # net and data,
 }  # fmt: skip
 
 
-def size(size: str, work: Path, say: Say) -> Made:
+def size(size: str, work: Path, say: Progress) -> Made:
     """1 to 13 of 26 letters, the heir's by inheritance; 1 to 50 % of one model's rows, where SSD is FIUn; and attacks."""
     cpu = size == "cpu"
     names, base = (LETTERS, TABLE) if cpu else (tuple("0123456789"), SMALL)
@@ -96,17 +97,17 @@ def _share(scenario: Scenario, share: float, seed: int) -> Subject:
     return Subject(scenario, tuple(samples(scenario, seed, share)))
 
 
-def labels(size: str, work: Path, say: Say) -> Made:
+def labels(size: str, work: Path, say: Progress) -> Made:
     """0 to 40 % of wrong labels in what models were trained on; tested on right ones."""
     return _trained_on("wrong", "wrong labels", WRONG, 20, size, work, say)
 
 
-def unequal(size: str, work: Path, say: Say) -> Made:
+def unequal(size: str, work: Path, say: Progress) -> Made:
     """A class of a tenth to ten times the rows that another has, in what models were trained on; tested on equal ones."""
     return _trained_on("unequal", "unequal classes", UNEQUAL, 300, size, work, say)
 
 
-def _trained_on(kind: str, cell: str, percents: Iterable[int], test: int, size: str, work: Path, say: Say) -> Made:
+def _trained_on(kind: str, cell: str, percents: Iterable[int], test: int, size: str, work: Path, say: Progress) -> Made:
     """All methods on families of one kind of `open_sets` each."""
     cpu = size == "cpu"
     made = []
@@ -118,7 +119,7 @@ def _trained_on(kind: str, cell: str, percents: Iterable[int], test: int, size: 
     return together(made)
 
 
-def whole(size: str, work: Path, say: Say) -> Made:
+def whole(size: str, work: Path, say: Progress) -> Made:
     """Single weights masked by FisherMask's score, and by what they cost together after the diagonal and the whole Fisher."""
     cpu = size == "cpu"
     asked = tuple(classes((c,)) for c in (("3", "8") if cpu else ("3",)))
@@ -134,7 +135,7 @@ def whole(size: str, work: Path, say: Say) -> Made:
     return together(made)
 
 
-def parts(size: str, work: Path, say: Say) -> Made:
+def parts(size: str, work: Path, say: Progress) -> Made:
     """FisherMask at several ratios, alone and with fine-tuning: a class, a digit of a pair, 1 % of the rows."""
     cpu = size == "cpu"
     whole = Subject(model("single"), (classes(("3",)),))
@@ -164,7 +165,7 @@ def _alone(cpu: bool) -> Iterable[tuple[str, Subject]]:
         yield cell, Subject(family(f"open-strength-{cell}", base, heir=False), tuple(classes((c,)) for c in names))
 
 
-def place(size: str, work: Path, say: Say) -> Made:
+def place(size: str, work: Path, say: Progress) -> Made:
     """SSD, and the same factors on other weights of the same tensors; alpha by hand, with its lam, and chosen for each."""
     cpu = size == "cpu"
     made: list[Made] = []
@@ -176,7 +177,7 @@ def place(size: str, work: Path, say: Say) -> Made:
     return together(made)
 
 
-def strength(size: str, work: Path, say: Say) -> Made:
+def strength(size: str, work: Path, say: Progress) -> Made:
     """SSD's and LFSSD's alpha and lam by hand, beside what is chosen; and the mean loss of what is forgotten."""
     cpu = size == "cpu"
     made: list[Made] = []
@@ -212,7 +213,7 @@ def _loss(work: Path, scenario: Scenario, seed: int, c: str) -> float:
     return float(kept(nest.folder / "losses" / f"{c}.json", once)["loss"])
 
 
-def nets(size: str, work: Path, say: Say) -> Made:
+def nets(size: str, work: Path, say: Progress) -> Made:
     """SSD's Fisher, LFSSD's sensitivity and FisherMask on six kinds of nets."""
     cpu = size == "cpu"
     made, chosen = [], NETS if cpu else {"mlp": NETS["mlp"]}

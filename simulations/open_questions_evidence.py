@@ -33,13 +33,14 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from fedunlearn.compare import Choice, Subject
-from fedunlearn.compare.work import Nest, Say, kept
+from fedunlearn.compare.work import Nest, kept
 from fedunlearn.data import Rows as Data, open_rows
 from fedunlearn.errors import SiteError
 from fedunlearn.importance import measure
 from fedunlearn.methods import FIUn
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, Worker, unlearn
+from fedunlearn.runtime.backend import Progress
 from fedunlearn.runtime.tasks import Answer, Fetched, Measure, Task
 from fedunlearn.scenario import Scenario, retrained, workers
 from fedunlearn.scenario.files import parse
@@ -103,7 +104,7 @@ class Elsewhere(InProcess):
         return answers
 
 
-def shifted(size: str, work: Path, say: Say) -> Made:
+def shifted(size: str, work: Path, say: Progress) -> Made:
     """Evidence of the same class on blurred, noisy, turned, negative and others' digits; strengths as ever."""
     cpu = size == "cpu"
     shifts = SHIFTS if cpu else {n: SHIFTS[n] for n in ("as trained", "negative")}
@@ -157,7 +158,7 @@ def chain(name: str, lr: float, depth: int) -> Scenario:
     return parse({"name": name, **SMALL, "data": data, "models": models}, name)
 
 
-def drift(size: str, work: Path, say: Say) -> Made:
+def drift(size: str, work: Path, say: Progress) -> Made:
     """Depth 0 to 10, trained gently and roughly: evidence of the root, of the heir itself, and of a stranger to it."""
     cpu = size == "cpu"
     depth, seeds = (DEPTH, 3) if cpu else (2, 1)

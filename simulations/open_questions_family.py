@@ -9,13 +9,13 @@ import numpy as np
 from common import trained_on, within
 
 from fedunlearn.compare import Choice, Subject, compare
-from fedunlearn.compare.work import Say
 from fedunlearn.evaluation import Gate, Scores
 from fedunlearn.lineage import Request
 from fedunlearn.methods import FIUn, LogitMask, Steer
 from fedunlearn.methods.fisher_mask import FisherMask
 from fedunlearn.methods.lfssd import LFSSD
 from fedunlearn.methods.ssd import SSD
+from fedunlearn.runtime.backend import Progress
 from fedunlearn.scenario import Scenario
 from fedunlearn.scenario.files import parse
 
@@ -63,7 +63,7 @@ class Question:
     name: str
     asks: str
     papers: tuple[str, ...]
-    run: Callable[[str, Path, Say], Made]
+    run: Callable[[str, Path, Progress], Made]
 
 
 class Lenient(Gate):
@@ -126,7 +126,7 @@ def compared(
     choices: Sequence[Choice],
     seeds: int,
     work: Path,
-    say: Say,
+    say: Progress,
     tier: str = "",
 ) -> Made:
     """Rows of one cell of a comparison, all seeds, and where they come from.

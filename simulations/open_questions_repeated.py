@@ -23,20 +23,21 @@ from open_questions_family import (
 from torch import nn
 
 from fedunlearn.compare import Choice
-from fedunlearn.compare.work import Nest, Say, kept
+from fedunlearn.compare.work import Nest, kept
 from fedunlearn.data import Rows as Data
 from fedunlearn.errors import FedUnlearnError
 from fedunlearn.evaluation.accuracy import accuracy
 from fedunlearn.lineage import Request, discover
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, Reference, Worker, unlearn
+from fedunlearn.runtime.backend import Progress
 from fedunlearn.scenario import Scenario, reference, workers
 
 CLASSES, BATCHES = "classes, one by one", "1 % of the rows, again and again"
 MODELS = ("root", "heir")
 
 
-def repeated(size: str, work: Path, say: Say) -> Made:
+def repeated(size: str, work: Path, say: Progress) -> Made:
     """25 of 26 letters one after another; 50 times 1 % of one model's rows, where SSD is FIUn; each method on its own copy."""
     cpu = size == "cpu"
     rows: Rows = []
@@ -69,7 +70,7 @@ def cells(cpu: bool, seed: int) -> list[tuple[str, Scenario, list[Request], tupl
     ]
 
 
-def sequence(nest: Nest, choice: Choice, requests: Sequence[Request], say: Say) -> dict[str, Any]:
+def sequence(nest: Nest, choice: Choice, requests: Sequence[Request], say: Progress) -> dict[str, Any]:
     """One method, request after request; every model after each: what was asked so far, the latest, and all else.
 
     Strengths for samples are chosen towards a model that was trained without all of them.

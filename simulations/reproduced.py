@@ -7,7 +7,7 @@ from typing import Any
 from fedunlearn.compare import pooled
 from fedunlearn.compare.run import FAILED
 from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
-from fedunlearn.runtime.record import COMMITTED
+from fedunlearn.runtime.books.record import COMMITTED
 from fedunlearn.scores import KNOWN
 
 Rows = Sequence[dict[str, Any]]

@@ -40,7 +40,7 @@ from fedunlearn import InProcess, Request, unlearn
 from fedunlearn.lineage import discover
 from fedunlearn.nets import build
 from fedunlearn.report import document, page
-from fedunlearn.runtime.records import FOLDER as RECORDS
+from fedunlearn.runtime.books.records import FOLDER as RECORDS
 from fedunlearn.runtime.tasks import Answer, Apply, Task
 from fedunlearn.scenario import train, workers
 from fedunlearn.scenario.files import parse

@@ -152,9 +152,8 @@ def train(
         else:
             family = run_train(scenario, folder, backend=backend, progress=say)
         if with_bank and federation is None:
-            say("banking importances by class")
             with backend_of(family, backend if scenario.own else "in-process", address, sites_in) as carrier:
-                run_bank(family, carrier)
+                run_bank(family, carrier, progress=say)
     if with_bank and federation is not None:
         flower.bank(folder, federation)
     if as_json:
@@ -457,8 +456,7 @@ def bank(
         read = flower.bank(folder, federation)
     else:
         with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
-            say("measuring every kept model, class by class, at the sites that may be asked")
-            read = run_bank(family, carrier)
+            read = run_bank(family, carrier, progress=say)
     if as_json:
         print_json({"rows_read": read})
     else:

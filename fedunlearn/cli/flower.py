@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,13 @@ from fedunlearn.cli.console import progress
 from fedunlearn.deployed import Copy, Deployment, Order
 from fedunlearn.errors import InputError, SiteError, unknown
 from fedunlearn.runtime import Family, Record
-from fedunlearn.runtime.backend import deadline
+from fedunlearn.runtime.backend import Progress, deadline
 from fedunlearn.scenario import Scenario, keep_assessed
 from fedunlearn.scenario.places import BACKENDS as CARRIERS
 from fedunlearn.store import Line
 from fedunlearn.store.ledger import somebody
 from fedunlearn.store.signing import KEY
 
-Say = Callable[[str], None]
 BACKENDS = (*CARRIERS, "flower")
 
 
@@ -35,7 +34,7 @@ def asked(backend: str, federation: str | None) -> bool:
     return backend == "flower"
 
 
-def train(scenario: Scenario, folder: Path, backend: str, federation: str, say: Say) -> Family:
+def train(scenario: Scenario, folder: Path, backend: str, federation: str, say: Progress) -> Family:
     """Train a family in a federation; its copy, without weights, is kept here.
 
     Raises:

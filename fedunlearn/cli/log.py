@@ -11,9 +11,9 @@ from fedunlearn.cli.console import one_line, out, print_json
 from fedunlearn.cli.options import Folder, Json
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.runtime import Family, confirmed, cut, elsewhere, remarks, rests_on, unwitnessed
-from fedunlearn.runtime.evaluations import KIND, counted
-from fedunlearn.runtime.family import LEDGER
-from fedunlearn.runtime.records import damaged
+from fedunlearn.runtime.books.evaluations import KIND, counted
+from fedunlearn.runtime.books.family import LEDGER
+from fedunlearn.runtime.books.records import damaged
 from fedunlearn.store import Ledger, Line
 from fedunlearn.store.signatures import checkable
 from fedunlearn.store.signing import read_public

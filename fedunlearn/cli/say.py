@@ -13,9 +13,9 @@ from fedunlearn.cli.state import due, waiting_for
 from fedunlearn.errors import few
 from fedunlearn.lineage import NOT_EXPRESSIBLE, Plan, Request, discover, unaccounted
 from fedunlearn.runtime import Family, Record, behind, cut, owed, pending
-from fedunlearn.runtime.cases import PLANNED, UNDONE, cases
-from fedunlearn.runtime.evaluations import counted
-from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED
+from fedunlearn.runtime.books.cases import PLANNED, UNDONE, cases
+from fedunlearn.runtime.books.evaluations import counted
+from fedunlearn.runtime.books.record import COMMITTED, PENDING, UNTOUCHED
 from fedunlearn.scores import KNOWN
 
 SHOWN = 20  # names in one sentence; --json has them all

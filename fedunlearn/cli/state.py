@@ -4,7 +4,7 @@ from typing import Any
 
 from fedunlearn.lineage import Plan
 from fedunlearn.runtime import Family, behind, owed, pending, waiting
-from fedunlearn.runtime.cases import PLANNED, UNDONE
+from fedunlearn.runtime.books.cases import PLANNED, UNDONE
 from fedunlearn.scenario import cases_of
 
 

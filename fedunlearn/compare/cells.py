@@ -14,7 +14,7 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.evaluation.intervals import over_seeds, proportion
 from fedunlearn.lineage.plan import ABSENT, AS_RETRAINED
 from fedunlearn.methods.calibration import AT_ROOTS
-from fedunlearn.runtime.record import COMMITTED, PENDING
+from fedunlearn.runtime.books.record import COMMITTED, PENDING
 from fedunlearn.scores import KNOWN
 
 JUDGED = 300  # test rows, seeds pooled

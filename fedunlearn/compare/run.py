@@ -12,11 +12,12 @@ from fedunlearn.compare.clock import Clock, Step
 from fedunlearn.compare.deeper import NOTHING, check_tier, deeper
 from fedunlearn.compare.origin import aged, joined
 from fedunlearn.compare.same import check_same
-from fedunlearn.compare.work import Nest, Plain, Say, kept, read
+from fedunlearn.compare.work import Nest, Plain, kept, read
 from fedunlearn.errors import FedUnlearnError, raised
 from fedunlearn.lineage import Lineage, Request, discover
 from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
 from fedunlearn.runtime import Family, InProcess, Reference, Worker, score_all, unlearn
+from fedunlearn.runtime.backend import Progress
 from fedunlearn.runtime.tasks import Answer, Deposit, Measure, Task
 from fedunlearn.scenario import Scenario, retrained, workers
 from fedunlearn.scenario.build import Opened, open_data
@@ -40,7 +41,7 @@ def compare(
     reference: bool = True,
     tier: str = "",
     *,
-    progress: Say = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Compare methods on families of topologies.
 
@@ -156,7 +157,7 @@ def _rows(
     reference: bool,
     tier: str,
     clock: Clock,
-    progress: Say,
+    progress: Progress,
 ) -> Iterator[tuple[list[dict[str, Any]], list[Mapping[str, Any]]]]:
     """All rows of one family, a request and method at a time, and where they come from."""
     name = subject.scenario.name
@@ -193,7 +194,7 @@ def _opened(nest: Nest) -> tuple[Family, dict[str, Worker]]:
     return family, workers(nest.scenario, family)
 
 
-def _twin(opened: OpenFamily, nest: Nest, request: Request, say: Say) -> Reference:
+def _twin(opened: OpenFamily, nest: Nest, request: Request, say: Progress) -> Reference:
     family, places = opened()
     return retrained(family, nest.scenario, request, InProcess(places), say)
 

@@ -7,7 +7,7 @@ from typing import Any
 from fedunlearn.compare.asked import FAMILYS
 from fedunlearn.compare.cells import JUDGED, RETRAINED, class_of
 from fedunlearn.compare.deeper import DEEPER, Deeper
-from fedunlearn.runtime.record import COMMITTED
+from fedunlearn.runtime.books.record import COMMITTED
 
 Result = Mapping[str, Any]
 FEW = "*"  # marks a share of fewer than `JUDGED` rows

@@ -31,11 +31,11 @@ from fedunlearn.data.sets import LOADER
 from fedunlearn.errors import BusyError
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family
+from fedunlearn.runtime.backend import Progress
 from fedunlearn.scenario import Scenario, train
 from fedunlearn.source import text_of
 from fedunlearn.store import write_atomically
 
-Say = Callable[[str], None]
 Plain = dict[str, Any]
 
 
@@ -97,7 +97,7 @@ class Nest:
         finally:
             lock.release()
 
-    def train(self, say: Say) -> Plain:
+    def train(self, say: Progress) -> Plain:
         """Train the family; what a training that was cut off left is not built upon."""
         shutil.rmtree(self.family, ignore_errors=True)
         return {"models": len(train(self.scenario, self.family, progress=say).heads)}

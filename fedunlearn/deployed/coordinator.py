@@ -22,6 +22,7 @@ from fedunlearn.runtime import (
     rollback,
     seal,
 )
+from fedunlearn.runtime.backend import Progress
 from fedunlearn.scenario import (
     Scenario,
     assess,
@@ -41,7 +42,6 @@ FAMILIES = "FEDUNLEARN_FAMILIES"
 WHERE = "run-config: topology"
 NEED_EVERYBODY = ("unlearn", "rollback", "assess", "bank")  # for others, whoever is not there follows later
 
-Say = Callable[[str], None]
 Answer = dict[str, Any]
 
 
@@ -61,7 +61,7 @@ def families_here(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(named)
 
 
-def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Sequence[str]], None], say: Say) -> Answer:
+def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Sequence[str]], None], say: Progress) -> Answer:
     """Do what an order says.
 
     Args:
@@ -112,8 +112,7 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
         found = assess(family, line, order.tier, both, retrained=order.reference, seeds=order.seeds, progress=say)
         return _answer(order, family, {"line": line.hash, "found": found})
     if order.action == "bank":
-        say("measuring every kept model, class by class, at the sites that may be asked")
-        return _answer(order, family, {"rows_read": bank(family, both)})
+        return _answer(order, family, {"rows_read": bank(family, both, progress=say)})
     if order.action == "seal":
         line = seal(family, both, order.request or None, reason=order.reason or None)
         return _answer(order, family, {"line": line.number, "requests": line.body["requests"]})
@@ -160,7 +159,7 @@ def _topology(order: Order) -> Any:
         raise InputError(f"{WHERE}: not JSON: {error}") from error
 
 
-def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, say: Say) -> Answer:
+def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, say: Progress) -> Answer:
     if order.resume:
         return _record(go_on(family, both, reference=order.reference, quorum=order.quorum, progress=say))
     named = tuple(name for each in order.request.split(",") if (name := each.strip()))

@@ -14,8 +14,8 @@ from fedunlearn.data import MIRROR
 from fedunlearn.errors import InputError, SiteError, StoreError
 from fedunlearn.plain import loads, shaped
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.family import ERASED, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY
-from fedunlearn.runtime.records import is_content, named, read
+from fedunlearn.runtime.books.family import ERASED, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY
+from fedunlearn.runtime.books.records import is_content, named, read
 from fedunlearn.store import write_atomically
 
 PLAIN = (TOPOLOGY, LINEAGE)

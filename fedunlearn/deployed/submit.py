@@ -17,6 +17,7 @@ from typing import Any
 from fedunlearn.deployed.order import Order
 from fedunlearn.deployed.wire import SAYS, Reader
 from fedunlearn.errors import FedUnlearnError, InputError, SiteError
+from fedunlearn.runtime.backend import Progress
 
 APP = Path(__file__).parent / "app"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
@@ -24,7 +25,6 @@ POLL = 3.0  # seconds between two looks at a run
 LOOKS = 5  # failed looks at a run, one after another, until it is given up: it may be the network
 LATE = 20.0  # seconds that a finished run's log may lag behind; then it is asked for anew, once
 
-Say = Callable[[str], None]
 Keep = Callable[[Mapping[str, Any]], object]
 
 
@@ -40,7 +40,7 @@ class Deployment:
     federation: str
     start: float = 120.0
 
-    def carry_out(self, order: Order, say: Say = lambda _: None, keep: Keep = lambda _: None) -> dict[str, Any]:
+    def carry_out(self, order: Order, say: Progress = lambda _: None, keep: Keep = lambda _: None) -> dict[str, Any]:
         """Have one order carried out.
 
         Args:
@@ -76,7 +76,7 @@ class Deployment:
             raise SiteError(f"{self.federation}: did not take the run: {_short(told)}")
         return int(told["run-id"])
 
-    def _follow(self, run: int, reader: Reader, say: Say) -> dict[str, Any]:
+    def _follow(self, run: int, reader: Reader, say: Progress) -> dict[str, Any]:
         """Read the log as it grows, until the run has ended and its answer is whole."""
         since, status, told = time.monotonic(), "", {}
         with self._log(run) as log:

@@ -16,8 +16,8 @@ from fedunlearn.report.verdict import verdict
 from fedunlearn.report.why import reasons
 from fedunlearn.report.words import scored_at
 from fedunlearn.runtime import Family, owed
-from fedunlearn.runtime.evaluations import FOLDER, evaluated, hashes_of, named
-from fedunlearn.runtime.records import record_of
+from fedunlearn.runtime.books.evaluations import FOLDER, evaluated, hashes_of, named
+from fedunlearn.runtime.books.records import record_of
 from fedunlearn.store import Line
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.cases import carried_out, filed, together
-from fedunlearn.runtime.evaluations import evaluated
+from fedunlearn.runtime.books.cases import carried_out, filed, together
+from fedunlearn.runtime.books.evaluations import evaluated
+from fedunlearn.runtime.books.told import request_of
 from fedunlearn.runtime.settle import still_excluded
-from fedunlearn.runtime.told import request_of
 from fedunlearn.store import Line
 
 

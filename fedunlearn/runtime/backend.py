@@ -1,8 +1,10 @@
 """How tasks get to places. Nothing else differs between backends."""
 
 import os
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from math import inf, nan
 from types import MappingProxyType
@@ -11,12 +13,14 @@ from typing import Protocol, TypeVar
 from fedunlearn.errors import FedUnlearnError, InputError, OvertakenError, SiteError, few, raised, unknown
 from fedunlearn.methods import METHODS
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, HEIRS_AT_ROOTS, RETAINED_AT_HEIRS
+from fedunlearn.runtime.place.worker import Worker
 from fedunlearn.runtime.tasks import Answer, Apply, Audit, Evaluate, Failure, Measure, Task
-from fedunlearn.runtime.worker import Worker
 
 Kind = TypeVar("Kind")
+Progress = Callable[[str], None]
 DEADLINE = "FEDUNLEARN_DEADLINE"  # the variable, in seconds
 PATIENT = 1800.0
+TELL = 10.0  # seconds between two words about how far the tasks of one call are, in this process
 
 
 def deadline() -> float:
@@ -58,10 +62,25 @@ class Backend(ABC):
     """place -> bytes up (its answers) and down (its tasks), so far; empty where nothing crosses a wire."""
     codes: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     """place -> which code answered there last, as it says itself (see `store.code`); empty where nothing crosses a wire."""
+    _tell: Progress | None = None
 
     @abstractmethod
     def carry(self, tasks: Sequence[Task]) -> list[Answer]:
-        """Answers, one a task and in their order, failures included."""
+        """Answers, one a task and in their order, failures included. Long ones `tell` how far they are."""
+
+    @contextmanager
+    def telling(self, progress: Progress) -> Iterator[None]:
+        """Meanwhile, have somebody told in words how far each call of `carry` is."""
+        before, self._tell = self._tell, progress
+        try:
+            yield
+        finally:
+            self._tell = before
+
+    def tell(self, text: str) -> None:
+        """Say how far a call is, to whoever is to be told."""
+        if self._tell is not None:
+            self._tell(text)
 
 
 class InProcess(Backend):
@@ -88,7 +107,11 @@ class InProcess(Backend):
     def carry(self, tasks: Sequence[Task]) -> list[Answer]:
         """Do them one after another."""
         answers: list[Answer] = []
+        told = time.monotonic()
         for task in tasks:
+            if time.monotonic() - told >= TELL:
+                told = time.monotonic()
+                self.tell(f"{len(answers)} of {len(tasks)} answers; {type(task).__name__.lower()} at {task.place}")
             if task.place in self.offline:
                 answers.append(Failure(task.place, self.offline[task.place], offline=True))
                 continue
@@ -111,6 +134,12 @@ class Split(Backend):
     def __init__(self, here: Mapping[str, Answerer], away: Backend, family: str) -> None:
         self.here, self.away, self.family = InProcess(here), away, family
         self.grants, self.traffic, self.codes = away.grants, away.traffic, away.codes
+
+    @contextmanager
+    def telling(self, progress: Progress) -> Iterator[None]:
+        """Both tell."""
+        with self.here.telling(progress), self.away.telling(progress):
+            yield
 
     def carry(self, tasks: Sequence[Task]) -> list[Answer]:
         """Those of this process first; the other backend gets the rest in one call, or none where there is no rest."""

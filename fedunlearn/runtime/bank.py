@@ -1,15 +1,15 @@
 """Banking: importances by class, measured ahead of any request, at the sites that hold the data."""
 
 from fedunlearn.lineage import Request, discover
-from fedunlearn.runtime.backend import Backend, ask
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.backend import Backend, Progress, ask
+from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import fetch
 from fedunlearn.runtime.settle import alone
 from fedunlearn.runtime.tasks import Deposit, Deposited
 
 
-def bank(family: Family, backend: Backend, statistic: str = "squares") -> int:
+def bank(family: Family, backend: Backend, statistic: str = "squares", *, progress: Progress = lambda _: None) -> int:
     """Bank whatever a request for classes could ask for: every kept model on its own shards, and at every evidence point.
 
     F_forget of a class is then its banked sum, F_all the sum over classes, F_retain = F_all - F_forget, with no row read.
@@ -19,6 +19,7 @@ def bank(family: Family, backend: Backend, statistic: str = "squares") -> int:
         family: the family.
         backend: carries tasks to the sites.
         statistic: what to bank.
+        progress: told, in words, what is being done.
 
     Returns:
         How many rows were read.
@@ -26,7 +27,8 @@ def bank(family: Family, backend: Backend, statistic: str = "squares") -> int:
     Raises:
         SiteError: a site failed; what others banked stays.
     """
-    with alone(family, backend):
+    with alone(family, backend), backend.telling(progress):
+        progress("measuring every kept model, class by class, at the sites that may be asked")
         return _bank(family, backend, statistic)
 
 

@@ -14,7 +14,8 @@ from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import Scores
 from fedunlearn.lineage import AS_RETRAINED, NOT_EXPRESSIBLE, Heir, Plan
 from fedunlearn.runtime.backend import Backend, check
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.books.record import Tested
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.scoring import gone_from, question_of
@@ -22,25 +23,6 @@ from fedunlearn.runtime.tasks import Applied, Failure, Fetch, Fetched, Question,
 
 BEFORE, AFTER, RETRAINED = "before", "after", "retrained"
 Kind = TypeVar("Kind")
-
-
-@dataclass(frozen=True)
-class Tested:
-    """Test scores of one heir, wherever they were taken.
-
-    Args:
-        before: of the version that was edited.
-        after: of the candidate.
-        retrained: of the retrained model; None where there is none.
-        at: "forgotten": place -> the classes scored there (none for samples); "retained": the place that scored the rest.
-        refused: why what its home could not test was not tested elsewhere.
-    """
-
-    before: Scores
-    after: Scores
-    retrained: Scores | None
-    at: Mapping[str, Any]
-    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,24 +24,23 @@ from fedunlearn.evaluation import Gate, Scores
 from fedunlearn.lineage import ABSENT, Heir, Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import code_of, menu_name, settings_of
-from fedunlearn.runtime.backend import Backend, traffic_since
-from fedunlearn.runtime.candidates import Tested, score_candidates
+from fedunlearn.runtime.backend import Backend, Progress, traffic_since
+from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.books.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Record, Tested, row
+from fedunlearn.runtime.books.records import keep_record
+from fedunlearn.runtime.books.tried import moves_due, remaining
+from fedunlearn.runtime.candidates import score_candidates
 from fedunlearn.runtime.evaluating import evaluate_applied, seconds_of
-from fedunlearn.runtime.family import Family
 from fedunlearn.runtime.merging import merge
-from fedunlearn.runtime.record import COMMITTED, PENDING, UNTOUCHED, WAITING, Record, row
-from fedunlearn.runtime.records import keep_record
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import Round1, edit, measure, points_of
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Applied
-from fedunlearn.runtime.tried import moves_due, remaining
 from fedunlearn.runtime.watched import missed
 from fedunlearn.store.code import differing
 from fedunlearn.tensors import PRECISIONS
 
-Progress = Callable[[str], None]
 Retrained = Reference | Callable[[], Reference] | None
 
 
@@ -92,7 +91,7 @@ def unlearn(
     if atomic and quorum < 1:
         raise InputError(f"atomic with a quorum of {quorum}: all heirs or none needs every place online; leave out one of both")
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
-    with alone(family, backend):
+    with alone(family, backend), backend.telling(progress):
         moves_due(family, request, reason)
         plan, then, within, spent = remaining(family, plan)
         doing = replace(doing, then=then, within=within, spent=spent)

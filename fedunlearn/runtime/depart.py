@@ -2,7 +2,7 @@
 
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.seal import owed
 from fedunlearn.runtime.settle import alone, known_lines, settle
 

@@ -8,7 +8,7 @@ from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import TIERS, costs
 from fedunlearn.lineage import Heir, Plan
 from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.scoring import at_home, forgotten_at, gone_from

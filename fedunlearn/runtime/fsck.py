@@ -9,16 +9,16 @@ from blake3 import blake3
 from fedunlearn.data.register import FOLDER as REGISTERS, register_file
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import loads, shaped
-from fedunlearn.runtime import records
-from fedunlearn.runtime.evaluations import FOLDER, KIND, file_of, read_result, strays
-from fedunlearn.runtime.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY, Family
-from fedunlearn.runtime.keeping import needed, sealed_away
-from fedunlearn.runtime.mirror import Mirror, path
-from fedunlearn.runtime.place import check_place, check_registers
+from fedunlearn.runtime.books import records
+from fedunlearn.runtime.books.evaluations import FOLDER, KIND, file_of, read_result, strays
+from fedunlearn.runtime.books.family import ERASED, ID, LEDGER, LINEAGE, NEXT, NOTE, POINTER, TOPOLOGY, Family
+from fedunlearn.runtime.books.keeping import needed, sealed_away
+from fedunlearn.runtime.books.yardstick import FOLDER as REFERENCES, forged
+from fedunlearn.runtime.place.check import check_place, check_registers
+from fedunlearn.runtime.place.mirror import Mirror, path
 from fedunlearn.runtime.seal import references
 from fedunlearn.runtime.settle import cut, exclusions
 from fedunlearn.runtime.witnesses import unwitnessed
-from fedunlearn.runtime.yardstick import FOLDER as REFERENCES, forged
 from fedunlearn.store import Checked, Ledger
 
 MADE = (FOLDER, "reports", REFERENCES)  # beside the family, and can be made again

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from fedunlearn.lineage import Heir, Lineage, Plan, Point
 from fedunlearn.methods import Case, Evidence, Method, Want
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.rounds import Round1
 from fedunlearn.runtime.tasks import Scored
 from fedunlearn.runtime.watched import merged

@@ -98,7 +98,6 @@ class Ray(Backend):
         deadline: seconds that one call of `carry` may take; a place that is later has failed, and its actor is ended.
         num_gpus: GPUs, or a fraction of one, of every actor; with 0 they compute on the CPU.
         num_cpus: of the cluster that is started; all by default.
-        progress: told, in words, when a place has answered.
     """
 
     def __init__(
@@ -109,9 +108,8 @@ class Ray(Backend):
         deadline: float = 600.0,
         num_gpus: float = 0.0,
         num_cpus: int | None = None,
-        progress: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.sites, self.address, self.deadline, self.progress = dict(sites), address, deadline, progress
+        self.sites, self.address, self.deadline = dict(sites), address, deadline
         self.num_gpus, self.num_cpus = num_gpus, num_cpus
         self.traffic: dict[str, tuple[int, int]] = {}
         """place -> bytes up (its answers) and down (its tasks), so far, retries included."""
@@ -175,7 +173,7 @@ class Ray(Backend):
         batches = self._batches({place: [tasks[i] for i in where] for place, where in mine.items()})
         for place, got in self._collect(batches):
             found.update(zip(mine[place], got, strict=True))
-            self.progress(f"{place}: {len(got)} answers; {len(tasks) - len(found)} of {len(tasks)} to come")
+            self.tell(f"{len(found)} of {len(tasks)} answers; {place} has given its {len(got)}")
         return [found[i] for i in range(len(tasks))]
 
     def _missing(self, place: str) -> Failure | None:

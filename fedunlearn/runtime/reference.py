@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from fedunlearn.lineage import Plan, Request
 from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import fetch
 from fedunlearn.runtime.scoring import everywhere, score_all

@@ -8,14 +8,14 @@ from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Lineage, Plan, Request, discover, narrowed
 from fedunlearn.methods import make
-from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.cases import carried_out, cases
-from fedunlearn.runtime.coordinator import Doing, Progress, Retrained, carry_out
-from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.record import Record
+from fedunlearn.runtime.backend import Backend, Progress
+from fedunlearn.runtime.books.cases import carried_out, cases
+from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.books.record import Record
+from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.tried import as_tried, outstanding
+from fedunlearn.runtime.coordinator import Doing, Retrained, carry_out
 from fedunlearn.runtime.settle import alone
-from fedunlearn.runtime.told import request_of
-from fedunlearn.runtime.tried import as_tried, outstanding
 from fedunlearn.store import Line
 
 
@@ -79,7 +79,7 @@ def resume(
         then=as_tried(family, plan.request),
         resumes=line.number,
     )
-    with alone(family, backend):
+    with alone(family, backend), backend.telling(progress):
         return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
 
 

@@ -19,7 +19,7 @@ from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
 from fedunlearn.methods.calibration import NOTHING_LEFT
 from fedunlearn.methods.menu import menu_name, settings_of
 from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.plausible import checked, is_zero, within
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.scoring import gone_from, question_of, score_there, selection_of

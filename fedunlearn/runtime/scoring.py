@@ -7,7 +7,7 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
 from fedunlearn.lineage import Heir, Plan, Point, Request
 from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.settle import in_force
 from fedunlearn.runtime.tasks import Question, Score, Scored

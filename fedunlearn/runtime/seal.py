@@ -11,16 +11,16 @@ from pathlib import Path
 from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.lineage import Request
-from fedunlearn.runtime import records
 from fedunlearn.runtime.backend import Backend, check
-from fedunlearn.runtime.cases import cases, changed_by
-from fedunlearn.runtime.evaluations import FOLDER, strays
-from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.keeping import needed
+from fedunlearn.runtime.books import records
+from fedunlearn.runtime.books.cases import cases, changed_by
+from fedunlearn.runtime.books.evaluations import FOLDER, strays
+from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.books.keeping import needed
+from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.tried import first_try, outstanding
 from fedunlearn.runtime.settle import alone, settle
 from fedunlearn.runtime.tasks import Seal, Sealed
-from fedunlearn.runtime.told import request_of
-from fedunlearn.runtime.tried import first_try, outstanding
 from fedunlearn.store import Line, Swept, sweep
 from fedunlearn.store.files import TEMPORARY
 

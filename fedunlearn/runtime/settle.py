@@ -7,12 +7,12 @@ from fedunlearn.data import MIRROR, Selection
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, InProcess, ask, check
-from fedunlearn.runtime.evaluations import KIND as EVALUATED
-from fedunlearn.runtime.family import NOTE, Family
-from fedunlearn.runtime.mirror import Mirror
+from fedunlearn.runtime.books.evaluations import KIND as EVALUATED
+from fedunlearn.runtime.books.family import NOTE, Family
+from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.place.mirror import Mirror
+from fedunlearn.runtime.place.worker import Worker
 from fedunlearn.runtime.tasks import Answer, Commit, Committed, Failure, Question, Score, Scored
-from fedunlearn.runtime.told import request_of
-from fedunlearn.runtime.worker import Worker
 from fedunlearn.store import Line
 
 

@@ -1,7 +1,7 @@
 """What an answer about a ledger rests on: who confirms its lines, and whose clock its times are of."""
 
-from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.mirror import path
+from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.place.mirror import path
 from fedunlearn.runtime.settle import known_lines
 
 

@@ -16,7 +16,7 @@ from fedunlearn.errors import InputError, ShapeError
 from fedunlearn.lineage import Lineage
 from fedunlearn.nets import build, head_of, load, weights_of
 from fedunlearn.runtime import Family, InProcess, settle
-from fedunlearn.runtime.family import TOPOLOGY
+from fedunlearn.runtime.books.family import TOPOLOGY
 from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import parse
 from fedunlearn.scenario.here import workers_here

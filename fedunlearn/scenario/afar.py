@@ -20,7 +20,7 @@ from fedunlearn.errors import InputError, SiteError, TrainingError
 from fedunlearn.lineage import Model, Request, Shard, ordered
 from fedunlearn.nets import head_of, weights_of
 from fedunlearn.runtime import Backend, Family, Split, Worker, alone, behind, settle
-from fedunlearn.runtime.backend import ask
+from fedunlearn.runtime.backend import Progress, ask
 from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
 from fedunlearn.scenario.answers import agreed, remembered, sound, usable, usable_weights
@@ -31,7 +31,7 @@ from fedunlearn.scenario.nets import maker
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
 from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
 from fedunlearn.scenario.train import grown, joining, refuse_departed, started_from
-from fedunlearn.scenario.upbringing import Brood, Progress, Teacher, bring_up, free
+from fedunlearn.scenario.upbringing import Brood, Teacher, bring_up, free
 from fedunlearn.store import Store
 from fedunlearn.tensors import Tensors
 from fedunlearn.training import Born, Course, Recipe, in_rounds

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family, cases
-from fedunlearn.runtime.cases import Standing
+from fedunlearn.runtime.books.cases import Standing
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.schema import Scenario
 

@@ -9,17 +9,16 @@ from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
 from fedunlearn.runtime import Backend, Family, cases, gone_from, names_of
-from fedunlearn.runtime.backend import InProcess, check
+from fedunlearn.runtime.backend import InProcess, Progress, check
+from fedunlearn.runtime.books.evaluations import Found, hashes_of, keep_results, named, read_result, write_results
+from fedunlearn.runtime.books.records import record_of
 from fedunlearn.runtime.evaluating import believed, evaluation_of, is_result
-from fedunlearn.runtime.evaluations import Found, hashes_of, keep_results, named, read_result, write_results
-from fedunlearn.runtime.records import record_of
 from fedunlearn.runtime.settle import alone, witness
 from fedunlearn.runtime.tasks import Audit, Evaluated
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.places import retrained as retrain
 from fedunlearn.scenario.schema import Federated, Imported, Scenario
 from fedunlearn.scenario.train import kept_from
-from fedunlearn.scenario.upbringing import Progress
 from fedunlearn.store import Line
 from fedunlearn.training import Recipe, seed_of
 
@@ -79,7 +78,7 @@ def assess(
     }
     if todo:
         _refuse_erased(family, line, tier, heirs, edited)
-        with alone(family):  # references are trained, and what is found is written
+        with alone(family), backend.telling(progress):  # references are trained, and what is found is written
             try:
                 for new in _taken(family, line, todo, edited, backend, least, progress):
                     for model, tiers in new.items():

@@ -25,8 +25,8 @@ from fedunlearn.runtime import (
     unlearn,
     waiting_plan,
 )
-from fedunlearn.runtime.backend import deadline
-from fedunlearn.runtime.told import request_of
+from fedunlearn.runtime.backend import Progress, deadline
+from fedunlearn.runtime.books.told import request_of
 from fedunlearn.scenario.afar import train_afar
 from fedunlearn.scenario.build import check_samples, refuse_own
 from fedunlearn.scenario.files import of_family
@@ -35,7 +35,6 @@ from fedunlearn.scenario.schema import Scenario
 from fedunlearn.scenario.site import open_site_in
 from fedunlearn.scenario.staffing import workers
 from fedunlearn.scenario.train import check_retrainable, imported_in, reference
-from fedunlearn.scenario.upbringing import Progress
 
 BACKENDS = ("in-process", "ray")
 

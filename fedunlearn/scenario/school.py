@@ -14,7 +14,7 @@ from fedunlearn.importance import measure, pool
 from fedunlearn.lineage import Lineage, Model, Request
 from fedunlearn.nets import fit_to, head_of, load, read_checkpoint, weights_of
 from fedunlearn.runtime import Family, InProcess, settle
-from fedunlearn.runtime.births import survey
+from fedunlearn.runtime.place.births import survey
 from fedunlearn.runtime.tasks import Survey
 from fedunlearn.scenario.build import check_held, open_data
 from fedunlearn.scenario.nets import net_maker

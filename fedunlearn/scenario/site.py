@@ -27,9 +27,9 @@ from fedunlearn.errors import FedUnlearnError, InputError, SiteError, StoreError
 from fedunlearn.methods import make
 from fedunlearn.nets import build
 from fedunlearn.runtime import Worker
-from fedunlearn.runtime.consent import Consent
-from fedunlearn.runtime.mirror import Standing, excluded_by_others
-from fedunlearn.runtime.place import CONSENT, ERROR
+from fedunlearn.runtime.place.check import CONSENT, ERROR
+from fedunlearn.runtime.place.consent import Consent
+from fedunlearn.runtime.place.mirror import Standing, excluded_by_others
 from fedunlearn.runtime.tasks import Answer, Commit, Seal, Survey, Task, Train
 from fedunlearn.scenario.build import Seen, among, shared_test, union
 from fedunlearn.scenario.files import read_plain

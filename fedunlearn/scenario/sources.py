@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fedunlearn.errors import InputError
-from fedunlearn.runtime.guard import Guard
+from fedunlearn.runtime.place.guard import Guard
 
 Value = TypeVar("Value")
 MAIN = "main"  # the set under `data`; a site's rows of a set are the shard of that name
@@ -79,7 +79,7 @@ class Opening(Strict):
 
 
 class Sending(Strict):
-    """What a site does to evidence before it is sent; see `fedunlearn.runtime.guard`."""
+    """What a site does to evidence before it is sent; see `fedunlearn.runtime.place.guard`."""
 
     at_least: int = Field(0, ge=0, description="evidence over fewer rows is refused")
     clip: float | None = Field(None, description="the most that a row's gradient counts for; by default all of it")

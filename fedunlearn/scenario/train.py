@@ -10,16 +10,17 @@ from fedunlearn.data.register import FOLDER as REGISTERS
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Model, Request, ordered
 from fedunlearn.runtime import Family, InProcess, behind, excluded, settle
+from fedunlearn.runtime.backend import Progress
+from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.yardstick import FOLDER as REFERENCES, forged, key_of, other, unsigned
 from fedunlearn.runtime.settle import exclusions, in_force
-from fedunlearn.runtime.told import request_of
-from fedunlearn.runtime.yardstick import FOLDER as REFERENCES, forged, key_of, other, unsigned
 from fedunlearn.scenario.build import check_samples
 from fedunlearn.scenario.files import of_family, parse
 from fedunlearn.scenario.schema import Imported, Scenario
 from fedunlearn.scenario.school import Federate, School
 from fedunlearn.scenario.staffing import workers
 from fedunlearn.scenario.syllabus import Given
-from fedunlearn.scenario.upbringing import Brood, Progress, as_yaml, bring_up, free
+from fedunlearn.scenario.upbringing import Brood, as_yaml, bring_up, free
 from fedunlearn.store.signing import KEY
 from fedunlearn.training import federated
 

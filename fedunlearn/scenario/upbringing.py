@@ -3,7 +3,7 @@
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,15 +14,14 @@ from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage import Lineage, Model
 from fedunlearn.nets import head_of
 from fedunlearn.runtime import Family, alone
-from fedunlearn.runtime.family import ID, NEXT, TOPOLOGY
+from fedunlearn.runtime.backend import Progress
+from fedunlearn.runtime.books.family import ID, NEXT, TOPOLOGY
 from fedunlearn.runtime.tasks import Surveyed
 from fedunlearn.scenario.schema import Imported, Scenario
 from fedunlearn.scenario.syllabus import Given, Syllabus
 from fedunlearn.store import Store, write_atomically
 from fedunlearn.store.files import TEMPORARY
 from fedunlearn.training import Born
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.yardstick import FOLDER
+from fedunlearn.runtime.books.yardstick import FOLDER
 from fedunlearn.store import Line
 from fedunlearn.store.signing import KEY, VOUCH, Signer
 from tests.cli.conftest import Run

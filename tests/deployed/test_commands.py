@@ -12,8 +12,8 @@ from fedunlearn.deployed import Deployment, Order
 from fedunlearn.deployed.submit import Keep, outcome
 from fedunlearn.errors import SiteError
 from fedunlearn.runtime import Family, InProcess, Split, fsck, owed
-from fedunlearn.runtime.evaluations import named
-from fedunlearn.runtime.records import record_of
+from fedunlearn.runtime.books.evaluations import named
+from fedunlearn.runtime.books.records import record_of
 from fedunlearn.scenario import assess, assessed, keep_assessed, line_of, open_site, workers_here
 from tests.cli.conftest import Run, run as run
 from tests.conftest import snapshot

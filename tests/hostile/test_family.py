@@ -19,14 +19,14 @@ from fedunlearn.lineage import Model, Request
 from fedunlearn.plain import canonical
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, cases, check_site, fsck, needed
-from fedunlearn.runtime.consent import Consent
-from fedunlearn.runtime.evaluations import keep_results
-from fedunlearn.runtime.family import ERASED, NOTE
-from fedunlearn.runtime.keeping import pending
-from fedunlearn.runtime.mirror import Mirror
-from fedunlearn.runtime.record import Record
-from fedunlearn.runtime.records import file_of, keep_record
-from fedunlearn.runtime.tried import waiting
+from fedunlearn.runtime.books.evaluations import keep_results
+from fedunlearn.runtime.books.family import ERASED, NOTE
+from fedunlearn.runtime.books.keeping import pending
+from fedunlearn.runtime.books.record import Record
+from fedunlearn.runtime.books.records import file_of, keep_record
+from fedunlearn.runtime.books.tried import waiting
+from fedunlearn.runtime.place.consent import Consent
+from fedunlearn.runtime.place.mirror import Mirror
 from fedunlearn.scenario import assessed
 from fedunlearn.store import Ledger, Store
 from tests.conftest import snapshot

@@ -10,9 +10,9 @@ from hypothesis import given, settings, strategies as st
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
-from fedunlearn.runtime import mirror
 from fedunlearn.runtime.codec import CodecError, Packed, pack, unpack
 from fedunlearn.runtime.flower.records import ARRAYS, CONFIG, RAW, from_records, to_records, volume
+from fedunlearn.runtime.place import mirror
 from fedunlearn.runtime.tasks import Commit, Fetch, Fetched, Measure
 from fedunlearn.store import Store
 from fedunlearn.tensors import Head

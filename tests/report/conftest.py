@@ -10,7 +10,7 @@ import pytest
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Lineage, Model, Request, Shard, discover
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.record import row
+from fedunlearn.runtime.books.record import row
 from fedunlearn.store import Line
 
 CLASSES = ("a", "b", "c")

@@ -8,7 +8,7 @@ import pytest
 
 from fedunlearn.lineage import Model, Request
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.evaluations import keep_results
+from fedunlearn.runtime.books.evaluations import keep_results
 from fedunlearn.store import Line
 from tests.cli.conftest import Run, run as run
 from tests.conftest import snapshot

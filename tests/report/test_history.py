@@ -9,7 +9,7 @@ from typing import Any
 from fedunlearn.lineage import Model
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.evaluations import file_of, keep_results, named
+from fedunlearn.runtime.books.evaluations import file_of, keep_results, named
 from fedunlearn.scenario import assessed
 from fedunlearn.store import Line
 from tests.cli.conftest import Run, run as run

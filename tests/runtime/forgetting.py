@@ -7,8 +7,8 @@ import pytest
 
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Answerer, Family, InProcess, Record, Reference, unlearn
-from fedunlearn.runtime.consent import Consent
-from fedunlearn.runtime.mirror import Standing
+from fedunlearn.runtime.place.consent import Consent
+from fedunlearn.runtime.place.mirror import Standing
 from fedunlearn.runtime.tasks import Answer, Task
 from fedunlearn.scenario import Scenario, open_site_data, reference, workers
 from tests.conftest import LEAVE

@@ -11,8 +11,8 @@ from fedunlearn.evaluation import Scores
 from fedunlearn.methods import Evidence
 from fedunlearn.nets import build, head_of, load, weights_of
 from fedunlearn.runtime import Worker
+from fedunlearn.runtime.place.worker import _distance
 from fedunlearn.runtime.tasks import Applied, Apply, Question
-from fedunlearn.runtime.worker import _distance
 from fedunlearn.store import Store
 from fedunlearn.tensors import Head
 

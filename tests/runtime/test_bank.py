@@ -15,7 +15,7 @@ from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import FIUn
 from fedunlearn.nets import load
 from fedunlearn.runtime import Family, InProcess, bank, unlearn
-from fedunlearn.runtime.examine import examine
+from fedunlearn.runtime.place.examine import examine
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
 from fedunlearn.runtime.tasks import Evaluate, Evaluated
@@ -43,7 +43,7 @@ def test_a_class_request_reads_no_row_for_evidence_and_comes_out_the_same(
     def looked_at(task: Evaluate, data: SiteData, *more: Any) -> Evaluated:
         return examine(task, SiteData(data.site, data.shards, data.held_out, data.excluded), *more)
 
-    monkeypatch.setattr("fedunlearn.runtime.worker.examine", looked_at)
+    monkeypatch.setattr("fedunlearn.runtime.place.worker.examine", looked_at)
     backend = backend_of(family)
     plan = discover(family.lineage, LEAVE)
     fresh = round1(family, plan, FIUn(), backend, Roll(family.places))

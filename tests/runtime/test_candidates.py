@@ -18,7 +18,7 @@ from fedunlearn.methods import FIUn
 from fedunlearn.nets import load
 from fedunlearn.runtime import Backend, Family, InProcess, Record, unlearn
 from fedunlearn.runtime.backend import Answerer
-from fedunlearn.runtime.consent import Consent
+from fedunlearn.runtime.place.consent import Consent
 from fedunlearn.runtime.tasks import Answer, Fetch, Score, Scored, Task
 from fedunlearn.scenario import Scenario, retrained, train, workers
 from tests.conftest import LEAVE, NORTH

@@ -13,8 +13,8 @@ from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import FIUn, make
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, InProcess, cases, fsck, pending, rollback, seal, unlearn
-from fedunlearn.runtime.cases import Standing
-from fedunlearn.runtime.family import LINEAGE
+from fedunlearn.runtime.books.cases import Standing
+from fedunlearn.runtime.books.family import LINEAGE
 from fedunlearn.runtime.settle import exclusions
 from fedunlearn.scenario import Scenario, extend, line_of, of_family, reference, workers
 from tests.conftest import snapshot

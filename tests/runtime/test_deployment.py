@@ -35,7 +35,7 @@ from httpx import HTTPStatusError, TransportError
 from fedunlearn.deployed import Deployment, Order
 from fedunlearn.errors import FedUnlearnError
 from fedunlearn.runtime import Family, InProcess, Split, rollback, unlearn
-from fedunlearn.runtime.records import record_of
+from fedunlearn.runtime.books.records import record_of
 from fedunlearn.scenario import load, open_site, request_of, train_afar, workers_here
 from tests.conftest import ROOT
 

@@ -17,7 +17,7 @@ from fedunlearn.methods import FIUn, Method, Steer
 from fedunlearn.methods.base import Want
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, InProcess, Worker, fsck, unlearn
-from fedunlearn.runtime.guard import KEY, Guard, identity
+from fedunlearn.runtime.place.guard import KEY, Guard, identity
 from fedunlearn.runtime.plausible import checked
 from fedunlearn.runtime.tasks import Deposit, Fetched, Measure, Measured
 from fedunlearn.scenario import Scenario, open_site, workers

@@ -30,8 +30,8 @@ from fedunlearn.runtime import (
     waiting,
     waiting_plan,
 )
-from fedunlearn.runtime.cases import changed_by
-from fedunlearn.runtime.tried import outstanding
+from fedunlearn.runtime.books.cases import changed_by
+from fedunlearn.runtime.books.tried import outstanding
 from fedunlearn.scenario import Scenario, line_of, workers
 from tests.conftest import snapshot
 from tests.report.conftest import CLASSES, data, invented

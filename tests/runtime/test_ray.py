@@ -1,6 +1,7 @@
 """The same record over Ray actors, whatever happens to them. One Ray and one set of actors for all of these tests."""
 
 import json
+import re
 import socket
 import sys
 import time
@@ -54,12 +55,13 @@ def test_the_record_equals_that_of_one_process_and_so_does_a_rollback(
     backend: Ray, lent: Path, family: Family, backend_of: Callable[[Family], InProcess], method: Method | str
 ) -> None:
     away, words = Family.open(lent), list[str]()
-    backend.progress = words.append
-    here, there = unlearn(family, LEAVE, method, backend_of(family)), unlearn(away, LEAVE, method, backend)
+    here = unlearn(family, LEAVE, method, backend_of(family))
+    there = unlearn(away, LEAVE, method, backend, progress=words.append)
     assert there.facts == here.facts
     assert [m["version_after"] for m in there.facts["models"]] != [m["version_before"] for m in there.facts["models"]]
     assert held(lent) == held(family.folder)
-    assert {word.partition(":")[0] for word in words} == set(away.places)
+    named = {found[1] for word in words if (found := re.fullmatch(r"\d+ of \d+ answers; (\w+) has given its \d+", word))}
+    assert named == set(away.places)
     assert all(up > 0 and down > 0 for up, down in backend.traffic.values())
     assert backend.codes == dict.fromkeys(backend.traffic, code())
     rollback(family, backend_of(family), lift_exclusion=True)

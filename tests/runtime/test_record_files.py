@@ -12,7 +12,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.plain import canonical, digest
 from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, cases, collect, fsck, rollback, unlearn
-from fedunlearn.runtime.records import FOLDER, file_of, keep_record, named, record_of
+from fedunlearn.runtime.books.records import FOLDER, file_of, keep_record, named, record_of
 from fedunlearn.scenario import Scenario, workers
 from tests.cli.conftest import Run, run as run
 from tests.runtime.test_merged import FREE

@@ -6,7 +6,7 @@ from fedunlearn.evaluation import Scores
 from fedunlearn.importance import Importance
 from fedunlearn.lineage import Lineage, Model, Request, Shard, discover
 from fedunlearn.methods import FIUn
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.merging import merge
 from fedunlearn.runtime.rounds import Round1
 from fedunlearn.runtime.tasks import Scored

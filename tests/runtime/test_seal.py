@@ -30,9 +30,9 @@ from fedunlearn.runtime import (
     settle,
     unlearn,
 )
-from fedunlearn.runtime.consent import Consent
-from fedunlearn.runtime.evaluations import keep_results
-from fedunlearn.runtime.records import record_of
+from fedunlearn.runtime.books.evaluations import keep_results
+from fedunlearn.runtime.books.records import record_of
+from fedunlearn.runtime.place.consent import Consent
 from fedunlearn.runtime.tasks import Apply, Commit, Measure, Seal, Sealed
 from fedunlearn.scenario import Scenario, assessed, reference, workers
 from fedunlearn.store import Bank, Store, write_atomically

@@ -16,8 +16,9 @@ from fedunlearn.methods import make
 from fedunlearn.methods.base import Strength
 from fedunlearn.methods.menu import code_of
 from fedunlearn.nets import build, head_of, load, weights_of
-from fedunlearn.runtime import Family, InProcess, shadowing, unlearn
-from fedunlearn.runtime.shadowing import forgetting
+from fedunlearn.runtime import Family, InProcess, unlearn
+from fedunlearn.runtime.place import shadowing
+from fedunlearn.runtime.place.shadowing import forgetting
 from fedunlearn.runtime.tasks import Audit
 from fedunlearn.scenario import train, workers
 from fedunlearn.tensors import Head, Tensors, equal

@@ -13,7 +13,7 @@ from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import FIUn, make
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, InProcess, cases, fsck, resume, rollback, seal, unlearn, waiting
-from fedunlearn.runtime.cases import Standing
+from fedunlearn.runtime.books.cases import Standing
 from fedunlearn.runtime.settle import exclusions
 from fedunlearn.scenario import Scenario, line_of, workers
 from tests.conftest import LEAVE, NORTH

@@ -10,7 +10,7 @@ from fedunlearn.data import MIRROR
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Family, InProcess, Split, behind, score_all, unlearn
-from fedunlearn.runtime.mirror import part
+from fedunlearn.runtime.place.mirror import part
 from fedunlearn.runtime.tasks import Train
 from fedunlearn.scenario import Scenario, extend, extend_afar, reference, train, workers, workers_here
 from fedunlearn.store import Store

@@ -16,8 +16,8 @@ from fedunlearn.methods import make
 from fedunlearn.plain import digest
 from fedunlearn.report import document, page
 from fedunlearn.runtime import Family, behind, fsck, rollback, unlearn
-from fedunlearn.runtime.evaluations import file_of, named
-from fedunlearn.runtime.records import record_of
+from fedunlearn.runtime.books.evaluations import file_of, named
+from fedunlearn.runtime.books.records import record_of
 from fedunlearn.runtime.settle import witness
 from fedunlearn.runtime.tasks import Answer, Audit, Evaluate, Evaluated, Failure, Task
 from fedunlearn.scenario import assess, assessed, line_of, of_family, train, workers
@@ -168,7 +168,7 @@ def test_the_audit_names_the_code_of_a_method_of_ones_own(tmp_path: Path, monkey
         nothing = {"tier": task.tier, "nets": ["before", "after"], "rows": {}, "metrics": {}, "seconds": {}}
         return Evaluated(task.before, task.after, {**nothing, "not_measurable": dict.fromkeys(costs(task.tier), "not taken")})
 
-    monkeypatch.setattr("fedunlearn.runtime.worker.examine", instead)
+    monkeypatch.setattr("fedunlearn.runtime.place.worker.examine", instead)
     assess(family, family.ledger.lines[-1], "audit", backend, retrained=False)
     (audit,) = asked
     code = {"class": audit.method, "text": audit.text}

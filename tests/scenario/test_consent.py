@@ -19,9 +19,10 @@ from fedunlearn.lineage import Request
 from fedunlearn.methods import Evidence
 from fedunlearn.runtime import Split, check_site, unlearn
 from fedunlearn.runtime.backend import answer
-from fedunlearn.runtime.consent import MOST_WAITING, Consent, free, identity
 from fedunlearn.runtime.flower import Flower, client_app
-from fedunlearn.runtime.mirror import Mirror, Standing, part, path
+from fedunlearn.runtime.place.consent import MOST_WAITING, Consent, free, identity
+from fedunlearn.runtime.place.mirror import Mirror, Standing, part, path
+from fedunlearn.runtime.place.wording import words
 from fedunlearn.runtime.tasks import (
     Apply,
     Commit,
@@ -39,7 +40,6 @@ from fedunlearn.runtime.tasks import (
     Task,
     Train,
 )
-from fedunlearn.runtime.wording import words
 from fedunlearn.scenario import open_site, workers_here
 from fedunlearn.store import Store, write_atomically
 from fedunlearn.tensors import Head

@@ -11,7 +11,7 @@ from fedunlearn.errors import BusyError, InputError, StoreError
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import make
 from fedunlearn.runtime import Family, InProcess, cases, fsck, rollback, unlearn
-from fedunlearn.runtime.family import NEXT
+from fedunlearn.runtime.books.family import NEXT
 from fedunlearn.scenario import extend, of_family, train, workers
 from fedunlearn.scenario.school import School
 from tests.conftest import snapshot

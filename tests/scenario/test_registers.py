@@ -19,7 +19,7 @@ from fedunlearn.methods import make
 from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, Split, check_site, fsck, seal, unlearn
 from fedunlearn.runtime.backend import answer
-from fedunlearn.runtime.records import record_of
+from fedunlearn.runtime.books.records import record_of
 from fedunlearn.runtime.tasks import Failure, Survey, Surveyed, Train, Trained
 from fedunlearn.scenario import Scenario, extend, open_site, retrained, train, workers, workers_here
 from fedunlearn.scenario.build import open_data

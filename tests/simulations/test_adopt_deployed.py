@@ -20,7 +20,7 @@ from fedunlearn.deployed.server import Refused
 from fedunlearn.errors import InputError
 from fedunlearn.flower import Recorded, forgetting
 from fedunlearn.runtime import Family, fsck
-from fedunlearn.runtime.records import record_of
+from fedunlearn.runtime.books.records import record_of
 from fedunlearn.training.flower.grid import at_server
 from tests.conftest import ROOT
 from tests.simulations.conftest import APPS, LOADER, NET, grid_of

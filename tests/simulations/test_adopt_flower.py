@@ -27,8 +27,8 @@ from fedunlearn.evaluation import Gate
 from fedunlearn.flower import Recorded, tell
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Family, InProcess, rollback, unlearn
+from fedunlearn.runtime.books.records import record_of
 from fedunlearn.runtime.flower import Flower
-from fedunlearn.runtime.records import record_of
 from fedunlearn.runtime.tasks import Commit, Committed
 from fedunlearn.scenario import of_family, request_of, workers
 from fedunlearn.training.flower.grid import at_server

@@ -67,7 +67,11 @@ class Flower(Backend):
         with at_server():
             self.nodes.find(todo)
             there = {p: to_records(batch[p], list(mine.values())) for p, mine in todo.items() if self.nodes.of(p) is not None}
-            outcomes = Exchange(self.grid, TASKS, there, self.nodes.again, self.deadline, self.patience, self.join).run()
+            exchange = Exchange(
+                self.grid, TASKS, there, self.nodes.again, self.deadline, self.patience, self.join,
+                tell=lambda done: self.tell(f"{done} of {len(there)} places answered"),
+            )  # fmt: skip
+            outcomes = exchange.run()
         for place, mine in todo.items():
             outcome = outcomes.get(place) or self._nowhere(place)
             self._count(place, 0, outcome.sends * (volume(there[place]) if place in there else 0))

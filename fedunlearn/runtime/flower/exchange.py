@@ -47,6 +47,7 @@ class Exchange(Generic[Key]):
         deadline: seconds for all.
         patience: seconds of silence after which a message is sent again; None for never.
         absence: seconds for which an addressee may have no node; None for as long as there is time.
+        tell: told how many of them are done with, whenever that changes.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Exchange(Generic[Key]):
         deadline: float,
         patience: float | None = None,
         absence: float | None = None,
+        tell: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._grid, self._kind, self._letters, self._node_of, self._patience = grid, kind, letters, node_of, patience
+        self._tell = tell
         self._absence, self._away, self._look = absence, dict[Key, float](), 0.0
         self._deadline, self._until = deadline, time.monotonic() + deadline
         self._done: dict[Key, Outcome] = {}
@@ -70,7 +73,7 @@ class Exchange(Generic[Key]):
 
     def run(self) -> dict[Key, Outcome]:
         """Outcomes of all."""
-        pause, broken = 0.01, False
+        pause, broken, told = 0.01, False, 0
         try:
             while open_ := [k for k in self._letters if k not in self._done]:
                 for key in open_:
@@ -79,6 +82,9 @@ class Exchange(Generic[Key]):
                 self._miss(open_)
                 for reply in self._grid.pull_messages(list(self._sent)) if self._sent else ():
                     self._receive(reply)
+                if len(self._done) > told:
+                    told = len(self._done)
+                    self._tell(told)
                 if time.monotonic() >= self._until:
                     break
                 if any(k not in self._done for k in self._letters):

@@ -6,10 +6,28 @@ from typing import Any
 
 from fedunlearn.evaluation import Scores
 from fedunlearn.lineage import Heir, Model
-from fedunlearn.runtime.candidates import Tested
 from fedunlearn.runtime.tasks import Applied, Scored
 
 COMMITTED, PENDING, UNTOUCHED, WAITING = "committed", "pending", "untouched", "waiting"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Test scores of one heir, wherever they were taken.
+
+    Args:
+        before: of the version that was edited.
+        after: of the candidate.
+        retrained: of the retrained model; None where there is none.
+        at: "forgotten": place -> the classes scored there (none for samples); "retained": the place that scored the rest.
+        refused: why what its home could not test was not tested elsewhere.
+    """
+
+    before: Scores
+    after: Scores
+    retrained: Scores | None
+    at: Mapping[str, Any]
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

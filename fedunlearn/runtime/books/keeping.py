@@ -3,9 +3,9 @@
 from collections.abc import Collection
 
 from fedunlearn.lineage import Request
-from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.told import request_of
-from fedunlearn.runtime.tried import as_tried, outstanding
+from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.tried import as_tried, outstanding
 from fedunlearn.store import Line
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from fedunlearn.plain import digest, loads, shaped
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.books.family import Family
 from fedunlearn.store import Ledger, Line, write_atomically
 
 FOLDER = "evaluations"

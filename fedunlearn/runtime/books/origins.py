@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fedunlearn.plain import digest
-from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.keeping import pending, sealed_away
+from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.books.keeping import pending, sealed_away
 from fedunlearn.store import Line
 from fedunlearn.store.hashing import content_of, names_of
 from fedunlearn.tensors import Head, Tensors

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Plan, Request, narrowed
-from fedunlearn.runtime.cases import APPLIED, DONE, PLANNED, UNDONE, Standing, carried_out, cases, merges_of
-from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.told import request_of
+from fedunlearn.runtime.books.cases import APPLIED, DONE, PLANNED, UNDONE, Standing, carried_out, cases, merges_of
+from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.books.told import request_of
 from fedunlearn.store import Line
 
 

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from fedunlearn.data import MIRROR, Exclusions, Selection
 from fedunlearn.errors import OvertakenError, SiteError, StoreError
 from fedunlearn.plain import shaped, stamped, unstamped
-from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
+from fedunlearn.runtime.place.shadowing import FOLDER as SHADOWS
 from fedunlearn.runtime.tasks import Commit, Committed, Seal, Sealed
 from fedunlearn.store import Store, sweep, write_atomically
 

@@ -9,10 +9,10 @@ from fedunlearn.data import MIRROR, Selection
 from fedunlearn.data.register import FOLDER as REGISTERS, LIST, Register, lost
 from fedunlearn.errors import StoreError
 from fedunlearn.evaluation.shadows import read_shadow
-from fedunlearn.runtime.consent import Consent
-from fedunlearn.runtime.guard import KEY, key_of
-from fedunlearn.runtime.mirror import FAMILIES, Mirror, path
-from fedunlearn.runtime.shadowing import FOLDER as SHADOWS
+from fedunlearn.runtime.place.consent import Consent
+from fedunlearn.runtime.place.guard import KEY, key_of
+from fedunlearn.runtime.place.mirror import FAMILIES, Mirror, path
+from fedunlearn.runtime.place.shadowing import FOLDER as SHADOWS
 from fedunlearn.store import Checked, Store, check_store
 from fedunlearn.store.check import noting
 

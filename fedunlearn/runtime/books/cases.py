@@ -6,8 +6,8 @@ from datetime import date
 from typing import Any, NamedTuple
 
 from fedunlearn.lineage import ABSENT, Request, discover
-from fedunlearn.runtime.family import Family
-from fedunlearn.runtime.told import request_of
+from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.books.told import request_of
 from fedunlearn.store import Line
 
 PLANNED, APPLIED, PENDING, SEALED, REFUSED, UNDONE = "planned", "applied", "pending", "sealed", "refused", "rolled back"

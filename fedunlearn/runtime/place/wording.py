@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from fedunlearn.data import Selection
-from fedunlearn.runtime.mirror import UNBOUND, Standing
+from fedunlearn.runtime.place.mirror import UNBOUND, Standing
 from fedunlearn.runtime.tasks import Apply, Commit, Deposit, Evaluate, Fetch, Fetched, Measure, Score, Seal, Survey, Task, Train
 
 

@@ -20,11 +20,12 @@ from fedunlearn.importance import Importance, by_class, measure, pool
 from fedunlearn.methods import Case, Method, calibrate, make
 from fedunlearn.methods.base import Evidence, Strength
 from fedunlearn.nets import load
-from fedunlearn.runtime.births import survey, train
-from fedunlearn.runtime.examine import examine, masked
-from fedunlearn.runtime.guard import OPEN, Guard
-from fedunlearn.runtime.homes import home_of
-from fedunlearn.runtime.mirror import erase, excluded_by_others, follow, part, path
+from fedunlearn.runtime.place.births import survey, train
+from fedunlearn.runtime.place.examine import examine, masked
+from fedunlearn.runtime.place.guard import OPEN, Guard
+from fedunlearn.runtime.place.homes import home_of
+from fedunlearn.runtime.place.mirror import erase, excluded_by_others, follow, part, path
+from fedunlearn.runtime.place.trials import Trials
 from fedunlearn.runtime.tasks import (
     Answer,
     Applied,
@@ -45,7 +46,6 @@ from fedunlearn.runtime.tasks import (
     Task,
     Train,
 )
-from fedunlearn.runtime.trials import Trials
 from fedunlearn.runtime.watched import Watched
 from fedunlearn.store import Bank, Banked, Store, Version
 from fedunlearn.tensors import Head, Tensors, names_in, rounded

@@ -14,7 +14,7 @@ from fedunlearn.data.register import register_file
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request
 from fedunlearn.plain import shaped
-from fedunlearn.runtime.family import Family
+from fedunlearn.runtime.books.family import Family
 from fedunlearn.store.signing import verify
 
 FOLDER = "reference"  # in a family's

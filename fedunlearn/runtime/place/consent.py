@@ -27,7 +27,8 @@ from fedunlearn.data import Exclusions, Selection
 from fedunlearn.errors import SiteError, StoreError, unknown
 from fedunlearn.plain import Hash, loads, shaped
 from fedunlearn.runtime.codec import pack
-from fedunlearn.runtime.mirror import UNBOUND, Standing
+from fedunlearn.runtime.place.mirror import UNBOUND, Standing
+from fedunlearn.runtime.place.wording import words
 from fedunlearn.runtime.tasks import (
     Commit,
     Deposit,
@@ -39,7 +40,6 @@ from fedunlearn.runtime.tasks import (
     Task,
     Train,
 )
-from fedunlearn.runtime.wording import words
 from fedunlearn.store import write_atomically
 
 MOST_WAITING = 1000  # of a coordinator that asks without end, no more is written down

@@ -10,7 +10,7 @@ from fedunlearn.evaluation import Effort, Material, Nets, evaluate
 from fedunlearn.methods import Case, LogitMask
 from fedunlearn.methods.base import Evidence
 from fedunlearn.nets import load
-from fedunlearn.runtime.shadowing import audit_effort
+from fedunlearn.runtime.place.shadowing import audit_effort
 from fedunlearn.runtime.tasks import Evaluate, Evaluated, Fetched
 from fedunlearn.store import Store, Version
 from fedunlearn.tensors import Head, Tensors
