@@ -217,6 +217,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument("--first", type=int, default=0, help="not the seeds below it, whose results are kept")
     parser.add_argument("--methods", default="", help="names, with commas, others' results are kept; the whole menu by default")
+    parser.add_argument("--set", action="append", default=[], metavar="METHOD.KEY=VALUE", help="as of `fedunlearn compare`")
     parser.add_argument("--only", default="", help="names of topologies, with commas, others' results are kept; all by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--write", action="store_true", help="keep each study's result under results/")
@@ -227,7 +228,7 @@ def main() -> None:
         parser.error(f"--first is {args.first}, expected a seed from 0 up, below {ends}: raise --seeds, or leave it out")
     names, methods = args.studies or ["hospitals"], "steer,logit_mask" if args.size == "test" else args.methods
     for name in names:
-        found = study(name, args.size, methods, range(args.first, ends), args.part, args.only)
+        found = study(name, args.size, methods, range(args.first, ends), args.part, args.only, args.set)
         if args.part != ALL:
             continue
         result = told(name, args.size, found)
@@ -237,7 +238,7 @@ def main() -> None:
 
 
 def study(
-    name: str, size: str, methods: str, seeds: Sequence[int], part: Part = ALL, only: str = ""
+    name: str, size: str, methods: str, seeds: Sequence[int], part: Part = ALL, only: str = "", settings: Sequence[str] = ()
 ) -> list[tuple[Subject, dict[str, Any]]]:
     """One study, or a part of it: what came of its subjects, one by one."""
     found = []
@@ -251,7 +252,7 @@ def study(
         jobs = [(seed, Subject(subject.scenario, subject.requests[:1])) for seed, subject in jobs[:1]]
     jobs = part.share(jobs, lambda job: (job[0], as_yaml(job[1].scenario)))
     reference = name not in WITHOUT_RETRAINED
-    choices = choices_of(methods)[: len(methods.split(",")) if methods else None]  # the mask only if it is named
+    choices = choices_of(methods, settings)[: len(methods.split(",")) if methods else None]  # the mask only if it is named
     for number, (seed, subject) in enumerate(jobs, 1):
         with progress() as say:
             made = compare([subject], choices, [seed], WORK, reference, progress=within(say, f"{number} of {len(jobs)}, "))
