@@ -6,7 +6,7 @@ from typing import Any
 
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family
-from fedunlearn.runtime.books.cases import carried_out, filed, together
+from fedunlearn.runtime.books.cases import carried_out, filed, said_in, together
 from fedunlearn.runtime.books.evaluations import evaluated
 from fedunlearn.runtime.books.told import request_of
 from fedunlearn.runtime.settle import still_excluded
@@ -85,10 +85,11 @@ def dates(family: Family, line: Line, request: Request) -> dict[str, Any]:
     now, said, moved = replace(request, received=None, due=None), dict[str, Request](), list[dict[str, Any]]()
     for one in (x for x in family.ledger.lines[: line.number + 1] if x.kind == "unlearned"):
         for asked in (r for r in carried_out(one) if r.what == request.what):
-            said[asked.id] = filed(said.get(asked.id, asked), asked)
-            before, now = now, together(list(said.values()))
-            if before.due and now.due != before.due:
-                moved.append({"number": one.number, "by": one.by, "reason": one.body.get("reason"), "from": before.due})
+            for each in said_in(one, asked):
+                said[asked.id] = filed(said.get(asked.id, each), each)
+                before, now = now, together(list(said.values()))
+                if before.due and now.due != before.due:
+                    moved.append({"number": one.number, "by": one.by, "reason": one.body.get("reason"), "from": before.due})
     late = None if now.due is None else line.time[:10] > now.due
     return {"received": now.received, "due": now.due, "moved": moved, "late": late}
 

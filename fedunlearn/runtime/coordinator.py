@@ -14,8 +14,8 @@ Request --discover--> Plan
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedunlearn.data import Selection
@@ -57,6 +57,7 @@ def unlearn(
     atomic: bool = False,
     accept_untested: str | None = None,
     reason: str | None = None,
+    noted: Collection[Request] = (),
     progress: Progress = lambda _: None,
 ) -> Record:
     """Make every heir of some data forget it; of a request that was tried before, those that still hold it.
@@ -77,6 +78,8 @@ def unlearn(
         atomic: hold back all when one is held back.
         accept_untested: commit what could not be tested, for this reason, which goes to the ledger.
         reason: why this is done; goes to the ledger.
+        noted: requests as they were noted before, as a scenario names them: where one has an earlier date than `request`, it
+            takes a `reason` to move it, and the facts say what it was.
         progress: told, in words, what is being done.
 
     Returns:
@@ -92,9 +95,9 @@ def unlearn(
         raise InputError(f"atomic with a quorum of {quorum}: all heirs or none needs every place online; leave out one of both")
     doing = Doing(method, gate or Gate(), quorum, atomic, accept_untested, reason, precision)
     with alone(family, backend), backend.telling(progress):
-        moves_due(family, request, reason)
+        was_due = moves_due(family, request, reason, noted)
         plan, then, within, spent = remaining(family, plan)
-        doing = replace(doing, then=then, within=within, spent=spent)
+        doing = replace(doing, then=then, within=within, spent=spent, noted=was_due)
         return carry_out(family, plan, doing, backend, retrained=retrained, progress=progress)
 
 
@@ -107,6 +110,7 @@ class Doing:
         resumes: the ledger line that left heirs waiting; None for a request of its own.
         within: ledger lines of wider requests that made heirs forget it already.
         spent: models that evidence is measured on and that have forgotten it already.
+        noted: name of a request -> the date by which it had to be done, where another takes its place.
     """
 
     method: Method
@@ -120,6 +124,7 @@ class Doing:
     resumes: int | None = None
     within: tuple[int, ...] = ()
     spent: tuple[str, ...] = ()
+    noted: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method):
@@ -329,6 +334,7 @@ def _facts(
         "objections": list(objections),
         "accepted_untested": doing.accept_untested,
         **({"within": list(doing.within)} if doing.within else {}),
+        **({"noted": dict(doing.noted)} if doing.noted else {}),
         "absent": sorted(roll.absent),
         "guarded": dict(guarded),
         **({"spent": list(doing.spent)} if doing.spent and doing.method.wants(plan.request.classes) else {}),

@@ -76,4 +76,9 @@ def _dated(request: Request, due: str | None, received: str | None) -> Request:
 
 def cases_of(family: Family) -> tuple[Standing, ...]:
     """Every request on a family as a case, those that its scenario names among them."""
-    return cases(family, [asked.request(name) for name, asked in of_family(family).requests.items()])
+    return cases(family, named_in(of_family(family)))
+
+
+def named_in(scenario: Scenario) -> tuple[Request, ...]:
+    """Requests that a scenario names, as it says them."""
+    return tuple(asked.request(name) for name, asked in scenario.requests.items())

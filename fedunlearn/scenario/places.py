@@ -28,6 +28,7 @@ from fedunlearn.runtime import (
 from fedunlearn.runtime.backend import Progress, deadline
 from fedunlearn.runtime.books.told import request_of
 from fedunlearn.scenario.afar import train_afar
+from fedunlearn.scenario.asked import named_in
 from fedunlearn.scenario.build import check_samples, refuse_own
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.here import workers_here
@@ -217,7 +218,8 @@ def forget(
     if reference and imported_in(scenario) and remaining(family, discover(family.lineage, request)).plan.heirs:
         check_retrainable(scenario)  # before anything is measured
     twin = partial(retrained, family, scenario, request, backend, progress) if reference else None
-    return unlearn(family, request, method, backend, gate, retrained=twin, progress=progress, **how)
+    noted = named_in(scenario)
+    return unlearn(family, request, method, backend, gate, retrained=twin, noted=noted, progress=progress, **how)
 
 
 def go_on(

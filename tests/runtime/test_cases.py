@@ -145,6 +145,20 @@ def test_a_deadline_of_the_scenario_counts_whatever_name_it_was_asked_by(family:
     assert [c.request.id for c in cases(Family.open(family.folder), twice)] == ["by-content", "once"]
 
 
+def test_a_date_that_was_noted_is_moved_only_with_a_word(family: Family, folder: Path, backend: InProcess) -> None:
+    noted, other = replace(ASKED, due="2026-11-15"), Request(("5",), id="leave-5", due="2026-11-20")
+    with pytest.raises(InputError, match=r"leave-3 .*: due 2026-12-01, and as it was noted it is due 2026-11-15; .*--reason"):
+        unlearn(family, ASKED, "fiun", backend, FREE, noted=[noted, other])
+    unlearn(family, replace(other, due="2026-11-19"), "fiun", backend, FREE, noted=[noted, other])  # earlier: nobody minds
+    unlearn(Family.open(folder), ASKED, IDLE, backend, noted=[noted, other], reason="a difficult case")
+    unlearn(Family.open(folder), ASKED, "fiun", backend, FREE, noted=[noted, other])  # it was moved already
+    found = {x.request.id: x for x in cases(Family.open(folder), [noted, other], today=date(2026, 12, 2))}
+    assert [found[name].request.due for name in ("leave-3", "leave-5")] == ["2026-12-01", "2026-11-19"]
+    assert [found[name].first_due for name in ("leave-3", "leave-5")] == ["2026-11-15", None]
+    told = document(Family.open(folder), Family.open(folder).ledger.lines[-1], {})
+    assert [(x["number"], x["reason"], x["from"]) for x in told["request"]["moved"]] == [(2, "a difficult case", "2026-11-15")]
+
+
 def test_names_for_the_same_are_one_case_that_is_due_first(family: Family, backend: InProcess) -> None:
     one, other = (
         Request(("3",), id="one", received="2026-10-05", due="2027-01-01"),

@@ -89,10 +89,11 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             all_of_it = frozenset(reached)
             by_what.setdefault(request.what, []).append(Held(line, all_of_it, all_of_it & line.body["heads"].keys()))
             said = asked.setdefault(request.what, {})
-            said[request.id] = filed(said.get(request.id, request), request)
             names.setdefault(request.what, {})[request.id] = line.number
-            if request.due:
-                firsts.setdefault(request.what, request.due)
+            for each in said_in(line, request):
+                said[request.id] = filed(said.get(request.id, each), each)
+                if each.due:
+                    firsts.setdefault(request.what, each.due)
     for request in named:
         asked.setdefault(request.what, {}).setdefault(request.id, request)
         if request.what in by_what:  # asked for by what it says: the scenario's name counts all the same
@@ -167,6 +168,12 @@ def carried_out(line: Line) -> dict[Request, Collection[str]]:
     facts = line.body["record"]["facts"]
     request, every = request_of(line), [one["name"] for one in facts["models"]]
     return {one: facts["plan"]["cases"][one.id]["heirs"] for one in request.merges} or {request: every}
+
+
+def said_in(line: Line, request: Request) -> tuple[Request, ...]:
+    """One of the requests that a line carries out, as it was asked; before that as it was noted, where another date was."""
+    noted = line.body["record"]["facts"].get("noted", {}).get(request.id)
+    return (replace(request, due=noted), request) if noted else (request,)
 
 
 def names_of(line: Line) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Record:
     Args:
         facts: plain data, no times: "request", "plan", "method", "settings", "gate", "models" (a row each, see `row`),
             "objections" (each a "model" and a "text"), "accepted_untested", "absent", "guarded", and where there is any
-            "codes" (of places that work with other code), "spent", "within", "unregistered", "reference".
+            "codes" (of places that work with other code), "spent", "within", "noted", "unregistered", "reference".
         cost: "seconds", "measure_seconds", "evaluation_seconds", "rows_read", "rows_calibrated", "bytes_up" and, where
             messages were sent, "traffic" by place; differs from run to run.
     """

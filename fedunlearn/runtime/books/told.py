@@ -113,6 +113,7 @@ class _Facts(TypedDict):
     guarded: NotRequired[dict[str, dict[str, float | None]]]
     codes: NotRequired[dict[str, dict[str, str]]]
     spent: NotRequired[list[str]]
+    noted: NotRequired[dict[str, str]]
     unregistered: NotRequired[list[str]]
     within: NotRequired[list[int]]
     reference: NotRequired[str]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import Plan, Request, narrowed
-from fedunlearn.runtime.books.cases import APPLIED, DONE, PLANNED, UNDONE, Standing, carried_out, cases, merges_of
+from fedunlearn.runtime.books.cases import APPLIED, DONE, PLANNED, UNDONE, Standing, carried_out, cases, merges_of, names_of
 from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.books.told import request_of
 from fedunlearn.store import Line
@@ -98,22 +98,36 @@ def remaining(family: Family, plan: Plan) -> Remaining:
     return Remaining(plan, then, tuple(sorted(within)), tuple(spent))
 
 
-def moves_due(family: Family, request: Request, reason: str | None) -> None:
+def moves_due(family: Family, request: Request, reason: str | None, noted: Collection[Request] = ()) -> dict[str, str]:
     """Refuse that a request's date is moved to a later day without a word: under another name, the first still counts.
 
+    Args:
+        family: the family.
+        request: as it is asked now.
+        reason: why its date is moved.
+        noted: requests as they were noted before.
+
+    Returns:
+        For each that no ledger line has yet, and that is asked with another date than was noted: its name, and what was noted.
+
     Raises:
-        InputError: a ledger line has an earlier date, and no reason is given.
+        InputError: a ledger line, or whoever noted it, has an earlier date, and no reason is given.
     """
-    if reason is not None:
-        return
-    standing = {x.request.what: x for x in cases(family)}
+    standing, was_due = {x.request.what: x for x in cases(family, noted)}, dict[str, str]()
+    lines = {name: x.number for x in family.ledger.lines if x.kind == "unlearned" for name in names_of(x)}
     for one in request.merges or (request,):
-        known = standing.get(one.what)
-        if known and one.id in known.names and one.due and known.request.due and one.due > known.request.due:
+        if (known := standing.get(one.what)) is None or not (one.due and known.request.due):
+            continue
+        line = lines.get(one.id)
+        if one.id in {*known.names, known.request.id, *known.also} and one.due > known.request.due and reason is None:
+            by = "as it was noted" if line is None else f"by ledger line {line}"
             raise InputError(
-                f"request {one.id} ({one.words()}): due {one.due}, and by ledger line {known.names[one.id]} it is due "
-                f"{known.request.due}; to move the date say why (--reason), or leave out --due"
+                f"request {one.id} ({one.words()}): due {one.due}, and {by} it is due {known.request.due}; to move the date "
+                f"say why (--reason), or leave out --due"
             )
+        if line is None and (before := next((x.due for x in noted if (x.id, x.what) == (one.id, one.what)), None)):
+            was_due |= {one.id: before} if before != one.due else {}
+    return was_due
 
 
 def first_try(family: Family, request: Request) -> int | None:
