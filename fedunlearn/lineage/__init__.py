@@ -17,4 +17,4 @@ from fedunlearn.lineage.plan import (
     Plan as Plan,
     Point as Point,
 )
-from fedunlearn.lineage.request import Request as Request
+from fedunlearn.lineage.request import Request as Request, utc_today as utc_today

@@ -4,13 +4,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any, Self
 
 from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage.graph import Lineage
 from fedunlearn.lineage.model import Shard
+
+
+def utc_today() -> date:
+    """The day by UTC, in which ledger lines tell the time: on one calendar nothing is late for being done elsewhere."""
+    return datetime.now(UTC).date()
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Request:
         sites: without classes, all that these sites contributed.
         since: name of a kept model; only what trained models after it (in order of time) is part of the request.
         id: name of the case; by default derived from what is asked, or the names of those it merges.
-        received: ISO date the request came in; of those it merges, the first.
+        received: ISO date the request came in, a day of UTC as all that are told; of those it merges, the first.
         due: ISO date it must be done by; of those it merges, the first.
         merges: requests that it carries out together; what is to be forgotten follows from them.
 

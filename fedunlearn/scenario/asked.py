@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from fedunlearn.errors import InputError, unknown
-from fedunlearn.lineage import Request
+from fedunlearn.lineage import Request, utc_today
 from fedunlearn.runtime import Family, cases
 from fedunlearn.runtime.books.cases import Standing
 from fedunlearn.scenario.files import of_family
@@ -63,7 +63,7 @@ def request_of(
 
 def _dated(request: Request, due: str | None, received: str | None) -> Request:
     """A request with its dates; without the second it came in today, perhaps late."""
-    today = date.today().isoformat()
+    today = utc_today().isoformat()
     dated = replace(request, due=due, received=received or today)
     if received and received > (datetime.now(UTC) + FARTHEST_EAST).date().isoformat():  # whoever asks may be elsewhere
         raise InputError(f"request {request.id}: received {received}, which is after today ({today}); correct --received")

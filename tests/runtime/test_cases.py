@@ -1,8 +1,9 @@
 """A request is one case, however often it is tried, and what is done is not done again."""
 
 import shutil
+import time
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from fedunlearn.runtime import Family, InProcess, cases, fsck, pending, rollback
 from fedunlearn.runtime.books.cases import Standing
 from fedunlearn.runtime.books.family import LINEAGE
 from fedunlearn.runtime.settle import exclusions
-from fedunlearn.scenario import Scenario, extend, line_of, of_family, reference, workers
+from fedunlearn.scenario import Scenario, extend, line_of, of_family, reference, request_of, workers
 from tests.conftest import snapshot
 from tests.runtime.test_merged import FREE
 
@@ -157,6 +158,25 @@ def test_a_date_that_was_noted_is_moved_only_with_a_word(family: Family, folder:
     assert [found[name].first_due for name in ("leave-3", "leave-5")] == ["2026-11-15", None]
     told = document(Family.open(folder), Family.open(folder).ledger.lines[-1], {})
     assert [(x["number"], x["reason"], x["from"]) for x in told["request"]["moved"]] == [(2, "a difficult case", "2026-11-15")]
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system cannot change its time zone while a program runs")
+@pytest.mark.parametrize("zone", ["XXX+12", "XXX-14"], ids=["farthest west", "farthest east"])
+def test_days_are_of_one_calendar_wherever_a_machine_is(
+    zone: str, family: Family, folder: Path, backend: InProcess, hospitals: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        before = datetime.now(UTC).date().isoformat()
+        unlearn(family, request_of(hospitals, classes="3", case="today", due=before), "fiun", backend, FREE)
+        (found,) = cases(Family.open(folder))
+        after = datetime.now(UTC).date().isoformat()
+        assert {found.request.received, found.done} <= {before, after}
+        assert (found.late, found.overdue) == (found.done != before, False)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_names_for_the_same_are_one_case_that_is_due_first(family: Family, backend: InProcess) -> None:

@@ -121,11 +121,15 @@ def test_what_waiting_models_need_is_not_sealed_after_a_second_try(family: Famil
     assert before in Family.open(folder).store("server").versions()
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["tried once", "tried again, in vain"])
 @pytest.mark.parametrize("sealed", [False, True])
 def test_evidence_of_what_had_forgotten_is_told_once_its_past_is_sealed(
-    sealed: bool, family: Family, folder: Path, backend: InProcess
+    sealed: bool, again: bool, family: Family, folder: Path, backend: InProcess
 ) -> None:
     unlearn(family, ASKED, "logit_mask", backend, Gate(retained_drop_at_most=0), accept_untested="for the test")
+    if again:
+        assert not unlearn(Family.open(folder), ASKED, RUIN, backend).accepted
+        assert not Family.open(folder).ledger.lines[-1].body["heads"]
     if sealed:
         seal(Family.open(folder), backend)
     record = unlearn(Family.open(folder), ASKED, "fiun", backend, FREE)

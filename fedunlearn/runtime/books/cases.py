@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, NamedTuple
 
-from fedunlearn.lineage import ABSENT, Request, discover
+from fedunlearn.lineage import ABSENT, Request, discover, utc_today
 from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.books.told import request_of
 from fedunlearn.store import Line
@@ -78,7 +78,7 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
     Args:
         family: the family.
         named: requests that its scenario names.
-        today: to tell what is overdue; by default, today.
+        today: to tell what is overdue; by default, today by UTC, as the ledger counts days.
     """
     by_what: dict[tuple[object, ...], list[Held]] = {}
     asked: dict[tuple[object, ...], dict[str, Request]] = {}  # by name
@@ -98,7 +98,7 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
         asked.setdefault(request.what, {}).setdefault(request.id, request)
         if request.what in by_what:  # asked for by what it says: the scenario's name counts all the same
             names[request.what].setdefault(request.id, by_what[request.what][-1].line.number)
-    now, undone, sealed = today or date.today(), family.ledger.undone, family.ledger.sealed.keys()
+    now, undone, sealed = today or utc_today(), family.ledger.undone, family.ledger.sealed.keys()
     others = [line for line in family.ledger.lines if line.kind == "rolled back" or "models" in line.body]
     edits = [(x, request_of(x)) for x in family.ledger.lines if x.kind == "unlearned" and x.body["heads"]]
     found = []

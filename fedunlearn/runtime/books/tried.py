@@ -92,10 +92,10 @@ def remaining(family: Family, plan: Plan) -> Remaining:
         within.update(known.within)
     if len(left) < len(plan.heirs):
         plan = narrowed(family.lineage, plan, left)
-    then = as_tried(family, plan.request)
-    changed = {m for line in _tries(family, plan.request) for m in line.body["heads"]} if then is None else set()
-    spent = sorted(changed & {p.model for p in plan.points})
-    return Remaining(plan, then, tuple(sorted(within)), tuple(spent))
+    first, then = first_try(family, plan.request), as_tried(family, plan.request)
+    before = (line for line in _tries(family, plan.request) if first is None or line.number < first)
+    spent = {m for line in before for m in line.body["heads"]} & {p.model for p in plan.points}
+    return Remaining(plan, then, tuple(sorted(within)), tuple(sorted(spent)))
 
 
 def moves_due(family: Family, request: Request, reason: str | None, noted: Collection[Request] = ()) -> dict[str, str]:
