@@ -50,7 +50,7 @@ from fedunlearn.cli.say import (
     say_unreached,
 )
 from fedunlearn.cli.state import cost, state
-from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
+from fedunlearn.errors import FedUnlearnError, InputError, StoreError, check_names, unknown
 from fedunlearn.lineage import discover
 from fedunlearn.methods import make
 from fedunlearn.runtime import (
@@ -58,6 +58,7 @@ from fedunlearn.runtime import (
     bank as run_bank,
     behind,
     catch_up,
+    cut,
     pending,
     remaining,
     rollback as roll_back,
@@ -66,6 +67,7 @@ from fedunlearn.runtime import (
     undoable,
 )
 from fedunlearn.scenario import (
+    asked_before,
     backend_of,
     check_samples,
     doubts,
@@ -257,12 +259,13 @@ def plan(
     """What a request would touch and why. Changes nothing."""
     family = opened(folder)
     scenario = of_family(family)
-    asked = _request(scenario, classes, samples, sites, since, requests or ())
+    asked = _request(scenario, classes, samples, sites, since, requests or (), tried=asked_before(family))
     whole = discover(family.lineage, asked)
     found = remaining(family, whole).plan
     check_samples(scenario, family.folder, asked)
     say_alike(family, asked)
     say_unreached(family, asked)
+    say_notes(words for words in (cut(family),) if words)
     price, left = cost(family, found), {h.name for h in found.heirs}
     done = [h.name for h in whole.heirs if h.name not in left]
     if as_json:
@@ -322,7 +325,9 @@ def unlearn(
             record = go_on(family, carrier, reference=not no_reference, quorum=quorum, progress=say)
     else:
         family = opened(folder)
-        asked = _request(of_family(family), classes, samples, sites, since, requests or (), due, received, case)
+        asked = _request(
+            of_family(family), classes, samples, sites, since, requests or (), due, received, case, asked_before(family)
+        )
         chosen = make(method, _pairs(settings))
         say_alike(family, asked)
         say_unreached(family, asked)
@@ -376,7 +381,7 @@ def rollback(
     say_family(family)
     kept = "still may not be trained on"
     if lift:
-        kept = f"is still excluded, all or some of it, by {' and '.join(still)}" if still else "may be trained on again"
+        kept = "may be trained on again" + (f", but for what {' and '.join(still)} exclude as well" if still else "")
     out.print(f"\nrolled back request {undone.body['request']}; its data {kept}", markup=False)
 
 
@@ -391,6 +396,8 @@ def export(
 ) -> None:
     """Write a model's weights for serving; plain safetensors and torch read them."""
     family = opened(folder)
+    if words := cut(family):  # what is in force nobody here knows
+        raise StoreError(words)
     node = family.lineage[model]
     heads = family.heads
     if model not in heads:
@@ -406,7 +413,7 @@ def export(
     if (by := sealed_away(family).get(name)) is not None:
         raise InputError(
             f"{model} {name[:12]}: erased; ledger line {by.number} sealed it, so it is not given out, even where a file of it "
-            f"is (still or again) there: fedunlearn fsck tells, fedunlearn settle and gc erase it"
+            f"is (still or again) there: fedunlearn fsck tells, fedunlearn gc erases it"
         )
     if name not in held.versions() and node.home not in store.here(folder):
         raise InputError(

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from fedunlearn.cli.console import one_line, out, print_json
 from fedunlearn.cli.options import Folder, Json
 from fedunlearn.errors import InputError
-from fedunlearn.runtime import STATES, Family, origins
+from fedunlearn.runtime import STATES, Family, cut, origins
 from fedunlearn.store import Store, write_atomically
 from fedunlearn.store.files import file_of, tensors_in
 
@@ -47,7 +47,7 @@ def identify(
     weights, said = _read(file)
     found = origins(family, weights)
     claim = (said[MODEL], said[VERSION]) if {MODEL, VERSION} <= said.keys() else None
-    wrong = []
+    wrong = [words] if (words := cut(family)) else []
     if not found:
         wrong.append(
             f"{file}: is no version of a model of {folder}: the ledger names none that has these {len(weights)} tensors"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fedunlearn.lineage import Plan
-from fedunlearn.runtime import Family, behind, owed, pending, waiting
+from fedunlearn.runtime import Family, behind, cut, owed, pending, waiting
 from fedunlearn.runtime.books.cases import PLANNED, UNDONE
 from fedunlearn.scenario import cases_of
 
@@ -39,7 +39,7 @@ def state(family: Family) -> dict[str, Any]:
     story = [
         {"line": x.number, "time": x.time, "kind": x.kind, "request": x.body.get("request"), "hash": x.hash} for x in lines
     ]
-    late = {"behind": list(behind(family)), "unerased": list(owed(family))}
+    late = {"behind": list(behind(family)), "unerased": list(owed(family)), "cut": cut(family)}
     return {"models": models, "ledger": story, **late, "departed": list(family.departed), "due": due(family)}
 
 

@@ -18,6 +18,7 @@ from fedunlearn.runtime import (
     Family,
     changed_by,
     collect,
+    cut,
     depart as run_depart,
     fsck,
     lost_with,
@@ -45,10 +46,22 @@ def check(folder: Folder, as_json: Json = False) -> None:
     try:
         places = here(folder)
     except StoreError:  # fsck says what is wrong with that file
-        places = []
+        places = _with_folders(family)
     found = fsck(folder, places)
-    away = [] if found.damage else [p for p in family.places if p not in places]
+    away = [p for p in _places(family) if p not in places]
     tell_checked(found, away, as_json, _remarks(family))
+
+
+def _places(family: Family) -> Sequence[str]:
+    try:
+        return family.places
+    except StoreError:  # fsck says what is wrong
+        return ()
+
+
+def _with_folders(family: Family) -> list[str]:
+    """Places whose stores lie in the family's folder, where nothing else says whether they should."""
+    return [place for place in _places(family) if family.store(place).folder.is_dir()]
 
 
 def _remarks(family: Family) -> list[str]:
@@ -193,10 +206,12 @@ def _confirm(words: str, yes: bool) -> None:
 
 def say_requests(family: Family, as_json: bool) -> None:
     """Requests as cases."""
-    found = standing(family)
+    found, words = standing(family), cut(family)
     if as_json:
-        print_json({"requests": found})
+        print_json({"requests": found, "cut": words})
         return
+    if words:
+        out.print(words, markup=False)
     for one in found:
         dates = ", ".join(f"{what} {one[what]}" for what in ("received", "due", "done") if one[what])
         dates += f" (at first due {one['first_due']})" if one["first_due"] else ""

@@ -1,10 +1,11 @@
 """What is asked: from the words of a command to a request, and every request on a family as a case."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
-from fedunlearn.errors import InputError, unknown
+from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage import Request, utc_today
 from fedunlearn.runtime import Family, cases
 from fedunlearn.runtime.books.cases import Standing
@@ -24,6 +25,7 @@ def request_of(
     due: str | None = None,
     received: str | None = None,
     case: str = "",
+    tried: Mapping[str, Request] = MappingProxyType({}),
 ) -> Request:
     """A request, received today unless its scenario says otherwise.
 
@@ -33,13 +35,14 @@ def request_of(
         samples: site/shard/key, with commas.
         sites: whose contributions only, with commas.
         since: only what entered training from this model on.
-        named: requests that the scenario names, several of them to be carried out in one pass; they stand alone.
+        named: requests that the scenario names, or `tried`, several of them to be carried out in one pass; they stand alone.
         due: date by which it must be done.
         received: date that it came in.
         case: its name, where the scenario has none for it; by default derived from what is asked.
+        tried: requests that were asked before, by name (see `asked_before`).
 
     Raises:
-        InputError: the scenario names no such request, one is named and described too, several cannot be merged, or one is due
+        InputError: nobody has named such a request, one is named and described too, several cannot be merged, or one is due
             before it came in.
     """
     if named and (classes or samples or sites or since or case):
@@ -48,10 +51,9 @@ def request_of(
         )
     if case in scenario.requests:
         raise InputError(f"--case {case}: is a request that the scenario names; ask for it by its name alone")
-    for name in named:
-        if name not in scenario.requests:
-            raise unknown("request", name, scenario.requests)
-    plain = [scenario.requests[name].request(name) for name in named]
+    known = {**tried, **{one.id: one for one in named_in(scenario)}}
+    check_names("request", named, known)
+    plain = [known[name] for name in named]
 
     def listed(text: str) -> tuple[str, ...]:
         return tuple(v.strip() for v in text.split(",") if v.strip())
@@ -72,6 +74,11 @@ def _dated(request: Request, due: str | None, received: str | None) -> Request:
             f"request {dated.id}: due {dated.due}, before it was received ({dated.received}); correct --due or --received"
         )
     return dated
+
+
+def asked_before(family: Family) -> dict[str, Request]:
+    """Every request that was asked before, by each of its names: to try it again a name is enough."""
+    return {name: replace(case.request, id=name) for case in cases(family) for name in case.names}
 
 
 def cases_of(family: Family) -> tuple[Standing, ...]:

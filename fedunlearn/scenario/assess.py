@@ -148,7 +148,7 @@ def _refuse_erased(
     if lacking := _collected(family, heirs, edited):
         raise InputError(
             f"{where}: versions of {', '.join(lacking)} that it compares have been erased since, as nothing needed them "
-            f"(fedunlearn gc); take it before. What was taken is reported"
+            f"(by a gc or a seal); take it before. What was taken is reported"
         )
 
 

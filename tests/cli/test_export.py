@@ -118,3 +118,32 @@ def test_what_is_no_file_of_weights_is_wrong_input(run: Run, folder: Path, expor
     exported.write_bytes(exported.read_bytes()[:-1])
     status, _, said = run("identify", folder, exported)
     assert (status, "not a safetensors file" in " ".join(said.split())) == (2, True)
+
+
+def test_an_edit_that_was_rolled_back_and_erased_is_not_said_to_know(run: Run, folder: Path, tmp_path: Path) -> None:
+    before, edited = tmp_path / "before", tmp_path / "edited"
+    run("export", folder, "eastern", before)
+    for words in (("leave",), ("--classes", "5", "--case", "five")):
+        was = Family.open(folder).heads["eastern"]
+        run("unlearn", folder, *words, "--method", "logit_mask", "--no-reference", "--accept-untested", "for the test")
+        assert Family.open(folder).heads["eastern"] != was
+    run("export", folder, "eastern", edited)
+    run("rollback", folder, "--keep-exclusion")
+    assert run("seal", folder, "--request", "leave", "--yes")[0] == 0
+    assert [(x["state"], x["by"]) for x in identified(run, folder, before)[1]] == [("sealed", 4)]
+    assert [(x["state"], x["by"]) for x in identified(run, folder, edited)[1]] == [("superseded", 3)]
+
+
+def test_nothing_is_called_current_by_a_ledger_that_was_cut(run: Run, folder: Path, exported: Path) -> None:
+    whole = (folder / "ledger.jsonl").read_bytes()
+    assert run("unlearn", folder, "leave", "--no-reference")[0] == 0
+    (folder / "ledger.jsonl").write_bytes(whole)
+    words = "lacks ledger lines that places have acknowledged"
+    status, _, said = run("export", folder, "eastern", exported, "--force")
+    assert (status, words in " ".join(said.split())) == (2, True)
+    status, text, _ = run("identify", folder, exported)
+    assert (status, words in " ".join(text.split())) == (1, True)
+    assert words in " ".join(run("show", folder, "--requests")[1].split())
+    assert words in json.loads(run("show", folder, "--requests", "--json")[1])["cut"]
+    assert words in json.loads(run("show", folder, "--json")[1])["cut"]
+    assert words in " ".join(run("plan", folder, "leave")[2].split())

@@ -192,7 +192,7 @@ def test_what_was_rolled_back_and_erased_is_not_evaluated(run: Run, leaving: Pat
     run("rollback", leaving, "--keep-exclusion")
     run("gc", leaving)
     status, _, said = run("report", leaving, "--tier", "quick")
-    assert (status, "have been erased since, as nothing needed them (fedunlearn gc)" in " ".join(said.split())) == (2, True)
+    assert (status, "have been erased since, as nothing needed them (by a gc or a seal)" in " ".join(said.split())) == (2, True)
     assert not (leaving / "reference").exists()  # nothing was retrained for it
     assert run("report", leaving)[0] == 0
 
@@ -283,3 +283,26 @@ def test_what_somebody_wrote_cannot_pass_for_a_line_of_the_ledger(run: Run, fold
     assert "\x1b" not in text
     assert not any(line.startswith("  9 ") for line in text.splitlines())
     assert "none\\n" in text
+
+
+def test_homes_are_checked_though_the_scenario_is_damaged(run: Run, leaving: Path) -> None:
+    (leaving / "scenario.yaml").write_text("name: [")
+    pack = next((leaving / "homes").glob("*/packs/*"))
+    data = bytearray(pack.read_bytes())
+    data[-1] ^= 1
+    pack.write_bytes(data)
+    status, text, _ = run("fsck", leaving, "--json")
+    told = json.loads(text)
+    assert (status, told["elsewhere"]) == (1, [])
+    for file in ("scenario.yaml", pack.name):
+        assert any(file in words for words in told["damage"]), file
+
+
+def test_a_case_is_tried_again_by_its_name(run: Run, leaving: Path) -> None:
+    asked = ("--sites", "east", "--case", "eastgone", "--due", "2099-01-31")
+    assert run("unlearn", leaving, *asked, "--no-reference")[0] == 1  # nobody can say whether it is as good as retrained
+    run("unlearn", leaving, "eastgone", "--no-reference", "--accept-untested", "for the test")
+    (found,) = [x for x in json.loads(run("show", leaving, "--requests", "--json")[1])["requests"] if x["id"] == "eastgone"]
+    assert (found["what"], found["due"], found["lines"]) == ("all of east", "2099-01-31", [2, 3])
+    status, _, said = run("unlearn", leaving, "eastgon", "--no-reference")
+    assert (status, "unknown request 'eastgon'; did you mean 'eastgone'?" in " ".join(said.split())) == (2, True)

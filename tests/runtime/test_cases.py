@@ -146,6 +146,18 @@ def test_a_deadline_of_the_scenario_counts_whatever_name_it_was_asked_by(family:
     assert [c.request.id for c in cases(Family.open(family.folder), twice)] == ["by-content", "once"]
 
 
+def test_the_line_that_is_said_to_have_done_it_is_in_force(family: Family, folder: Path, backend: InProcess) -> None:
+    unlearn(family, ASKED, "fiun", backend, FREE)
+    extend(
+        Family.open(folder), {"models": {"local": {"born": "incremental", "from": ["shared"], "site": "north"}}}, "more.yaml"
+    )
+    held = InProcess(workers(of_family(Family.open(folder)), Family.open(folder)))
+    unlearn(Family.open(folder), Request(("4",), id="four"), "fiun", held, FREE)
+    rollback(Family.open(folder), held, lift_exclusion=True)
+    with pytest.raises(InputError, match=r"is applied already \(ledger line 1\)"):
+        unlearn(Family.open(folder), ASKED, "fiun", held, FREE)
+
+
 def test_a_date_that_was_noted_is_moved_only_with_a_word(family: Family, folder: Path, backend: InProcess) -> None:
     noted, other = replace(ASKED, due="2026-11-15"), Request(("5",), id="leave-5", due="2026-11-20")
     with pytest.raises(InputError, match=r"leave-3 .*: due 2026-12-01, and as it was noted it is due 2026-11-15; .*--reason"):

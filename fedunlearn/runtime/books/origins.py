@@ -19,8 +19,9 @@ class Origin:
         model: whose it is.
         version: its name.
         line: the ledger line that named it first.
-        state: "current", "held back" by the gate, "superseded" by another version, "sealed" (erased since), "lost" with the
-            model's home, or "overtaken": a candidate that never came into force.
+        state: "current", "held back" by the gate, "superseded" by another version, "sealed" (it knew what a sealed request had
+            forgotten, and is erased since), "lost" with the model's home, or "overtaken": a candidate that never came into
+            force.
         by: the ledger line that made it so, where another did than `line`.
     """
 
@@ -72,7 +73,7 @@ def _state(family: Family, model: str, version: str) -> tuple[str, int | None]:
     ledger, gone = family.ledger, sealed_away(family)
     if family.heads.get(model) == version:
         return "current", None
-    if version in gone:
+    if version in gone and version in _knowing(family, model, gone[version]):
         return "sealed", gone[version].number
     if pending(family).get(model) == version:
         return "held back", None
@@ -81,6 +82,13 @@ def _state(family: Family, model: str, version: str) -> tuple[str, int | None]:
     heads = [(line.number, line.body["heads"][model]) for line in ledger.lines if model in line.body.get("heads", {})]
     after = _after(heads, version)
     return ("overtaken" if after is None else "superseded"), after
+
+
+def _knowing(family: Family, model: str, seal: Line) -> set[str]:
+    """Versions of a model that were in force before what a ledger line sealed had changed it."""
+    ledger = family.ledger
+    lines = [n for n, by in ledger.sealed.items() if by.number == seal.number and model in ledger.lines[n].body["heads"]]
+    return {v for line in ledger.lines[: min(lines, default=0)] if (v := line.body.get("heads", {}).get(model))}
 
 
 def _after(heads: list[tuple[int, str]], version: str) -> int | None:

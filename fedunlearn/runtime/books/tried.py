@@ -47,7 +47,8 @@ def _check(family: Family, plan: Plan, standing: Mapping[tuple[object, ...], Sta
         ):  # one that only a wider one did has no line: it gets one
             again = "; to do it again, roll it back first (fedunlearn rollback)" if known.state == APPLIED else ""
             what = "leave it out" if plan.request.merges else f"no model that holds it has come since{again}"
-            number = (known.within or known.lines)[-1]
+            undone = family.ledger.undone
+            number = (known.within or [n for n in known.lines if n not in undone] or known.lines)[-1]
             raise InputError(f"{where}: is {known.state} already (ledger line {number}); {what}")
         if not plan.request.merges:
             continue
