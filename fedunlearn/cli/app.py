@@ -413,7 +413,7 @@ def export(
     if (by := sealed_away(family).get(name)) is not None:
         raise InputError(
             f"{model} {name[:12]}: erased; ledger line {by.number} sealed it, so it is not given out, even where a file of it "
-            f"is (still or again) there: fedunlearn fsck tells, fedunlearn gc erases it"
+            f"is (still or again) there: fedunlearn fsck tells, fedunlearn settle and gc erase it"
         )
     if name not in held.versions() and node.home not in store.here(folder):
         raise InputError(

@@ -60,8 +60,22 @@ def _tell(family: Family, backend: Backend, places: Sequence[str], joining: Sequ
         tasks.append(Commit(place, mine, excluded.get(place, {}), lines))
     with family.ledger.alone():
         told = list(zip(tasks, backend.carry(tasks), strict=True))
-        family.note_acknowledged({t.place: a.line for t, a in told if isinstance(a, Committed) and a.line == lines[-1]})
+        noted, before = family.acknowledged, {t.place: a.before for t, a in told if isinstance(a, Committed)}
+        # what had acknowledged this very line and lacks something of it now was brought back from before it
+        lost = {t.place: None for t, a in told if _is_refusal(a) and noted.get(t.place) == lines[-1]}
+        family.note_acknowledged(lost | {t.place: a.line for t, a in told if isinstance(a, Committed) and a.line == lines[-1]})
+        family.note_erased(dict.fromkeys(p for p, line in before.items() if before_sealed(family, line)))
     return told
+
+
+def _is_refusal(answer: Answer) -> bool:
+    return isinstance(answer, Failure) and not answer.offline and not answer.overtaken
+
+
+def before_sealed(family: Family, line: str | None) -> bool:
+    """Whether a place that has acknowledged a ledger line last knows nothing of what is sealed: it has all of that (again)."""
+    sealed = max((x.number for x in family.ledger.lines if x.kind == "sealed"), default=-1)
+    return all(x.hash != line for x in family.ledger.lines[sealed:]) if sealed >= 0 else False
 
 
 def behind(family: Family) -> tuple[str, ...]:
@@ -79,7 +93,7 @@ def known_lines(family: Family) -> dict[str, str | None]:
     for place in family.places:
         store = family.store(place)
         known = Mirror.of(store)
-        found[place] = (known.line if known else None) if store.folder.is_dir() else noted.get(place)
+        found[place] = ((known.line or None) if known else None) if store.folder.is_dir() else noted.get(place)
     return found
 
 

@@ -341,9 +341,15 @@ class Commit(Addressed):
 
 @dataclass(frozen=True)
 class Committed:
-    """Answers `Commit`."""
+    """Answers `Commit`.
+
+    Args:
+        line: hash of the ledger line that the place has acknowledged.
+        before: of the one that it had acknowledged until then; empty where it had none.
+    """
 
     line: str
+    before: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedunlearn.errors import InputError, SiteError, unknown
+from fedunlearn.errors import InputError, SiteError, TrainingError, unknown
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import Method
 from fedunlearn.runtime import (
@@ -148,7 +148,8 @@ def retrained(
 
     Raises:
         InputError: the request names something that is not there; nothing is trained then.
-        TrainingError: a site failed.
+        TrainingError: a training in this process failed.
+        SiteError: a site failed, or is not there.
     """
     found, gone = discover(family.lineage, request), gone_from(family, before)
     if not isinstance(backend, Split):
@@ -163,9 +164,10 @@ def retrained(
             )
         try:
             return train_afar(scenario, folder, away, workers_here(scenario, Family(folder)), **more)
-        except SiteError as error:
+        except (SiteError, TrainingError) as error:
+            why = error.__cause__ if isinstance(error.__cause__, SiteError) else error  # what to do is another thing here
             raise SiteError(
-                f"no model could be retrained to compare with, and nothing was changed: {error}; or go on without "
+                f"no model could be retrained to compare with, and nothing was changed: {why}; mend that, or go on without "
                 f"(--no-reference)"
             ) from error
 

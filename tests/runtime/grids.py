@@ -9,6 +9,7 @@ from flwr.clientapp import ClientApp
 from fedunlearn.runtime import Family, Worker
 from fedunlearn.runtime.flower import Flower, client_app
 from fedunlearn.runtime.flower.records import ARRAYS, CONFIG
+from fedunlearn.runtime.tasks import Answer, Committed
 from fedunlearn.scenario import Scenario, workers
 from fedunlearn.training.flower import LocalGrid
 
@@ -24,6 +25,12 @@ def nodes(places: Iterable[str]) -> dict[int, dict[str, str]]:
 def over_grid(scenario: Scenario, family: Family, allowed: tuple[str, ...] = ()) -> Flower:
     held = workers(scenario, family)
     return Flower(LocalGrid(app_of(held, allowed), nodes(held)), deadline=30, join=0)
+
+
+def acknowledged(answer: Answer) -> str:
+    """The ledger line that a place says it has acknowledged."""
+    assert isinstance(answer, Committed), answer
+    return answer.line
 
 
 class Altered(LocalGrid):

@@ -1,4 +1,4 @@
-"""A coordinator's folder is restored from an older backup, beside sites with stores of their own that know more."""
+"""A coordinator's folder, a site's or the homes are restored from an older backup, beside others that know more."""
 
 import shutil
 from collections.abc import Callable
@@ -7,16 +7,34 @@ from typing import Any
 
 import pytest
 
+from fedunlearn.data import Exclusions
 from fedunlearn.errors import SiteError, StoreError
 from fedunlearn.evaluation import Gate
 from fedunlearn.lineage import Request
 from fedunlearn.methods import make
-from fedunlearn.runtime import Family, Split, bank, depart, rollback, seal, settle, unlearn
-from fedunlearn.runtime.backend import Backend
-from fedunlearn.runtime.seal import catch_up, erase_sealed
-from fedunlearn.scenario import Scenario, workers_here
+from fedunlearn.runtime import (
+    Backend,
+    Family,
+    InProcess,
+    Split,
+    bank,
+    behind,
+    catch_up,
+    confirmed,
+    depart,
+    erase_sealed,
+    owed,
+    rollback,
+    seal,
+    settle,
+    unlearn,
+)
+from fedunlearn.runtime.books.family import ERASED
+from fedunlearn.runtime.place.mirror import Mirror, part, path
+from fedunlearn.scenario import Scenario, workers, workers_here
 from fedunlearn.scenario.afar import extend_afar
-from tests.conftest import snapshot
+from fedunlearn.store import Store
+from tests.conftest import LEAVE, snapshot
 from tests.scenario.elsewhere import WAYS, afar, elsewhere, in_process
 
 MODELS: dict[str, Any] = {
@@ -40,6 +58,14 @@ COMMANDS: dict[str, Callable[[Family, Backend], object]] = {
     "bank": bank,
     "extend": lambda family, backend: extend_afar(family, {"models": {"later": LATER}}, "more.yaml", backend),
 }
+
+
+@pytest.fixture
+def after(folder: Path, hospitals: Scenario) -> Path:
+    """A family in one folder that has forgotten something."""
+    family = Family.open(folder)
+    unlearn(family, LEAVE, "logit_mask", InProcess(workers(hospitals, family)), accept_untested="a test")
+    return folder
 
 
 @pytest.fixture(params=WAYS)
@@ -83,3 +109,77 @@ def test_a_site_that_refuses_a_ledger_erases_nothing_for_it(tmp_path: Path) -> N
         with pytest.raises(SiteError, match=r"places failed: .*east.*: has acknowledged a ledger of 3 lines"):
             command(Family.open(family.folder), backend)
         assert snapshot(tmp_path / "sites") == sites
+
+
+def a_site_restored(folder: Path, way: Callable[[Scenario, Path], Backend], between: str) -> tuple[Family, Backend, Store]:
+    """A family that has forgotten a class, and had it sealed; but the store of east is as it was before one of both."""
+    scenario = elsewhere(MODELS)
+    family = afar(scenario, folder / "family", way(scenario, folder / "sites"))
+    for step in ("unlearn", "seal"):
+        backend = Split(workers_here(scenario, family), way(scenario, folder / "sites"), family.id)
+        if step == between:
+            shutil.copytree(folder / "sites" / "east", folder / "backup")
+        forget(family, backend, "1") if step == "unlearn" else seal(family, backend)
+        family = Family.open(family.folder)
+        if step == between:
+            break
+    shutil.rmtree(folder / "sites" / "east")
+    (folder / "backup").rename(folder / "sites" / "east")
+    backend = Split(workers_here(scenario, family), way(scenario, folder / "sites"), family.id)
+    return family, backend, part(Store(folder / "sites" / "east"), family.id)
+
+
+def test_a_site_from_before_a_request_excludes_its_data_though_it_lacks_the_edit(
+    tmp_path: Path, way: Callable[[Scenario, Path], Backend]
+) -> None:
+    family, backend, east = a_site_restored(tmp_path, way, "unlearn")
+    assert not behind(family)  # as the note has it
+    with pytest.raises(SiteError, match=r"east: its store lacks the current version of eastern"):
+        settle(family, backend)
+    (chosen,) = Exclusions.read(path(east)).by_request.values()
+    assert chosen.classes == ("1",)
+    family = Family.open(family.folder)
+    assert behind(family) == ("east",)
+    assert all("east" not in places for places in confirmed(family).values())
+    mirror = Mirror.of(east)
+    assert mirror is not None
+    assert (mirror.line, mirror.heads) == (family.ledger.lines[0].hash, {"eastern": family.heads["eastern"]})
+
+
+def test_a_site_without_a_mirror_excludes_it_as_well(tmp_path: Path) -> None:
+    family, backend, east = a_site_restored(tmp_path, in_process, "unlearn")
+    path(east).unlink()
+    for _ in range(2):
+        with pytest.raises(SiteError, match=r"east: its store lacks the current version of eastern"):
+            settle(family, backend)
+        assert Exclusions.read(path(east)).by_request
+    assert behind(Family.open(family.folder)) == ("east",)
+
+
+def test_a_site_from_before_a_seal_erases_again(tmp_path: Path, way: Callable[[Scenario, Path], Backend]) -> None:
+    family, backend, east = a_site_restored(tmp_path, way, "seal")
+    erased = {*family.ledger.lines[-1].body["erases"]}
+    assert erased & {*east.versions()}
+    assert not owed(family)  # as the note has it
+    catch_up(family, backend)
+    assert not erased & {*east.versions()}
+    assert family.heads["eastern"] in east.versions()
+    note = family.folder / ERASED
+    before = note.read_bytes()
+    catch_up(family, backend)
+    assert (owed(family), note.read_bytes()) == ((), before)
+
+
+def test_homes_from_before_a_seal_owe_it_again(after: Path, hospitals: Scenario) -> None:
+    """Those in the family's folder say so themselves."""
+    family, homes = Family.open(after), after / "homes"
+    shutil.copytree(homes, after.parent / "homes")
+    seal(family, InProcess(workers(hospitals, family)))
+    erased = {*family.ledger.lines[-1].body["erases"]}
+    shutil.rmtree(homes)
+    (after.parent / "homes").rename(homes)
+    family = Family.open(after)
+    assert set(owed(family)) == set(family.places)
+    catch_up(family, InProcess(workers(hospitals, family)))
+    assert not owed(family)
+    assert not any(erased & {*family.store(place).versions()} for place in family.places)

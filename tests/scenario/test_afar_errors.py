@@ -8,10 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from fedunlearn.errors import InputError, TrainingError
-from fedunlearn.runtime import Family, InProcess
+from fedunlearn.errors import InputError, SiteError, TrainingError
+from fedunlearn.runtime import Family, InProcess, Split
 from fedunlearn.runtime.tasks import Answer, Failure, Fetched, Surveyed, Task, Train, Trained
-from fedunlearn.scenario import backend_of, extend, open_worker, reference, train, train_afar, workers
+from fedunlearn.scenario import (
+    backend_of,
+    extend,
+    forget,
+    open_worker,
+    reference,
+    train,
+    train_afar,
+    workers,
+    workers_here,
+)
 from tests.conftest import LEAVE, snapshot
 from tests.scenario.elsewhere import MODELS, Counting, afar, at_hand, elsewhere, scenario_of, sites_of
 
@@ -201,3 +211,18 @@ def test_what_only_sites_can_say_is_refused(data: dict[str, Any], says: str) -> 
     with pytest.raises(InputError, match=says):
         scenario_of({"few": MODELS["few"]}, **data)
     assert scenario_of({"few": MODELS["few"]}, sites="own", test="x.npz", seed=3, scale=2.0).own
+
+
+def test_where_a_site_is_missing_that_would_retrain_the_way_on_is_said(tmp_path: Path) -> None:
+    scenario = elsewhere({"shared": MODELS["shared"], "eastern": MODELS["eastern"]})
+    held = sites_of(scenario, tmp_path / "sites")
+    family = afar(scenario, tmp_path / "family", InProcess(held))
+    missing = InProcess({site: worker for site, worker in held.items() if site != "south"}, offline={"south": "is not there"})
+    both = Split(workers_here(scenario, family), missing, family.id)
+    says = (
+        r"nothing was changed: nothing of this training .*south: is not there; mend that, or go on without \(--no-reference\)$"
+    )
+    with pytest.raises(SiteError, match=says):
+        forget(family, LEAVE, "fiun", both, quorum=0)
+    assert len(family.ledger.lines) == 1
+    assert forget(family, LEAVE, "fiun", both, quorum=0, reference=False).facts["absent"] == ["south"]

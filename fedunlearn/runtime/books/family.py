@@ -175,8 +175,8 @@ class Family:
         """Place -> hash of the ledger line that it last acknowledged to the coordinator; a note, the ledger decides."""
         return self._noted(NOTE)
 
-    def note_acknowledged(self, lines: Mapping[str, str]) -> None:
-        """Note what places have acknowledged, beside what others had before."""
+    def note_acknowledged(self, lines: Mapping[str, str | None]) -> None:
+        """Note what places have acknowledged, beside what others had before; None takes back what was noted of one."""
         self._note(NOTE, lines)
 
     @property
@@ -184,8 +184,8 @@ class Family:
         """Place -> hash of the "sealed" line that it last said to have carried out; a note, as `acknowledged`."""
         return self._noted(ERASED)
 
-    def note_erased(self, lines: Mapping[str, str]) -> None:
-        """Note which places have erased, beside what others had before."""
+    def note_erased(self, lines: Mapping[str, str | None]) -> None:
+        """Note which places have erased, beside what others had before; None takes back what was noted of one."""
         self._note(ERASED, lines)
 
     def _noted(self, name: str) -> dict[str, str]:
@@ -194,9 +194,9 @@ class Family:
         except (OSError, ValueError):
             return {}  # as good as never: settling asks again
 
-    def _note(self, name: str, lines: Mapping[str, str]) -> None:
+    def _note(self, name: str, lines: Mapping[str, str | None]) -> None:
         before = self._noted(name)
-        noted = {**before, **lines}
+        noted = {place: line for place, line in {**before, **lines}.items() if line is not None}
         if noted != before:
             write_atomically(self.folder / name, json.dumps(dict(sorted(noted.items())), indent=1).encode())
 

@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -32,7 +32,7 @@ class Mirror:
     """What a place has acknowledged.
 
     Args:
-        line: hash of the ledger line.
+        line: hash of the ledger line; empty where there is none yet.
         length: how many lines the ledger had up to there; 0 where it was not told.
         heads: current versions of the models whose home this is.
         exclusions: what it must not train on, by request.
@@ -115,15 +115,25 @@ def follow(task: Commit, store: Store) -> Committed:
 
     Raises:
         OvertakenError: the ledger lacks a line that this place has acknowledged.
-        SiteError: this place lacks the current version of a model of its own.
+        SiteError: this place lacks the current version of a model of its own. It has not acknowledged the line then, but keeps
+            what must not be trained on, and what is in force.
     """
-    _continued(task.lines, store)
-    _whole(task.heads, store)
-    line = task.lines[-1]
-    data = Mirror(line, len(task.lines), task.heads, task.exclusions).to_bytes()
+    known = _continued(task.lines, store) or Mirror("", 0, {}, {})
+    now = Mirror(task.lines[-1], len(task.lines), task.heads, task.exclusions)
+    try:
+        _whole(task.heads, store)
+    except SiteError:
+        _keep(replace(now, line=known.line, length=known.length), store)
+        raise
+    _keep(now, store)
+    return Committed(now.line, known.line)
+
+
+def _keep(mirror: Mirror, store: Store) -> None:
+    """In one file: what is acknowledged and what is excluded cannot disagree."""
+    data = mirror.to_bytes()
     if not path(store).exists() or path(store).read_bytes() != data:
-        write_atomically(path(store), data)  # one file: what is acknowledged and what is excluded cannot disagree
-    return Committed(line)
+        write_atomically(path(store), data)
 
 
 def _whole(heads: Mapping[str, str], store: Store) -> None:
