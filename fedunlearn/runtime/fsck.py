@@ -192,12 +192,18 @@ def _evaluations(family: Family, found: Checked) -> None:
 
 
 def _mirror(family: Family, place: str, found: Checked) -> None:
-    """A place's mirror must say what the ledger said at the line that it names."""
+    """A place's mirror must say what the ledger said at the line that it names.
+
+    One that lacks a version in force has not acknowledged the last line, but knows what it says; `check_place` tells of that.
+    """
     store = family.store(place)
     file, mirror = path(store), Mirror.of(store)
     if not file.exists():
         return  # it has acknowledged nothing yet; `show` says so
     found.files += 1
+    now = {m: v for m, v in family.heads.items() if family.lineage[m].home == place}, exclusions(family).get(place, {})
+    if mirror is not None and not {*now[0].values()} <= {*store.versions()} and (mirror.heads, mirror.exclusions) == now:
+        return
     line = next((x for x in family.ledger.lines if mirror and x.hash == mirror.line), None)
     if mirror is None or line is None:
         known = cut(family) if mirror else ""

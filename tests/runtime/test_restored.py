@@ -23,6 +23,7 @@ from fedunlearn.runtime import (
     confirmed,
     depart,
     erase_sealed,
+    fsck,
     owed,
     rollback,
     seal,
@@ -183,3 +184,19 @@ def test_homes_from_before_a_seal_owe_it_again(after: Path, hospitals: Scenario)
     catch_up(family, InProcess(workers(hospitals, family)))
     assert not owed(family)
     assert not any(erased & {*family.store(place).versions()} for place in family.places)
+
+
+def test_a_home_from_before_a_request_is_missing_a_version_and_no_more(after: Path, hospitals: Scenario) -> None:
+    family, home = Family.open(after), after / "homes" / "east"
+    shutil.copytree(home, after.parent / "east")
+    unlearn(family, Request(classes=("5",)), "logit_mask", InProcess(workers(hospitals, family)), accept_untested="a test")
+    shutil.rmtree(home)
+    (after.parent / "east").rename(home)
+    family = Family.open(after)
+    with pytest.raises(SiteError, match=r"east: its store lacks the current version of eastern"):
+        settle(family, InProcess(workers(hospitals, family)))
+    assert "5" in {c for chosen in Exclusions.read(path(family.store("east"))).by_request.values() for c in chosen.classes}
+    damage = fsck(after).damage
+    assert damage
+    assert all("mirror" not in words and "place.json" not in words for words in damage)
+    assert any(family.heads["eastern"] in words for words in damage)
