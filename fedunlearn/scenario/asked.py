@@ -51,7 +51,8 @@ def request_of(
         )
     if case in scenario.requests:
         raise InputError(f"--case {case}: is a request that the scenario names; ask for it by its name alone")
-    known = {**tried, **{one.id: one for one in named_in(scenario)}}
+    anew = [one for one in named_in(scenario) if one.id not in tried or tried[one.id].what != one.what]
+    known = {**tried, **{one.id: one for one in anew}}  # what was asked before has the dates that were said last
     check_names("request", named, known)
     plain = [known[name] for name in named]
 

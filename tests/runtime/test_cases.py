@@ -17,7 +17,8 @@ from fedunlearn.runtime import Family, InProcess, cases, fsck, pending, rollback
 from fedunlearn.runtime.books.cases import Standing
 from fedunlearn.runtime.books.family import LINEAGE
 from fedunlearn.runtime.settle import exclusions
-from fedunlearn.scenario import Scenario, extend, line_of, of_family, reference, request_of, workers
+from fedunlearn.scenario import Scenario, asked_before, extend, line_of, of_family, reference, request_of, workers
+from fedunlearn.scenario.asked import named_in
 from tests.conftest import snapshot
 from tests.runtime.test_merged import FREE
 
@@ -144,6 +145,25 @@ def test_a_deadline_of_the_scenario_counts_whatever_name_it_was_asked_by(family:
     assert set(found.names) == {"by-content", "named"}
     twice = [Request(("5",), id="once"), Request(("5",), id="twice")]
     assert [c.request.id for c in cases(Family.open(family.folder), twice)] == ["by-content", "once"]
+
+
+def test_a_date_that_was_moved_stays_moved_when_a_name_is_asked_again(
+    family: Family, folder: Path, backend: InProcess, hospitals: Scenario
+) -> None:
+    plain = hospitals.model_dump(mode="json", by_alias=True)
+    plain["requests"]["leave"] |= {"due": "2020-02-05", "received": "2020-01-05"}
+    scenario = hospitals.model_validate(plain)
+
+    def again(due: str | None = None) -> Request:
+        return request_of(scenario, named=["leave"], due=due, tried=asked_before(Family.open(folder)))
+
+    with pytest.raises(InputError, match="as it was noted it is due 2020-02-05"):
+        unlearn(family, again("2099-01-01"), "fiun", backend, FREE, noted=named_in(scenario))
+    unlearn(family, again("2099-01-01"), IDLE, backend, noted=named_in(scenario), reason="agreed")
+    unlearn(Family.open(folder), again(), "fiun", backend, FREE, noted=named_in(scenario))
+    (found,) = cases(Family.open(folder), named_in(scenario))
+    assert (found.request.due, found.first_due, found.late) == ("2099-01-01", "2020-02-05", False)
+    assert found.request.received == "2020-01-05"
 
 
 def test_the_line_that_is_said_to_have_done_it_is_in_force(family: Family, folder: Path, backend: InProcess) -> None:
