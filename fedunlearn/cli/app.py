@@ -50,7 +50,7 @@ from fedunlearn.cli.say import (
     say_unreached,
 )
 from fedunlearn.cli.state import cost, state
-from fedunlearn.errors import FedUnlearnError, InputError, StoreError, check_names, unknown
+from fedunlearn.errors import FedUnlearnError, InputError, check_names, unknown
 from fedunlearn.lineage import discover
 from fedunlearn.methods import make
 from fedunlearn.runtime import (
@@ -60,6 +60,7 @@ from fedunlearn.runtime import (
     catch_up,
     cut,
     pending,
+    refuse_cut,
     remaining,
     rollback as roll_back,
     sealed_away,
@@ -67,7 +68,6 @@ from fedunlearn.runtime import (
     undoable,
 )
 from fedunlearn.scenario import (
-    asked_before,
     backend_of,
     check_samples,
     doubts,
@@ -259,13 +259,13 @@ def plan(
     """What a request would touch and why. Changes nothing."""
     family = opened(folder)
     scenario = of_family(family)
-    asked = _request(scenario, classes, samples, sites, since, requests or (), tried=asked_before(family))
+    asked = _request(scenario, classes, samples, sites, since, requests or (), family=family)
     whole = discover(family.lineage, asked)
     found = remaining(family, whole).plan
     check_samples(scenario, family.folder, asked)
     say_alike(family, asked)
     say_unreached(family, asked)
-    say_notes(words for words in (cut(family),) if words)
+    say_notes(filter(None, [cut(family)]))
     price, left = cost(family, found), {h.name for h in found.heirs}
     done = [h.name for h in whole.heirs if h.name not in left]
     if as_json:
@@ -325,9 +325,7 @@ def unlearn(
             record = go_on(family, carrier, reference=not no_reference, quorum=quorum, progress=say)
     else:
         family = opened(folder)
-        asked = _request(
-            of_family(family), classes, samples, sites, since, requests or (), due, received, case, asked_before(family)
-        )
+        asked = _request(of_family(family), classes, samples, sites, since, requests or (), due, received, case, family)
         chosen = make(method, _pairs(settings))
         say_alike(family, asked)
         say_unreached(family, asked)
@@ -396,8 +394,7 @@ def export(
 ) -> None:
     """Write a model's weights for serving; plain safetensors and torch read them."""
     family = opened(folder)
-    if words := cut(family):  # what is in force nobody here knows
-        raise StoreError(words)
+    refuse_cut(family)
     node = family.lineage[model]
     heads = family.heads
     if model not in heads:

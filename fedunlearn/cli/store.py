@@ -1,7 +1,7 @@
 """Keeping, proving and erasing: check all files, erase what nothing needs, end the rollback window."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -48,27 +48,21 @@ def check(folder: Folder, as_json: Json = False) -> None:
     except StoreError:  # fsck says what is wrong with that file
         places = _with_folders(family)
     found = fsck(folder, places)
-    away = [p for p in _places(family) if p not in places]
-    tell_checked(found, away, as_json, _remarks(family))
-
-
-def _places(family: Family) -> Sequence[str]:
-    try:
-        return family.places
-    except StoreError:  # fsck says what is wrong
-        return ()
+    away = [p for p in _readable(lambda: family.places) if p not in places]
+    tell_checked(found, away, as_json, _readable(lambda: remarks(family)))
 
 
 def _with_folders(family: Family) -> list[str]:
     """Places whose stores lie in the family's folder, where nothing else says whether they should."""
-    return [place for place in _places(family) if family.store(place).folder.is_dir()]
+    return [place for place in _readable(lambda: family.places) if family.store(place).folder.is_dir()]
 
 
-def _remarks(family: Family) -> list[str]:
+def _readable(read: Callable[[], Sequence[str]]) -> Sequence[str]:
+    """What some file says, or nothing where it is damaged: `fsck` says what is wrong with it."""
     try:
-        return remarks(family)
-    except StoreError:  # fsck says what is wrong
-        return []
+        return read()
+    except StoreError:
+        return ()
 
 
 def tell_checked(found: Checked, away: Sequence[str], as_json: bool, notes: Sequence[str] = ()) -> NoReturn:

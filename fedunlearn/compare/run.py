@@ -16,8 +16,7 @@ from fedunlearn.compare.work import Nest, Plain, kept, read
 from fedunlearn.errors import FedUnlearnError, raised
 from fedunlearn.lineage import Lineage, Request, discover
 from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
-from fedunlearn.runtime import Family, InProcess, Reference, Worker, score_all, unlearn
-from fedunlearn.runtime.backend import Progress
+from fedunlearn.runtime import Family, InProcess, Progress, Reference, Worker, score_all, unlearn
 from fedunlearn.runtime.tasks import Answer, Deposit, Measure, Task
 from fedunlearn.scenario import Scenario, retrained, workers
 from fedunlearn.scenario.build import Opened, open_data

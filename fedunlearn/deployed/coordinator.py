@@ -25,7 +25,6 @@ from fedunlearn.runtime import (
 from fedunlearn.runtime.backend import Progress
 from fedunlearn.scenario import (
     Scenario,
-    asked_before,
     assess,
     extend_afar,
     forget,
@@ -166,7 +165,7 @@ def _unlearn(order: Order, family: Family, scenario: Scenario, both: Backend, sa
     named = tuple(name for each in order.request.split(",") if (name := each.strip()))
     asked = request_of(
         scenario, order.classes, order.samples, order.sites, order.since or None, named, order.due or None,
-        order.received or None, order.case, asked_before(family),
+        order.received or None, order.case, family,
     )  # fmt: skip
     record = forget(
         family,

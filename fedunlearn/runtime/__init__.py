@@ -1,6 +1,12 @@
 """Carrying a request to where the data and the weights are, and back."""
 
-from fedunlearn.runtime.backend import Answerer as Answerer, Backend as Backend, InProcess as InProcess, Split as Split
+from fedunlearn.runtime.backend import (
+    Answerer as Answerer,
+    Backend as Backend,
+    InProcess as InProcess,
+    Progress as Progress,
+    Split as Split,
+)
 from fedunlearn.runtime.bank import bank as bank
 from fedunlearn.runtime.books.cases import cases as cases, changed_by as changed_by, names_of as names_of
 from fedunlearn.runtime.books.family import Family as Family
@@ -30,6 +36,7 @@ from fedunlearn.runtime.settle import (
     behind as behind,
     cut as cut,
     excluded as excluded,
+    refuse_cut as refuse_cut,
     rollback as rollback,
     settle as settle,
     still_excluded as still_excluded,

@@ -17,7 +17,7 @@ def lost_with(family: Family, place: str) -> dict[str, str]:
         raise InputError(f"place {place!r}: departed on {before.time[:10]} already (ledger line {before.number})")
     if place not in family.places:
         raise unknown("place", place, family.places, where=str(family.folder))
-    lost = {model: version for model, version in family.heads.items() if family.lineage[model].home == place}
+    lost = family.homed(family.heads, place)
     if len(lost) == len(family.heads):
         raise InputError(f"place {place!r}: every model that is left is there; without it there is no family")
     return lost

@@ -22,22 +22,8 @@ from fedunlearn.runtime.witnesses import unwitnessed
 from fedunlearn.store import Checked, Ledger
 
 MADE = (FOLDER, "reports", REFERENCES)  # beside the family, and can be made again
-KEPT = (REGISTERS, records.FOLDER, "homes")
-KNOWN = (
-    TOPOLOGY,
-    NEXT,
-    LINEAGE,
-    LEDGER,
-    f"{LEDGER}.lock",
-    NOTE,
-    ERASED,
-    ID,
-    POINTER,
-    REGISTERS,
-    records.FOLDER,
-    "homes",
-    *MADE,
-)
+OURS = (REGISTERS, records.FOLDER, "homes")
+KNOWN = (TOPOLOGY, NEXT, LINEAGE, LEDGER, f"{LEDGER}.lock", NOTE, ERASED, ID, POINTER, *OURS, *MADE)
 
 
 def fsck(folder: Path | str, here: Collection[str] | None = None) -> Checked:
@@ -201,18 +187,26 @@ def _mirror(family: Family, place: str, found: Checked) -> None:
     if not file.exists():
         return  # it has acknowledged nothing yet; `show` says so
     found.files += 1
-    now = {m: v for m, v in family.heads.items() if family.lineage[m].home == place}, exclusions(family).get(place, {})
-    if mirror is not None and not {*now[0].values()} <= {*store.versions()} and (mirror.heads, mirror.exclusions) == now:
-        return
     line = next((x for x in family.ledger.lines if mirror and x.hash == mirror.line), None)
-    if mirror is None or line is None:
-        known = cut(family) if mirror else ""
-        found.damage.append(known or f"{file}: not a mirror of the ledger; it was changed or damaged: run fedunlearn settle")
+    if line is not None:
+        heads = family.homed(family.ledger.heads(line.number + 1), place)
+        told = Mirror(line.hash, line.number + 1, heads, exclusions(family, line.number + 1).get(place, {}))
+        if file.read_bytes() == told.to_bytes():
+            return
+    if mirror is not None and _lacks_a_version(family, place, mirror):
         return
-    heads = {m: v for m, v in family.ledger.heads(line.number + 1).items() if family.lineage[m].home == place}
-    told = Mirror(line.hash, line.number + 1, heads, exclusions(family, line.number + 1).get(place, {}))
-    if file.read_bytes() != told.to_bytes():
+    if line is not None:
         found.damage.append(f"{file}: is not what ledger line {line.number} says; it was changed or damaged: fedunlearn settle")
+        return
+    known = cut(family) if mirror else ""
+    found.damage.append(known or f"{file}: not a mirror of the ledger; it was changed or damaged: run fedunlearn settle")
+
+
+def _lacks_a_version(family: Family, place: str, mirror: Mirror) -> bool:
+    """Whether a place knows what is in force and excluded, and has not all of the former (see `follow`)."""
+    heads = family.homed(family.heads, place)
+    known = (mirror.heads, mirror.exclusions) == (heads, exclusions(family).get(place, {}))
+    return known and not {*heads.values()} <= {*family.store(place).versions()}
 
 
 def _hash(file: Path) -> str:

@@ -19,7 +19,7 @@ from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.books.keeping import needed
 from fedunlearn.runtime.books.told import request_of
 from fedunlearn.runtime.books.tried import first_try, outstanding
-from fedunlearn.runtime.settle import alone, before_sealed, known_lines, settle
+from fedunlearn.runtime.settle import alone, known_lines, settle, since_seal
 from fedunlearn.runtime.tasks import Seal, Sealed
 from fedunlearn.store import Line, Swept, sweep
 from fedunlearn.store.files import TEMPORARY
@@ -118,12 +118,11 @@ def still_there(family: Family, line: Line) -> dict[str, str]:
 
 def owed(family: Family) -> tuple[str, ...]:
     """Places that have not said yet that they erased what is sealed, or were brought back to what they were before."""
-    sealed = [line.hash for line in family.ledger.lines if line.kind == "sealed"]
-    if not sealed:
+    if not (aware := since_seal(family)):
         return ()
-    here = {place: line for place, line in known_lines(family).items() if family.store(place).folder.is_dir()}
-    back = {place for place, line in here.items() if before_sealed(family, line)}
-    return tuple(p for p in family.places if p in back or family.erased.get(p) != sealed[-1])
+    known, erased = known_lines(family), family.erased
+    back = {place for place, line in known.items() if line not in aware and family.store(place).folder.is_dir()}
+    return tuple(p for p in family.places if p in back or erased.get(p) != aware[0])
 
 
 def erase_sealed(family: Family, backend: Backend) -> list[Sealed]:

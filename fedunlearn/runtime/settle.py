@@ -31,8 +31,7 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Seque
         StoreError: the ledger was cut, or its signatures are not of its lines.
     """
     family.ledger.check_signatures()
-    if words := cut(family):
-        raise StoreError(words)
+    refuse_cut(family)
     line = family.ledger.lines[-1]
     told = _tell(family, backend, (*family.places, *joining), joining)
     kept = [(t, a) for t, a in told if quorum == 1 or not (isinstance(a, Failure) and a.offline)]  # those stay behind
@@ -56,15 +55,15 @@ def _tell(family: Family, backend: Backend, places: Sequence[str], joining: Sequ
     lines = family.ledger.hashes
     tasks = []
     for place in places:
-        mine = {m: v for m, v in heads.items() if family.lineage[m].home == place}
-        tasks.append(Commit(place, mine, excluded.get(place, {}), lines))
+        tasks.append(Commit(place, family.homed(heads, place), excluded.get(place, {}), lines))
     with family.ledger.alone():
         told = list(zip(tasks, backend.carry(tasks), strict=True))
-        noted, before = family.acknowledged, {t.place: a.before for t, a in told if isinstance(a, Committed)}
+        noted, aware = family.acknowledged, since_seal(family)
+        back = [t.place for t, a in told if isinstance(a, Committed) and aware and a.before not in aware]
         # what had acknowledged this very line and lacks something of it now was brought back from before it
         lost = {t.place: None for t, a in told if _is_refusal(a) and noted.get(t.place) == lines[-1]}
         family.note_acknowledged(lost | {t.place: a.line for t, a in told if isinstance(a, Committed) and a.line == lines[-1]})
-        family.note_erased(dict.fromkeys(p for p, line in before.items() if before_sealed(family, line)))
+        family.note_erased(dict.fromkeys(back))
     return told
 
 
@@ -72,10 +71,13 @@ def _is_refusal(answer: Answer) -> bool:
     return isinstance(answer, Failure) and not answer.offline and not answer.overtaken
 
 
-def before_sealed(family: Family, line: str | None) -> bool:
-    """Whether a place that has acknowledged a ledger line last knows nothing of what is sealed: it has all of that (again)."""
-    sealed = max((x.number for x in family.ledger.lines if x.kind == "sealed"), default=-1)
-    return all(x.hash != line for x in family.ledger.lines[sealed:]) if sealed >= 0 else False
+def since_seal(family: Family) -> tuple[str, ...]:
+    """Hashes of the last "sealed" line and all behind it; none where nothing is sealed.
+
+    A place that has acknowledged none of these knows nothing of the seal: it has (again) what it was to erase.
+    """
+    sealed = max((x.number for x in family.ledger.lines if x.kind == "sealed"), default=None)
+    return () if sealed is None else family.ledger.hashes[sealed:]
 
 
 def behind(family: Family) -> tuple[str, ...]:
@@ -92,8 +94,10 @@ def known_lines(family: Family) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for place in family.places:
         store = family.store(place)
-        known = Mirror.of(store)
-        found[place] = ((known.line or None) if known else None) if store.folder.is_dir() else noted.get(place)
+        if not store.folder.is_dir():
+            found[place] = noted.get(place)
+        else:
+            found[place] = known.line or None if (known := Mirror.of(store)) else None
     return found
 
 
@@ -116,8 +120,7 @@ def alone(family: Family, backend: Backend | None = None, but: Collection[str] =
     """
     with family.ledger.alone():
         _ = family.ledger.signer()
-        if words := cut(family):
-            raise StoreError(words)
+        refuse_cut(family)
         if backend is not None:
             _refuse_others_workers(family, backend)
             _refuse_overtaken(family, backend, but)
@@ -152,6 +155,16 @@ def cut(family: Family) -> str:
     if not lacking:
         return ""
     return _lacking(family, (f"{place} ({line[:12]})" for place, line in lacking.items()))
+
+
+def refuse_cut(family: Family) -> None:
+    """Refuse to go by a ledger that was cut: what is in force nobody here knows.
+
+    Raises:
+        StoreError: places have acknowledged a line that it lacks.
+    """
+    if words := cut(family):
+        raise StoreError(words)
 
 
 def _lacking(family: Family, who: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """Topologies: a YAML file that says who holds what and which models are born from which."""
 
 from fedunlearn.scenario.afar import extend_afar as extend_afar, train_afar as train_afar
-from fedunlearn.scenario.asked import asked_before as asked_before, cases_of as cases_of, request_of as request_of
+from fedunlearn.scenario.asked import cases_of as cases_of, request_of as request_of
 from fedunlearn.scenario.assess import (
     assess as assess,
     assessed as assessed,

@@ -1,9 +1,8 @@
 """What is asked: from the words of a command to a request, and every request on a family as a case."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 
 from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage import Request, utc_today
@@ -25,7 +24,7 @@ def request_of(
     due: str | None = None,
     received: str | None = None,
     case: str = "",
-    tried: Mapping[str, Request] = MappingProxyType({}),
+    family: Family | None = None,
 ) -> Request:
     """A request, received today unless its scenario says otherwise.
 
@@ -35,11 +34,12 @@ def request_of(
         samples: site/shard/key, with commas.
         sites: whose contributions only, with commas.
         since: only what entered training from this model on.
-        named: requests that the scenario names, or `tried`, several of them to be carried out in one pass; they stand alone.
+        named: requests that the scenario names, or that were asked of the family before, several of them to be carried out in
+            one pass; they stand alone.
         due: date by which it must be done.
         received: date that it came in.
         case: its name, where the scenario has none for it; by default derived from what is asked.
-        tried: requests that were asked before, by name (see `asked_before`).
+        family: whose requests may be asked again by any of their names, with the dates that were said last.
 
     Raises:
         InputError: nobody has named such a request, one is named and described too, several cannot be merged, or one is due
@@ -51,8 +51,8 @@ def request_of(
         )
     if case in scenario.requests:
         raise InputError(f"--case {case}: is a request that the scenario names; ask for it by its name alone")
-    anew = [one for one in named_in(scenario) if one.id not in tried or tried[one.id].what != one.what]
-    known = {**tried, **{one.id: one for one in anew}}  # what was asked before has the dates that were said last
+    tried = _asked_before(family) if named and family is not None else {}
+    known = tried | {one.id: one for one in named_in(scenario) if one.id not in tried or tried[one.id].what != one.what}
     check_names("request", named, known)
     plain = [known[name] for name in named]
 
@@ -77,8 +77,8 @@ def _dated(request: Request, due: str | None, received: str | None) -> Request:
     return dated
 
 
-def asked_before(family: Family) -> dict[str, Request]:
-    """Every request that was asked before, by each of its names: to try it again a name is enough."""
+def _asked_before(family: Family) -> dict[str, Request]:
+    """Every request that was asked before, by each of its names."""
     return {name: replace(case.request, id=name) for case in cases(family) for name in case.names}
 
 

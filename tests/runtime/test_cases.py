@@ -17,7 +17,7 @@ from fedunlearn.runtime import Family, InProcess, cases, fsck, pending, rollback
 from fedunlearn.runtime.books.cases import Standing
 from fedunlearn.runtime.books.family import LINEAGE
 from fedunlearn.runtime.settle import exclusions
-from fedunlearn.scenario import Scenario, asked_before, extend, line_of, of_family, reference, request_of, workers
+from fedunlearn.scenario import Scenario, extend, line_of, of_family, reference, request_of, workers
 from fedunlearn.scenario.asked import named_in
 from tests.conftest import snapshot
 from tests.runtime.test_merged import FREE
@@ -155,7 +155,7 @@ def test_a_date_that_was_moved_stays_moved_when_a_name_is_asked_again(
     scenario = hospitals.model_validate(plain)
 
     def again(due: str | None = None) -> Request:
-        return request_of(scenario, named=["leave"], due=due, tried=asked_before(Family.open(folder)))
+        return request_of(scenario, named=["leave"], due=due, family=Family.open(folder))
 
     with pytest.raises(InputError, match="as it was noted it is due 2020-02-05"):
         unlearn(family, again("2099-01-01"), "fiun", backend, FREE, noted=named_in(scenario))

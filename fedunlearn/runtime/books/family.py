@@ -170,6 +170,10 @@ class Family:
     def _stores(self) -> dict[str, Store]:
         return {}
 
+    def homed(self, heads: Mapping[str, str], place: str) -> dict[str, str]:
+        """Of some models' versions those whose home is a place."""
+        return {model: version for model, version in heads.items() if self.lineage[model].home == place}
+
     @property
     def acknowledged(self) -> dict[str, str]:
         """Place -> hash of the ledger line that it last acknowledged to the coordinator; a note, the ledger decides."""

@@ -93,10 +93,10 @@ def remaining(family: Family, plan: Plan) -> Remaining:
         within.update(known.within)
     if len(left) < len(plan.heirs):
         plan = narrowed(family.lineage, plan, left)
-    first, then = first_try(family, plan.request), as_tried(family, plan.request)
+    first = first_try(family, plan.request)
     before = (line for line in _tries(family, plan.request) if first is None or line.number < first)
     spent = {m for line in before for m in line.body["heads"]} & {p.model for p in plan.points}
-    return Remaining(plan, then, tuple(sorted(within)), tuple(sorted(spent)))
+    return Remaining(plan, _heads_at(family, first), tuple(sorted(within)), tuple(sorted(spent)))
 
 
 def moves_due(family: Family, request: Request, reason: str | None, noted: Collection[Request] = ()) -> dict[str, str]:
@@ -114,6 +114,8 @@ def moves_due(family: Family, request: Request, reason: str | None, noted: Colle
     Raises:
         InputError: a ledger line, or whoever noted it, has an earlier date, and no reason is given.
     """
+    if not any(one.due for one in request.merges or (request,)):
+        return {}
     standing, was_due = {x.request.what: x for x in cases(family, noted)}, dict[str, str]()
     lines = {name: x.number for x in family.ledger.lines if x.kind == "unlearned" for name in names_of(x)}
     for one in request.merges or (request,):
@@ -154,8 +156,11 @@ def as_tried(family: Family, request: Request) -> dict[str, str] | None:
     Those that were current when it was first tried: models that have forgotten since would not show it any more. What has
     been rolled back since was never there.
     """
-    first = first_try(family, request)
-    return None if first is None else family.ledger.heads_in_force(first)
+    return _heads_at(family, first_try(family, request))
+
+
+def _heads_at(family: Family, line: int | None) -> dict[str, str] | None:
+    return None if line is None else family.ledger.heads_in_force(line)
 
 
 def waiting(family: Family) -> dict[str, Line]:
