@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,15 +55,20 @@ def _each(work: Callable[[torch.Tensor], str], tensors: Iterable[torch.Tensor]) 
         for i in share:
             found[i] = work(every[i])
 
-    if len(shares) == 1:
-        take(shares[0])
-        return found
-    with ThreadPoolExecutor(len(shares) - 1) as pool:
-        others = [pool.submit(take, share) for share in shares[1:]]
-        take(shares[0])
-        for other in others:
-            other.result()
+    others = [_pool().submit(take, share) for share in shares[1:]]
+    take(shares[0])
+    for other in others:
+        other.result()
     return found
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that stay: starting them takes as long as hashing two megabytes. A process that was forked has none of them."""
+    return ThreadPoolExecutor(THREADS)
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def content_of(tensors: Mapping[str, str], head: Head, net: str = "") -> dict[str, Any]:

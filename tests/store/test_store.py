@@ -1,5 +1,6 @@
 """Versions are named by their content, the ledger decides, and damage is found."""
 
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from fedunlearn.errors import BusyError, InputError, ShapeError, StoreError
 from fedunlearn.store import Ledger, Store, check_store
+from fedunlearn.store.hashing import BIG
 from fedunlearn.tensors import Head, equal
 from tests.store.test_ledger import filled
 
@@ -37,6 +39,18 @@ def test_what_is_read_is_what_was_written(weights: dict[str, torch.Tensor], tmp_
     assert found.head == HEAD
     assert store.write(weights, HEAD) == version
     assert Store(store.folder.with_name(store.folder.name + "-2")).write(dict(reversed(weights.items())), HEAD) == version
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")  # Python 3.12 and later say so
+def test_a_forked_process_reads_as_its_parent_does(tmp_path: Path) -> None:
+    """Threads that hash stay for the next tensors, but a fork has none of them."""
+    store = Store(tmp_path)
+    version = store.write({name: torch.rand(BIG) for name in "abc"}, HEAD)
+    child = get_context("fork").Process(target=store.read, args=(version,))
+    child.start()
+    child.join(60)
+    child.kill()
+    assert child.exitcode == 0
 
 
 def test_equal_tensors_are_kept_once_and_nothing_is_overwritten(tmp_path: Path) -> None:
