@@ -1,11 +1,15 @@
-"""Where text goes: results to standard output, progress and errors to standard error."""
+"""Where text goes: results to standard output, progress and errors to standard error; asking before what is for good."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
+
+from fedunlearn.errors import InputError
 
 WIDE = 130  # columns where the output is not a terminal
 
@@ -34,3 +38,11 @@ def progress() -> Iterator[Callable[[str], None]]:
 def print_json(plain: Any) -> None:
     """One JSON object on standard output."""
     print(json.dumps(plain, indent=1))
+
+
+def confirm(words: str, yes: bool) -> None:
+    """What cannot be undone is asked about, unless it was said to be meant."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError(f"{words}; say --yes to do it")
+        typer.confirm(f"{words}. Go on?", abort=True)

@@ -9,15 +9,53 @@ from safetensors import SafetensorError, safe_open
 
 from fedunlearn.cli.console import one_line, out, print_json
 from fedunlearn.cli.options import Folder, Json
-from fedunlearn.errors import InputError
-from fedunlearn.runtime import STATES, Family, cut, origins
+from fedunlearn.cli.say import opened
+from fedunlearn.cli.state import here
+from fedunlearn.errors import InputError, unknown
+from fedunlearn.runtime import STATES, Family, cut, origins, refuse_cut, sealed_away
 from fedunlearn.store import Store, write_atomically
 from fedunlearn.store.files import file_of, tensors_in
 
 MODEL, VERSION = "fedunlearn_model", "fedunlearn_version"  # in the metadata of a file
 
 
-def export(store: Store, model: str, version: str, file: Path, force: bool, as_json: bool) -> None:
+def export(
+    folder: Folder,
+    model: Annotated[str, typer.Argument(help="name of a model")],
+    file: Annotated[Path, typer.Argument(help="where to write: a safetensors file")],
+    version: Annotated[str | None, typer.Option(help="another version than the current one, for example a candidate")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace the file if it exists")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model's weights for serving; plain safetensors and torch read them."""
+    family = opened(folder)
+    refuse_cut(family)
+    node = family.lineage[model]
+    heads = family.heads
+    if model not in heads:
+        raise InputError(f"model {model!r} is retired: its weights are gone; kept are: {', '.join(heads)}")
+    held = family.store(node.home)
+    name = heads[model]
+    if version is not None:
+        given = {v for x in family.ledger.lines for k in ("heads", "pending") if (v := x.body.get(k, {}).get(model))}
+        fits = [v for v in given if v.startswith(version)]
+        if len(fits) != 1:
+            raise unknown(f"version of {model}", version, (v[:12] for v in given))
+        name = fits[0]
+    if (by := sealed_away(family).get(name)) is not None:
+        raise InputError(
+            f"{model} {name[:12]}: erased; ledger line {by.number} sealed it, so it is not given out, even where a file of it "
+            f"is (still or again) there: fedunlearn fsck tells, fedunlearn settle and gc erase it"
+        )
+    if name not in held.versions() and node.home not in here(folder):
+        raise InputError(
+            f"{model}: its weights are not in {folder} but at its home {node.home!r}; there: fedunlearn site export "
+            f"site.yaml {model} FILE, or for the coordinator's own this command with the family's folder there"
+        )
+    write_weights(held, model, name, file, force, as_json)
+
+
+def write_weights(store: Store, model: str, version: str, file: Path, force: bool, as_json: bool) -> None:
     """Write one version as plain safetensors, its origin and classes in the file's metadata; the same bytes every time.
 
     Raises:

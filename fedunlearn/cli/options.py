@@ -44,6 +44,23 @@ def _by(name: str | None) -> str | None:
     return name
 
 
+def pairs(settings: list[str] | None) -> dict[str, str]:
+    """What `--set` says, by key.
+
+    Raises:
+        InputError: one has no `=`, or a key is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in settings or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set {text}: expected key=value, for example --set alpha=auto")
+        if key in found:
+            raise InputError(f"--set {text}: {key} is {found[key]!r} already; give it once")
+        found[key] = value
+    return found
+
+
 Json = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
 Reason = Annotated[str | None, typer.Option(help="why; goes to the ledger")]
 Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]

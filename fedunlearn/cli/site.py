@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from fedunlearn.cli.console import out, print_json
-from fedunlearn.cli.export import export
+from fedunlearn.cli.export import write_weights
 from fedunlearn.cli.options import Json
-from fedunlearn.cli.store import tell_checked
+from fedunlearn.cli.upkeep import tell_checked
 from fedunlearn.errors import InputError, unknown
 from fedunlearn.runtime import barred_at, check_site, models_at
 from fedunlearn.scenario import Site, open_site
@@ -85,7 +85,7 @@ def export_one(
     if len(fits) > 1:
         of = ", ".join(one.family[:12] for one in fits)
         raise InputError(f"model {model!r} is kept of {len(fits)} families, {of}; name one with --family")
-    export(fits[0].store, model, fits[0].version, to, force, as_json)
+    write_weights(fits[0].store, model, fits[0].version, to, force, as_json)
 
 
 @app.command()

@@ -1,11 +1,12 @@
 """What a family's folder says about itself, as plain data."""
 
+from pathlib import Path
 from typing import Any
 
 from fedunlearn.lineage import Plan
 from fedunlearn.runtime import Family, behind, cut, owed, pending, waiting
 from fedunlearn.runtime.books.cases import PLANNED, UNDONE
-from fedunlearn.scenario import cases_of
+from fedunlearn.scenario import cases_of, of_family
 
 
 def cost(family: Family, found: Plan) -> dict[str, Any]:
@@ -82,3 +83,12 @@ def due(family: Family) -> list[dict[str, Any]]:
         for x in cases_of(family)
         if x.left or x.state in (PLANNED, UNDONE)
     ]
+
+
+def here(folder: Path) -> list[str]:
+    """Places whose stores are in the folder: none in a copy of a family that lives elsewhere, and no sites of their own."""
+    family = Family(folder)
+    if family.elsewhere:
+        return []
+    scenario = of_family(Family.open(folder))
+    return [p for p in family.places if not (scenario.own and p in scenario.sites)]

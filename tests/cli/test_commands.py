@@ -295,7 +295,7 @@ def test_an_interrupted_command_says_what_holds(run: Run, tmp_path: Path, monkey
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedunlearn.cli.app.load", stopped)
+    monkeypatch.setattr("fedunlearn.cli.families.load", stopped)
     status, _, said = run("train", "hospitals", "--out", tmp_path / "family")
     assert status == 130
     assert "nothing holds but what the ledger says" in " ".join(said.split())
