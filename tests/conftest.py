@@ -54,6 +54,11 @@ def backend_of(hospitals: Scenario) -> Callable[[Family], InProcess]:
     return lambda family: InProcess(workers(hospitals, family))
 
 
+@pytest.fixture
+def backend(hospitals: Scenario, family: Family) -> InProcess:
+    return InProcess(workers(hospitals, family))
+
+
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, to show that nothing changed."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -13,14 +13,8 @@ from fedunlearn.plain import canonical, digest
 from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, cases, collect, fsck, rollback, unlearn
 from fedunlearn.runtime.books.records import FOLDER, file_of, keep_record, named, record_of
-from fedunlearn.scenario import Scenario, workers
 from tests.cli.conftest import Run, run as run
 from tests.runtime.test_merged import FREE
-
-
-@pytest.fixture
-def backend(hospitals: Scenario, family: Family) -> InProcess:
-    return InProcess(workers(hospitals, family))
 
 
 def the_file(family: Family) -> Path:

@@ -41,11 +41,6 @@ def versions(record: Record) -> dict[str, str]:
     return {m["name"]: m["version_after"] for m in record.facts["models"]}
 
 
-@pytest.fixture
-def backend(hospitals: Scenario, family: Family) -> InProcess:
-    return InProcess(workers(hospitals, family))
-
-
 def test_what_is_rolled_back_is_left_again_whatever_came_after(family: Family, folder: Path, backend: InProcess) -> None:
     """A refused try cannot be rolled back itself: it stays in force, about those that the first had left."""
     trained = dict(family.heads)

@@ -24,11 +24,6 @@ PART = Request(NORTH.classes, sites=NORTH.sites, id="part", received="2026-10-01
 FOR_TEST = {"gate": FREE, "accept_untested": "for the test"}
 
 
-@pytest.fixture
-def backend(hospitals: Scenario, family: Family) -> InProcess:
-    return InProcess(workers(hospitals, family))
-
-
 def standing(folder: Path, request: Request, named: tuple[Request, ...] = ()) -> Standing:
     every = cases(Family.open(folder), named, today=date(2026, 11, 30))
     return next(case for case in every if case.request.what == request.what)
