@@ -33,6 +33,7 @@ def checked(told: Told, mode: str, name: str) -> int:
     allowed = {(len(f.ledger.lines), tuple(sorted(f.heads.items()))) for f in ends}
     for one in told["tries"]:
         assert one["status"] in ((KILLED, 0) if mode in ("kill", "time") else (0, 1)), one
+        assert one["status"] or len(Family.open(Path(one["folder"])).ledger.lines) == len(ends[-1].ledger.lines), one
         check(Path(one["folder"]), name, allowed, one)
     return sum(one["status"] != 0 for one in told["tries"])
 
@@ -80,4 +81,8 @@ def test_stopped_at_points_spread_over_the_whole(what: str, tried: Told) -> None
 def test_stopped_hundreds_of_times(mode: str, name: str, tmp_path: Path) -> None:
     """Seven operations, 60 kills each at chosen points and 60 at random times: 840 kills; and 420 full disks."""
     what = f"{mode}:{name}:60"
-    assert checked(stopped(tmp_path, what)[what], mode, name) == 60 or mode == "time"
+    count = checked(stopped(tmp_path, what)[what], mode, name)
+    if (mode, name) == ("full", "evaluate"):  # places that cannot write are behind, which fails nobody's evaluation
+        assert 40 < count < 60
+    else:
+        assert count == 60 or mode == "time"
