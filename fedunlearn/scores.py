@@ -17,6 +17,9 @@ class Scores:
         rows_forgotten: how many rows.
         rows_retained: how many rows.
         by_class: for class requests, on each forgotten class that the model can name.
+
+    Raises:
+        ValueError: an accuracy is no fraction, or a number of rows is negative.
     """
 
     forgotten: float | None
@@ -24,6 +27,11 @@ class Scores:
     rows_forgotten: int
     rows_retained: int
     by_class: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        said = [v for v in (self.forgotten, self.retained, *self.by_class.values()) if v is not None]
+        if not all(0 <= v <= 1 for v in said) or self.rows_forgotten < 0 or self.rows_retained < 0:
+            raise ValueError(f"{self.to_json()}: expected fractions, of no less than no rows")
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

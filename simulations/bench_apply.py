@@ -74,7 +74,7 @@ class Heirs:
     def __init__(self, folder: Path, net: str, number: int) -> None:
         self.folder, self.net, self.number = folder, net, number
         spec, shape = NETS[net]
-        self.worker = Worker("home", Store(folder / "store"), SiteData("home", {}, {}), lambda n, _: build(spec, shape, n))
+        self.worker = Worker("home", Store(folder / "store"), SiteData("home", {}, {}), lambda n, *_: build(spec, shape, n))
         base, chance = build(spec, shape, len(CLASSES), seed=0), torch.Generator().manual_seed(0)
         self.head, weights = head_of(base, CLASSES), weights_of(base)
         self.shapes = {n: p.shape for n, p in base.named_parameters()}

@@ -90,7 +90,7 @@ def open_place(folder: Path, net: str, place: str) -> Timed:
 
     data = SiteData(place, {"own": drawn(0)}, {"calibration": drawn(1), "test": drawn(2)})
     folder.mkdir(exist_ok=True)
-    worker = Worker(place, Store(folder / place), data, lambda outputs, _: build(spec, shape, outputs))
+    worker = Worker(place, Store(folder / place), data, lambda outputs, *_: build(spec, shape, outputs))
     return Timed(worker, folder / f"{place}.spans")
 
 
@@ -134,14 +134,14 @@ def star(folder: Path, net: str, heirs: int, places: Sequence[str]) -> Star:
     assert isinstance(before, Scored)
     scores, applies = list[Score](), list[Apply]()
     for i in range(heirs):
-        home, own = workers[places[i % len(places)]], ("own", REST)
+        home, own = workers[places[i % len(places)]], ("own", REST, ())
         noise = torch.randn(weights[head.names[0]].shape, generator=torch.Generator().manual_seed(i))
         version = home.store.write({**weights, head.names[0]: weights[head.names[0]] + 0.01 * noise}, head)
         scores.append(Score(home.place, version, question, (own,)))
         found = measured.importance  # its mean is made anew: an heir's evidence is its own once it is aligned, and sent apart
         evidence = (Evidence(found.mean("sum"), found.count, FORGET[0], measured.enough),)
         edit = Apply(
-            home.place, version, Steer.name, SETTINGS, evidence, None, ((*own, ()),), question, before.calibration,
+            home.place, version, Steer.name, SETTINGS, evidence, None, (own,), question, before.calibration,
             aim=NOTHING_LEFT, limits=(0.05, 0.05),
         )  # fmt: skip
         applies.append(edit)

@@ -39,9 +39,11 @@ def summary_of(rows: Rows, limits: Mapping[str, Gate]) -> list[Plain]:
     """One line for every topology and method; the retrained families last."""
     lines = [_line(of, limits[str(topology)]) for (topology, _), of in _by(rows, "topology", "method").items()]
     for (topology,), of in _by(rows, "topology").items():
-        again = [_again(r) for r in of if r["method"] == of[0]["method"] and r["retrained_retained"] is not None]
+        again: dict[tuple[object, ...], Plain] = {}
+        for r in (r for r in of if r["retrained_retained"] is not None):  # whatever method it stands beside
+            again.setdefault((r["seed"], r["request"], r["class"], r["heir"]), _again(r))
         if again:
-            lines.append(_line(again, limits[str(topology)]))
+            lines.append(_line(list(again.values()), limits[str(topology)]))
     return sorted(lines, key=lambda line: list(limits).index(line["topology"]))
 
 

@@ -14,7 +14,7 @@ from fedunlearn.compare.origin import aged, joined
 from fedunlearn.compare.same import check_same
 from fedunlearn.compare.work import Nest, Plain, kept, read
 from fedunlearn.errors import FedUnlearnError, raised
-from fedunlearn.lineage import Lineage, Request, discover
+from fedunlearn.lineage import Lineage, Plan, Request, discover
 from fedunlearn.lineage.plan import NOT_EXPRESSIBLE
 from fedunlearn.runtime import Family, InProcess, Progress, Reference, Worker, score_all, unlearn
 from fedunlearn.runtime.tasks import Answer, Deposit, Measure, Task
@@ -219,7 +219,7 @@ def _before(opened: OpenFamily, request: Request, twin: Twin) -> Plain:
     plan = discover(family.lineage, request)
     scored = score_all(family, plan, InProcess(places))
     again = twin().scored if plan.heirs else {}
-    depth, rows = _depths(family.lineage, request), []
+    depth, rows = _depths(family.lineage, plan), []
     for heir in plan.heirs:
         model, now = family.lineage[heir.name], scored[heir.name].test
         other = again[heir.name].test if heir.name in again else None
@@ -249,13 +249,14 @@ def _held(worker: Worker, c: str) -> int:
     return len(worker.data.held_out["test"].of([c])) if "test" in worker.data.held_out else 0
 
 
-def _depths(lineage: Lineage, request: Request) -> dict[str, int]:
-    """How many kept models lie between each kept one and one that was trained on what is asked; 0 if it was itself."""
+def _depths(lineage: Lineage, plan: Plan) -> dict[str, int]:
+    """How many kept models lie between each heir and one that was trained on what is asked; 0 if it was itself."""
     found: dict[str, int] = {}
-    for model in (m for m in lineage.models if m.kept):
-        direct = any(request.touches(s) for s in lineage.own(model.name))
-        above = [found[p] for p in lineage.kept_parents(model.name)]
-        found[model.name] = 0 if direct or not above else 1 + max(above)
+    heirs = {h.name for h in plan.heirs}
+    for name in (m.name for m in lineage.models if m.name in heirs):  # in order of time: parents first
+        direct = any(map(plan.request.touches, lineage.own(name)))
+        above = [found[p] for p in lineage.kept_parents(name) if p in found]
+        found[name] = 0 if direct or not above else 1 + max(above)
     return found
 
 

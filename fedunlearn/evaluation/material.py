@@ -124,8 +124,8 @@ class Material:
 
     @property
     def population(self) -> Rows:
-        """Everything: what a pool of shadow models is trained on halves of."""
-        return _joined([self.forgotten, self.retained, self.calibration, self.test])
+        """Everything but classes forgotten earlier: what a pool of shadow models is trained on halves of."""
+        return _joined([self.forgotten, self.retained, *(part.without(self.gone) for part in (self.calibration, self.test))])
 
     @property
     def population_without(self) -> Rows:
@@ -133,7 +133,7 @@ class Material:
 
         Held-out rows of its classes, too, where training rows of them stay here: a retrained model knows these.
         """
-        absent = set(self.classes) - {c for c, n in self.retained.counts().items() if n}
+        absent = {*self.classes, *self.gone} - {c for c, n in self.retained.counts().items() if n}
         return _joined([part.without(absent) for part in (self.retained, self.calibration, self.test)])
 
 

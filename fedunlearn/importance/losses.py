@@ -5,7 +5,7 @@ have one term, an expectation over the model's own outputs has one for each clas
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +117,19 @@ class Masked(Loss):
         if not kept or not self.outputs:
             raise InputError(f"loss 'masked': {len(self.outputs)} of {out.shape[1]} outputs masked; some, not all, must be")
         yield -functional.logsigmoid(out[:, kept].logsumexp(1) - out[:, list(self.outputs)].logsumexp(1))
+
+
+def to_mask(head: Sequence[str], classes: Sequence[str], gone: Collection[str]) -> tuple[str, ...]:
+    """What outputs are to lack: what is to be forgotten, and what was before, which must not come back in its place.
+
+    Args:
+        head: names of a model's outputs.
+        classes: to be forgotten.
+        gone: forgotten before; left out where no output would be left.
+    """
+    asked = tuple(c for c in classes if c in head)
+    before = tuple(c for c in gone if c in head and c not in asked)
+    return asked + before if len(asked + before) < len(head) else asked
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def discover(lineage: Lineage, request: Request) -> Plan:
         of, told = sources[bits[name]], (at.points, at.borrowed, at.unmeasured)
         heirs.append(Heir(name, model.home, target, classes, of, *told, own, holds, tested, at.foreign, absent, away))
     points = tuple(where.points)
-    rows = sum(sum(gone[p.shard].values()) if p.classes else len(p.keys) for p in points)
+    seen = gone if request.since is None else lineage.rows  # a class is measured on all rows of it that its shard has
+    rows = sum(sum(seen[p.shard][c] for c in p.classes) if p.classes else len(p.keys) for p in points)
     sent = sum(8 * lineage.by_name[p.model].size for p in points)
     cases = {r.id: tuple(n for n, shards in entries.items() if any(map(r.touches, shards))) for r in request.merges}
     return Plan(request, roots, affected, {n: sources[bits[n]] for n in affected}, tuple(heirs), points, rows, sent, cases)

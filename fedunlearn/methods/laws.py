@@ -193,6 +193,7 @@ def what_it_says_besides_is_what_is_asked(method: Method) -> None:
         want = method.wants(classes)
         known = want is None or (isinstance(want, Want) and want.statistic in STATISTICS and want.loss in LOSSES)
         _demand(known, method, 0, f"wants({classes}) is {want!r}")
+        _demand(bool(classes) or want is None or want.loss != "masked", method, 0, "without classes, there is none to mask")
     for seed in SEEDS:
         weights, case = Draw(method, seed).heir()
         said, sent = method.misses(case), method.sent(case)

@@ -37,6 +37,10 @@ class Rewrite(Method):
     apart = True
     retained = True
 
+    def wants(self, classes: Sequence[str]) -> Want | None:
+        """Nothing where no class is to be masked."""
+        return self.evidence if classes else None
+
     def merge(self, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """Kept apart."""
         return kept_apart(evidence)

@@ -2,6 +2,7 @@
 
 from fedunlearn.nets.build import (
     NETS as NETS,
+    MakeNet as MakeNet,
     build as build,
     gives_logits as gives_logits,
     head_of as head_of,

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -24,6 +24,13 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "text_gru": text_gru,
     "text_transformer": text_transformer,
 }
+
+
+class MakeNet(Protocol):
+    """Makes a net for so many outputs, of a family's architecture of that name (empty for its own), initialised from a seed."""
+
+    def __call__(self, outputs: int, net: str, seed: int = 0, /) -> nn.Module:
+        """A net."""
 
 
 def build(spec: Mapping[str, Any], shape: Sequence[int], outputs: int, seed: int = 0) -> nn.Module:

@@ -230,7 +230,7 @@ def _unweighed(lineage: Lineage, heir: Heir) -> str:
     if not any(lineage.rows.get(s.key, {}).get(c) for s in heir.own for c in lineage[heir.name].head):
         return "cannot be weighed: no row that the family knows is of a class of its own; say which site trained it (`site:`)"
     gone = "departed or is" if lineage.departed else "is"
-    return f"cannot be weighed: every row of its own {gone} excluded from use by now; {_MASK}"
+    return f"cannot be weighed: every row of its own {gone} excluded from use by now, or is to be forgotten; {_MASK}"
 
 
 def _told(texts: Mapping[str, str]) -> str:

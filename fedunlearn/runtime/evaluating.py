@@ -7,11 +7,13 @@ from typing import Any
 from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import TIERS, costs
 from fedunlearn.lineage import Heir, Plan
+from fedunlearn.plain import shaped
 from fedunlearn.runtime.backend import Backend
+from fedunlearn.runtime.books.evaluations import Evaluation
 from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.reference import Reference
 from fedunlearn.runtime.roll import Roll
-from fedunlearn.runtime.scoring import at_home, forgotten_at, gone_from
+from fedunlearn.runtime.scoring import forgotten_at, gone_from
 from fedunlearn.runtime.tasks import Applied, Audit, Evaluate, Evaluated, Question
 
 VERSIONS = ("version_before", "version_after")  # which a result that is kept is about
@@ -43,7 +45,7 @@ def evaluation_of(
         tier,
         *versions,
         Question(heir.classes, forgotten_at(heir, heir.home), before),
-        at_home(heir),
+        tuple((s.name, tuple(s.rows)) for s in heir.own if s.site == heir.home),
         tuple(r.scored[heir.name].version for r in held),
         {r.scored[heir.name].version: r.sent[heir.name] for r in held if heir.name in r.sent},
         audit,
@@ -71,6 +73,7 @@ def is_evaluation(tier: str, found: Mapping[str, Any]) -> bool:
     if found.keys() != set(PARTS) or not all(isinstance(p, Mapping) and p.keys() <= known.keys() for p in parts):
         return False
     try:
+        shaped(dict(found), Evaluation)
         json.dumps(found, allow_nan=False)
     except (TypeError, ValueError):
         return False

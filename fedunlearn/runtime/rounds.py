@@ -12,8 +12,8 @@ from typing import NamedTuple
 from fedunlearn.data import Selection
 from fedunlearn.errors import SiteError
 from fedunlearn.evaluation import Gate
-from fedunlearn.importance import Importance, pool
-from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Model, Plan, Point, rows_of
+from fedunlearn.importance import Importance, pool, to_mask
+from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Plan, Point, rows_of
 from fedunlearn.methods import Case, Evidence, Method
 from fedunlearn.methods.base import FORGOTTEN_AT_HEIRS, RETAINED_AT_HEIRS, Want
 from fedunlearn.methods.calibration import NOTHING_LEFT
@@ -24,7 +24,7 @@ from fedunlearn.runtime.plausible import checked, is_zero, within
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.scoring import gone_from, question_of, score_there, selection_of
 from fedunlearn.runtime.settle import exclusions
-from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Scored
+from fedunlearn.runtime.tasks import Applied, Apply, Fetch, Fetched, Lot, Measure, Measured, Parts, Scored
 from fedunlearn.tensors import PRECISIONS, Tensors, rounded
 
 
@@ -131,7 +131,8 @@ def measure(
     wanted = method.wants(plan.request.classes)
     by_heir = {h.name: points_of(lineage, h, plan, method) if wanted else () for h in plan.heirs}
     asked = sorted({p for points in by_heir.values() for p in points}, key=lambda p: (p.model, p.shard, p.classes))
-    before = score_there(family, plan, backend, roll, {p.model: measured_on[p.model] for p in asked})
+    weighed_on = {h.name: _weighing_at_home(h, plan, method) for h in plan.heirs if method.own}
+    before = score_there(family, plan, backend, roll, {p.model: measured_on[p.model] for p in asked}, weighed_on=weighed_on)
     scored = {name: s for (name, version), s in before.items() if version == current[name]}
     sources = {name: s for (name, version), s in before.items() if version == measured_on[name]}
     if wanted is None and method.own is None:
@@ -160,7 +161,7 @@ def measure(
         )
         if selection is None:
             return plain
-        masked = _masked(lineage[model], classes_of.get(model, asked_for), gone) if want.loss == "masked" else ()
+        masked = to_mask(lineage[model].head, classes_of.get(model, asked_for), gone) if want.loss == "masked" else ()
         return replace(plain, masked=masked, method=name, settings=settings)
 
     def carried(model: str, version: str, site: str) -> bool:
@@ -239,14 +240,10 @@ def points_of(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple
         points = [replace(p, model=heir.name) for p in points if not p.classes or not set(p.classes).isdisjoint(head)]
     if method.apart and plan.request.classes:
         points = [replace(p, classes=(c,)) for p in points for c in p.classes if c in lineage[p.model].head]
+    want = method.wants(plan.request.classes)
+    if want and want.loss == "masked":  # a model without another output has nothing to say instead
+        points = [p for p in points if not set(lineage[p.model].head) <= set(plan.request.classes)]
     return tuple(dict.fromkeys(points))
-
-
-def _masked(model: Model, classes: tuple[str, ...], gone: tuple[str, ...]) -> tuple[str, ...]:
-    """What outputs are to lack: what is to be forgotten, and what was before, which must not come back in its place."""
-    asked = tuple(c for c in classes if c in model.head)
-    before = tuple(c for c in gone if c in model.head and c not in asked)
-    return asked + before if len(asked + before) < len(model.head) else asked
 
 
 def _is_part(point: Point, heir: Heir, shard: str, classes: tuple[str, ...]) -> bool:
@@ -264,6 +261,12 @@ def _weighing(heir: Heir, plan: Plan, method: Method) -> list[Part]:
         return [Part(s.key, tuple(s.rows), keys) for s, keys in named if len(keys) < sum(s.rows.values())] or whole
     rest = [(s.key, tuple(c for c in s.rows if c not in request.touches(s))) for s in heir.own]
     return [Part(key, classes) for key, classes in rest if classes] or whole
+
+
+def _weighing_at_home(heir: Heir, plan: Plan, method: Method) -> Parts:
+    """The same of what lies at its home, with shards as that place calls them."""
+    parts = [(p.shard.split("/", 1), p) for p in _weighing(heir, plan, method)]
+    return tuple((shard, p.classes, p.left_out) for (site, shard), p in parts if site == heir.home)
 
 
 def _means(of: Importance, want: Want | None) -> Evidence:
@@ -303,7 +306,7 @@ def edit(
                 settings_of(method),
                 tuple(replace(e, means=rounded(e.means, precision)) for e in case.evidence),
                 case.own if case.own.rows else None,
-                tuple((p.shard.split("/", 1)[1], *p[1:]) for p in _weighing(heir, plan, method) if _here(p.shard, heir)),
+                _weighing_at_home(heir, plan, method),
                 question_of(heir, heir.home, gone),
                 scored.calibration,
                 aim,
@@ -319,10 +322,6 @@ def edit(
         if base != version:
             raise SiteError(f"{heir.home}: edited version {base[:12]} of {heir.name}, asked was {version[:12]}")
     return answers
-
-
-def _here(key: str, heir: Heir) -> bool:
-    return key.split("/")[0] == heir.home
 
 
 def _forgotten(heir: Heir) -> tuple[Lot, ...]:

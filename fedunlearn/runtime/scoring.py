@@ -10,7 +10,7 @@ from fedunlearn.runtime.backend import Backend
 from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.settle import in_force
-from fedunlearn.runtime.tasks import Question, Score, Scored
+from fedunlearn.runtime.tasks import Parts, Question, Score, Scored
 
 
 def question_of(heir: Heir, place: str, gone: Sequence[str] = ()) -> Question:
@@ -73,6 +73,7 @@ def score_there(
     roll: Roll,
     also: Mapping[str, str] = MappingProxyType({}),
     gone: Sequence[str] | None = None,
+    weighed_on: Mapping[str, Parts] = MappingProxyType({}),
 ) -> dict[tuple[str, str], Scored]:
     """Scores by model and version, of the heirs as they are, as far as their homes are there.
 
@@ -83,10 +84,12 @@ def score_there(
         roll: of the places that are there.
         also: model -> version of others that are looked at; what their scores are about does not matter.
         gone: as in `score_all`.
+        weighed_on: by heir what of its home's own rows it is to be weighed on, to be counted.
     """
     heads, before = family.heads, gone_from(family) if gone is None else gone
     tasks = {
-        (h.name, heads[h.name]): Score(h.home, heads[h.name], question_of(h, h.home, before), at_home(h)) for h in plan.heirs
+        (h.name, heads[h.name]): Score(h.home, heads[h.name], question_of(h, h.home, before), weighed_on.get(h.name, ()))
+        for h in plan.heirs
     }
     for name, version in also.items():
         tasks.setdefault((name, version), Score(family.lineage[name].home, version, Question()))
@@ -95,11 +98,6 @@ def score_there(
         if answer is not None and answer.version != task.version:
             raise SiteError(f"{task.place}: scored version {answer.version[:12]}, asked was {task.version[:12]}")
     return {key: answer for key, answer in zip(tasks, answers, strict=True) if answer is not None}
-
-
-def at_home(heir: Heir) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Shards that weigh an heir and lie at its home, and the classes it used of each."""
-    return tuple((s.name, tuple(s.rows)) for s in heir.own if s.site == heir.home)
 
 
 def selection_of(point: Point) -> Selection:

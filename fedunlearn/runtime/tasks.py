@@ -16,6 +16,9 @@ from fedunlearn.methods.base import Evidence, Strength, Want
 from fedunlearn.tensors import Head, Tensors
 from fedunlearn.training import Recipe
 
+Parts = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+"""What a model is weighed on at a place: of each shard, the classes that it used and the keys of rows to be left out."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -165,14 +168,14 @@ class Score(Addressed):
         place: whose rows.
         version: what is scored.
         question: what it is about.
-        own_shards: the place's shards that the version was trained on, and the classes used of each.
+        own_shards: what it would be weighed on here; to be counted.
         sent: the version itself; None where the place has it in its own store.
     """
 
     place: str
     version: str
     question: Question
-    own_shards: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    own_shards: Parts = ()
     sent: Fetched | None = None
 
 
@@ -208,7 +211,7 @@ class Apply(Addressed):
         settings: its settings.
         evidence: as the method merged it, in the heir's names and shapes.
         own: the heir's own means; None where all its data lies here and the worker measures them itself.
-        own_shards: for that, shard names, the classes used of each, and the keys of rows to be left out.
+        own_shards: what it measures for that.
         question: what scores are about.
         before: the heir's calibration scores, from `Scored`.
         aim: the calibration scores to come to; None where nobody can say.
@@ -223,7 +226,7 @@ class Apply(Addressed):
     settings: Mapping[str, Any]
     evidence: tuple[Evidence, ...]
     own: Evidence | None
-    own_shards: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+    own_shards: Parts
     question: Question
     before: Scores
     aim: Scores | None

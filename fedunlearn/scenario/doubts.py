@@ -6,11 +6,11 @@ from difflib import get_close_matches
 from fedunlearn.data import SiteData
 from fedunlearn.errors import few
 from fedunlearn.evaluation.accuracy import accuracy
-from fedunlearn.nets import load
+from fedunlearn.nets import MakeNet, load
 from fedunlearn.runtime import Family
 from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import of_family
-from fedunlearn.scenario.nets import MakeNet, net_maker
+from fedunlearn.scenario.nets import net_maker
 from fedunlearn.scenario.schema import Imported
 from fedunlearn.scenario.seen import told_seen
 from fedunlearn.scenario.staffing import device_of

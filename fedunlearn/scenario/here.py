@@ -34,8 +34,8 @@ def workers_here(scenario: Scenario, family: Family, places: Sequence[str] = ())
             raise unknown("place", place, homes)
     held, device = _held_out(scenario), device_of()
 
-    def make(outputs: int, net: str) -> nn.Module:
-        return maker(scenario, _shape(family))(outputs, net, 0)
+    def make(outputs: int, net: str, seed: int = 0) -> nn.Module:
+        return maker(scenario, _shape(family))(outputs, net, seed)
 
     found = {}
     for place in places or homes:

@@ -1,6 +1,6 @@
 """From a scenario to its nets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,10 +8,8 @@ from torch import nn
 
 from fedunlearn.data import SiteData
 from fedunlearn.errors import InputError, unknown
-from fedunlearn.nets import build, gives_logits
+from fedunlearn.nets import MakeNet, build, gives_logits
 from fedunlearn.scenario.schema import Scenario
-
-MakeNet = Callable[[int, str, int], nn.Module]  # for so many outputs, of the architecture of that name, from a seed
 
 
 def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
@@ -55,7 +53,11 @@ def net_maker(scenario: Scenario, data: Mapping[str, SiteData]) -> MakeNet:
 
 def maker(scenario: Scenario, shape: tuple[int, ...]) -> MakeNet:
     """Makes nets of the scenario's architectures for inputs of a shape, untried."""
-    return lambda outputs, name, seed: build(_net_spec(scenario, name), shape, outputs, seed)
+
+    def make(outputs: int, net: str, seed: int = 0) -> nn.Module:
+        return build(_net_spec(scenario, net), shape, outputs, seed)
+
+    return make
 
 
 def _net_spec(scenario: Scenario, name: str) -> Mapping[str, Any]:

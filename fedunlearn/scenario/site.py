@@ -137,8 +137,8 @@ class Site:
         shape = tuple(first.x.shape[1:])
         file, vocabulary = self.file, self.file.data.vocabulary
 
-        def make_net(outputs: int, net: str) -> nn.Module:
-            return build(net_spec(file.net, file.nets, vocabulary, net), shape, outputs)
+        def make_net(outputs: int, net: str, seed: int = 0) -> nn.Module:
+            return build(net_spec(file.net, file.nets, vocabulary, net), shape, outputs, seed)
 
         make_net(len(first.classes), "")  # what cannot be made is said before anything is measured
         store = Store(self.folder)

@@ -24,7 +24,7 @@ def workers(scenario: Scenario, family: Family, departing: Sequence[str] = ()) -
     device = device_of()
     return {
         p: Worker(
-            p, family.store(p), data[p], lambda n, net: make(n, net, 0), device,
+            p, family.store(p), data[p], make, device,
             guard=(matching(scenario.evidence, p) or Sending()).guard,
         )
         for p in scenario.places

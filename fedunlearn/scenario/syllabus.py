@@ -9,9 +9,8 @@ from fedunlearn.data import Selection
 from fedunlearn.data.folder import find
 from fedunlearn.errors import InputError, ShapeError, check_names
 from fedunlearn.lineage import Request, ordered
-from fedunlearn.nets import head_of, weights_of
+from fedunlearn.nets import MakeNet, head_of, weights_of
 from fedunlearn.runtime.tasks import Surveyed
-from fedunlearn.scenario.nets import MakeNet
 from fedunlearn.scenario.schema import Federated, Imported, Incremental, Scenario
 from fedunlearn.tensors import Head, Tensors
 from fedunlearn.training import Born, Recipe, seed_of, start_of

@@ -301,3 +301,13 @@ def test_results_of_another_comparison_are_moved_aside_not_replaced(result: dict
     assert (tmp_path / "earlier-1" / "result.json").read_text() == first["result.json"]
     assert json.loads((tmp_path / "earlier-2" / "result.json").read_text())["seeds"] == [1]
     assert json.loads((tmp_path / "result.json").read_text())["seeds"] == [2]
+
+
+def test_the_retrained_line_has_every_seed_once() -> None:
+    """Whatever methods had it, and however many of them."""
+    rows = [
+        row(method=method, seed=seed, retrained_forgotten=0.1 * seed, retrained_retained=0.9)
+        for method, seed in (("a", 0), ("b", 0), ("b", 1))
+    ]
+    line = summary_of(rows, GATE)[-1]
+    assert (line["method"], line["left"]["n"], line["left"]["value"]) == ("retrained", 400, pytest.approx(0.05))

@@ -179,3 +179,10 @@ def test_accuracy_over_nothing_is_none_not_zero() -> None:
     assert accuracy(net, rows) == pytest.approx(2 / 3)
     assert accuracy(net, rows.take([])) is None
     assert score(net, rows.take([2]), rows.take([0, 1]), ("a", "c")) == Scores(0.0, 1.0, 1, 2, {"a": 0.0, "c": None})
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), -7.0, 1.5])
+def test_what_is_no_accuracy_is_never_judged(wrong: float) -> None:
+    for found in ((wrong, 0.5, 1, 1, {}), (0.5, wrong, 1, 1, {}), (0.5, 0.5, 1, 1, {"a": wrong}), (0.5, 0.5, -1, 1, {})):
+        with pytest.raises(ValueError, match="expected fractions"):
+            Scores(*found)

@@ -23,7 +23,7 @@ def applied(folder: Path, layers: str, held: dict[str, Rows], made: list[int]) -
     net = build(SPEC, SHAPE, len(CLASSES))
     weights, head = weights_of(net), head_of(net, CLASSES)
 
-    def make(outputs: int, _: str) -> nn.Module:
+    def make(outputs: int, *_: object) -> nn.Module:
         made.append(outputs)
         return build(SPEC, SHAPE, outputs)
 
@@ -60,7 +60,7 @@ def test_a_net_is_made_where_a_row_is_there_to_be_seen(tmp_path: Path, layers: s
 def test_activation_mask_silences_the_batchnorm_of_a_channel_at_home(tmp_path: Path) -> None:
     """A store has weights by name; what follows a convolution, only the net knows."""
 
-    def make(outputs: int, _: str = "") -> nn.Module:
+    def make(outputs: int, *_: object) -> nn.Module:
         return build({"name": "resnet_cifar", "depth": 8}, (3, 8, 8), outputs).eval()
 
     net = make(len(CLASSES))
@@ -108,7 +108,7 @@ def test_a_random_mask_draws_among_parameters_alone(tmp_path: Path) -> None:
             out: torch.Tensor = self.head(torch.tanh(self.body(x)))
             return out
 
-    worker = Worker("home", Store(tmp_path), SiteData("home"), lambda outputs, _: Placed(outputs))
+    worker = Worker("home", Store(tmp_path), SiteData("home"), lambda outputs, *_: Placed(outputs))
     weights, head = dict(weights_of(Placed(len(CLASSES)))), Head("head", CLASSES)
     nothing = Scores(None, None, 0, 0)
     task = Apply(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,8 +90,8 @@ def test_passes_are_what_is_counted(family: Family, backend_of: BackendOf) -> No
     backend, seen = backend_of(family), []
     worker = backend.workers["east"]
 
-    def counted(outputs: int, name: str) -> torch.nn.Module:
-        net = worker.make_net(outputs, name)
+    def counted(*asked: Any) -> torch.nn.Module:
+        net = worker.make_net(*asked)
         net.register_forward_hook(lambda _m, given, _out: seen.append(len(given[0])))
         return net
 

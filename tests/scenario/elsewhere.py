@@ -64,7 +64,7 @@ def site_worker(scenario: Scenario, folder: Path, site: str) -> Worker:
     held = {"calibration": calibration, "test": test}
     data = SiteData(site, {"main": rows}, held, partial(Exclusions.read, store.folder / MIRROR))
     specs = {"": scenario.net, **scenario.nets}
-    return Worker(site, store, data, lambda outputs, net: build(specs[net], (8, 8), outputs))
+    return Worker(site, store, data, lambda outputs, net, seed=0: build(specs[net], (8, 8), outputs, seed))
 
 
 def sites_of(scenario: Scenario, folder: Path) -> dict[str, Worker]:

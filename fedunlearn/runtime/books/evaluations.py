@@ -18,10 +18,15 @@ Found = dict[str, dict[str, dict[str, Any]]]  # model -> tier -> as `evaluate` g
 Hashes = dict[str, dict[str, str]]  # the same with hashes in place of results
 
 
-class _Result(TypedDict):
+class Evaluation(TypedDict):
+    """What `evaluate` gives, as far as its readers rely on it."""
+
     metrics: dict[str, dict[str, Any]]
     not_measurable: dict[str, str]
     seconds: dict[str, float]
+
+
+class _Result(Evaluation):
     version_before: str
     version_after: str
 

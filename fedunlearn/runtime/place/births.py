@@ -1,6 +1,6 @@
 """What a site does towards a birth: it tells how many rows there are, and trains on its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from fedunlearn.data import Exclusions, Selection, SiteData
 from fedunlearn.errors import unknown
-from fedunlearn.nets import head_of, load, weights_of
+from fedunlearn.nets import MakeNet, head_of, load, weights_of
 from fedunlearn.runtime.tasks import Survey, Surveyed, Train, Trained
 from fedunlearn.store import Store
 from fedunlearn.training import Portion, incremental, start_of, train_here, transfer
@@ -43,14 +43,14 @@ def survey(task: Survey, data: SiteData, others: Exclusions = NONE) -> Surveyed:
     )
 
 
-def train(task: Train, data: SiteData, store: Store, make_net: Callable[[int, str], nn.Module], device: str) -> Trained:
+def train(task: Train, data: SiteData, store: Store, make_net: MakeNet, device: str) -> Trained:
     """Train one model on rows of the place.
 
     Args:
         task: what is asked.
         data: of the place.
         store: of the place; holds the versions that did not come along.
-        make_net: makes a net for so many outputs, of the architecture of that name.
+        make_net: makes nets of the family's architectures.
         device: where to train.
 
     Raises:

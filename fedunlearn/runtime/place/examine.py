@@ -1,6 +1,6 @@
 """What an heir's home finds when it evaluates an edit of it: on its own rows, out of its own store."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from torch import nn
 
@@ -9,7 +9,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Effort, Material, Nets, evaluate
 from fedunlearn.methods import Case, LogitMask
 from fedunlearn.methods.base import Evidence
-from fedunlearn.nets import load
+from fedunlearn.nets import MakeNet, load
 from fedunlearn.runtime.place.shadowing import audit_effort
 from fedunlearn.runtime.tasks import Evaluate, Evaluated, Fetched
 from fedunlearn.store import Store, Version
@@ -18,14 +18,14 @@ from fedunlearn.tensors import Head, Tensors
 QUICK = 2_000  # rows of each set, at most: an accuracy to 2 points, in the time of a few of the passes that calibration takes
 
 
-def examine(task: Evaluate, data: SiteData, store: Store, make_net: Callable[[int, str], nn.Module], device: str) -> Evaluated:
+def examine(task: Evaluate, data: SiteData, store: Store, make_net: MakeNet, device: str) -> Evaluated:
     """Take the metrics of one tier.
 
     Args:
         task: what is asked.
         data: of the place.
         store: of the place; holds the versions that did not come along.
-        make_net: makes a net for so many outputs, of the architecture of that name.
+        make_net: makes nets of the family's architectures.
         device: where to compute.
 
     Raises:
@@ -34,8 +34,8 @@ def examine(task: Evaluate, data: SiteData, store: Store, make_net: Callable[[in
     """
     before, after = store.read(task.before), store.read(task.after)
 
-    def fresh() -> nn.Module:
-        return make_net(len(before.head.classes), before.net)
+    def fresh(seed: int = 0) -> nn.Module:
+        return make_net(len(before.head.classes), before.net, seed)
 
     def net_of(found: Fetched | Version) -> nn.Module:
         return load(fresh(), found.weights).to(device).eval()

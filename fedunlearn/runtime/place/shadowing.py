@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from fedunlearn.data import Rows
@@ -15,7 +14,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.evaluation import Effort, Material, accuracy
 from fedunlearn.evaluation.outputs import loss_gap
 from fedunlearn.evaluation.shadows import Unlearn, train_shadows
-from fedunlearn.importance import measure
+from fedunlearn.importance import measure, to_mask
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.base import Evidence, Home, Strength, Want
 from fedunlearn.methods.menu import code_of
@@ -26,14 +25,16 @@ from fedunlearn.tensors import Head, Tensors
 FOLDER = "shadows"
 
 
-def audit_effort(audit: Audit, rows: Material, head: Head, net: Callable[[], nn.Module], folder: Path, device: str) -> Effort:
+def audit_effort(
+    audit: Audit, rows: Material, head: Head, net: Callable[[int], nn.Module], folder: Path, device: str
+) -> Effort:
     """Pools and the method under test; without rows that were trained on, and others like them, there is nothing to attack.
 
     Args:
         audit: recipe, number, method.
         rows: of the heir.
         head: the heir's outputs.
-        net: makes the heir's architecture.
+        net: makes the heir's architecture, initialised from a seed.
         folder: the home's own; pools are kept in it under `FOLDER`.
         device: where to train.
 
@@ -45,10 +46,9 @@ def audit_effort(audit: Audit, rows: Material, head: Head, net: Callable[[], nn.
     method, why = _as_then(audit)
     recipe = replace(audit.recipe, device=device)
     pools = [
-        train_shadows(folder / FOLDER, some, lambda seed: _fresh(net(), seed), recipe, audit.shadows)
-        for some in (rows.population, rows.population_without)
+        train_shadows(folder / FOLDER, some, net, recipe, audit.shadows) for some in (rows.population, rows.population_without)
     ]
-    unlearn = forgetting(method, audit.strength, head, rows.classes) if method else None
+    unlearn = forgetting(method, audit.strength, head, rows.classes, rows.gone) if method else None
     return Effort(shadows=pools[0], innocents=pools[1], unlearn=unlearn, why=why)
 
 
@@ -70,7 +70,7 @@ def _as_then(audit: Audit) -> tuple[Method | None, str]:
     return method, ""
 
 
-def forgetting(method: Method, strength: Strength, head: Head, classes: Collection[str]) -> Unlearn:
+def forgetting(method: Method, strength: Strength, head: Head, classes: Collection[str], gone: Collection[str] = ()) -> Unlearn:
     """A method as it is done to one model on rows that are all at hand, with the strength that the heir got.
 
     Args:
@@ -78,21 +78,24 @@ def forgetting(method: Method, strength: Strength, head: Head, classes: Collecti
         strength: of the edit.
         head: outputs of the model.
         classes: to be forgotten; none where it is about samples.
+        gone: classes forgotten earlier, which must not come back in their place.
     """
     named = tuple(c for c in classes if c in head.classes)
+    wanted = method.wants(named)
+    masked = to_mask(head.classes, named, gone) if wanted and wanted.loss == "masked" else ()
 
     def unlearn(net: nn.Module, forget: Rows, keep: Rows, held: Rows) -> nn.Module:
         if not len(keep):
             raise InputError(f"{method.name}: a shadow model would have no row left to keep, none but those to be forgotten")
-        weights, want = weights_of(net), method.wants(named)
+        weights = weights_of(net)
         weighed = keep if method.retained else joined([part for part in (forget, keep) if len(part)])  # as heirs are
-        own = _mean(net, weighed, head, method, method.own, named) if method.own else Evidence()
+        own = _mean(net, weighed, head, method, method.own) if method.own else Evidence()
         found = []
         for about in named if method.apart and named else ("",):
             some = forget.of([about]) if about else forget
-            if want is None or not len(some):
+            if wanted is None or not len(some):
                 continue
-            one = replace(_mean(net, some, head, method, want, named), about=about)
+            one = replace(_mean(net, some, head, method, wanted, masked), about=about)
             case, like = Case((one,), own, head, named), held.of(some.counts())
             left = partial(_left, net, like if named and len(like) else some)  # as at a root
             found.append(replace(one, enough=method.enough(weights, case, left, loss_gap(net, like, some))))
@@ -110,21 +113,10 @@ def _left(net: nn.Module, rows: Rows, edited: Tensors) -> float:
     return accuracy(load(deepcopy(net), edited), rows) or 0.0
 
 
-def _mean(net: nn.Module, rows: Rows, head: Head, method: Method, want: Want, classes: tuple[str, ...]) -> Evidence:
+def _mean(net: nn.Module, rows: Rows, head: Head, method: Method, want: Want, masked: tuple[str, ...] = ()) -> Evidence:
     if 0 < want.rows < len(rows):
         rows = rows.take([i * len(rows) // want.rows for i in range(want.rows)])
-    masked = classes if want.loss == "masked" else ()
     found = measure(
         net, rows.x, rows.y, head=head, layers=method.layers, statistic=want.statistic, loss=want.loss, masked=masked
     )
     return Evidence(found.mean(want.statistic), found.count)
-
-
-def _fresh(net: nn.Module, seed: int) -> nn.Module:
-    """Initialised anew, as far as its layers know how."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        for module in net.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
-    return net

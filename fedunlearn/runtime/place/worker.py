@@ -19,7 +19,7 @@ from fedunlearn.evaluation.outputs import loss_gap
 from fedunlearn.importance import Importance, by_class, measure, pool
 from fedunlearn.methods import Case, Method, calibrate, make
 from fedunlearn.methods.base import Evidence, Strength
-from fedunlearn.nets import load
+from fedunlearn.nets import MakeNet, load
 from fedunlearn.runtime.place.births import survey, train
 from fedunlearn.runtime.place.examine import examine, masked
 from fedunlearn.runtime.place.guard import OPEN, Guard
@@ -59,7 +59,7 @@ class Worker:
         place: its name.
         store: where its models' weights are.
         data: its shards and held-out rows; a place that only holds models has no shards.
-        make_net: a net for so many outputs, of the family's architecture of that name (empty for its own).
+        make_net: makes nets of the families' architectures.
         device: where to compute.
         lent: data of other places, by place: none but in a simulation that grants methods what no deployment does.
         methods: beyond the menu, that a task out of a message may name here; each "their.module:Class".
@@ -70,7 +70,7 @@ class Worker:
     place: str
     store: Store
     data: SiteData
-    make_net: Callable[[int, str], nn.Module]
+    make_net: MakeNet
     device: str = "cpu"
     lent: Mapping[str, SiteData] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ class Worker:
                     net = self._net(scored)
                     shapes = {n: tuple(p.shape) for n, p in net.named_parameters()}
                     calibration, test = (self._score(net, task.question, scored.head, s) for s in ("calibration", "test"))
-                    own = sum(self._own_rows(task.version, shard, classes) for shard, classes in task.own_shards)
+                    own = sum(self._count(scored.head, *part) for part in task.own_shards)
                     return Scored(task.version, scored.head, shapes, calibration, test, own)
                 case Apply():
                     return self._apply(task)
@@ -205,9 +205,11 @@ class Worker:
         chosen = names_in(task.layers, pooled.sums[task.statistic], head) if head else pooled.sums[task.statistic]
         return Importance({task.statistic: {n: pooled.sums[task.statistic][n] for n in chosen}}, pooled.count)
 
-    def _own_rows(self, version: str, shard: str, classes: tuple[str, ...]) -> int:
-        found = self._banked(Measure(self.place, version, shard, "squares", "all", None, classes))
-        return len(self.data.training(shard, classes)) if found is None else found.count
+    def _count(self, head: Head, shard: str, classes: tuple[str, ...], left_out: tuple[str, ...]) -> int:
+        """How many rows `_measure` would find; no input is copied for it."""
+        every = self.data.all(shard)
+        usable = self.data.exclusions.keep(shard, replace(every, x=every.y))
+        return len(usable.of(classes).for_head(head.classes).but(set(left_out)))
 
     def _deposit(self, task: Deposit) -> Deposited:
         bank, what = Bank(self.store.folder), self._what(task.version, task.shard, task.statistic)
