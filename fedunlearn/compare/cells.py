@@ -53,7 +53,7 @@ def pooled(rows: Rows, what: str, weight: str) -> float | None:
     return sum(r[what] * r[weight] for r in known) / sum(r[weight] for r in known) if known else None
 
 
-def share(rows: Rows, what: str) -> Plain | None:
+def share(rows: Rows) -> Plain | None:
     """Forgotten rows that are recognised; None where nothing was tested.
 
     The interval is the wider of two: Wilson's, over rows, and Student's, over seeds, which often differ by more than chance
@@ -61,18 +61,18 @@ def share(rows: Rows, what: str) -> Plain | None:
     there are, a row of a seed counts once, and as seeds draw theirs from one test set, Wilson's is of as many rows as the seed
     with the most has.
     """
-    value = pooled(rows, what, "rows_forgotten")
+    value = pooled(rows, "forgotten_after", "rows_forgotten")
     if value is None:
         return None
     tests: dict[tuple[object, ...], int] = {}  # rows of a class; of samples and sites, which name none, those of the request
-    for r in (r for r in rows if r[what] is not None):
+    for r in (r for r in rows if r["forgotten_after"] is not None):
         key = r["seed"], r["class"], "" if r["class"] else r["request"]
         tests[key] = max(tests.get(key, 0), r["rows_forgotten"])
     distinct = Counter[object]()
     for (seed, *_), tested in tests.items():
         distinct[seed] += tested
     n, of_one = distinct.total(), max(distinct.values())
-    each = [v for of in _by(rows, "seed").values() if (v := pooled(of, what, "rows_forgotten")) is not None]
+    each = [v for of in _by(rows, "seed").values() if (v := pooled(of, "forgotten_after", "rows_forgotten")) is not None]
     found = [proportion(round(value * of_one), of_one), *([over_seeds(each)] if len(each) > 1 else [])]
     low, high = min(value, *(e.low for e in found)), max(value, *(e.high for e in found))
     return {"value": value, "low": max(0.0, low), "high": min(1.0, high), "n": n}
@@ -104,7 +104,7 @@ def _with_interval(rows: Rows, of: Callable[[Rows], float | None], least: float)
 
 def _cell(rows: Rows, gate: Gate) -> Plain:
     """All seeds of one heir and class."""
-    first, left, dropped = rows[0], share(rows, "forgotten_after"), lost(rows, "retained_after")
+    first, left, dropped = rows[0], share(rows), lost(rows, "retained_after")
     before, again = (pooled(rows, w, "rows_forgotten") for w in ("forgotten_before", "retrained_forgotten"))
     targets = dict.fromkeys(r["target"] for r in rows)
     counts = list(targets) == [ABSENT] and before is not None and before >= KNOWN and left is not None and dropped is not None
@@ -153,7 +153,7 @@ def _line(rows: Rows, gate: Gate) -> Plain:
         "counted": len(counted),
         "judged": sum(c["judged"] for c in counted),
         "within": sum(c["within"] is True for c in counted),
-        "left": share(among, "forgotten_after"),
+        "left": share(among),
         "worst_heir": _worst(among, lambda r: str(r["heir"])),
         "worst_class": _worst(among, class_of),
         "worst": _worst(among, lambda r: f"{r['heir']}, {class_of(r)}"),
@@ -188,7 +188,7 @@ def _worst(rows: Rows, name: Callable[[Mapping[str, Any]], str]) -> Plain | None
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for r in rows:
         groups.setdefault(name(r), []).append(r)
-    found = [{"name": n, **s} for n, of in groups.items() if (s := share(of, "forgotten_after"))]
+    found = [{"name": n, **s} for n, of in groups.items() if (s := share(of))]
     return max(found, key=lambda f: f["value"], default=None)
 
 

@@ -68,7 +68,7 @@ class Exclusions:
         """From the mirror of the ledger that a place keeps; without one there are none.
 
         Raises:
-            StoreError: the file is not what `write` makes.
+            StoreError: the file is not what the place wrote.
         """
         if not path.exists():
             return cls({})
@@ -83,6 +83,11 @@ class Exclusions:
     def to_json(self) -> dict[str, Any]:
         """As plain data, as `read` takes it."""
         return {k: {"classes": list(s.classes), "samples": list(s.samples)} for k, s in self.by_request.items()}
+
+    def beside(self, what: str, more: Mapping[str, Selection]) -> "Exclusions":
+        """These and some more; as names of both are an asker's choice, each gets a word before it by which they differ."""
+        own = {f"own {name}": chosen for name, chosen in self.by_request.items()}
+        return Exclusions({f"{what} {name}": chosen for name, chosen in more.items()} | own)
 
     def keep(self, shard: str, rows: Rows) -> Rows:
         """The rows of a shard that may still be trained on."""

@@ -69,6 +69,10 @@ class Rows:
             return self
         return Rows(self.x[index], self.y[index], tuple(map(self.keys.__getitem__, index.tolist())), self.classes)
 
+    def spread(self, most: int) -> "Rows":
+        """At most so many rows, evenly spread."""
+        return self.take([i * len(self) // most for i in range(most)]) if most < len(self) else self
+
     def of(self, classes: Collection[str]) -> "Rows":
         """Only the rows of these classes."""
         return self.take(self.positions(classes))

@@ -1,7 +1,7 @@
 """Carries out one order where the family lives. Knows nothing of Flower but a backend that waits for sites."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,13 @@ NEED_EVERYBODY = ("unlearn", "rollback", "assess", "bank")  # for others, whoeve
 Answer = dict[str, Any]
 
 
-def families_here(environ: Mapping[str, str] = os.environ) -> Path:
+def families_here() -> Path:
     """The folder of families on the coordinator's machine.
 
     Raises:
         InputError: the environment does not name it, or it is not there.
     """
-    named = environ.get(FAMILIES)
+    named = os.environ.get(FAMILIES)
     if not named:
         raise InputError(
             f"{FAMILIES} is not set where the ServerApp runs; its machine's owner sets it to the folder of families"

@@ -92,7 +92,7 @@ def relearn(net: nn.Module, rows: Rows, watch: Rows, goal: float, tuning: Tuning
     Args:
         net: stays as it is.
         rows: what is learned on, labelled by the net's outputs.
-        watch: held-out rows of what is forgotten.
+        watch: held-out rows of the classes that are forgotten; or, where no class is named, the forgotten rows themselves.
         goal: accuracy on them to come to, such as `FRACTION` of the unedited model's.
         tuning: steps, learning rate, batch, seed.
         to_the_end: go on to the cap when the goal is reached, for the curve.

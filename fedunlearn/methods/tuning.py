@@ -35,9 +35,10 @@ def sgd(
     along: Tensor | None = None,
     longest: float | None = None,
     stepwise: bool = False,
-    seed: int = 0,
 ) -> Steps:
     """SGD on some rows, all parameters, in eval mode: BatchNorm keeps its statistics, dropout is off.
+
+    Rows come in a random order of each epoch, which is the same at every call: nothing is drawn anew for another family.
 
     Args:
         home: a copy of its net is used.
@@ -49,14 +50,13 @@ def sgd(
         along: what the loss gets of each row instead of its label [N, ...].
         longest: gradients whose norm over all parameters is larger are shortened to it.
         stepwise: give the weights after each step of a batch; by default after each epoch.
-        seed: of the order of the rows.
     """
     net = load(deepcopy(home.net), weights)
     device = device_of(net)
     x, y = rows.x.to(device), (rows.y if along is None else along).to(device)
     optimiser = torch.optim.SGD(net.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=DECAY)
     falling = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(falls), 0.1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     while True:
         order = torch.randperm(len(rows), generator=generator)
         for i in range(0, len(rows), BATCH):

@@ -9,7 +9,7 @@ from fedunlearn.runtime.settle import alone
 from fedunlearn.runtime.tasks import Deposit, Deposited
 
 
-def bank(family: Family, backend: Backend, statistic: str = "squares", *, progress: Progress = lambda _: None) -> int:
+def bank(family: Family, backend: Backend, *, progress: Progress = lambda _: None) -> int:
     """Bank whatever a request for classes could ask for: every kept model on its own shards, and at every evidence point.
 
     F_forget of a class is then its banked sum, F_all the sum over classes, F_retain = F_all - F_forget, with no row read.
@@ -18,7 +18,6 @@ def bank(family: Family, backend: Backend, statistic: str = "squares", *, progre
     Args:
         family: the family.
         backend: carries tasks to the sites.
-        statistic: what to bank.
         progress: told, in words, what is being done.
 
     Returns:
@@ -29,10 +28,10 @@ def bank(family: Family, backend: Backend, statistic: str = "squares", *, progre
     """
     with alone(family, backend), backend.telling(progress):
         progress("measuring every kept model, class by class, at the sites that may be asked")
-        return _bank(family, backend, statistic)
+        return _bank(family, backend)
 
 
-def _bank(family: Family, backend: Backend, statistic: str) -> int:
+def _bank(family: Family, backend: Backend) -> int:
     lineage, heads = family.lineage, family.heads
     pairs = {(m.name, s.site, s.key) for m in lineage.models if m.kept for s in lineage.weighing(m.name)}
     for name in lineage.classes:
@@ -42,5 +41,5 @@ def _bank(family: Family, backend: Backend, statistic: str) -> int:
     tasks = []
     for model, site, shard in sorted(pairs):
         sent = fetched[model, heads[model]] if lineage[model].home != site else None
-        tasks.append(Deposit(site, heads[model], shard.split("/", 1)[1], statistic, sent))
+        tasks.append(Deposit(site, heads[model], shard.split("/", 1)[1], sent))
     return sum(answer.read for answer in ask(backend, tasks, Deposited, otherwise="what others banked stays"))

@@ -143,12 +143,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Deposit(Addressed):
-    """Measure a version on one shard class by class, and bank the sums at the site: later evidence then reads no row."""
+    """Measure a version on one shard class by class, and bank the sums of squares at the site: later evidence reads no row."""
 
     place: str
     version: str
     shard: str
-    statistic: str
     sent: Fetched | None = None
 
 

@@ -152,4 +152,4 @@ class School(Teacher):
         if isinstance(self.syllabus.scenario.models[name], Imported):
             return Exclusions({})
         more = left_out(self.syllabus.scenario, self.syllabus.without, name, site)
-        return Exclusions({**self.data[site].exclusions.by_request, **{f"without {r}": chosen for r, chosen in more.items()}})
+        return self.data[site].exclusions.beside("without", more)

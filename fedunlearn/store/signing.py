@@ -52,9 +52,9 @@ class Signer:
         return self.private.sign(text.encode()).hex()
 
 
-def vouched(name: str, environ: Mapping[str, str] = os.environ) -> bool:
+def vouched(name: str) -> bool:
     """Whether whoever is at work vouches for the line of this hash, and so for those before it."""
-    said = environ.get(VOUCH, "")
+    said = os.environ.get(VOUCH, "")
     return len(said) >= DIGITS and name.startswith(said)
 
 

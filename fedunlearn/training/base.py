@@ -83,11 +83,11 @@ class Born:
     version: str = ""
 
 
-def born(kind: str, recipe: Recipe, net: nn.Module, portions: Iterable[Portion], kept: bool = True) -> Born:
+def born(kind: str, recipe: Recipe, net: nn.Module, portions: Iterable[Portion]) -> Born:
     """The trained net as a node of the lineage; portions without rows left no trace in it."""
     entries = tuple(p.entry for p in portions if len(p.rows))
     size = sum(p.numel() for p in net.parameters())
-    model = Model(recipe.name, recipe.home, kind, recipe.head, recipe.parents, entries, kept, size)
+    model = Model(recipe.name, recipe.home, kind, recipe.head, recipe.parents, entries, size=size)
     return Born(model, weights_of(net))
 
 

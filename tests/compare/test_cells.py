@@ -110,12 +110,12 @@ def test_counted_are_heirs_that_must_not_know_it_and_knew_it_and_few_rows_are_no
 
 
 def test_heirs_that_are_tested_on_the_same_rows_do_not_make_it_surer() -> None:
-    one, two = (share([row(heir=h) for h in heirs], "forgotten_after") for heirs in ("a", "ab"))
+    one, two = (share([row(heir=h) for h in heirs]) for heirs in ("a", "ab"))
     assert one == two
     assert one is not None
     assert one["n"] == 200
     assert (one["low"], one["high"]) == pytest.approx((proportion(20, 200).low, proportion(20, 200).high))
-    more = share([row(), row(seed=1), row(**{"class": "1"})], "forgotten_after")
+    more = share([row(), row(seed=1), row(**{"class": "1"})])
     assert more is not None
     assert more["n"] == 600
 
@@ -123,18 +123,17 @@ def test_heirs_that_are_tested_on_the_same_rows_do_not_make_it_surer() -> None:
 def test_a_class_that_several_requests_name_is_tested_on_the_same_rows_and_does_not_make_it_surer() -> None:
     apart = [row(seed=i, request=c, **{"class": c}) for i in range(2) for c in "56"]
     twice = [row(seed=i, request=r, **{"class": c}) for i in range(2) for r, c in (("5", "5"), ("5+6", "5"), ("5+6", "6"))]
-    assert share(twice, "forgotten_after") == share(apart, "forgotten_after")
+    assert share(twice, "forgotten_after") == share(apart)
     assert summary_of(twice, GATE)[0]["left"] == summary_of(apart, GATE)[0]["left"]
     unnamed = [row(request=r, **{"class": ""}) for r in ("a", "b")]  # samples or sites: rows of a request are its own
-    found = share(unnamed, "forgotten_after")
+    found = share(unnamed)
     assert found is not None
     assert found["n"] == 400
 
 
 def test_seeds_that_differ_by_more_than_chance_among_rows_make_it_less_sure() -> None:
     far, near = (
-        share([row(seed=i, forgotten_after=v) for i, v in enumerate(values)], "forgotten_after")
-        for values in ((1, 0, 0), (0.3, 0.3, 0.3))
+        share([row(seed=i, forgotten_after=v) for i, v in enumerate(values)]) for values in ((1, 0, 0), (0.3, 0.3, 0.3))
     )
     assert far is not None
     assert near is not None

@@ -67,7 +67,7 @@ def test_sums_over_too_few_rows_are_refused_and_those_over_enough_are_not(north:
 
 
 def test_what_is_in_the_bank_is_refused_and_clipped_all_the_same(north: Callable[..., Worker], task: Measure) -> None:
-    north().handle(Deposit("north", task.version, "main", "squares", task.sent))
+    north().handle(Deposit("north", task.version, "main", task.sent))
     banked = replace(task, statistic="squares", loss="labels", masked=(), layers="all")
     found = north().handle(banked)
     assert isinstance(found, Measured)

@@ -89,7 +89,7 @@ def elsewhere(family: Family) -> list[Task]:
         *(Score("north", path, Question()) for path in paths),
         *(Measure("north", path, "main", "squares", "all", None, ()) for path in paths),
         *(Measure("north", shared, shard, "squares", "all", None, (), weights) for shard in shards),
-        *(Deposit("north", shared, shard, "squares", weights) for shard in shards),
+        *(Deposit("north", shared, shard, weights) for shard in shards),
     ]
 
 

@@ -55,7 +55,7 @@ ASKED = [
     Train("north", RECIPE, "federated", "main", ("0", "1"), start={"w": SENT}, give=True),
     Measure("north", "v" * 64, "main", "squares", "all", None, ("0",)),
     Measure("north", "v" * 64, "main", "squares", "all", Selection(samples=("main/1",)), ()),
-    Deposit("north", "v" * 64, "main", "squares"),
+    Deposit("north", "v" * 64, "main"),
     Apply(
         "north",
         "v" * 64,

@@ -86,6 +86,5 @@ def train(task: Train, data: SiteData, store: Store, make_net: MakeNet, device: 
 
 def _but(data: SiteData, without: Mapping[str, Selection]) -> SiteData:
     """The data as if some more of it were excluded."""
-    own = {f"own {name}": chosen for name, chosen in data.exclusions.by_request.items()}  # names are the asker's choice
-    excluded = Exclusions({f"without {name}": chosen for name, chosen in without.items()} | own)
+    excluded = data.exclusions.beside("without", without)
     return replace(data, excluded=lambda: excluded)

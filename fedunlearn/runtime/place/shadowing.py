@@ -114,8 +114,8 @@ def _left(net: nn.Module, rows: Rows, edited: Tensors) -> float:
 
 
 def _mean(net: nn.Module, rows: Rows, head: Head, method: Method, want: Want, masked: tuple[str, ...] = ()) -> Evidence:
-    if 0 < want.rows < len(rows):
-        rows = rows.take([i * len(rows) // want.rows for i in range(want.rows)])
+    if want.rows:
+        rows = rows.spread(want.rows)
     found = measure(
         net, rows.x, rows.y, head=head, layers=method.layers, statistic=want.statistic, loss=want.loss, masked=masked
     )

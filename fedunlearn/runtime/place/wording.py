@@ -42,7 +42,7 @@ def _does(task: Task) -> str:
             along = ", which is sent along," if task.sent else ""
             return f"measure {task.statistic!r} of {_short(task.version)}{along} on {rows}; a sum a parameter is sent"
         case Deposit():
-            return f"measure {task.statistic!r} of {_short(task.version)} on all rows of {task.shard!r}; nothing is sent"
+            return f"measure squares of {_short(task.version)} on all rows of {task.shard!r} and keep them; nothing is sent"
         case Apply():
             about = _listed(task.question.classes) if task.question.classes else "samples"
             return f"edit {_short(task.version)} with {task.method!r} to forget {about}; it stays here, accuracies are sent"

@@ -50,6 +50,8 @@ from fedunlearn.runtime.watched import Watched
 from fedunlearn.store import Bank, Banked, Store, Version
 from fedunlearn.tensors import Head, Tensors, names_in, rounded
 
+BANKED = "squares"  # the statistic that is banked, of the loss that reads labels
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -131,10 +133,7 @@ class Worker:
         return self._families[family]
 
     def _to_train_on(self) -> SiteData:
-        own = {
-            f"own {name}": chosen for name, chosen in self.data.exclusions.by_request.items()
-        }  # names are the asker's choice
-        excluded = Exclusions({f"other {name}": chosen for name, chosen in self.others().by_request.items()} | own)
+        excluded = self.data.exclusions.beside("other", self.others().by_request)
         return replace(self.data, excluded=lambda: excluded)
 
     def _measure(self, task: Measure, guard: Guard = OPEN) -> Measured:
@@ -149,8 +148,8 @@ class Worker:
         else:
             rows = self.data.training(task.shard, task.classes).for_head(found.head.classes)
         rows = rows.but(set(task.left_out))
-        if 0 < task.most < len(rows):
-            rows = rows.take([i * len(rows) // task.most for i in range(task.most)])
+        if task.most:
+            rows = rows.spread(task.most)
         net, x, y = self._net(found), rows.x.to(self.device), rows.y.to(self.device)
 
         def of(part: slice) -> Importance:
@@ -212,14 +211,14 @@ class Worker:
         return len(usable.of(classes).for_head(head.classes).but(set(left_out)))
 
     def _deposit(self, task: Deposit) -> Deposited:
-        bank, what = Bank(self.store.folder), self._what(task.version, task.shard, task.statistic)
+        bank, what = Bank(self.store.folder), self._what(task.version, task.shard, BANKED)
         if bank.read(what) is not None:
             return Deposited(task.version, 0)
         measured = self._weights(task)
         rows = self.data.all(task.shard).for_head(measured.head.classes)
         x, y, net = rows.x.to(self.device), rows.y.to(self.device), self._net(measured)
-        found = by_class(net, x, y, head=measured.head, statistic=task.statistic)
-        bank.write(what, {c: Banked(i.sums[task.statistic], i.count) for c, i in found.items()})
+        found = by_class(net, x, y, head=measured.head, statistic=BANKED)
+        bank.write(what, {c: Banked(i.sums[BANKED], i.count) for c, i in found.items()})
         return Deposited(task.version, len(rows))
 
     def _what(self, version: str, shard: str, statistic: str, loss: str = "labels") -> dict[str, str]:
