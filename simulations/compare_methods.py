@@ -38,7 +38,7 @@ from fedunlearn.errors import InputError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.scenario import Scenario, find_topology, load
 from fedunlearn.scenario.files import parse
-from fedunlearn.scenario.upbringing import as_yaml
+from fedunlearn.scenario.trainer import as_yaml
 
 FAMILIES = Path(__file__).parent / "families"
 sys.path.append(str(FAMILIES))  # its loaders, as for the topologies that lie there

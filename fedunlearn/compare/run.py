@@ -20,7 +20,7 @@ from fedunlearn.runtime import Family, InProcess, Progress, Reference, Worker, s
 from fedunlearn.runtime.tasks import Answer, Deposit, Measure, Task
 from fedunlearn.scenario import Scenario, retrained, workers
 from fedunlearn.scenario.build import Opened, open_data
-from fedunlearn.scenario.seen import told_seen
+from fedunlearn.scenario.overlap import told_seen
 
 FAILED = "failed"
 SPENT = (  # of what a record says it cost

@@ -33,7 +33,7 @@ NOBODY = StandIns({}, 0)
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Placed:
     """Where it is measured for heirs with the same ancestors and architecture; see `Heir`."""
 
     points: Subset[Point]
@@ -65,7 +65,7 @@ class Where:
         self._brought = positions(frozenset(c for s in held for c in request.touches(s)) for held in self._entries.values())
         self._nets = positions(lineage.by_name[r].net for r in self._roots)
         self._able: dict[tuple[str, ...], Bits] = {}
-        self._known: dict[tuple[Bits, int, str], Evidence] = {}
+        self._known: dict[tuple[Bits, int, str], Placed] = {}
         self._standing: dict[tuple[str, Bits], Bits] = {}
         self._index: dict[Point, int] = {}
         self.points: list[Point] = []
@@ -103,7 +103,7 @@ class Where:
             found[name] = best
         return found
 
-    def evidence(self, sources: Bits, own: Bits, stand_ins: StandIns, net: str) -> Evidence:
+    def evidence(self, sources: Bits, own: Bits, stand_ins: StandIns, net: str) -> Placed:
         """Where it is measured for a model.
 
         Args:
@@ -117,7 +117,7 @@ class Where:
             self._known[alike] = self._evidence(sources, own, stand_ins, net)
         return self._known[alike]
 
-    def _evidence(self, sources: Bits, own: Bits, stand_ins: StandIns, net: str) -> Evidence:
+    def _evidence(self, sources: Bits, own: Bits, stand_ins: StandIns, net: str) -> Placed:
         borrowed, unmeasured, far = [], sources & self._departed, {}
         if left := sources & self._lacking & ~stand_ins.roots:
             far = {at: left & roots for at, roots in self._nearest.items() if left & roots}
@@ -128,7 +128,7 @@ class Where:
         others = Subset(self._roots, sources & ~self._lacking & ~self._nets.get(net, 0))
         foreign = sorted({m for m, _ in at if self._lineage.by_name[m].net != net} | set(others))
         missing = tuple(Subset(self._roots, unmeasured))
-        return Evidence(Subset(self.points, points), tuple(borrowed), missing, tuple(foreign))
+        return Placed(Subset(self.points, points), tuple(borrowed), missing, tuple(foreign))
 
     def _measures(self, head: tuple[str, ...]) -> Bits:
         """The roots that brought a class for which a head has an output."""

@@ -8,7 +8,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.runtime import Family
 from fedunlearn.runtime.books.cases import carried_out, filed, said_in, together
 from fedunlearn.runtime.books.evaluations import evaluated
-from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.line_bodies import request_in
 from fedunlearn.runtime.settle import still_excluded
 from fedunlearn.store import Line
 
@@ -98,9 +98,9 @@ def excluded(family: Family, line: Line) -> dict[str, Any]:
     """What may not be trained on any more: `at` which sites a line said so, and the line that has `lifted` that, if any."""
     at, lifted = list(line.body["exclusions"]), None
     if at and not still_excluded(family, line):
-        lines, asked = family.ledger.lines, request_of(line).what
+        lines, asked = family.ledger.lines, request_in(line).what
         by = [x for x in lines if x.kind == "rolled back" and x.body["lifted"]]
-        lifted = next((x.number for x in reversed(by) if request_of(lines[x.body["undoes"]]).what == asked), None)
+        lifted = next((x.number for x in reversed(by) if request_in(lines[x.body["undoes"]]).what == asked), None)
     return {"at": at, "lifted": lifted}
 
 

@@ -11,8 +11,8 @@ from fedunlearn.methods import make
 from fedunlearn.runtime.backend import Backend, Progress
 from fedunlearn.runtime.books.cases import carried_out, cases
 from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.books.line_bodies import request_in
 from fedunlearn.runtime.books.record import Record
-from fedunlearn.runtime.books.told import request_of
 from fedunlearn.runtime.books.tried import as_tried, outstanding
 from fedunlearn.runtime.coordinator import Doing, Retrained, carry_out
 from fedunlearn.runtime.settle import alone
@@ -89,8 +89,8 @@ def _first(line: Line, rest: Mapping[str, Set[Request]]) -> tuple[Request, set[s
     meanwhile = done[next(iter(rest))]
     models = {m for m in rest if done[m] == meanwhile}
     if not meanwhile:
-        return request_of(line), models
-    left = [one for one in request_of(line).merges if any(one in rest[m] for m in models)]
+        return request_in(line), models
+    left = [one for one in request_in(line).merges if any(one in rest[m] for m in models)]
     return left[0] if len(left) == 1 else Request(merges=tuple(left)), models
 
 

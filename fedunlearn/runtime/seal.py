@@ -17,7 +17,7 @@ from fedunlearn.runtime.books.cases import cases, changed_by
 from fedunlearn.runtime.books.evaluations import FOLDER, strays
 from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.books.keeping import needed
-from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.line_bodies import request_in
 from fedunlearn.runtime.books.tried import first_try, outstanding
 from fedunlearn.runtime.settle import alone, known_lines, settle, since_seal
 from fedunlearn.runtime.tasks import Seal, Sealed
@@ -55,7 +55,7 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
         raise InputError(
             f"{family.folder}: {told} sealed already{late}" if in_force else f"{family.folder}: nothing is in force to seal"
         )
-    begun = [(first_try(family, request_of(x)), models) for x, models in outstanding(family)]
+    begun = [(first_try(family, request_in(x)), models) for x, models in outstanding(family)]
     waits = sorted({m for first, models in begun if first is not None and first <= open_[-1].number for m in models})
     if waits:
         raise InputError(
@@ -239,7 +239,7 @@ def _folders(family: Family) -> list[Path]:
 def _without_sealed(family: Family, twin: Family) -> bool:
     """Whether a reference was trained without the data of every sealed request."""
     left_out = [Request.from_json(r).what for r in twin.ledger.lines[0].body["without"]]
-    return all(request_of(family.ledger.lines[n]).what in left_out for n in family.ledger.sealed)
+    return all(request_in(family.ledger.lines[n]).what in left_out for n in family.ledger.sealed)
 
 
 def _forgotten(family: Family) -> dict[str, dict[str, Selection]]:

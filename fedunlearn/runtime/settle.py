@@ -9,7 +9,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, InProcess, ask, check
 from fedunlearn.runtime.books.evaluations import KIND as EVALUATED
 from fedunlearn.runtime.books.family import NOTE, Family
-from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.line_bodies import request_in
 from fedunlearn.runtime.place.mirror import Mirror
 from fedunlearn.runtime.place.worker import Worker
 from fedunlearn.runtime.tasks import Answer, Commit, Committed, Failure, Question, Score, Scored
@@ -188,7 +188,7 @@ def exclusions(family: Family, upto: int | None = None, joining: Iterable[str] =
     found: dict[str, dict[str, Selection]] = {}
     for line in _excluding(family, upto):
         told = {site: Selection(tuple(one["classes"]), tuple(one["samples"])) for site, one in line.body["exclusions"].items()}
-        request = request_of(line)
+        request = request_in(line)
         everywhere = tuple(c for one in request.merges or (request,) if not one.sites for c in one.classes)
         if told and everywhere:  # whoever has joined since is meant, too
             told |= {site: Selection(classes=everywhere) for site in (*family.places, *joining) if site not in told}
@@ -207,7 +207,7 @@ def still_excluded(family: Family, line: Line) -> tuple[str, ...]:
 def excluded(family: Family, before: int | None = None) -> tuple[Request, ...]:
     """Requests whose data may not be trained on, in force or rolled back, in order of time; as of before that ledger line."""
     lines = [line for line in _excluding(family, before) if line.body["exclusions"]]
-    return tuple(dict.fromkeys(map(request_of, lines)))
+    return tuple(dict.fromkeys(map(request_in, lines)))
 
 
 def _excluding(family: Family, upto: int | None) -> list[Line]:
@@ -217,7 +217,7 @@ def _excluding(family: Family, upto: int | None) -> list[Line]:
     for line in (x for x in lines if x.kind == "rolled back"):
         undone.add(line.body["undoes"])
         if line.body["lifted"]:
-            lifted |= {n for n in undone if request_of(lines[n]).what == request_of(lines[line.body["undoes"]]).what}
+            lifted |= {n for n in undone if request_in(lines[n]).what == request_in(lines[line.body["undoes"]]).what}
     return [x for x in lines if x.kind == "unlearned" and x.number not in lifted]
 
 
@@ -226,7 +226,7 @@ def in_force(family: Family, before: int | None = None) -> tuple[Request, ...]:
     so_far = family.ledger.lines[:before]
     undone = {x.body["undoes"] for x in so_far if x.kind == "rolled back"}
     lines = [x for x in so_far if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
-    return tuple(dict.fromkeys(map(request_of, lines)))
+    return tuple(dict.fromkeys(map(request_in, lines)))
 
 
 def undoable(family: Family, request: str | None = None) -> Line:
@@ -241,7 +241,7 @@ def undoable(family: Family, request: str | None = None) -> Line:
         InputError: there is none, it is sealed, or it was for another request.
     """
     line = family.ledger.last_undoable()
-    asked = request_of(line)
+    asked = request_in(line)
     if request is not None and request not in (asked.id, *(one.id for one in asked.merges)):
         raise InputError(
             f"{family.folder}: the newest unlearning in force (ledger line {line.number}) is for request {asked.id}, not for "

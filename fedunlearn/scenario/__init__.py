@@ -1,7 +1,5 @@
 """Topologies: a YAML file that says who holds what and which models are born from which."""
 
-from fedunlearn.scenario.afar import extend_afar as extend_afar, train_afar as train_afar
-from fedunlearn.scenario.asked import cases_of as cases_of, request_of as request_of
 from fedunlearn.scenario.assess import (
     assess as assess,
     assessed as assessed,
@@ -16,7 +14,6 @@ from fedunlearn.scenario.files import (
     of_family as of_family,
     read_plain as read_plain,
 )
-from fedunlearn.scenario.here import workers_here as workers_here
 from fedunlearn.scenario.places import (
     backend_of as backend_of,
     forget as forget,
@@ -25,7 +22,10 @@ from fedunlearn.scenario.places import (
     retrained as retrained,
     sites_away as sites_away,
 )
+from fedunlearn.scenario.requests import cases_of as cases_of, request_of as request_of
 from fedunlearn.scenario.schema import Scenario as Scenario
 from fedunlearn.scenario.site import Site as Site, open_site as open_site, open_site_in as open_site_in
-from fedunlearn.scenario.staffing import workers as workers
 from fedunlearn.scenario.train import extend as extend, grown as grown, reference as reference, train as train
+from fedunlearn.scenario.trainer_afar import extend_afar as extend_afar, train_afar as train_afar
+from fedunlearn.scenario.workers import workers as workers
+from fedunlearn.scenario.workers_here import workers_here as workers_here

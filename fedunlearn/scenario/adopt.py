@@ -19,10 +19,10 @@ from fedunlearn.runtime import Family, InProcess, settle
 from fedunlearn.runtime.books.family import TOPOLOGY
 from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import parse
-from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.schema import Scenario
-from fedunlearn.scenario.staffing import workers
-from fedunlearn.scenario.upbringing import as_yaml
+from fedunlearn.scenario.trainer import as_yaml
+from fedunlearn.scenario.workers import workers
+from fedunlearn.scenario.workers_here import workers_here
 from fedunlearn.store import write_atomically
 from fedunlearn.tensors import Tensors
 from fedunlearn.training import STRATEGIES

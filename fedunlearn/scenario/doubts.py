@@ -11,9 +11,9 @@ from fedunlearn.runtime import Family
 from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.nets import net_maker
+from fedunlearn.scenario.overlap import told_seen
 from fedunlearn.scenario.schema import Imported
-from fedunlearn.scenario.seen import told_seen
-from fedunlearn.scenario.staffing import device_of
+from fedunlearn.scenario.workers import best_device
 from fedunlearn.scores import KNOWN
 
 LOOKED_AT = 50  # rows of each class
@@ -73,7 +73,7 @@ def _unknown(family: Family, name: str, data: Mapping[str, SiteData], make: Make
     """Classes that a model does not recognise on the first of the rows that are said to have trained it."""
     model, said = family.lineage[name], []
     version = family.store(model.home).read(family.heads[name])
-    net = load(make(len(model.head), model.net, 0), version.weights).to(device_of()).eval()
+    net = load(make(len(model.head), model.net, 0), version.weights).to(best_device()).eval()
     for shard in (s for s in model.data if s.site in data):
         rows = data[shard.site].all(shard.name).of(tuple(shard.rows)).for_head(model.head).first(LOOKED_AT)
         shares = {c: accuracy(net, rows.of([c])) for c in rows.counts()}

@@ -17,8 +17,8 @@ from fedunlearn.runtime import Family
 from fedunlearn.scenario import schema
 from fedunlearn.scenario.macros import expand
 from fedunlearn.scenario.schema import Scenario
+from fedunlearn.scenario.schema_errors import KINDS, said
 from fedunlearn.scenario.sources import MAIN
-from fedunlearn.scenario.wrong import KINDS, said
 from fedunlearn.training import STRATEGIES, kept_rounds
 
 SHIPPED = (Path(__file__).parent.parent / "topologies", Path(__file__).parents[2] / "topologies")

@@ -26,16 +26,16 @@ from fedunlearn.runtime import (
     waiting_plan,
 )
 from fedunlearn.runtime.backend import Progress, deadline
-from fedunlearn.runtime.books.told import request_of
-from fedunlearn.scenario.afar import train_afar
-from fedunlearn.scenario.asked import named_in
+from fedunlearn.runtime.books.line_bodies import request_in
 from fedunlearn.scenario.build import check_samples, refuse_own
 from fedunlearn.scenario.files import of_family
-from fedunlearn.scenario.here import workers_here
+from fedunlearn.scenario.requests import named_in
 from fedunlearn.scenario.schema import Scenario
 from fedunlearn.scenario.site import open_site_in
-from fedunlearn.scenario.staffing import workers
 from fedunlearn.scenario.train import check_retrainable, imported_in, reference
+from fedunlearn.scenario.trainer_afar import train_afar
+from fedunlearn.scenario.workers import workers
+from fedunlearn.scenario.workers_here import workers_here
 
 BACKENDS = ("in-process", "ray")
 
@@ -181,7 +181,7 @@ def _further(family: Family, twin: Family, before: int | None) -> tuple[Request,
     if before is None:
         return ()
     line = family.ledger.lines[before]
-    known = [one for r in (*excluded(family, before), request_of(line)) for one in (r, *r.merges)]
+    known = [one for r in (*excluded(family, before), request_in(line)) for one in (r, *r.merges)]
     lacking = map(Request.from_json, twin.ledger.lines[0].body["without"])
     return tuple(r for r in lacking if not any(one.covers(r) for one in known))
 

@@ -29,15 +29,15 @@ from fedunlearn.nets import build
 from fedunlearn.runtime import Worker
 from fedunlearn.runtime.place.check import CONSENT, ERROR
 from fedunlearn.runtime.place.consent import Consent
-from fedunlearn.runtime.place.mirror import Standing, excluded_by_others
+from fedunlearn.runtime.place.mirror import Excluded, excluded_by_others
 from fedunlearn.runtime.tasks import Answer, Commit, Seal, Survey, Task, Train
 from fedunlearn.scenario.build import Seen, among, shared_test, union
 from fedunlearn.scenario.files import read_plain
 from fedunlearn.scenario.nets import net_spec
 from fedunlearn.scenario.registers import Registers
+from fedunlearn.scenario.schema_errors import said
 from fedunlearn.scenario.sources import MAIN, Name, Opening, Sending, Strict, further
-from fedunlearn.scenario.staffing import device_of
-from fedunlearn.scenario.wrong import said
+from fedunlearn.scenario.workers import best_device
 from fedunlearn.store import Store, write_atomically
 
 SITES = "FEDUNLEARN_SITES"  # the folder with this machine's <site>/site.yaml, where it is not where others think
@@ -144,7 +144,7 @@ class Site:
         store = Store(self.folder)
         gone = {name: registers.gone(name) for name in shards}
         data = SiteData(self.place, shards, held, partial(Exclusions.read, store.folder / MIRROR), gone)
-        device, guard = file.device or device_of(), file.evidence.guard
+        device, guard = file.device or best_device(), file.evidence.guard
         others = partial(excluded_by_others, store, "")  # of a task that names no family, too
         return Worker(self.place, store, data, make_net, device, methods=file.methods, others=others, guard=guard)
 
@@ -183,9 +183,9 @@ class Site:
             raise
 
     def _handle(self, task: Task) -> Answer:
-        standing = Standing.at(Store(self.folder), task.family) if self.file.policy == "ask" else None
-        if standing is not None:
-            self.consent.check(task, standing, self._how)
+        excluded = Excluded.at(Store(self.folder), task.family) if self.file.policy == "ask" else None
+        if excluded is not None:
+            self.consent.check(task, excluded, self._how)
         try:
             answerer = self.answerer
         except Exception as error:
@@ -195,8 +195,8 @@ class Site:
         if isinstance(task, Train):
             self._hold([task.shard])  # first: rows that come meanwhile would move others
         answer = answerer.handle(task)
-        if isinstance(task, Commit) and standing is not None:
-            self.consent.spend(task, standing)
+        if isinstance(task, Commit) and excluded is not None:
+            self.consent.spend(task, excluded)
         if isinstance(task, Commit) and len(self._registers.names) == 1:  # of adopted models, or imported
             self._hold(self._registers.names)
         elif isinstance(task, Seal):

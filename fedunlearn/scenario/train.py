@@ -1,4 +1,4 @@
-"""Train a scenario's family in this process; train further models onto it; retrain it without some data."""
+"""Train a scenario's family on rows that are open here; train further models onto it; retrain any family without some data."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,16 +11,16 @@ from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Model, Request, ordered
 from fedunlearn.runtime import Family, InProcess, behind, excluded, settle
 from fedunlearn.runtime.backend import Progress
-from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.line_bodies import request_in
 from fedunlearn.runtime.books.yardstick import FOLDER as REFERENCES, forged, key_of, other, unsigned
 from fedunlearn.runtime.settle import exclusions, in_force
 from fedunlearn.scenario.build import check_samples
 from fedunlearn.scenario.files import of_family, parse
 from fedunlearn.scenario.schema import Imported, Scenario
-from fedunlearn.scenario.school import Federate, School
-from fedunlearn.scenario.staffing import workers
-from fedunlearn.scenario.syllabus import Given
-from fedunlearn.scenario.upbringing import Brood, as_yaml, bring_up, free
+from fedunlearn.scenario.specs import Given
+from fedunlearn.scenario.trainer import SoFar, as_yaml, free, train_in_order
+from fedunlearn.scenario.trainer_here import Federate, TrainerHere
+from fedunlearn.scenario.workers import workers
 from fedunlearn.store.signing import KEY
 from fedunlearn.training import federated
 
@@ -54,7 +54,7 @@ def train(
     """
     family = free(folder)
     requests = (without,) if isinstance(without, Request) else tuple(without)
-    bring_up(School.of(scenario, family, requests, _federate(backend)), ordered(scenario.parents), Brood(), progress)
+    train_in_order(TrainerHere.of(scenario, family, requests, _federate(backend)), ordered(scenario.parents), SoFar(), progress)
     return family
 
 
@@ -98,14 +98,14 @@ def extend(
             raise InputError(f"{where}: site {new[0]!r}: all rows of {spec.set} are dealt; sites that hold some: {known}")
     if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
         settle(family, InProcess(workers(scenario, family)), joining=joining(family, scenario))
-    school = School.of(scenario, family, (), _federate(backend))
-    brood = Brood(list(family.whole_lineage.models))
+    trainer = TrainerHere.of(scenario, family, (), _federate(backend))
+    so_far = SoFar(list(family.whole_lineage.models))
     heads = family.heads
     for model in started_from(family, scenario, order):
         version = family.store(model.home).read(heads[model.name])
         state = family.store(model.home).read_state(version.name)
-        brood.given[model.name] = Given(version.weights, version.head, version.name, state)
-    bring_up(school, order, brood, progress, reason=more.get("reason"))
+        so_far.given[model.name] = Given(version.weights, version.head, version.name, state)
+    train_in_order(trainer, order, so_far, progress, reason=more.get("reason"))
     return Family.open(family.folder)
 
 
@@ -238,7 +238,7 @@ def reference(
     check_samples(scenario, family.folder, request, gone=True)
     now, standing = excluded(family), in_force(family)
     requests = _once(*excluded(family, before), *(() if as_then else now), request)
-    rolled_back = [request_of(family.ledger.lines[n]) for n in family.ledger.undone]
+    rolled_back = [request_in(family.ledger.lines[n]) for n in family.ledger.undone]
     for undone in (r for r in now if r in rolled_back and r not in standing):
         progress(
             f"{undone.id} was rolled back, but sites may still not train on {undone.words()}: nor is what is compared with "

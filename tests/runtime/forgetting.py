@@ -8,7 +8,7 @@ import pytest
 from fedunlearn.lineage import Request, discover
 from fedunlearn.runtime import Answerer, Family, InProcess, Record, Reference, unlearn
 from fedunlearn.runtime.place.consent import Consent
-from fedunlearn.runtime.place.mirror import Standing
+from fedunlearn.runtime.place.mirror import Excluded
 from fedunlearn.runtime.tasks import Answer, Task
 from fedunlearn.scenario import Scenario, open_site_data, reference, workers
 from tests.conftest import LEAVE
@@ -50,6 +50,6 @@ class Asking:
         return self.inside.methods
 
     def handle(self, task: Task) -> Answer:
-        standing = Standing.at(self.inside.store, task.family)  # type: ignore[attr-defined]
-        self.consent.check(task, standing, lambda wish: f"allow {wish}")
+        excluded = Excluded.at(self.inside.store, task.family)  # type: ignore[attr-defined]
+        self.consent.check(task, excluded, lambda wish: f"allow {wish}")
         return self.inside.handle(task)

@@ -12,7 +12,7 @@ from fedunlearn.lineage import Request
 from fedunlearn.report import document
 from fedunlearn.runtime import Family, InProcess, cases, unlearn
 from fedunlearn.scenario import Scenario, request_of
-from fedunlearn.scenario.asked import named_in
+from fedunlearn.scenario.requests import named_in
 from tests.runtime.test_cases import ASKED, IDLE, the_one
 from tests.runtime.test_merged import FREE
 

@@ -13,7 +13,7 @@ from fedunlearn.methods import make
 from fedunlearn.runtime import Family, InProcess, cases, fsck, rollback, unlearn
 from fedunlearn.runtime.books.family import NEXT
 from fedunlearn.scenario import extend, of_family, train, workers
-from fedunlearn.scenario.school import School
+from fedunlearn.scenario.trainer_here import TrainerHere
 from tests.conftest import snapshot
 from tests.scenario.digits import FOUR, forget, known, scenario, weights
 from tests.scenario.elsewhere import at_hand
@@ -192,15 +192,15 @@ def test_what_somebody_else_does_between_reading_and_training_stops_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     family = train(scenario({"first": {"born": "incremental", "site": "a", "epochs": 1}}), tmp_path / "f")
-    real, other = School.of, {"models": {"other": MORE["models"]["next"]}}
+    real, other = TrainerHere.of, {"models": {"other": MORE["models"]["next"]}}
 
-    def late(*args: Any) -> School:
+    def late(*args: Any) -> TrainerHere:
         monkeypatch.undo()
         mine = Family.open(family.folder)
         forget(mine, "0") if what == "unlearned" else extend(mine, other, "other.yaml")
         return real(*args)
 
-    monkeypatch.setattr(School, "of", staticmethod(late))
+    monkeypatch.setattr(TrainerHere, "of", staticmethod(late))
     with pytest.raises(BusyError, match="another command wrote to it meanwhile"):
         extend(family, MORE, "more.yaml")
     again = Family.open(family.folder)

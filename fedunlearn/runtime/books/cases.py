@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fedunlearn.lineage import ABSENT, Request, discover, utc_today
 from fedunlearn.runtime.books.family import Family
-from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.line_bodies import request_in
 from fedunlearn.store import Line
 
 PLANNED, APPLIED, PENDING, SEALED, REFUSED, UNDONE = "planned", "applied", "pending", "sealed", "refused", "rolled back"
@@ -100,7 +100,7 @@ def cases(family: Family, named: Iterable[Request] = (), today: date | None = No
             names[request.what].setdefault(request.id, by_what[request.what][-1].line.number)
     now, undone, sealed = today or utc_today(), family.ledger.undone, family.ledger.sealed.keys()
     others = [line for line in family.ledger.lines if line.kind == "rolled back" or "models" in line.body]
-    edits = [(x, request_of(x)) for x in family.ledger.lines if x.kind == "unlearned" and x.body["heads"]]
+    edits = [(x, request_in(x)) for x in family.ledger.lines if x.kind == "unlearned" and x.body["heads"]]
     found = []
     for what, said in asked.items():
         request = together(list(said.values()))
@@ -166,7 +166,7 @@ def together(asked: Sequence[Request]) -> Request:
 def carried_out(line: Line) -> dict[Request, Collection[str]]:
     """The requests that an "unlearned" line carries out, those that one merges each by itself -> its heirs that they reach."""
     facts = line.body["record"]["facts"]
-    request, every = request_of(line), [one["name"] for one in facts["models"]]
+    request, every = request_in(line), [one["name"] for one in facts["models"]]
     return {one: facts["plan"]["cases"][one.id]["heirs"] for one in request.merges} or {request: every}
 
 

@@ -14,7 +14,7 @@ from fedunlearn.data.register import register_file, register_hash
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Lineage
 from fedunlearn.plain import digest, loads, shaped
-from fedunlearn.runtime.books.told import checked
+from fedunlearn.runtime.books.line_bodies import checked
 from fedunlearn.store import Ledger, Line, Store, write_atomically
 
 LEDGER = "ledger.jsonl"

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.books.family import Family
-from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.line_bodies import request_in
 from fedunlearn.runtime.books.tried import as_tried, outstanding
 from fedunlearn.store import Line
 
@@ -37,7 +37,7 @@ def needed(family: Family, sealing: Collection[int] = ()) -> dict[str, dict[str,
         keep(model, version, f"the candidate of {model} that was held back")
     for line, rest in outstanding(family):
         left = sorted(set[Request]().union(*rest.values()), key=lambda one: one.id)
-        for request in (request_of(line), *left):  # what is resumed: all of it, or what is left
+        for request in (request_in(line), *left):  # what is resumed: all of it, or what is left
             for model, version in (as_tried(family, request) or {}).items():
                 keep(model, version, f"what {model} was when {request.id} was first tried, which waits for a place")
     return found

@@ -12,8 +12,8 @@ from blake3 import blake3
 from fedunlearn.errors import StoreError
 from fedunlearn.plain import canonical, loads
 from fedunlearn.runtime.books.family import Family
+from fedunlearn.runtime.books.line_bodies import KeptHeir, KeptPlan, KeptRow, check_whole
 from fedunlearn.runtime.books.record import Record
-from fedunlearn.runtime.books.told import KeptHeir, KeptPlan, KeptRow, check_whole
 from fedunlearn.store import Line, write_atomically
 
 FOLDER = "records"

@@ -8,7 +8,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.lineage import Plan, Request, narrowed
 from fedunlearn.runtime.books.cases import APPLIED, DONE, PLANNED, UNDONE, Standing, carried_out, cases, merges_of, names_of
 from fedunlearn.runtime.books.family import Family
-from fedunlearn.runtime.books.told import request_of
+from fedunlearn.runtime.books.line_bodies import request_in
 from fedunlearn.store import Line
 
 
@@ -21,7 +21,7 @@ def _check(family: Family, plan: Plan, standing: Mapping[tuple[object, ...], Sta
     waits, named = waiting(family), {name: x for x in standing.values() for name in x.names}
     passes = [line for line in family.ledger.lines if line.kind == "unlearned" and merges_of(line)]
     for one, line in product((plan.request, *plan.request.merges), passes):
-        if line.body["request"] == one.id and (passed := request_of(line)).what != one.what:
+        if line.body["request"] == one.id and (passed := request_in(line)).what != one.what:
             raise InputError(
                 f"request {one.id} ({one.words()}): ledger line {line.number} carried out several under that name "
                 f"({passed.words()}); give this one a name of its own"
@@ -179,9 +179,9 @@ def outstanding(family: Family) -> list[tuple[Line, dict[str, set[Request]]]]:
     undone, lost = family.ledger.undone, family.lost
     found: dict[int, tuple[Line, dict[str, set[Request]]]] = {}  # what is to be done yet, by line and model
     for line in (x for x in family.ledger.lines if x.kind == "unlearned" and x.number not in undone):
-        done, request = carried_out(line), request_of(line)
+        done, request = carried_out(line), request_in(line)
         for since, rest in found.values():
-            again = models_of(line) if request.what == request_of(since).what else set[str]()
+            again = models_of(line) if request.what == request_in(since).what else set[str]()
             over = {asked: again | _over(asked, line, request, done) for asked in set().union(*rest.values())}
             for model, left in rest.items():
                 left -= {asked for asked in left if model in over[asked]}

@@ -61,7 +61,7 @@ def check_registers(folder: Path, found: Checked) -> None:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldModel:
     """The current version of a model whose home is a site.
 
     Args:
@@ -92,7 +92,7 @@ class Barred:
     family: str
 
 
-def models_at(folder: Path) -> list[Held]:
+def models_at(folder: Path) -> list[HeldModel]:
     """What the ledgers of all families say is current at a site, as far as it was told.
 
     Args:
@@ -102,7 +102,7 @@ def models_at(folder: Path) -> list[Held]:
         StoreError: a mirror of a ledger is damaged.
     """
     return [
-        Held(model, version, family, store)
+        HeldModel(model, version, family, store)
         for family, store, mirror in _mirrors(folder)
         for model, version in mirror.heads.items()
     ]

@@ -27,7 +27,7 @@ from fedunlearn.data import Exclusions, Selection
 from fedunlearn.errors import SiteError, StoreError, unknown
 from fedunlearn.plain import Hash, loads, shaped
 from fedunlearn.runtime.codec import pack
-from fedunlearn.runtime.place.mirror import UNBOUND, Standing
+from fedunlearn.runtime.place.mirror import UNBOUND, Excluded
 from fedunlearn.runtime.place.wording import words
 from fedunlearn.runtime.tasks import (
     Commit,
@@ -129,21 +129,21 @@ class Consent:
         self._write(allowed)
         return allowed
 
-    def check(self, task: Task, standing: Standing, how: Callable[[str], str]) -> None:
+    def check(self, task: Task, excluded: Excluded, how: Callable[[str], str]) -> None:
         """Refuse what the owner is asked about and has not allowed, and write down that it was asked for.
 
         Args:
             task: what is asked for.
-            standing: what is excluded at the place.
+            excluded: what is excluded at the place.
             how: from its id to the words that say how the owner allows it.
 
         Raises:
             SiteError: it is not allowed yet.
         """
-        if free(task, standing):
+        if free(task, excluded):
             return
-        whole = identity(task, standing)
-        wish = Wish(whole[:16], words(task, standing), _now(), "", whole)
+        whole = identity(task, excluded)
+        wish = Wish(whole[:16], words(task, excluded), _now(), "", whole)
         file = self._path(whole)
         known = self.read(file) if file.exists() else None
         if known and known.whole not in ("", whole):
@@ -159,10 +159,10 @@ class Consent:
         if not wish.approved:
             raise SiteError(f"this site's owner is asked first, and has not allowed it yet: {wish.what}; {how(wish.id)}")
 
-    def spend(self, task: Task, standing: Standing) -> None:
+    def spend(self, task: Task, excluded: Excluded) -> None:
         """What is excluded has been changed as it was allowed: to change it so again, the owner is asked again."""
-        if not free(task, standing):
-            self._path(identity(task, standing)).unlink(missing_ok=True)
+        if not free(task, excluded):
+            self._path(identity(task, excluded)).unlink(missing_ok=True)
 
     def _path(self, whole: str) -> Path:
         return self.folder / f"{whole[:16]}.json"
@@ -179,7 +179,7 @@ class Consent:
         write_atomically(self.folder / f"{wish.id}.json", json.dumps(vars(wish), indent=1).encode())
 
 
-def free(task: Task, standing: Standing = UNBOUND) -> bool:
+def free(task: Task, excluded: Excluded = UNBOUND) -> bool:
     """Whether a task is done without asking."""
     match task:
         case Survey():
@@ -188,7 +188,7 @@ def free(task: Task, standing: Standing = UNBOUND) -> bool:
             named = any(chosen.samples for chosen in task.question.selections.values())
             return not (task.sent or named) and (isinstance(task, Score) or task.tier == "quick")
         case Commit():
-            return standing.own is not None and _lifts_nothing(task.exclusions, standing.own)
+            return excluded.own is not None and _lifts_nothing(task.exclusions, excluded.own)
         case _:
             return False
 
@@ -199,7 +199,7 @@ def _lifts_nothing(told: Mapping[str, Selection], before: Mapping[str, Selection
     return kept and not any(chosen.samples for name, chosen in told.items() if name not in before)
 
 
-def identity(task: Task, standing: Standing = UNBOUND) -> str:
+def identity(task: Task, excluded: Excluded = UNBOUND) -> str:
     """A hash of all that a task says, tensors included, and of what it depends on besides; 64 hexadecimal digits.
 
     A training is one on the rows that are not excluded now. Of a Commit, it is what is excluded before and after it: the ledger
@@ -208,12 +208,12 @@ def identity(task: Task, standing: Standing = UNBOUND) -> str:
     said: object = ""
     match task:
         case Commit():
-            said = "unknown" if standing.own is None else Exclusions(standing.own).to_json()
+            said = "unknown" if excluded.own is None else Exclusions(excluded.own).to_json()
             task = replace(task, heads={}, lines=())
         case Seal():
             task = replace(task, lines=())
         case Train() | Deposit() | Measure():
-            said = Exclusions(standing.all).to_json()
+            said = Exclusions(excluded.all).to_json()
     packed = pack(task)
     found = blake3(f"{packed.kind}\n{packed.plain}\n{json.dumps(said, sort_keys=True)}\n".encode())
     for name, tensor in packed.tensors.items():

@@ -86,7 +86,7 @@ def excluded_by_others(store: Store, family: str) -> Exclusions:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Excluded:
     """What is excluded at a place when something is asked of it.
 
     Args:
@@ -107,7 +107,7 @@ class Standing:
         return cls(mirror.exclusions if mirror else {}, excluded_by_others(store, "").by_request)
 
 
-UNBOUND = Standing()  # where nothing is excluded
+UNBOUND = Excluded()  # where nothing is excluded
 
 
 def follow(task: Commit, store: Store) -> Committed:

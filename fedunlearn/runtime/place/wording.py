@@ -3,19 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from fedunlearn.data import Selection
-from fedunlearn.runtime.place.mirror import UNBOUND, Standing
+from fedunlearn.runtime.place.mirror import UNBOUND, Excluded
 from fedunlearn.runtime.tasks import Apply, Commit, Deposit, Evaluate, Fetch, Fetched, Measure, Score, Seal, Survey, Task, Train
 
 
-def words(task: Task, standing: Standing = UNBOUND) -> str:
+def words(task: Task, excluded: Excluded = UNBOUND) -> str:
     """What a task would do, for the owner to read. Names in it are the coordinator's and are shown as they came, quoted."""
-    does = _excludes(task, standing) if isinstance(task, Commit) else _does(task)
+    does = _excludes(task, excluded) if isinstance(task, Commit) else _does(task)
     return f"for family {task.family[:12]!r}: {does}" if task.family else does
 
 
-def _excludes(task: Commit, standing: Standing) -> str:
+def _excludes(task: Commit, excluded: Excluded) -> str:
     """What a Commit changes."""
-    before = standing.own
+    before = excluded.own
     if before is None:
         return f"from now on train on all rows but {_named(task.exclusions)} (what was excluded before cannot be read)"
     new = {name: chosen for name, chosen in task.exclusions.items() if before.get(name) != chosen}

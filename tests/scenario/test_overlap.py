@@ -9,7 +9,7 @@ import yaml
 from fedunlearn.scenario import Scenario, doubts, load, train
 from fedunlearn.scenario.build import open_data
 from fedunlearn.scenario.files import parse
-from fedunlearn.scenario.seen import seen, told_seen
+from fedunlearn.scenario.overlap import seen, told_seen
 from tests.scenario.small import changed
 
 SHARED = """

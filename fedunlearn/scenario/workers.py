@@ -21,7 +21,7 @@ def workers(scenario: Scenario, family: Family, departing: Sequence[str] = ()) -
     """
     data = open_site_data(scenario, family.folder, {*family.departed, *departing})
     make = net_maker(scenario, data)
-    device = device_of()
+    device = best_device()
     return {
         p: Worker(
             p, family.store(p), data[p], make, device,
@@ -31,6 +31,6 @@ def workers(scenario: Scenario, family: Family, departing: Sequence[str] = ()) -
     }  # fmt: skip
 
 
-def device_of() -> str:
+def best_device() -> str:
     """The GPU where there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"

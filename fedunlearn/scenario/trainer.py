@@ -1,4 +1,4 @@
-"""The family comes up: models in order of depth, the lineage as it happens, one ledger line at the end."""
+"""Training a family, wherever its rows are: models in order of depth, the lineage as it happens, one ledger line at the end."""
 
 import json
 import time
@@ -18,24 +18,24 @@ from fedunlearn.runtime.backend import Progress
 from fedunlearn.runtime.books.family import ID, NEXT, TOPOLOGY
 from fedunlearn.runtime.tasks import Surveyed
 from fedunlearn.scenario.schema import Imported, Scenario
-from fedunlearn.scenario.syllabus import Given, Syllabus
+from fedunlearn.scenario.specs import Given, Specs
 from fedunlearn.store import Store, write_atomically
 from fedunlearn.store.files import TEMPORARY
 from fedunlearn.training import Born
 
 
 @dataclass(frozen=True)
-class Teacher(ABC):
+class Trainer(ABC):
     """Trains the models of a family: in this process, or at the sites.
 
     Args:
         family: to be trained; its folder need not be there yet.
-        syllabus: what is trained.
+        specs: what is trained.
         surveys: what each place could train on and test on.
     """
 
     family: Family
-    syllabus: Syllabus
+    specs: Specs
     surveys: Mapping[str, Surveyed]
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Teacher(ABC):
 
 
 @dataclass
-class Brood:
+class SoFar:
     """What is there so far: models in order of time, and what later ones may start from."""
 
     models: list[Model] = field(default_factory=list)
@@ -91,13 +91,15 @@ def free(folder: Path | str) -> Family:
     return family
 
 
-def bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress, reason: str | None = None) -> None:
+def train_in_order(
+    trainer: Trainer, order: Sequence[str], so_far: SoFar, progress: Progress, reason: str | None = None
+) -> None:
     """Train models one after another; the ledger line at the end is what makes them part of the family.
 
     Args:
-        teacher: trains them.
+        trainer: trains them.
         order: their names, parents first.
-        brood: what is there already; grows.
+        so_far: what is there already; grows.
         progress: told, in words, what is being done.
         reason: why; goes to the ledger.
 
@@ -105,71 +107,71 @@ def bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Pro
         InputError: a model cannot be trained, or a request names what is not there; nothing is written then.
         TrainingError: a client, a rank or a site failed, or a strategy gave nothing; the family is as it was.
     """
-    teacher.syllabus.check(order, teacher.surveys)
-    _check_requests(teacher, brood)
-    with alone(teacher.family):
-        _bring_up(teacher, order, brood, progress, reason)
+    trainer.specs.check(order, trainer.surveys)
+    _check_requests(trainer, so_far)
+    with alone(trainer.family):
+        _train_in_order(trainer, order, so_far, progress, reason)
 
 
-def _check_requests(teacher: Teacher, brood: Brood) -> None:
+def _check_requests(trainer: Trainer, so_far: SoFar) -> None:
     """Refuse requests of the scenario that could only ever be refused."""
-    scenario, here = teacher.syllabus.scenario, (of.classes.values() for of in teacher.surveys.values())
-    classes = {c for several in here for of in several for c in of} | {c for m in brood.models for s in m.data for c in s.rows}
+    scenario, here = trainer.specs.scenario, (of.classes.values() for of in trainer.surveys.values())
+    classes = {c for several in here for of in several for c in of} | {c for m in so_far.models for s in m.data for c in s.rows}
     classes |= {c for m in scenario.models.values() for c in m.head}
     for name, asked in scenario.requests.items():
         check_names("class", asked.classes, classes, f"requests.{name}")
         shards = asked.request(name).shards
         check_names("site", (*asked.sites, *(s.split("/")[0] for s in shards)), scenario.sites, f"requests.{name}")
         since = (asked.since.split("/")[0],) if asked.since else ()  # or a round's model that was kept
-        check_names("model", since, {*scenario.models, *(m.name for m in brood.models)}, f"requests.{name}.since")
+        check_names("model", since, {*scenario.models, *(m.name for m in so_far.models)}, f"requests.{name}.since")
 
 
-def _bring_up(teacher: Teacher, order: Sequence[str], brood: Brood, progress: Progress, reason: str | None) -> None:
-    family, syllabus = teacher.family, teacher.syllabus
-    scenario, whole = syllabus.scenario, family.folder / TOPOLOGY
+def _train_in_order(trainer: Trainer, order: Sequence[str], so_far: SoFar, progress: Progress, reason: str | None) -> None:
+    family, specs = trainer.family, trainer.specs
+    scenario, whole = specs.scenario, family.folder / TOPOLOGY
     if family.topology != whole:
         family.topology.replace(whole)  # an extension was cut off right after its ledger line
     begun = family.folder / NEXT if family.ledger.lines else whole
     write_atomically(begun, as_yaml(scenario))
-    started, first = time.perf_counter(), len(brood.models)
+    started, first = time.perf_counter(), len(so_far.models)
     heads: dict[str, str] = {}
     carried: dict[str, list[str]] = {}
     for number, name in enumerate(order, 1):
         progress(f"training {name} ({scenario.models[name].born}, {number} of {len(order)})")
-        parents = [brood.given[p] for p in scenario.models[name].source]
-        if words := syllabus.carried(name, parents):
+        parents = [so_far.given[p] for p in scenario.models[name].source]
+        if words := specs.carried(name, parents):
             carried[name] = words
-        for child in teacher.births(name, parents, brood.models):
-            brood.models.append(child.model)
+        for child in trainer.births(name, parents, so_far.models):
+            so_far.models.append(child.model)
             if child.model.name != name and not child.model.data:
                 progress(f"training {name}: {child.model.name} is there")
             if child.model.kept:
-                brood.given[child.model.name] = _kept(teacher, child)
-                heads[child.model.name] = brood.given[child.model.name].version
+                so_far.given[child.model.name] = _kept(trainer, child)
+                heads[child.model.name] = so_far.given[child.model.name].version
     seconds = time.perf_counter() - started
-    tests = {place: tuple(s.tests) for place, s in teacher.surveys.items() if s.tests}
+    tests = {place: tuple(s.tests) for place, s in trainer.surveys.items() if s.tests}
     if family.departed:  # whom nobody can ask any more
         tests |= {p: classes for p, classes in family.whole_lineage.tests.items() if p in family.departed}
-    lineage = family.write_lineage(Lineage(tuple(brood.models), tests))
+    lineage = family.write_lineage(Lineage(tuple(so_far.models), tests))
     body = {
         "scenario": scenario.name,
         "seed": scenario.seed,
         "heads": heads,
-        "models": len(brood.models),
+        "models": len(so_far.models),
         "lineage": lineage,
         "topology": blake3(as_yaml(scenario)).hexdigest(),
         "gate": scenario.gate.model_dump(mode="json"),
         "carried": carried,
-        "without": [r.to_json() for r in syllabus.without],
-        "shape": next((list(s.shape) for s in teacher.surveys.values() if s.shape), []),
-        "withheld": {f"{p}/{name}": n for p, s in teacher.surveys.items() for name, n in s.withheld.items()},
-        "rows_per_second": round(_rows_trained(scenario, brood.models[first:]) / seconds, 1),
+        "without": [r.to_json() for r in specs.without],
+        "shape": next((list(s.shape) for s in trainer.surveys.values() if s.shape), []),
+        "withheld": {f"{p}/{name}": n for p, s in trainer.surveys.items() for name, n in s.withheld.items()},
+        "rows_per_second": round(_rows_trained(scenario, so_far.models[first:]) / seconds, 1),
     }
     named = ({"family": family.id} if family.id else {}) | ({"reason": reason} if reason else {})
-    family.ledger.append("trained", body | {"registers": teacher.hold()} | named)
+    family.ledger.append("trained", body | {"registers": trainer.hold()} | named)
     begun.replace(whole)
     family.reread()
-    teacher.settle()
+    trainer.settle()
 
 
 def as_yaml(scenario: Scenario) -> bytes:
@@ -177,12 +179,12 @@ def as_yaml(scenario: Scenario) -> bytes:
     return (json.dumps(scenario.model_dump(by_alias=True, mode="json"), indent=1) + "\n").encode()
 
 
-def _kept(teacher: Teacher, child: Born) -> Given:
+def _kept(trainer: Trainer, child: Born) -> Given:
     model = child.model
-    head = head_of(teacher.syllabus.make(len(model.head), model.net, 0), model.head)
+    head = head_of(trainer.specs.make(len(model.head), model.net, 0), model.head)
     if child.version:
         return Given({}, head, child.version)
-    store = teacher.store(model.home)
+    store = trainer.store(model.home)
     version = store.write(child.weights, head, model.net)
     if child.state:
         store.write_state(version, child.state)

@@ -254,6 +254,6 @@ def check_whole(facts: Mapping[str, Any], whole: Any) -> None:
         raise ValueError(f"{strange[0][:80]!r} is no root of its plan")
 
 
-def request_of(line: Line) -> Request:
+def request_in(line: Line) -> Request:
     """What an "unlearned" line was asked."""
     return Request.from_json(line.body["record"]["facts"]["request"])

@@ -12,7 +12,7 @@ from fedunlearn.runtime import Family, Worker
 from fedunlearn.scenario.build import among, shared_test
 from fedunlearn.scenario.nets import maker
 from fedunlearn.scenario.schema import Scenario
-from fedunlearn.scenario.staffing import device_of
+from fedunlearn.scenario.workers import best_device
 
 
 def workers_here(scenario: Scenario, family: Family, places: Sequence[str] = ()) -> dict[str, Worker]:
@@ -32,7 +32,7 @@ def workers_here(scenario: Scenario, family: Family, places: Sequence[str] = ())
             raise InputError(f"place {place!r} is a site; its own worker answers for it, where its rows are")
         if place not in homes:
             raise unknown("place", place, homes)
-    held, device = _held_out(scenario), device_of()
+    held, device = _held_out(scenario), best_device()
 
     def make(outputs: int, net: str, seed: int = 0) -> nn.Module:
         return maker(scenario, _shape(family))(outputs, net, seed)

@@ -26,12 +26,12 @@ from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Tra
 from fedunlearn.scenario.answers import agreed, remembered, sound, usable, usable_weights
 from fedunlearn.scenario.build import check_test
 from fedunlearn.scenario.files import of_family
-from fedunlearn.scenario.here import workers_here
 from fedunlearn.scenario.nets import maker
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
-from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
+from fedunlearn.scenario.specs import Given, Specs, left_out
 from fedunlearn.scenario.train import grown, joining, refuse_departed, started_from
-from fedunlearn.scenario.upbringing import Brood, Teacher, bring_up, free
+from fedunlearn.scenario.trainer import SoFar, Trainer, free, train_in_order
+from fedunlearn.scenario.workers_here import workers_here
 from fedunlearn.store import Store
 from fedunlearn.tensors import Tensors
 from fedunlearn.training import Born, Course, Recipe, in_rounds
@@ -75,7 +75,7 @@ def train_afar(
     """
     family = free(folder)
     family.ledger.by = by
-    bring_up(_afar(scenario, family, backend, here, without, progress), ordered(scenario.parents), Brood(), progress)
+    train_in_order(_afar(scenario, family, backend, here, without, progress), ordered(scenario.parents), SoFar(), progress)
     return family
 
 
@@ -107,14 +107,14 @@ def extend_afar(
         if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
             settle(family, both, joining=joining(family, scenario))
     afar = _afar(scenario, family, backend, here, (), progress)
-    syllabus, heads = afar.syllabus, family.heads
-    brood = Brood(list(family.whole_lineage.models))
+    specs, heads = afar.specs, family.heads
+    so_far = SoFar(list(family.whole_lineage.models))
     for model in started_from(family, scenario, order):
-        head = head_of(syllabus.make(len(model.head), model.net, 0), model.head)
+        head = head_of(specs.make(len(model.head), model.net, 0), model.head)
         version = heads[model.name]
         state = afar.store(model.home).read_state(version) if model.home in afar.here else {}
-        brood.given[model.name] = Given({}, head, version, state)
-    bring_up(afar, order, brood, progress, reason=more.get("reason"))
+        so_far.given[model.name] = Given({}, head, version, state)
+    train_in_order(afar, order, so_far, progress, reason=more.get("reason"))
     return Family.open(family.folder)
 
 
@@ -125,7 +125,7 @@ def _afar(
     here: Mapping[str, Worker],
     without: Sequence[Request],
     progress: Progress,
-) -> "Afar":
+) -> "TrainerAfar":
     """What trains at the sites, once they have said what they could train on."""
     _refuse(scenario, here)
     both = Split(here, backend, family.id or token_hex(16))
@@ -137,14 +137,14 @@ def _afar(
     known = [c for named in classes.values() for c in named]
     for spec, tests in ((scenario.data, surveys[place].tests) for place in here if place in surveys):
         check_test(spec, tests, known)
-    syllabus = Syllabus(scenario, classes, maker(scenario, shape), tuple(without))
+    specs = Specs(scenario, classes, maker(scenario, shape), tuple(without))
     for net in dict.fromkeys(map(scenario.net_of, scenario.models)):
-        syllabus.make(len(known), net, 0)  # whatever cannot be made is said before anything is trained
-    return Afar(family, syllabus, surveys, told, both, here)
+        specs.make(len(known), net, 0)  # whatever cannot be made is said before anything is trained
+    return TrainerAfar(family, specs, surveys, told, both, here)
 
 
 @dataclass(frozen=True)
-class Afar(Teacher):
+class TrainerAfar(Trainer):
     """Has models trained at their sites.
 
     Args:
@@ -163,27 +163,27 @@ class Afar(Teacher):
 
     def settle(self) -> None:
         """Over the backend; but the sites of a retrained reference follow the family's own ledger, not the reference's."""
-        if not self.syllabus.without:
+        if not self.specs.without:
             settle(Family(self.family.folder), self.backend)
 
     def births(self, name: str, parents: Sequence[Given], before: Sequence[Model]) -> Iterator[Born]:
         """From rows that nobody here sees."""
         self.family.identify(self.backend.family)
-        spec = self.syllabus.scenario.models[name]
+        spec = self.specs.scenario.models[name]
         if isinstance(spec, Federated):
             grown = self._federated(name, spec, parents)
         else:
             assert isinstance(spec, Incremental | Transfer)  # others are refused before the survey
             grown = iter([self._at_site(name, spec, parents)])
         for child in grown:
-            yield self.syllabus.named(name, child, parents)
+            yield self.specs.named(name, child, parents)
 
     def _federated(self, name: str, spec: Federated, parents: Sequence[Given]) -> Iterator[Born]:
-        syllabus, recipe = self.syllabus, self.syllabus.recipe(name, HERE)
-        start = syllabus.start(name, self._fetched(name, parents))
+        specs, recipe = self.specs, self.specs.recipe(name, HERE)
+        start = specs.start(name, self._fetched(name, parents))
 
         def make() -> nn.Module:
-            return syllabus.net(name)
+            return specs.net(name)
 
         data = {client: self._shards(name, client) for client in spec.clients}
         course = Course.told(recipe, make, data, spec.rounds, spec.policy)
@@ -196,10 +196,10 @@ class Afar(Teacher):
                 found = usable(task, answer, self._rows(name, task.place), net)
                 yield replace(course.local(number, task.place, found.weights), version=found.version)
 
-        return in_rounds(course, make, start, together, spec.strategy, syllabus.state(name, parents))
+        return in_rounds(course, make, start, together, spec.strategy, specs.state(name, parents))
 
     def _at_site(self, name: str, spec: Incremental | Transfer, parents: Sequence[Given]) -> Born:
-        recipe, net = self.syllabus.recipe(name, HERE), self.syllabus.net(name)
+        recipe, net = self.specs.recipe(name, HERE), self.specs.net(name)
         start, head = weights_of(net), head_of(net, recipe.head)
         if parents:  # the site has the rest of it from them; where it has their head too, nothing is new
             new = head.names if isinstance(spec, Transfer) or parents[0].head != head else ()
@@ -223,26 +223,26 @@ class Afar(Teacher):
 
     def _task(self, name: str, site: str, recipe: Recipe) -> Train:
         """One site's part in a model, but for what it starts from and what becomes of it."""
-        scenario = self.syllabus.scenario
+        scenario = self.specs.scenario
         spec = scenario.models[name]
-        without = left_out(scenario, self.syllabus.without, name, site)
+        without = left_out(scenario, self.specs.without, name, site)
         classes = spec.classes or recipe.head
         return Train(site, recipe, spec.born, spec.data, classes, scenario.net_of(name), without=without)
 
     def _rows(self, name: str, site: str) -> dict[str, int]:
-        left = left_out(self.syllabus.scenario, self.syllabus.without, name, site)
-        return self.syllabus.rows(name, self.told[site, tuple(left.items())])
+        left = left_out(self.specs.scenario, self.specs.without, name, site)
+        return self.specs.rows(name, self.told[site, tuple(left.items())])
 
     def _shards(self, name: str, site: str) -> tuple[Shard, ...]:
         rows = self._rows(name, site)
-        return (Shard(site, self.syllabus.scenario.models[name].data, rows),) if rows else ()
+        return (Shard(site, self.specs.scenario.models[name].data, rows),) if rows else ()
 
     def _home(self, name: str) -> str:
-        return self.syllabus.scenario.models[name].place
+        return self.specs.scenario.models[name].place
 
     def _fetched(self, name: str, parents: Sequence[Given], site: str = "") -> list[Given]:
         """Parents with their weights, but for those that are the site's own."""
-        source = self.syllabus.scenario.models[name].source
+        source = self.specs.scenario.models[name].source
         away = {p: g for p, g in zip(source, parents, strict=True) if not g.weights and self._home(p) != site}
         tasks = [Fetch(self._home(p), g.version) for p, g in away.items()]
         answers = self._ask(tasks, Fetched, f"model {name!r}: fetching {', '.join(away)} to start from") if tasks else []
@@ -250,7 +250,7 @@ class Afar(Teacher):
             where = f"{self._home(parent)}: sent {parent!r}"
             if answer.head != given.head:
                 raise TrainingError(f"{where} with outputs {answer.head}, expected {given.head}")
-            away[parent] = replace(given, weights=usable_weights(answer.weights, self.syllabus.net(parent), where))
+            away[parent] = replace(given, weights=usable_weights(answer.weights, self.specs.net(parent), where))
         return [away.get(p, g) for p, g in zip(source, parents, strict=True)]
 
     def _ask(self, tasks: Sequence[Task], kind: type[Kind], where: str) -> list[Kind]:

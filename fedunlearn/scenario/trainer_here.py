@@ -1,4 +1,4 @@
-"""Brings up models in this process, from rows that are open here."""
+"""Trains models in this process, on rows that are open here."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +20,9 @@ from fedunlearn.scenario.build import check_held, open_data
 from fedunlearn.scenario.nets import net_maker
 from fedunlearn.scenario.registers import Registers
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
-from fedunlearn.scenario.staffing import device_of, workers
-from fedunlearn.scenario.syllabus import Given, Syllabus, left_out
-from fedunlearn.scenario.upbringing import Teacher
+from fedunlearn.scenario.specs import Given, Specs, left_out
+from fedunlearn.scenario.trainer import Trainer
+from fedunlearn.scenario.workers import best_device, workers
 from fedunlearn.store import Store
 from fedunlearn.tensors import Head, Tensors, average
 from fedunlearn.training import Anchor, Born, Portion, distributed, federated, incremental, transfer
@@ -31,7 +31,7 @@ Federate = Callable[..., Iterator[Born]]
 
 
 @dataclass(frozen=True)
-class School(Teacher):
+class TrainerHere(Trainer):
     """Trains models of a scenario.
 
     Args:
@@ -47,7 +47,7 @@ class School(Teacher):
     @classmethod
     def of(
         cls, scenario: Scenario, family: Family, without: tuple[Request, ...] = (), federate: Federate = federated
-    ) -> "School":
+    ) -> "TrainerHere":
         """Open every place's rows. Whatever is done to the family between its reading and its training stops the latter.
 
         Raises:
@@ -61,9 +61,9 @@ class School(Teacher):
             held = {place: d for place, d in opened.places.items() if place not in family.departed}
             for name, asked in scenario.requests.items():
                 check_held(held, asked.request(name), gone=True)
-        syllabus = Syllabus(scenario, opened.classes, net_maker(scenario, opened.places), without)
+        specs = Specs(scenario, opened.classes, net_maker(scenario, opened.places), without)
         surveys = {place: survey(Survey(place, tuple(d.shards)), d) for place, d in opened.places.items()}
-        return cls(family, syllabus, surveys, opened.places, opened.registers, federate)
+        return cls(family, specs, surveys, opened.places, opened.registers, federate)
 
     def store(self, place: str) -> Store:
         """Every place's store is in the family's folder."""
@@ -76,23 +76,23 @@ class School(Teacher):
     def settle(self) -> None:
         """In this process."""
         fresh = Family(self.family.folder)
-        settle(fresh, InProcess(workers(self.syllabus.scenario, fresh)))
+        settle(fresh, InProcess(workers(self.specs.scenario, fresh)))
 
     def births(self, name: str, parents: Sequence[Given], before: Sequence[Model]) -> Iterator[Born]:
         """From rows that are here."""
-        syllabus = self.syllabus
-        spec, recipe = syllabus.scenario.models[name], syllabus.recipe(name, device_of())
+        specs = self.specs
+        spec, recipe = specs.scenario.models[name], specs.recipe(name, best_device())
         portions = {site: self._portions(name, site, recipe.head) for site in spec.sites}
 
         def make() -> nn.Module:
-            return syllabus.net(name)
+            return specs.net(name)
 
         if isinstance(spec, Imported):
             yield self._imported(name, spec, make(), portions)
             return
-        start = syllabus.start(name, parents)
+        start = specs.start(name, parents)
         if isinstance(spec, Federated):
-            state = syllabus.state(name, parents)
+            state = specs.state(name, parents)
             grown = self.federate(recipe, make, start, portions, spec.rounds, spec.strategy, spec.policy, state)
         elif isinstance(spec, Distributed):
             grown = iter([distributed(recipe, make, start, portions)])
@@ -103,16 +103,16 @@ class School(Teacher):
             anchor = self._anchor(spec, parents, before, start, head) if spec.ewc and parents else None
             grown = iter([incremental(recipe, make, start, portions[spec.site], anchor)])
         for child in grown:
-            yield syllabus.named(name, child, parents)
+            yield specs.named(name, child, parents)
 
     def _anchor(
         self, spec: Incremental, parents: Sequence[Given], before: Sequence[Model], start: Tensors, head: Head
     ) -> Anchor:
         """What elastic weight consolidation holds on to, measured anew on the version that is started from."""
-        scenario, old = self.syllabus.scenario, parents[0].head
+        scenario, old = self.specs.scenario, parents[0].head
         lineage = Lineage(tuple(before)).without(self.family.departed)
         mean = average([g.weights for g in parents])
-        net = load(self.syllabus.make(len(old.classes), scenario.net_of(spec.source[0]), 0), mean).eval()
+        net = load(self.specs.make(len(old.classes), scenario.net_of(spec.source[0]), 0), mean).eval()
         parts = []
         for shard in {s.key: s for p in spec.source for s in lineage.weighing(p)}.values():
             rows = self._rows(spec.source[0], shard.site, shard.name, tuple(shard.rows)).for_head(old.classes)
@@ -121,7 +121,7 @@ class School(Teacher):
         return Anchor.of(pool(parts).mean("squares") if parts else {}, old, start, head, spec.ewc)
 
     def _imported(self, name: str, spec: Imported, net: nn.Module, portions: Mapping[str, Sequence[Portion]]) -> Born:
-        path = find(spec.file, self.syllabus.scenario.folder, "checkpoint")
+        path = find(spec.file, self.specs.scenario.folder, "checkpoint")
         try:
             load(net, fit_to(net, read_checkpoint(path)))
         except ShapeError as error:
@@ -130,12 +130,12 @@ class School(Teacher):
             ) from error
         entries = tuple(p.entry for held in portions.values() for p in held if len(p.rows))
         size = sum(p.numel() for p in net.parameters())
-        net_name = self.syllabus.scenario.net_of(name)
+        net_name = self.specs.scenario.net_of(name)
         model = Model(name, spec.place, spec.how, spec.head, spec.source, entries, True, size, net_name, imported=True)
         return Born(model, weights_of(net))
 
     def _portions(self, name: str, site: str, head: tuple[str, ...]) -> list[Portion]:
-        spec = self.syllabus.scenario.models[name]
+        spec = self.specs.scenario.models[name]
         rows = self._rows(name, site, spec.data, spec.classes or head)
         if isinstance(spec, Incremental) and spec.replay:
             kept = self._rows(name, site, spec.data, tuple(c for c in head if c not in spec.classes))
@@ -149,7 +149,7 @@ class School(Teacher):
 
     def _exclusions(self, name: str, site: str) -> Exclusions:
         """What a model is not trained on; one that came with its weights was, elsewhere, whatever was asked here before."""
-        if isinstance(self.syllabus.scenario.models[name], Imported):
+        if isinstance(self.specs.scenario.models[name], Imported):
             return Exclusions({})
-        more = left_out(self.syllabus.scenario, self.syllabus.without, name, site)
+        more = left_out(self.specs.scenario, self.specs.without, name, site)
         return self.data[site].exclusions.beside("without", more)

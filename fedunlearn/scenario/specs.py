@@ -34,7 +34,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Syllabus:
+class Specs:
     """What is to be trained, whoever trains it.
 
     Args:
