@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedunlearn.errors import ShapeError
+
 KNOWN = 0.5  # of what is to be forgotten: a model that names less of it before has little to forget
 
 
@@ -19,7 +21,7 @@ class Scores:
         by_class: for class requests, on each forgotten class that the model can name.
 
     Raises:
-        ValueError: an accuracy is no fraction, or a number of rows is negative.
+        ShapeError: an accuracy is no fraction, or a number of rows is negative.
     """
 
     forgotten: float | None
@@ -31,7 +33,7 @@ class Scores:
     def __post_init__(self) -> None:
         said = [v for v in (self.forgotten, self.retained, *self.by_class.values()) if v is not None]
         if not all(0 <= v <= 1 for v in said) or self.rows_forgotten < 0 or self.rows_retained < 0:
-            raise ValueError(f"{self.to_json()}: expected fractions, of no less than no rows")
+            raise ShapeError(f"scores {self.to_json()}: expected fractions, of no less than no rows")
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

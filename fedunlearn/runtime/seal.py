@@ -19,7 +19,7 @@ from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.books.keeping import needed
 from fedunlearn.runtime.books.line_bodies import request_in
 from fedunlearn.runtime.books.tried import first_try, outstanding
-from fedunlearn.runtime.settle import alone, known_lines, settle, since_seal
+from fedunlearn.runtime.settle import alone, excluded_by, known_lines, settle, since_seal
 from fedunlearn.runtime.tasks import Seal, Sealed
 from fedunlearn.store import Line, Swept, sweep
 from fedunlearn.store.files import TEMPORARY
@@ -245,9 +245,8 @@ def _without_sealed(family: Family, twin: Family) -> bool:
 def _forgotten(family: Family) -> dict[str, dict[str, Selection]]:
     found: dict[str, dict[str, Selection]] = {}
     for line in (family.ledger.lines[n] for n in family.ledger.sealed):
-        for site, chosen in line.body["exclusions"].items():
-            selection = Selection(tuple(chosen["classes"]), tuple(chosen["samples"]))
-            found.setdefault(site, {})[line.body["request"]] = selection
+        for site, chosen in excluded_by(family, line).items():
+            found.setdefault(site, {})[line.body["request"]] = chosen
     return found
 
 

@@ -63,7 +63,7 @@ def _tell(family: Family, backend: Backend, places: Sequence[str], joining: Sequ
         # what had acknowledged this very line and lacks something of it now was brought back from before it
         lost = {t.place: None for t, a in told if _is_refusal(a) and noted.get(t.place) == lines[-1]}
         family.note_acknowledged(lost | {t.place: a.line for t, a in told if isinstance(a, Committed) and a.line == lines[-1]})
-        family.note_erased(dict.fromkeys(back))
+        family.note_erased(dict.fromkeys([*back, *(lost if aware else ())]))
     return told
 
 
@@ -187,14 +187,19 @@ def exclusions(family: Family, upto: int | None = None, joining: Iterable[str] =
     """
     found: dict[str, dict[str, Selection]] = {}
     for line in _excluding(family, upto):
-        told = {site: Selection(tuple(one["classes"]), tuple(one["samples"])) for site, one in line.body["exclusions"].items()}
-        request = request_in(line)
-        everywhere = tuple(c for one in request.merges or (request,) if not one.sites for c in one.classes)
-        if told and everywhere:  # whoever has joined since is meant, too
-            told |= {site: Selection(classes=everywhere) for site in (*family.places, *joining) if site not in told}
-        for site, chosen in told.items():
+        for site, chosen in excluded_by(family, line, joining).items():
             found.setdefault(site, {})[line.body["request"]] = chosen
     return found
+
+
+def excluded_by(family: Family, line: Line, joining: Iterable[str] = ()) -> dict[str, Selection]:
+    """Per site, what an "unlearned" line excludes from training; whoever has joined since is meant, too."""
+    told = {site: Selection(tuple(one["classes"]), tuple(one["samples"])) for site, one in line.body["exclusions"].items()}
+    request = request_in(line)
+    everywhere = tuple(c for one in request.merges or (request,) if not one.sites for c in one.classes)
+    if told and everywhere:
+        told |= {site: Selection(classes=everywhere) for site in (*family.places, *joining) if site not in told}
+    return told
 
 
 def still_excluded(family: Family, line: Line) -> tuple[str, ...]:

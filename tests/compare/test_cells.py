@@ -123,7 +123,7 @@ def test_heirs_that_are_tested_on_the_same_rows_do_not_make_it_surer() -> None:
 def test_a_class_that_several_requests_name_is_tested_on_the_same_rows_and_does_not_make_it_surer() -> None:
     apart = [row(seed=i, request=c, **{"class": c}) for i in range(2) for c in "56"]
     twice = [row(seed=i, request=r, **{"class": c}) for i in range(2) for r, c in (("5", "5"), ("5+6", "5"), ("5+6", "6"))]
-    assert share(twice, "forgotten_after") == share(apart)
+    assert share(twice) == share(apart)
     assert summary_of(twice, GATE)[0]["left"] == summary_of(apart, GATE)[0]["left"]
     unnamed = [row(request=r, **{"class": ""}) for r in ("a", "b")]  # samples or sites: rows of a request are its own
     found = share(unnamed)

@@ -184,5 +184,5 @@ def test_accuracy_over_nothing_is_none_not_zero() -> None:
 @pytest.mark.parametrize("wrong", [float("nan"), -7.0, 1.5])
 def test_what_is_no_accuracy_is_never_judged(wrong: float) -> None:
     for found in ((wrong, 0.5, 1, 1, {}), (0.5, wrong, 1, 1, {}), (0.5, 0.5, 1, 1, {"a": wrong}), (0.5, 0.5, -1, 1, {})):
-        with pytest.raises(ValueError, match="expected fractions"):
+        with pytest.raises(ShapeError, match="expected fractions"):
             Scores(*found)

@@ -78,9 +78,8 @@ NAMED = st.dictionaries(TEXT, tensors(), max_size=3)
 SELECTIONS = st.builds(Selection, NAMES, NAMES)
 HEADS = st.builds(Head, TEXT, NAMES)
 QUESTIONS = st.builds(Question, NAMES, st.dictionaries(TEXT, SELECTIONS, max_size=2), NAMES)
-SCORES = st.builds(
-    Scores, st.none() | NUMBER, st.none() | NUMBER, WHOLE, WHOLE, st.dictionaries(TEXT, st.none() | NUMBER, max_size=2)
-)
+FRACTIONS = st.none() | st.floats(0, 1)
+SCORES = st.builds(Scores, FRACTIONS, FRACTIONS, WHOLE, WHOLE, st.dictionaries(TEXT, FRACTIONS, max_size=2))
 FETCHED = st.builds(Fetched, NAMED, HEADS, TEXT)
 EVIDENCE = st.builds(Evidence, NAMED, WHOLE, TEXT, st.none() | st.floats(0, 1e300))
 LOTS = st.lists(st.builds(Lot, TEXT, TEXT, SELECTIONS), max_size=2).map(tuple)
@@ -103,9 +102,9 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         *(TEXT, NAMES),
     ),
     Measured: st.builds(Measured, TEXT, importances(), WHOLE, MAYBE),
-    Deposit: st.builds(Deposit, TEXT, TEXT, TEXT, TEXT, st.none() | FETCHED),
+    Deposit: st.builds(Deposit, TEXT, TEXT, TEXT, st.none() | FETCHED),
     Deposited: st.builds(Deposited, TEXT, WHOLE),
-    Score: st.builds(Score, TEXT, TEXT, QUESTIONS, SHARDS, st.none() | FETCHED),
+    Score: st.builds(Score, TEXT, TEXT, QUESTIONS, PARTS, st.none() | FETCHED),
     Scored: st.builds(Scored, TEXT, HEADS, SHAPES, SCORES, SCORES, WHOLE),
     Apply: st.builds(
         Apply,

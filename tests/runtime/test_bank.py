@@ -10,17 +10,22 @@ import torch
 
 from fedunlearn.data import SiteData
 from fedunlearn.errors import InputError
+from fedunlearn.evaluation import Gate
 from fedunlearn.importance import Importance, measure, pool
 from fedunlearn.lineage import Request, discover
 from fedunlearn.methods import FIUn
 from fedunlearn.nets import load
-from fedunlearn.runtime import Family, InProcess, bank, unlearn
+from fedunlearn.runtime import Family, InProcess, Split, bank, seal, unlearn
 from fedunlearn.runtime.place.examine import examine
+from fedunlearn.runtime.place.mirror import part
 from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
 from fedunlearn.runtime.tasks import Evaluate, Evaluated
-from fedunlearn.store import Bank, Banked
+from fedunlearn.scenario import grown, workers_here
+from fedunlearn.scenario.trainer_afar import extend_afar
+from fedunlearn.store import Bank, Banked, Store
 from tests.conftest import LEAVE
+from tests.scenario.elsewhere import afar, elsewhere, in_process
 
 BackendOf = Callable[[Family], InProcess]
 
@@ -116,3 +121,25 @@ def test_a_damaged_bank_is_found(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3] + b"xyz")
     with pytest.raises(InputError, match=r"not a bank of importances .*; delete it and run `fedunlearn bank` again"):
         bank_.read(what)
+
+
+def test_sealing_erases_what_a_site_that_joined_since_has_banked(tmp_path: Path) -> None:
+    """A request for a class means everybody's rows of it, also at a site that had none in the family yet."""
+    scenario = elsewhere({"shared": {"born": "federated", "clients": ["north", "south"]}})
+    more = {"models": {"later": {"born": "incremental", "from": "shared", "site": "east"}}}
+    whole = grown(scenario, more, "more.yaml")[0]
+    away = in_process(whole, tmp_path / "sites")
+    family = afar(scenario, tmp_path / "family", away)
+    both = Split(workers_here(scenario, family), away, family.id)
+    unlearn(family, Request(classes=("5",)), "logit_mask", both, Gate(score_at_roots=True), accept_untested="a test")
+    family = extend_afar(Family.open(family.folder), more, "more.yaml", away)
+    both = Split(workers_here(whole, family), away, family.id)
+    bank(family, both)
+    held = Bank(part(Store(tmp_path / "sites" / "east"), family.id).folder)
+
+    def classes() -> set[str]:
+        return {c for path in held.paths() for c in held.open(path)[1]}
+
+    assert "5" in classes()
+    seal(Family.open(family.folder), both)
+    assert "5" not in classes()

@@ -236,7 +236,6 @@ def test_a_site_is_asked_before_it_scores_what_is_sent_and_what_it_refuses_can_b
     "lie",
     [
         lambda a: replace(a, version="f" * 64),
-        lambda a: replace(a, test=replace(a.test, forgotten=-1.0)),
         lambda a: replace(a, test=replace(a.test, by_class={"1": 0.0})),
     ],
 )

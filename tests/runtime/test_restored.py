@@ -112,8 +112,10 @@ def test_a_site_that_refuses_a_ledger_erases_nothing_for_it(tmp_path: Path) -> N
         assert snapshot(tmp_path / "sites") == sites
 
 
-def a_site_restored(folder: Path, way: Callable[[Scenario, Path], Backend], between: str) -> tuple[Family, Backend, Store]:
-    """A family that has forgotten a class, and had it sealed; but the store of east is as it was before one of both."""
+def a_site_restored(
+    folder: Path, way: Callable[[Scenario, Path], Backend], between: str, last: str = ""
+) -> tuple[Family, Backend, Store]:
+    """A family that has forgotten a class (and had it sealed); but the store of east is as it was before one of both."""
     scenario = elsewhere(MODELS)
     family = afar(scenario, folder / "family", way(scenario, folder / "sites"))
     for step in ("unlearn", "seal"):
@@ -122,7 +124,7 @@ def a_site_restored(folder: Path, way: Callable[[Scenario, Path], Backend], betw
             shutil.copytree(folder / "sites" / "east", folder / "backup")
         forget(family, backend, "1") if step == "unlearn" else seal(family, backend)
         family = Family.open(family.folder)
-        if step == between:
+        if step == (last or between):
             break
     shutil.rmtree(folder / "sites" / "east")
     (folder / "backup").rename(folder / "sites" / "east")
@@ -169,6 +171,18 @@ def test_a_site_from_before_a_seal_erases_again(tmp_path: Path, way: Callable[[S
     before = note.read_bytes()
     catch_up(family, backend)
     assert (owed(family), note.read_bytes()) == ((), before)
+
+
+def test_a_site_from_before_a_request_that_is_sealed_owes_that_again(tmp_path: Path) -> None:
+    """It lacks what is in force, so it can acknowledge nothing; that it has the old versions again is known all the same."""
+    family, backend, east = a_site_restored(tmp_path, in_process, "unlearn", "seal")
+    assert {*family.ledger.lines[-1].body["erases"]} & {*east.versions()}
+    assert not owed(family)  # as the note has it
+    with pytest.raises(SiteError, match=r"east: its store lacks the current version of eastern"):
+        settle(family, backend)
+    assert owed(Family.open(family.folder)) == ("east",)
+    depart(Family.open(family.folder), backend, "east")
+    assert Family.open(family.folder).departed["east"].body["unerased"]
 
 
 def test_homes_from_before_a_seal_owe_it_again(after: Path, hospitals: Scenario) -> None:

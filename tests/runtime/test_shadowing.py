@@ -124,7 +124,7 @@ def test_shadows_forget_by_a_method_of_ones_own_if_it_is_still_the_one_that_edit
     monkeypatch.setattr(shadowing, "train_shadows", lambda *_: "a pool")
     recipe = Recipe("shadow", "here", (), ("0", "1"), 1, 0.1, 32, 0)
     parts = {"forgotten_training": [1, 2], "others": [1, 2]}
-    rows: Any = SimpleNamespace(parts=parts, population=None, population_without=None, classes=("0",))
+    rows: Any = SimpleNamespace(parts=parts, population=None, population_without=None, classes=("0",), gone=())
     name, text = "mine_of_shadows:Mine", code_of(make("mine_of_shadows:Mine"))["text"]
 
     def effort(**given: Any) -> Effort:

@@ -21,7 +21,7 @@ from fedunlearn.runtime import Split, check_site, unlearn
 from fedunlearn.runtime.backend import answer
 from fedunlearn.runtime.flower import Flower, client_app
 from fedunlearn.runtime.place.consent import MOST_WAITING, Consent, free, identity
-from fedunlearn.runtime.place.mirror import Mirror, Standing, part, path
+from fedunlearn.runtime.place.mirror import Excluded, Mirror, part, path
 from fedunlearn.runtime.place.wording import words
 from fedunlearn.runtime.tasks import (
     Apply,
@@ -165,10 +165,10 @@ def test_what_changes_what_is_trained_on_is_asked_about(tmp_path: Path) -> None:
 
 def test_a_training_is_allowed_on_the_rows_that_it_was_asked_for(tmp_path: Path) -> None:
     site, train = open_site(write(tmp_path, policy="ask")), replace(ASKED[0], family="a" * 32)
-    first = identity(train, Standing.at(Store(site.folder), train.family))
+    first = identity(train, Excluded.at(Store(site.folder), train.family))
     mirror = part(Store(site.folder), "b" * 32)
     write_atomically(path(mirror), Mirror("line", 1, {}, {"r": Selection(("0",))}).to_bytes())  # of another family
-    assert identity(train, Standing.at(Store(site.folder), train.family)) != first
+    assert identity(train, Excluded.at(Store(site.folder), train.family)) != first
 
 
 def test_no_name_of_a_request_lifts_what_another_excludes(tmp_path: Path) -> None:
@@ -330,8 +330,8 @@ def test_a_damaged_wish_is_named(tmp_path: Path) -> None:
         Consent(tmp_path).wishes()
     task = ASKED[0]
     with pytest.raises(SiteError, match="owner is asked first"):
-        Consent(tmp_path / "other").check(task, Standing(), str)
+        Consent(tmp_path / "other").check(task, Excluded(), str)
     (wish,) = Consent(tmp_path / "other").wishes()
     Consent(tmp_path / "other").approve(wish.id)
     (tmp_path / "other" / "a.json").write_text("{}")
-    Consent(tmp_path / "other").check(task, Standing(), str)  # what is allowed does not depend on other files
+    Consent(tmp_path / "other").check(task, Excluded(), str)  # what is allowed does not depend on other files
