@@ -48,6 +48,7 @@ from fedunlearn.runtime import (
     undoable,
 )
 from fedunlearn.scenario import backend_of, check_samples, forget, go_on, of_family, request_of
+from fedunlearn.scenario.requests import named_in
 
 
 def plan(
@@ -165,14 +166,14 @@ def rollback(
     """Back to the versions before the last unlearning in force, by one more ledger line."""
     family = opened(folder)
     with flower.as_of_copy(folder, backend):
-        undone = undoable(family, request)
+        undone = undoable(family, request, named_in(of_family(family)))
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
     if flower.asked(backend, federation):
         family, line = flower.rollback(folder, federation, lift, reason)
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
-            line = roll_back(family, carrier, lift_exclusion=lift, reason=reason, request=request)
+            line = roll_back(family, carrier, lift_exclusion=lift, reason=reason, request=undone.body["request"])
     still = still_excluded(family, undone)
     if as_json:
         body = {"line": line.number, "undoes": undone.number, "heads": dict(line.body["heads"]), "lifted": lift}
@@ -201,7 +202,8 @@ def seal(
     """End the rollback window: erase old versions, and what was banked of what is forgotten, for good."""
     family = Family.open(folder)
     with flower.as_of_copy(folder, backend):
-        lines = sealable(family, request)
+        named = named_in(of_family(family))
+        lines = sealable(family, request, named)
     requests = changed_by(*lines)
     words = f"{', '.join(requests)}: old versions and banked importances are erased for good; no rollback is possible any more"
     confirm(words, yes)
@@ -209,7 +211,7 @@ def seal(
         family, line = flower.seal(folder, federation, request, reason)
     else:
         with backend_of(family, backend, address, sites_in) as carrier:
-            line = run_seal(family, carrier, request, reason=reason)
+            line = run_seal(family, carrier, request, reason=reason, named=named)
     body, there = line.body, still_there(family, line)
     if as_json:
         told = {k: body[k] for k in ("requests", "left", "erases")}

@@ -36,6 +36,7 @@ from fedunlearn.scenario import (
     workers_here,
 )
 from fedunlearn.scenario.files import parse
+from fedunlearn.scenario.requests import named_in
 from fedunlearn.scenario.train import grown
 
 FAMILIES = "FEDUNLEARN_FAMILIES"
@@ -114,7 +115,7 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
     if order.action == "bank":
         return _answer(order, family, {"rows_read": bank(family, both, progress=say)})
     if order.action == "seal":
-        line = seal(family, both, order.request or None, reason=order.reason or None)
+        line = seal(family, both, order.request or None, reason=order.reason or None, named=named_in(scenario))
         return _answer(order, family, {"line": line.number, "requests": line.body["requests"]})
     if order.action == "depart":
         return _answer(order, depart(family, both, order.place, reason=order.reason or None), {})

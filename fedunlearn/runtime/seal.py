@@ -4,7 +4,7 @@ The commit point is one ledger line. Erasing follows from it, may be repeated, a
 """
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from fedunlearn.errors import InputError, SiteError, StoreError, unknown
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, check
 from fedunlearn.runtime.books import records
-from fedunlearn.runtime.books.cases import cases, changed_by
+from fedunlearn.runtime.books.cases import cases, changed_by, names_like
 from fedunlearn.runtime.books.evaluations import FOLDER, strays
 from fedunlearn.runtime.books.family import Family
 from fedunlearn.runtime.books.keeping import needed
@@ -25,7 +25,7 @@ from fedunlearn.store import Line, Swept, sweep
 from fedunlearn.store.files import TEMPORARY
 
 
-def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
+def sealable(family: Family, request: str | None = None, named: Sequence[Request] = ()) -> tuple[Line, ...]:
     """The ledger lines that sealing a request seals: its own, and all before it, whose old versions hold its data too.
 
     Requests that were carried out in one pass are sealed by any of them, as they are rolled back together.
@@ -33,6 +33,7 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
     Args:
         family: the family.
         request: its id, or another name that it has had; None for all that are in force.
+        named: requests that the family's scenario names, whose names are taken, too.
 
     Raises:
         InputError: there is none of that id in force, it is sealed already, or some of its models wait for a place.
@@ -42,11 +43,10 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
     in_force = [x for x in ledger.lines if x.kind == "unlearned" and x.body["heads"] and x.number not in undone]
     open_ = [x for x in in_force if x.number not in sealed]
     if request is not None:
-        every = [case.names for case in cases(family)]
-        names = {n for of in every if request in of for n in of} or {request}
+        names = names_like(family, request, named)
         mine = [x for x in in_force if not names.isdisjoint((x.body["request"], *changed_by(x)))]
         if not mine:
-            known = {n for of in every if not of.keys().isdisjoint(changed_by(*in_force)) for n in of}
+            known = {n for one in changed_by(*in_force) for n in names_like(family, one, named)}
             raise unknown("request in force", request, known, where=str(family.folder))
         open_ = [x for x in open_ if x.number <= mine[-1].number]
     if not open_:
@@ -65,7 +65,9 @@ def sealable(family: Family, request: str | None = None) -> tuple[Line, ...]:
     return tuple(open_)
 
 
-def seal(family: Family, backend: Backend, request: str | None = None, *, reason: str | None = None) -> Line:
+def seal(
+    family: Family, backend: Backend, request: str | None = None, *, reason: str | None = None, named: Sequence[Request] = ()
+) -> Line:
     """End the rollback window of a request, and erase what would undo it: at every place that answers, the others owe it.
 
     Args:
@@ -73,6 +75,7 @@ def seal(family: Family, backend: Backend, request: str | None = None, *, reason
         backend: carries tasks to the places.
         request: its id; None for all that are in force.
         reason: why; goes to the ledger.
+        named: as for `sealable`.
 
     Returns:
         The ledger line.
@@ -82,7 +85,7 @@ def seal(family: Family, backend: Backend, request: str | None = None, *, reason
         SiteError: it is sealed, but some place has not erased yet; `erase_sealed` goes on.
     """
     with alone(family, backend):
-        lines = sealable(family, request)
+        lines = sealable(family, request, named)
         numbers = [line.number for line in lines]
         requests = changed_by(*lines)
         left = {m for case in cases(family) if not case.names.keys().isdisjoint(requests) for m in case.left}

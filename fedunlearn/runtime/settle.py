@@ -7,6 +7,7 @@ from fedunlearn.data import MIRROR, Selection
 from fedunlearn.errors import InputError, StoreError
 from fedunlearn.lineage import Request
 from fedunlearn.runtime.backend import Backend, InProcess, ask, check
+from fedunlearn.runtime.books.cases import names_like
 from fedunlearn.runtime.books.evaluations import KIND as EVALUATED
 from fedunlearn.runtime.books.family import NOTE, Family
 from fedunlearn.runtime.books.line_bodies import request_in
@@ -234,20 +235,21 @@ def in_force(family: Family, before: int | None = None) -> tuple[Request, ...]:
     return tuple(dict.fromkeys(map(request_in, lines)))
 
 
-def undoable(family: Family, request: str | None = None) -> Line:
+def undoable(family: Family, request: str | None = None, named: Sequence[Request] = ()) -> Line:
     """The newest unlearning in force, which is what a rollback undoes.
 
     Args:
         family: the family.
-        request: id of the request that it must have been for; None for any. Whoever asks again after an interruption undoes no
-            other request so.
+        request: a name of the request that it must have been for; None for any. Whoever asks again after an interruption undoes
+            no other request so.
+        named: requests that the family's scenario names, whose names are taken, too.
 
     Raises:
         InputError: there is none, it is sealed, or it was for another request.
     """
     line = family.ledger.last_undoable()
     asked = request_in(line)
-    if request is not None and request not in (asked.id, *(one.id for one in asked.merges)):
+    if request is not None and names_like(family, request, named).isdisjoint((asked.id, *(one.id for one in asked.merges))):
         raise InputError(
             f"{family.folder}: the newest unlearning in force (ledger line {line.number}) is for request {asked.id}, not for "
             f"{request!r}; the newest is rolled back first, and nothing was done"
@@ -256,7 +258,13 @@ def undoable(family: Family, request: str | None = None) -> Line:
 
 
 def rollback(
-    family: Family, backend: Backend, *, lift_exclusion: bool, reason: str | None = None, request: str | None = None
+    family: Family,
+    backend: Backend,
+    *,
+    lift_exclusion: bool,
+    reason: str | None = None,
+    request: str | None = None,
+    named: Sequence[Request] = (),
 ) -> Line:
     """Back to the versions before the newest unlearning in force, by one more ledger line.
 
@@ -266,6 +274,7 @@ def rollback(
         lift_exclusion: whether the forgotten data may be trained on again.
         reason: why; goes to the ledger.
         request: as for `undoable`.
+        named: as for `undoable`.
 
     Returns:
         The ledger line.
@@ -276,7 +285,7 @@ def rollback(
         SiteError: a place failed.
     """
     with alone(family, backend):
-        undone = undoable(family, request)
+        undone = undoable(family, request, named)
         before: Mapping[str, str] = family.ledger.heads(undone.number)
         heads = {model: before[model] for model in sorted(undone.body["heads"].keys() - family.lost)}
         checks = [Score(family.lineage[model].home, version, Question()) for model, version in heads.items()]

@@ -8,8 +8,9 @@ from fedunlearn.errors import InputError, SiteError, few, unknown
 from fedunlearn.evaluation import TIERS
 from fedunlearn.lineage import Heir, Request, discover
 from fedunlearn.methods import METHODS
-from fedunlearn.runtime import Backend, Family, cases, gone_from, names_of
+from fedunlearn.runtime import Backend, Family, gone_from, names_of
 from fedunlearn.runtime.backend import InProcess, Progress, check
+from fedunlearn.runtime.books.cases import names_like
 from fedunlearn.runtime.books.evaluations import Found, hashes_of, keep_results, named, read_result, write_results
 from fedunlearn.runtime.books.records import record_of
 from fedunlearn.runtime.evaluating import believed, evaluation_of, is_result
@@ -17,6 +18,7 @@ from fedunlearn.runtime.settle import alone, witness
 from fedunlearn.runtime.tasks import Audit, Evaluated
 from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.places import retrained as retrain
+from fedunlearn.scenario.requests import named_in
 from fedunlearn.scenario.schema import Federated, Imported, Scenario
 from fedunlearn.scenario.train import kept_from
 from fedunlearn.store import Line
@@ -213,7 +215,7 @@ def line_of(family: Family, request: str | None = None, number: int | None = Non
             told = ", ".join(map(str, known))
             raise InputError(f"--line {number}: is no unlearning of {family.folder}; those are lines {told} (fedunlearn log)")
         return known[number]
-    names = {n for case in cases(family) if request in case.names for n in case.names} | {request}
+    names = names_like(family, request, named_in(of_family(family))) if request is not None else frozenset()
     asked = [line for line in lines if request is None or not names.isdisjoint((line.body["request"], *names_of(line)))]
     if not asked:
         raise unknown("request", request, (name for line in lines for name in names_of(line)), where="--request")

@@ -138,3 +138,14 @@ def test_a_case_is_tried_again_by_its_name(run: Run, leaving: Path) -> None:
     assert (found["what"], found["due"], found["lines"]) == ("all of east", "2099-01-31", [2, 3])
     status, _, said = run("unlearn", leaving, "eastgon", "--no-reference")
     assert (status, "unknown request 'eastgon'; did you mean 'eastgone'?" in " ".join(said.split())) == (2, True)
+
+
+def test_a_case_that_was_asked_for_by_what_it_says_goes_by_the_scenarios_name_too(run: Run, folder: Path) -> None:
+    """Whatever name `show --requests` tells is taken."""
+    assert run("unlearn", folder, "--classes", "0", "--no-reference")[0] == 0
+    (case,) = json.loads(run("show", folder, "--requests", "--json")[1])["requests"]
+    assert (case["id"] == "leave", "leave" in case["names"]) == (False, True)
+    assert run("report", folder, "--request", "leave")[0] == 0
+    assert json.loads(run("rollback", folder, "--request", "leave", "--json")[1])["undoes"] == 1
+    assert run("unlearn", folder, "--classes", "0", "--no-reference")[0] == 0
+    assert json.loads(run("seal", folder, "--request", "leave", "--yes", "--json")[1])["requests"] == [case["id"]]

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fedunlearn.errors import StoreError
 from fedunlearn.methods import make
@@ -15,9 +13,10 @@ from fedunlearn.runtime import Family, InProcess, fsck, unlearn
 from fedunlearn.scenario import Scenario, assess, reference, retrained, train, workers
 from fedunlearn.scenario.files import parse
 from fedunlearn.store import Ledger
-from fedunlearn.store.signing import KEY
+from fedunlearn.store.signing import KEY, VOUCH
 from tests.conftest import LEAVE
 from tests.runtime.test_evaluating import SINGLE, ZERO
+from tests.store.forging import new_key
 
 
 def forgotten(hospitals: Scenario, folder: Path) -> Family:
@@ -70,7 +69,7 @@ def test_another_than_a_line_was_judged_by_is_refused_until_it_is_deleted(hospit
 def signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
     """A small family of which every line is signed."""
     path = tmp_path / "key.pem"
-    path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    new_key(path)
     monkeypatch.setenv(KEY, str(path))
     return train(parse(SINGLE, "here"), tmp_path / "family")
 
@@ -122,6 +121,19 @@ def test_what_is_trained_without_the_familys_key_is_taken_once(signed: Family, m
     assert "no key is configured here (FEDUNLEARN_KEY)" in said[-1]
     with pytest.raises(StoreError, match="is not signed with a key that signed"):
         reference(signed, parse(SINGLE, "here"), ZERO)
+
+
+def test_a_key_that_takes_over_signs_what_a_line_is_judged_by_before_the_line(
+    signed: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_key(tmp_path / "next.pem")
+    monkeypatch.setenv(KEY, str(tmp_path / "next.pem"))
+    monkeypatch.setenv(VOUCH, signed.ledger.lines[-1].hash)
+    said: list[str] = []
+    again = [reference(Family.open(signed.folder), parse(SINGLE, "here"), ZERO, said.append).heads for _ in range(2)]
+    assert again[0] == again[1]
+    assert not [text for text in said if "no key" in text]
+    assert not fsck(signed.folder).damage
 
 
 def test_a_ledger_that_does_not_say_what_it_was_judged_by_is_read(hospitals: Scenario, folder: Path) -> None:

@@ -176,6 +176,11 @@ def said_in(line: Line, request: Request) -> tuple[Request, ...]:
     return (replace(request, due=noted), request) if noted else (request,)
 
 
+def names_like(family: Family, name: str, named: Sequence[Request] = ()) -> frozenset[str]:
+    """Every name of the case that has this one, and the name itself; `named` as for `cases`."""
+    return frozenset({name}.union(*(case.names for case in cases(family, named) if name in case.names)))
+
+
 def names_of(line: Line) -> tuple[str, ...]:
     """Names of the cases that an "unlearned" line carries out."""
     return tuple(one["id"] for one in merges_of(line)) or (line.body["request"],)

@@ -6,6 +6,7 @@ follows from what it was trained from and without; a signature of its ledger; an
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from blake3 import blake3
@@ -15,7 +16,7 @@ from fedunlearn.errors import InputError
 from fedunlearn.lineage import Request
 from fedunlearn.plain import shaped
 from fedunlearn.runtime.books.family import Family
-from fedunlearn.store.signing import verify
+from fedunlearn.store.signing import Signer, verify
 
 FOLDER = "reference"  # in a family's
 
@@ -70,8 +71,13 @@ def other(family: Family, twin: Family) -> str:
 
 
 def signed_alike(family: Family, twin: Family) -> bool:
-    """Whether every line of a reference's ledger is signed with a key that has signed lines of the family's."""
+    """Whether every line of a reference's ledger is signed with a key that has signed lines of the family's, or is ours.
+
+    One that takes over signs a reference first, and then the line that was judged by it.
+    """
     keys = {line.key for line in family.ledger.lines if line.key}
+    with suppress(InputError):  # a key that cannot be used here has signed nothing here; who needs it says so
+        keys |= {signer.public} if keys and (signer := Signer.configured()) else set()
     return bool(keys) and all(line.key in keys and verify(line.key, line.hash, line.signature) for line in twin.ledger.lines)
 
 
