@@ -92,7 +92,9 @@ def carry_out(order: Order, families: Path, away: Backend, wait: Callable[[Seque
     scenario = of_family(family)
     if order.action == "extend":
         more = _topology(order)
-        wait(_staying(family, grown(scenario, more, WHERE)[0]))
+        whole, new = grown(scenario, more, WHERE)
+        if new:
+            wait(_staying(family, whole))
         return _answer(order, extend_afar(family, more, WHERE, away, progress=say), {})
     if order.action in NEED_EVERYBODY:
         sites = _staying(family, scenario)

@@ -17,7 +17,9 @@ from fedunlearn.runtime.tasks import Answer, Commit, Committed, Failure, Questio
 from fedunlearn.store import Line
 
 
-def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Sequence[str] = ()) -> None:
+def settle(
+    family: Family, backend: Backend, quorum: float = 1.0, joining: Sequence[str] = (), otherwise: str | None = None
+) -> None:
     """Send every place its current heads and exclusions, and note who has acknowledged them.
 
     Args:
@@ -25,9 +27,10 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Seque
         backend: carries the commits.
         quorum: with less than 1, places that are offline are no error; they stay behind, and settling again reaches them.
         joining: places that are about to join the family, and are told what is excluded there, too.
+        otherwise: what holds when a place failed, in words; by default that the last line does, and settling again finishes.
 
     Raises:
-        SiteError: a place failed; the ledger holds all the same, and settling again finishes.
+        SiteError: a place failed.
         BusyError: another command is at work.
         StoreError: the ledger was cut, or its signatures are not of its lines.
     """
@@ -36,8 +39,8 @@ def settle(family: Family, backend: Backend, quorum: float = 1.0, joining: Seque
     line = family.ledger.lines[-1]
     told = _tell(family, backend, (*family.places, *joining), joining)
     kept = [(t, a) for t, a in told if quorum == 1 or not (isinstance(a, Failure) and a.offline)]  # those stay behind
-    otherwise = f"committed (ledger line {line.number}), but not yet everywhere; run `fedunlearn settle`"
-    check([t for t, _ in kept], [a for _, a in kept], Committed, otherwise)
+    committed = f"committed (ledger line {line.number}), but not yet everywhere; run `fedunlearn settle`"
+    check([t for t, _ in kept], [a for _, a in kept], Committed, otherwise or committed)
 
 
 def witness(family: Family, backend: Backend) -> None:
@@ -84,9 +87,14 @@ def since_seal(family: Family) -> tuple[str, ...]:
 def behind(family: Family) -> tuple[str, ...]:
     """Places that have not acknowledged the last line that says something to places: by their own mirror, where it is here."""
     lines = family.ledger.lines
-    last = max((line.number for line in lines if line.kind != EVALUATED), default=0)
+    last = max((line.number for line in lines if _is_for_places(line)), default=0)
     up_to_date = {line.hash for line in lines[last:]}
     return tuple(place for place, line in known_lines(family).items() if line not in up_to_date)
+
+
+def _is_for_places(line: Line) -> bool:
+    """Whether a ledger line may change what a place has to hold or to leave out."""
+    return line.kind != EVALUATED and not (line.kind == "trained" and not line.body["heads"])
 
 
 def known_lines(family: Family) -> dict[str, str | None]:

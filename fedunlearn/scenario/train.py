@@ -18,9 +18,10 @@ from fedunlearn.scenario.build import check_samples
 from fedunlearn.scenario.files import of_family, parse
 from fedunlearn.scenario.schema import Imported, Scenario
 from fedunlearn.scenario.specs import Given
-from fedunlearn.scenario.trainer import SoFar, as_yaml, free, train_in_order
+from fedunlearn.scenario.trainer import SoFar, amend, as_yaml, free, train_in_order
 from fedunlearn.scenario.trainer_here import Federate, TrainerHere
 from fedunlearn.scenario.workers import workers
+from fedunlearn.scenario.workers_here import workers_here
 from fedunlearn.store.signing import KEY
 from fedunlearn.training import federated
 
@@ -90,6 +91,9 @@ def extend(
     """
     old = of_family(family)
     scenario, order = grown(old, more, where)
+    if not order:
+        here = workers_here(scenario, family) if scenario.own else workers(scenario, family)
+        return amend(family, scenario, InProcess(here), more.get("reason"))
     refuse_departed(family, scenario, order, where)
     for name, spec in scenario.sets.items():
         new = [s for s in scenario.sites_of(name) if spec.set is not None and s not in old.sites_of(name)]
@@ -97,7 +101,7 @@ def extend(
             known = ", ".join(old.sites_of(name)) or "none"
             raise InputError(f"{where}: site {new[0]!r}: all rows of {spec.set} are dealt; sites that hold some: {known}")
     if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
-        settle(family, InProcess(workers(scenario, family)), joining=joining(family, scenario))
+        settle(family, InProcess(workers(scenario, family)), joining=joining(family, scenario), otherwise=UNTRAINED)
     trainer = TrainerHere.of(scenario, family, (), _federate(backend))
     so_far = SoFar(list(family.whole_lineage.models))
     heads = family.heads
@@ -153,6 +157,9 @@ def started_from(family: Family, scenario: Scenario, order: Sequence[str]) -> li
     """The family's models that new ones start from."""
     parents = {p: None for name in order for p in scenario.models[name].source}
     return [model for name in parents if (model := family.lineage.by_name.get(name))]
+
+
+UNTRAINED = "nothing was trained: every place must know first what the ledger says may not be trained on"
 
 
 def joining(family: Family, scenario: Scenario) -> tuple[str, ...]:

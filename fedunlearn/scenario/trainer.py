@@ -3,7 +3,8 @@
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage import Lineage, Model
 from fedunlearn.nets import head_of
 from fedunlearn.runtime import Family, alone
-from fedunlearn.runtime.backend import Progress
+from fedunlearn.runtime.backend import Backend, Progress
 from fedunlearn.runtime.books.family import ID, NEXT, TOPOLOGY
+from fedunlearn.runtime.settle import witness
 from fedunlearn.runtime.tasks import Surveyed
 from fedunlearn.scenario.schema import Imported, Scenario
 from fedunlearn.scenario.specs import Given, Specs
@@ -108,31 +110,75 @@ def train_in_order(
         TrainingError: a client, a rank or a site failed, or a strategy gave nothing; the family is as it was.
     """
     trainer.specs.check(order, trainer.surveys)
-    _check_requests(trainer, so_far)
+    _check_requests(trainer.specs.scenario, trainer.surveys.values(), so_far.models)
     with alone(trainer.family):
-        _train_in_order(trainer, order, so_far, progress, reason)
+        with _beside(trainer.family, trainer.specs.scenario):
+            _train(trainer, order, so_far, progress, reason)
+        trainer.settle()
 
 
-def _check_requests(trainer: Trainer, so_far: SoFar) -> None:
+def amend(family: Family, scenario: Scenario, backend: Backend, reason: str | None = None) -> Family:
+    """Write down further requests, or other limits. Nothing is trained, and nobody elsewhere is asked: any site may be away.
+
+    Args:
+        family: the family.
+        scenario: its own, with what is added.
+        backend: reaches the places in the family's folder.
+        reason: why; goes to the ledger.
+
+    Returns:
+        The family, opened anew.
+
+    Raises:
+        InputError: a request names what is not there, or the folder is a copy of a family that lives elsewhere; nothing is
+            written then.
+    """
+    if family.elsewhere:
+        raise InputError(
+            f"{family.folder}: is a copy; its family lives in a Flower federation, and grows there: --backend flower"
+        )
+    models = family.whole_lineage.models
+    _check_requests(scenario, (), models)
+    with alone(family):
+        last = next(line.body for line in reversed(family.ledger.lines) if line.kind == "trained")
+        body = {k: v for k, v in last.items() if k != "reason"} | {"heads": {}, "carried": {}, "rows_per_second": 0.0}
+        body |= {"topology": _hash_of(scenario), "gate": scenario.gate.model_dump(mode="json")}
+        body |= {"reason": reason} if reason else {}
+        with _beside(family, scenario):
+            family.ledger.append("trained", body)
+        witness(family, backend)
+    return Family.open(family.folder)
+
+
+@contextmanager
+def _beside(family: Family, scenario: Scenario) -> Iterator[None]:
+    """A scenario lies beside the family's until the ledger line is written, from which on it is the family's."""
+    whole = family.folder / TOPOLOGY
+    if family.topology != whole:
+        family.topology.replace(whole)  # an extension was cut off right after its ledger line
+    begun = family.folder / NEXT if family.ledger.lines else whole
+    write_atomically(begun, as_yaml(scenario))
+    yield
+    begun.replace(whole)
+    family.reread()
+
+
+def _check_requests(scenario: Scenario, surveys: Iterable[Surveyed], models: Sequence[Model]) -> None:
     """Refuse requests of the scenario that could only ever be refused."""
-    scenario, here = trainer.specs.scenario, (of.classes.values() for of in trainer.surveys.values())
-    classes = {c for several in here for of in several for c in of} | {c for m in so_far.models for s in m.data for c in s.rows}
+    classes = {c for survey in surveys for of in survey.classes.values() for c in of}
+    classes |= {c for m in models for s in m.data for c in s.rows} | {c for m in models for c in m.head}
     classes |= {c for m in scenario.models.values() for c in m.head}
     for name, asked in scenario.requests.items():
         check_names("class", asked.classes, classes, f"requests.{name}")
         shards = asked.request(name).shards
         check_names("site", (*asked.sites, *(s.split("/")[0] for s in shards)), scenario.sites, f"requests.{name}")
         since = (asked.since.split("/")[0],) if asked.since else ()  # or a round's model that was kept
-        check_names("model", since, {*scenario.models, *(m.name for m in so_far.models)}, f"requests.{name}.since")
+        check_names("model", since, {*scenario.models, *(m.name for m in models)}, f"requests.{name}.since")
 
 
-def _train_in_order(trainer: Trainer, order: Sequence[str], so_far: SoFar, progress: Progress, reason: str | None) -> None:
+def _train(trainer: Trainer, order: Sequence[str], so_far: SoFar, progress: Progress, reason: str | None) -> None:
     family, specs = trainer.family, trainer.specs
-    scenario, whole = specs.scenario, family.folder / TOPOLOGY
-    if family.topology != whole:
-        family.topology.replace(whole)  # an extension was cut off right after its ledger line
-    begun = family.folder / NEXT if family.ledger.lines else whole
-    write_atomically(begun, as_yaml(scenario))
+    scenario = specs.scenario
     started, first = time.perf_counter(), len(so_far.models)
     heads: dict[str, str] = {}
     carried: dict[str, list[str]] = {}
@@ -159,7 +205,7 @@ def _train_in_order(trainer: Trainer, order: Sequence[str], so_far: SoFar, progr
         "heads": heads,
         "models": len(so_far.models),
         "lineage": lineage,
-        "topology": blake3(as_yaml(scenario)).hexdigest(),
+        "topology": _hash_of(scenario),
         "gate": scenario.gate.model_dump(mode="json"),
         "carried": carried,
         "without": [r.to_json() for r in specs.without],
@@ -169,14 +215,15 @@ def _train_in_order(trainer: Trainer, order: Sequence[str], so_far: SoFar, progr
     }
     named = ({"family": family.id} if family.id else {}) | ({"reason": reason} if reason else {})
     family.ledger.append("trained", body | {"registers": trainer.hold()} | named)
-    begun.replace(whole)
-    family.reread()
-    trainer.settle()
 
 
 def as_yaml(scenario: Scenario) -> bytes:
     """A scenario as a file that reads back equal; JSON is YAML."""
     return (json.dumps(scenario.model_dump(by_alias=True, mode="json"), indent=1) + "\n").encode()
+
+
+def _hash_of(scenario: Scenario) -> str:
+    return blake3(as_yaml(scenario)).hexdigest()
 
 
 def _kept(trainer: Trainer, child: Born) -> Given:

@@ -19,7 +19,7 @@ from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, TrainingError
 from fedunlearn.lineage import Model, Request, Shard, ordered
 from fedunlearn.nets import head_of, weights_of
-from fedunlearn.runtime import Backend, Family, Split, Worker, alone, behind, settle
+from fedunlearn.runtime import Backend, Family, InProcess, Split, Worker, alone, behind, settle
 from fedunlearn.runtime.backend import Progress, ask
 from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
@@ -29,8 +29,8 @@ from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.nets import maker
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
 from fedunlearn.scenario.specs import Given, Specs, left_out
-from fedunlearn.scenario.train import grown, joining, refuse_departed, started_from
-from fedunlearn.scenario.trainer import SoFar, Trainer, free, train_in_order
+from fedunlearn.scenario.train import UNTRAINED, grown, joining, refuse_departed, started_from
+from fedunlearn.scenario.trainer import SoFar, Trainer, amend, free, train_in_order
 from fedunlearn.scenario.workers_here import workers_here
 from fedunlearn.store import Store
 from fedunlearn.tensors import Tensors
@@ -100,12 +100,14 @@ def extend_afar(
         SiteError: the models are trained, but some place does not hold the ledger line yet.
     """
     scenario, order = grown(of_family(family), more, where)
-    refuse_departed(family, scenario, order, where)
     here = workers_here(scenario, family)
+    if not order:
+        return amend(family, scenario, InProcess(here), more.get("reason"))
+    refuse_departed(family, scenario, order, where)
     both = Split(here, backend, family.id)
     with alone(family, both):  # nothing is trained onto a restored folder that lacks what some place knows
         if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
-            settle(family, both, joining=joining(family, scenario))
+            settle(family, both, joining=joining(family, scenario), otherwise=UNTRAINED)
     afar = _afar(scenario, family, backend, here, (), progress)
     specs, heads = afar.specs, family.heads
     so_far = SoFar(list(family.whole_lineage.models))

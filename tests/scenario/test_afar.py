@@ -1,21 +1,23 @@
 """Trained at sites whose rows and stores nobody else opens, a family is the one that a single process trains."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedunlearn.data import MIRROR
-from fedunlearn.errors import InputError
+from fedunlearn.errors import InputError, SiteError
 from fedunlearn.lineage import Request, discover
-from fedunlearn.runtime import Family, InProcess, Split, behind, score_all, unlearn
+from fedunlearn.runtime import Family, InProcess, Split, behind, fsck, score_all, unlearn
 from fedunlearn.runtime.place.mirror import part
 from fedunlearn.runtime.tasks import Train
 from fedunlearn.scenario import Scenario, extend, extend_afar, reference, train, workers, workers_here
+from fedunlearn.scenario.requests import cases_of
 from fedunlearn.store import Store
 from tests.conftest import LEAVE
-from tests.scenario.elsewhere import MODELS, SITES, WAYS, Counting, afar, at_hand, elsewhere, sites_of
+from tests.scenario.elsewhere import MODELS, SITES, WAYS, Counting, afar, at_hand, elsewhere, in_process, sites_of
 
 # the coordinator's own; the clock; the file, which says `sites: own` there; what only sites know
 APART = ("registers", "rows_per_second", "topology", "family")
@@ -78,6 +80,39 @@ def test_what_is_trained_on_later_is_what_a_single_process_trains(way: str, tmp_
     said_last = [{k: v for k, v in f.ledger.lines[-1].body.items() if k not in APART} for f in (family, alone)]
     assert said_last[0] == said_last[1]
     assert not behind(family)
+
+
+@pytest.mark.parametrize("extending", [extend, lambda *asked: extend_afar(*asked, InProcess({}))], ids=["nobody", "sites away"])
+def test_a_request_is_noted_though_no_site_is_there(extending: Callable[..., Family], tmp_path: Path) -> None:
+    scenario = elsewhere({"shared": MODELS["shared"]})
+    backend = WAYS["in-process"](scenario, tmp_path / "sites")
+    family = afar(scenario, tmp_path / "family", backend)
+    both = Split(workers_here(scenario, family), backend, family.id)
+    unlearn(family, LEAVE, "logit_mask", both, accept_untested="a test")  # sites have something to leave out
+    before = Family.open(family.folder)
+    with pytest.raises(InputError, match=r"requests.leave: unknown class '11'"):
+        extending(before, {"requests": {"leave": {"classes": ["11"]}}}, "note.yaml")
+    noted = extending(before, {"requests": {"leave": {"classes": ["5"], "due": "2026-12-20"}}}, "note.yaml")
+    assert noted.heads == before.heads
+    assert noted.lineage.to_json() == before.lineage.to_json()
+    assert [(c.request.id, c.state) for c in cases_of(noted)] == [(LEAVE.id, "applied"), ("leave", "planned")]
+    assert not behind(noted)
+    assert not fsck(noted.folder, ["server"]).damage
+    again = extend_afar(noted, {"models": {"eastern": MODELS["eastern"]}}, "more.yaml", backend)
+    assert set(again.heads) - set(before.heads) == {"eastern"}
+    assert not behind(again)
+
+
+def test_an_extension_that_waits_for_a_site_says_that_nothing_was_trained(tmp_path: Path) -> None:
+    scenario = elsewhere({"shared": MODELS["shared"]})
+    backend = in_process(scenario, tmp_path / "sites")
+    family = afar(scenario, tmp_path / "family", backend)
+    unlearn(family, LEAVE, "logit_mask", Split(workers_here(scenario, family), backend, family.id), accept_untested="a test")
+    lines = len(family.ledger.lines)
+    held = {k: w for k, w in sites_of(scenario, tmp_path / "sites").items() if k != "east"}
+    with pytest.raises(SiteError, match=r"nothing was trained: every place must know first .*; 1 of 4 places failed: east"):
+        extend_afar(Family.open(family.folder), {"models": {"eastern": MODELS["eastern"]}}, "more.yaml", InProcess(held))
+    assert len(Family.open(family.folder).ledger.lines) == lines
 
 
 def test_a_round_is_one_message_a_site(tmp_path: Path) -> None:
