@@ -56,7 +56,9 @@ class Nest:
         """The nest of a topology and a seed, and of the text of the factories that the topology names."""
         own = scenario.seeded(seed)
         plain, text = own.model_dump(by_alias=True, mode="json"), text_of(_modules(own))
-        return cls(work / f"{scenario.name}-{seed}-{_content([plain, text] if text else plain)}", own)
+        elsewhere = {name: asked for name, asked in own.requests.items() if not asked.samples}  # with another seed's deal
+        dealt = own.model_copy(update={"requests": elsewhere})
+        return cls(work / f"{scenario.name}-{seed}-{_content([plain, text] if text else plain)}", dealt)
 
     @property
     def family(self) -> Path:

@@ -303,6 +303,15 @@ def test_samples_that_some_seed_does_not_train_on_are_refused_before_anything_is
     assert list(tmp_path.iterdir()) == []
 
 
+def test_samples_that_only_the_topology_names_do_not_stop_a_comparison_of_classes(tiny: Scenario, tmp_path: Path) -> None:
+    """Another seed deals its rows anew, and may hold them out."""
+    held = open_site_data(tiny.seeded(1), tmp_path)["north"].held_out["test"].keys
+    plain = tiny.model_dump(mode="json", by_alias=True)
+    plain["requests"]["rows"] = {"samples": [f"north/main/{held[0]}"]}
+    subject = Subject(tiny.model_validate(plain), REQUESTS[:1])
+    assert compare([subject], CHOICES[-1:], (1,), tmp_path, reference=False)["rows"]
+
+
 def test_what_cannot_be_compared_is_said_before_anything_is_trained(tiny: Scenario, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tiny: request 00: unknown class '00'; did you mean '0'\?"):
         compare([Subject(tiny, requests_of("00"))], CHOICES, SEEDS, tmp_path)
