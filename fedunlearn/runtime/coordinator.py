@@ -21,7 +21,7 @@ from typing import Any
 from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, few, unknown
 from fedunlearn.evaluation import Gate, Scores
-from fedunlearn.lineage import ABSENT, Heir, Lineage, Plan, Request, discover
+from fedunlearn.lineage import ABSENT, AS_RETRAINED, Heir, Lineage, Plan, Request, discover
 from fedunlearn.methods import Case, Method, make
 from fedunlearn.methods.menu import code_of, menu_name, settings_of
 from fedunlearn.runtime.backend import Backend, Progress, traffic_since
@@ -301,6 +301,8 @@ def _judge(
         else:
             wrong, untested = doing.gate.judge(heir.target, by.before, by.after, reference, of, heir.absent)
             untested += by.refused
+            if heir.target == AS_RETRAINED and retrained.lacking:
+                untested.append(f"not tested: the retrained model lacks {', '.join(retrained.lacking)}, so it is another")
             texts = wrong + ([] if doing.accept_untested else untested)
             status = PENDING if texts else COMMITTED
             gone_already = heir.target == ABSENT and not wrong + untested  # seen, not taken on trust

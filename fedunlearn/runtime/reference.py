@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from fedunlearn.lineage import Plan, Request
 from fedunlearn.runtime.backend import Backend
@@ -22,12 +23,21 @@ class Reference:
         key: name of the folder of the retrained family; empty where it has none beside the family.
         further: requests whose data it lacks besides, as they were carried out before it was trained, but after what it is
             compared with.
+        lacks: `site/shard` -> rows that it lacks besides, though the family was trained on some: requests on other families
+            have excluded them there since.
     """
 
     scored: Mapping[str, Scored] = field(default_factory=dict)
     sent: Mapping[str, Fetched] = field(default_factory=dict)
     key: str = ""
     further: tuple[Request, ...] = ()
+    lacks: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What it lacks besides, in words."""
+        others = [f"{n} rows of {shard}, which requests on other families exclude there" for shard, n in self.lacks.items()]
+        return (*(f"{r.words()} ({r.id})" for r in self.further), *others)
 
     @property
     def gone(self) -> tuple[str, ...]:
@@ -43,6 +53,7 @@ class Reference:
         gone: Sequence[str] | None = None,
         holding: Collection[str] = (),
         further: tuple[Request, ...] = (),
+        lacks: Mapping[str, int] = MappingProxyType({}),
     ) -> "Reference":
         """Score a retrained family, and fetch what has to travel.
 
@@ -53,6 +64,7 @@ class Reference:
             gone: classes forgotten before; by default those that the twin's own ledger says.
             holding: places with one store for both families.
             further: as above.
+            lacks: as above.
 
         Raises:
             SiteError: a home failed.
@@ -61,4 +73,4 @@ class Reference:
         scored = score_all(twin, replace(plan, heirs=heirs), backend, gone)
         travel = {(h.name, scored[h.name].version) for h in heirs if h.home not in holding}
         found = fetch(twin, travel, backend, Roll({h.home for h in heirs}))
-        return cls(scored, {name: weights for (name, _), weights in found.items()}, twin.folder.name, further)
+        return cls(scored, {name: weights for (name, _), weights in found.items()}, twin.folder.name, further, lacks)

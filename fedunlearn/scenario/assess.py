@@ -106,7 +106,7 @@ def _taken(
     then = all(kept_from(family, one, request, line.number) for one in seeded)  # those of all seeds lack the same
     twins = [retrain(family, one, request, backend, progress, before=line.number, as_then=then) for one in seeded]
     gone = tuple(sorted({*gone_from(family, line.number), *(c for twin in twins for c in twin.gone)}))
-    lacking = tuple(dict.fromkeys(f"{r.words()} ({r.id})" for twin in twins for r in twin.further))
+    lacking = tuple(dict.fromkeys(words for twin in twins for words in twin.lacking))
     if lacking:
         progress(
             f"what is compared with lacks {', '.join(lacking)}, too: it was excluded since, and nothing may be trained on it"

@@ -172,8 +172,18 @@ def retrained(
             ) from error
 
     twin = reference(family, scenario, request, progress, retrain=retrain, before=before, as_then=as_then)
-    here, further = workers_here(scenario, twin), _further(family, twin, before)
-    return Reference.of(twin, found, Split(here, away, family.id), gone, set(family.places) - set(here), further)
+    here, holding = workers_here(scenario, twin), set(family.places)
+    besides = _further(family, twin, before), _lacks(family, twin)
+    return Reference.of(twin, found, Split(here, away, family.id), gone, holding - set(here), *besides)
+
+
+def _lacks(family: Family, twin: Family) -> dict[str, int]:
+    """Rows that a retrained family lacks as requests on other families exclude them by now, where they did not yet before."""
+    lines = [line.body.get("withheld", {}) for line in family.ledger.lines if line.kind == "trained" and line.body["heads"]]
+    before = {shard: min(of.get(shard, 0) for of in lines) for shard in {name for of in lines for name in of}}
+    told = twin.ledger.lines[0].body
+    now = told.get("withheld", {})
+    return {shard: n for shard, n in told.get("lacks", {}).items() if now.get(shard, 0) > before.get(shard, 0)}
 
 
 def _further(family: Family, twin: Family, before: int | None) -> tuple[Request, ...]:

@@ -61,6 +61,13 @@ class Trainer(ABC):
         """
         return {}
 
+    def lacks(self) -> dict[str, int]:
+        """Of a retrained reference: `site/shard` -> rows that it was not to leave out, and that were withheld all the same.
+
+        Requests on other families may have excluded some where they share a site, and nobody trains on those.
+        """
+        return {}
+
     @abstractmethod
     def settle(self) -> None:
         """Have the places follow the ledger."""
@@ -213,8 +220,9 @@ def _train(trainer: Trainer, order: Sequence[str], so_far: SoFar, progress: Prog
         "withheld": {f"{p}/{name}": n for p, s in trainer.surveys.items() for name, n in s.withheld.items()},
         "rows_per_second": round(_rows_trained(scenario, so_far.models[first:]) / seconds, 1),
     }
+    body |= {"registers": trainer.hold()} | ({"lacks": lacks} if (lacks := trainer.lacks()) else {})
     named = ({"family": family.id} if family.id else {}) | ({"reason": reason} if reason else {})
-    family.ledger.append("trained", body | {"registers": trainer.hold()} | named)
+    family.ledger.append("trained", body | named)
 
 
 def as_yaml(scenario: Scenario) -> bytes:

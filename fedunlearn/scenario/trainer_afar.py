@@ -163,6 +163,16 @@ class TrainerAfar(Trainer):
         """Only places that are here have one that can be written to."""
         return self.here[place].store
 
+    def lacks(self) -> dict[str, int]:
+        """As the sites told it."""
+        found: dict[str, int] = {}
+        for name, spec in self.specs.scenario.models.items() if self.specs.without else ():
+            for site in (s for s in spec.sites if s in self.surveys):
+                left = tuple(left_out(self.specs.scenario, self.specs.without, name, site).items())
+                if rows := self.told[site, left].withheld.get(spec.data):
+                    found[f"{site}/{spec.data}"] = max(rows, found.get(f"{site}/{spec.data}", 0))
+        return found
+
     def settle(self) -> None:
         """Over the backend; but the sites of a retrained reference follow the family's own ledger, not the reference's."""
         if not self.specs.without:

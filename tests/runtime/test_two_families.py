@@ -142,6 +142,26 @@ def test_what_one_has_forgotten_the_other_does_not_train_on_but_still_preserves(
     assert answer.importance.count == sum(rows.values())
 
 
+def test_what_others_have_excluded_since_is_said_to_be_missing_in_a_reference(tmp_path: Path) -> None:
+    """What an heir is to be like is another model then; what was excluded before it was trained makes no difference."""
+    scenario = elsewhere({"shared": {**MODELS["shared"], "keep": "last", "rounds": 1}})
+    sites, asked = tmp_path / "sites", Request(classes=("3",), sites=("north",))
+    away = WAYS["in-process"](scenario, sites)
+    ours, theirs = (afar(scenario.seeded(seed), tmp_path / name, away) for seed, name in ((1, "ours"), (2, "theirs")))
+    forget(ours, away, Request(classes=("3",), sites=("south",)))
+    again = retrained(theirs, scenario.seeded(2), asked, both(theirs, away, scenario))
+    rows = theirs.lineage.rows["south/main"]["3"]
+    assert again.lacks == {"south/main": rows}
+    record = unlearn(theirs, asked, "steer", both(theirs, away, scenario), retrained=again)
+    words = f"not tested: the retrained model lacks {rows} rows of south/main, which requests on other families exclude there"
+    (heir,) = record.facts["models"]
+    assert heir["target"] == "as_retrained"
+    assert any(text.startswith(words) for text in heir["untested"])
+    assert not record.accepted
+    later = afar(scenario.seeded(3), tmp_path / "later", away)  # it was trained without them itself
+    assert not retrained(later, scenario.seeded(3), asked, both(later, away, scenario)).lacks
+
+
 def test_a_reference_lies_in_the_part_of_its_family(tmp_path: Path) -> None:
     sites = tmp_path / "sites"
     away = Counting(sites_of(SCENARIO, sites))

@@ -142,6 +142,7 @@ class _Record(TypedDict):
 class _Born(TypedDict):
     carried: NotRequired[dict[str, list[str]]]
     withheld: NotRequired[dict[str, int]]
+    lacks: NotRequired[dict[str, int]]
 
 
 class _Unlearned(TypedDict):
