@@ -74,6 +74,7 @@ ASKED = [
     Evaluate("north", "quick", "v", "w", Question(("0",)), (), ("r",), {"r": Fetched({"w": SENT}, Head("w", ("0",)))}),
     Seal("north", ("v" * 64,), {}, "line", ("line",)),
     Survey("north", ("main",), {"r": Selection(samples=("main/1",))}, again=True),
+    Score("north", "v" * 64, Question(("0",)), (("main", ("0", "1"), ("1",)),)),
     Score("north", "v" * 64, Question(selections={"main": Selection(samples=("main/1",))})),
     Evaluate("north", "quick", "v", "w", Question(selections={"main": Selection(samples=("main/1",))}), (), ("r",)),
     Commit("north", {}, {"r": Selection(samples=("main/1",))}, ("line",)),
@@ -207,6 +208,7 @@ def test_two_tasks_of_one_id_are_told_apart(tmp_path: Path) -> None:
         (replace(ASKED[1], sent=Fetched({"w": SENT}, Head("w", ("0",)))), "version 'vvvvvvvvvvvv', which is sent along, on"),
         (replace(ASKED[1], classes=tuple(map(str, range(20)))), "'11' and 8 more"),
         (ASKED[4], "accuracies are sent"),
+        (Score("north", "v", Question(("0",)), (("main", ("0",), ("1", "2")),)), "how many rows there are but for 2 of them"),
     ],
 )
 def test_the_owner_reads_what_makes_a_difference(task: Task, said: str) -> None:

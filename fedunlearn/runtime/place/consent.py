@@ -186,7 +186,9 @@ def free(task: Task, excluded: Excluded = UNBOUND) -> bool:
             return not any(chosen.samples for chosen in task.without.values())
         case Score() | Evaluate():
             named = any(chosen.samples for chosen in task.question.selections.values())
-            return not (task.sent or named) and (isinstance(task, Score) or task.tier == "quick")
+            if isinstance(task, Score):  # rows that are counted without some by name tell whether these are there
+                return not (task.sent or named or any(left_out for *_, left_out in task.own_shards))
+            return not (task.sent or named) and task.tier == "quick"
         case Commit():
             return excluded.own is not None and _lifts_nothing(task.exclusions, excluded.own)
         case _:

@@ -62,7 +62,9 @@ def _does(task: Task) -> str:
             )
         case Score():
             samples = sum(len(chosen.samples) for chosen in task.question.selections.values())
-            return f"score {_short(task.version)} on {samples} samples; accuracies are sent"
+            but = sum(len(left_out) for *_, left_out in task.own_shards)
+            also = f", and how many rows there are but for {but} of them" if but else ""
+            return f"score {_short(task.version)} on {samples} samples; accuracies are sent{also}"
         case Survey():
             shards = ", ".join(repr(name[:40]) for name in task.shards[:12])
             return f"count rows of each class in {shards}{_but(task.without.values())}; the counts are sent"
