@@ -215,7 +215,8 @@ def line_of(family: Family, request: str | None = None, number: int | None = Non
             told = ", ".join(map(str, known))
             raise InputError(f"--line {number}: is no unlearning of {family.folder}; those are lines {told} (fedunlearn log)")
         return known[number]
-    names = names_like(family, request, named_in(of_family(family))) if request is not None else frozenset()
+    scenario = named_in(of_family(family)) if family.topology.exists() else ()  # a report needs none
+    names = names_like(family, request, scenario) if request is not None else frozenset()
     asked = [line for line in lines if request is None or not names.isdisjoint((line.body["request"], *names_of(line)))]
     if not asked:
         raise unknown("request", request, (name for line in lines for name in names_of(line)), where="--request")

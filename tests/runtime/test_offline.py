@@ -211,7 +211,9 @@ def test_a_commit_that_a_place_missed_is_shown_and_sent_again(family: Family, fo
 def test_places_elsewhere_are_behind_until_they_acknowledge(family: Family, folder: Path, held: dict[str, Worker]) -> None:
     shutil.move(folder / "homes" / "west", folder.parent / "west")  # its disk is another's: only what it said is known here
     assert behind(family) == ()
-    family.ledger.append("trained", {"heads": {}})
+    family.ledger.append("trained", {"heads": {}})  # says nothing to places
+    assert behind(Family.open(folder)) == ()
+    family.ledger.append("trained", {"heads": {"shared": family.heads["shared"]}})
     assert "west" in behind(Family.open(folder))
     family.note_acknowledged({"west": family.ledger.lines[-1].hash})
     assert "west" not in behind(Family.open(folder))
