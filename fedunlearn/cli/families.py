@@ -12,7 +12,6 @@ from fedunlearn.cli.console import out, print_json, progress
 from fedunlearn.cli.options import (
     Address,
     By,
-    Carrier,
     Classes,
     Data,
     Federation,
@@ -27,6 +26,7 @@ from fedunlearn.cli.options import (
 )
 from fedunlearn.cli.say import opened, say_family, say_inherited, say_notes, say_plan, say_record
 from fedunlearn.cli.state import cost, state
+from fedunlearn.cli.where import HERE, Where, placed
 from fedunlearn.errors import InputError, check_names
 from fedunlearn.lineage import discover
 from fedunlearn.methods import make
@@ -183,21 +183,18 @@ def import_(
     train(str(lineage), folder, as_json=as_json)
 
 
+@placed
 def bank(
     folder: Folder,
-    backend: Carrier = "in-process",
-    address: Address = None,
-    sites_in: OwnSites = None,
-    federation: Federation = None,
-    data: Data = None,
+    where: Where = HERE,
     as_json: Json = False,
 ) -> None:
     """Measure importances by class ahead of any request, so that the evidence of class requests reads no data."""
     family = opened(folder)
-    if flower.asked(backend, federation):
-        read = flower.bank(folder, federation)
+    if where.in_flower:
+        read = flower.bank(folder, where.federation)
     else:
-        with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
+        with progress() as say, where.reach(family) as carrier:
             read = run_bank(family, carrier, progress=say)
     if as_json:
         print_json({"rows_read": read})

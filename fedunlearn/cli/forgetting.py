@@ -8,18 +8,14 @@ import typer
 from fedunlearn.cli import flower
 from fedunlearn.cli.console import confirm, out, print_json, progress
 from fedunlearn.cli.options import (
-    Address,
     AtRoots,
     By,
-    Carrier,
     Classes,
     Data,
-    Federation,
     Folder,
     Json,
     MethodName,
     Named,
-    OwnSites,
     Reason,
     Samples,
     Settings,
@@ -30,6 +26,7 @@ from fedunlearn.cli.options import (
 )
 from fedunlearn.cli.say import opened, say_alike, say_family, say_late, say_notes, say_plan, say_record, say_unreached
 from fedunlearn.cli.state import cost
+from fedunlearn.cli.where import HERE, Where, placed
 from fedunlearn.errors import InputError
 from fedunlearn.lineage import discover
 from fedunlearn.methods import make
@@ -47,7 +44,7 @@ from fedunlearn.runtime import (
     still_there,
     undoable,
 )
-from fedunlearn.scenario import backend_of, check_samples, forget, go_on, of_family, request_of
+from fedunlearn.scenario import check_samples, forget, go_on, of_family, request_of
 from fedunlearn.scenario.requests import named_in
 
 
@@ -79,6 +76,7 @@ def plan(
         say_plan(found, price, done)
 
 
+@placed
 def unlearn(
     folder: Folder,
     requests: Named = None,
@@ -100,12 +98,8 @@ def unlearn(
     quorum: Annotated[float, typer.Option(help="least share of the places that must be online; the others' heirs wait")] = 1.0,
     skip_offline: Annotated[bool, typer.Option("--skip-offline", help="go on with whoever is online: --quorum 0")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="finish what was left waiting for a place to be online")] = False,
-    backend: Carrier = "in-process",
-    address: Address = None,
-    sites_in: OwnSites = None,
-    federation: Federation = None,
+    where: Where = HERE,
     by: By = None,
-    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Make every heir of some data forget it."""
@@ -116,16 +110,16 @@ def unlearn(
         said |= {"--accept-untested": accept_untested, "--score-at-roots": score_at_roots, "--reason": reason}
         if wrong := [what for what, given in (said | {"--precision": precision != "float64"}).items() if given]:
             raise InputError(f"--resume with {', '.join(wrong)}: stands alone; what it goes on with is in the ledger")
-    if flower.asked(backend, federation):
+    if where.in_flower:
         request_ = {"classes": classes, "samples": samples, "sites": sites, "since": since, "due": due}
         request_ |= {"request": ",".join(requests or ()), "case": case, "received": received}
         how = {"method": method, "settings": pairs(settings), "reference": not no_reference, "atomic": atomic}
         how |= {"accept_untested": accept_untested, "reason": reason, "quorum": quorum, "precision": precision}
         how |= {"score_at_roots": score_at_roots, "resume": resume}
-        record = flower.unlearn(folder, federation, {**request_, **how})
+        record = flower.unlearn(folder, where.federation, {**request_, **how})
     elif resume:
         family = opened(folder)
-        with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
+        with progress() as say, where.reach(family) as carrier:
             record = go_on(family, carrier, reference=not no_reference, quorum=quorum, progress=say)
     else:
         family = opened(folder)
@@ -133,7 +127,7 @@ def unlearn(
         chosen = make(method, pairs(settings))
         say_alike(family, asked)
         say_unreached(family, asked)
-        with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
+        with progress() as say, where.reach(family) as carrier:
             record = forget(
                 family, asked, chosen, carrier, reference=not no_reference, score_at_roots=score_at_roots, progress=say,
                 atomic=atomic, accept_untested=accept_untested, reason=reason, quorum=quorum, precision=precision,
@@ -147,6 +141,7 @@ def unlearn(
     raise typer.Exit(0 if record.accepted else 1)
 
 
+@placed
 def rollback(
     folder: Folder,
     lift: Annotated[
@@ -155,24 +150,20 @@ def rollback(
     ] = None,
     request: Annotated[str | None, typer.Option("--request", help="its id, so that no other is undone by mistake")] = None,
     reason: Reason = None,
-    backend: Carrier = "in-process",
-    address: Address = None,
-    sites_in: OwnSites = None,
-    federation: Federation = None,
+    where: Where = HERE,
     by: By = None,
-    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Back to the versions before the last unlearning in force, by one more ledger line."""
     family = opened(folder)
-    with flower.as_of_copy(folder, backend):
+    with flower.as_of_copy(folder, where.backend):
         undone = undoable(family, request, named_in(of_family(family)))
     if lift is None:
         lift = sys.stdin.isatty() and typer.confirm(f"May the data of request {undone.body['request']} be trained on again?")
-    if flower.asked(backend, federation):
-        family, line = flower.rollback(folder, federation, lift, reason)
+    if where.in_flower:
+        family, line = flower.rollback(folder, where.federation, lift, reason)
     else:
-        with backend_of(family, backend, address, sites_in) as carrier:
+        with where.reach(family) as carrier:
             line = roll_back(family, carrier, lift_exclusion=lift, reason=reason, request=undone.body["request"])
     still = still_excluded(family, undone)
     if as_json:
@@ -186,31 +177,28 @@ def rollback(
     out.print(f"\nrolled back request {undone.body['request']}; its data {kept}", markup=False)
 
 
+@placed
 def seal(
     folder: Folder,
     request: Annotated[str | None, typer.Option("--request", help="its id; all in force by default")] = None,
     yes: Yes = False,
     reason: Reason = None,
-    backend: Carrier = "in-process",
-    address: Address = None,
-    sites_in: OwnSites = None,
-    federation: Federation = None,
+    where: Where = HERE,
     by: By = None,
-    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """End the rollback window: erase old versions, and what was banked of what is forgotten, for good."""
     family = Family.open(folder)
-    with flower.as_of_copy(folder, backend):
+    with flower.as_of_copy(folder, where.backend):
         named = named_in(of_family(family))
         lines = sealable(family, request, named)
     requests = changed_by(*lines)
     words = f"{', '.join(requests)}: old versions and banked importances are erased for good; no rollback is possible any more"
     confirm(words, yes)
-    if flower.asked(backend, federation):
-        family, line = flower.seal(folder, federation, request, reason)
+    if where.in_flower:
+        family, line = flower.seal(folder, where.federation, request, reason)
     else:
-        with backend_of(family, backend, address, sites_in) as carrier:
+        with where.reach(family) as carrier:
             line = run_seal(family, carrier, request, reason=reason, named=named)
     body, there = line.body, still_there(family, line)
     if as_json:

@@ -8,14 +8,16 @@ import typer
 
 from fedunlearn.cli import flower
 from fedunlearn.cli.console import out, print_json, progress
-from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, OwnSites
+from fedunlearn.cli.options import By, Folder
 from fedunlearn.cli.say import opened
+from fedunlearn.cli.where import HERE, Where, placed
 from fedunlearn.errors import InputError
 from fedunlearn.report import document, edited_before, page, tables
-from fedunlearn.scenario import assess, assessed, backend_of, line_of
+from fedunlearn.scenario import assess, assessed, line_of
 from fedunlearn.store import Line, write_atomically
 
 
+@placed
 def report(
     folder: Folder,
     request: Annotated[str | None, typer.Option(help="the case, as `show` names it; the newest unlearning by default")] = None,
@@ -32,12 +34,8 @@ def report(
     no_reference: Annotated[bool, typer.Option("--no-reference", help="with --tier: compare with no retrained family")] = False,
     file: Annotated[Path | None, typer.Option("--out", help="the page; <folder>/reports/<case>.html by default")] = None,
     csv: Annotated[Path | None, typer.Option(help="write the tables into this folder, too")] = None,
-    backend: Carrier = "in-process",
-    address: Address = None,
-    sites_in: OwnSites = None,
-    federation: Federation = None,
+    where: Where = HERE,
     by: By = None,
-    data: Data = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything that the page shows as one JSON object")] = False,
 ) -> None:
     """One HTML file about a request: what was found, changed, tested, and what is still in doubt."""
@@ -46,12 +44,12 @@ def report(
     if csv is not None and csv.exists() and not csv.is_dir():
         raise InputError(f"--csv {csv}: is a file; name a folder")
     given = {
-        f"--backend {backend}": backend != "in-process", "--seeds": seeds != 1, "--no-reference": no_reference, "--by": by,
-        "--address": address, "--sites-in": sites_in, "--federation": federation,
+        f"--backend {where.backend}": where.backend != HERE.backend, "--seeds": seeds != 1, "--no-reference": no_reference,
+        "--by": by, "--address": where.address, "--sites-in": where.sites_in, "--federation": where.federation,
     }  # fmt: skip
     if tier is None and (idle := [name for name, value in given.items() if value]):
         raise InputError(f"{idle[0]}: goes with --tier; without it, a report is made of what is kept in {folder}")
-    if flower.asked(backend, federation) and tier is not None:
+    if where.in_flower and tier is not None:
         words = {
             "request": request or "",
             "line": -1 if number is None else number,
@@ -59,22 +57,22 @@ def report(
             "seeds": seeds,
             "reference": not no_reference,
         }
-        family, line, evaluations = flower.assess(folder, federation, words)
+        family, line, evaluations = flower.assess(folder, where.federation, words)
     else:
         family = opened(folder)
         line = line_of(family, request, number)
         if tier is None:
             evaluations = assessed(family, line)
         else:
-            with progress() as say, backend_of(family, backend, address, sites_in) as carrier:
+            with progress() as say, where.reach(family) as carrier:
                 evaluations = assess(family, line, tier, carrier, retrained=not no_reference, seeds=seeds, progress=say)
     path = file or family.folder / "reports" / f"{_file_name(line)}{'' if number is None else f'-line-{number}'}.html"
     then = {one.number: assessed(family, one) for one in edited_before(family, line).values()}
     told = document(family, line, evaluations, then)
     write_atomically(path, page(told).encode())
     texts = {csv / f"{name}.csv": text for name, text in tables(told).items()} if csv is not None else {}
-    for where, text in texts.items():
-        write_atomically(where, text.encode())
+    for table, text in texts.items():
+        write_atomically(table, text.encode())
     if as_json:
         print_json({"file": str(path), "tables": list(map(str, texts)), "report": told})
         return

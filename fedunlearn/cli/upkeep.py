@@ -8,32 +8,29 @@ from rich.markup import escape
 
 from fedunlearn.cli import flower
 from fedunlearn.cli.console import confirm, one_line, out, print_json
-from fedunlearn.cli.options import Address, By, Carrier, Data, Federation, Folder, Json, OwnSites, Reason, Yes
+from fedunlearn.cli.options import By, Folder, Json, Reason, Yes
 from fedunlearn.cli.say import opened
 from fedunlearn.cli.state import here
+from fedunlearn.cli.where import HERE, Where, placed
 from fedunlearn.errors import StoreError
 from fedunlearn.runtime import Family, catch_up, collect, depart as run_depart, fsck as run_fsck, lost_with, remarks
-from fedunlearn.scenario import backend_of
 from fedunlearn.store import Checked
 
 MOST = 20  # files that are listed
 
 
+@placed
 def settle(
     folder: Folder,
-    backend: Carrier = "in-process",
-    address: Address = None,
-    sites_in: OwnSites = None,
-    federation: Federation = None,
-    data: Data = None,
+    where: Where = HERE,
     as_json: Json = False,
 ) -> None:
     """Bring every place in line with the ledger, after a place or a command failed half-way."""
     family = opened(folder)
-    if flower.asked(backend, federation):
-        family = flower.settle(folder, federation)
+    if where.in_flower:
+        family = flower.settle(folder, where.federation)
     else:
-        with backend_of(family, backend, address, sites_in) as carrier:
+        with where.reach(family) as carrier:
             catch_up(family, carrier)
     number = family.ledger.lines[-1].number
     if as_json:
@@ -116,29 +113,26 @@ def gc(
     out.print(f"{'would erase' if dry else 'erased'} {size / 1e6:.2f} MB", markup=False)
 
 
+@placed
 def depart(
     folder: Folder,
     place: Annotated[str, typer.Argument(help="a site or a home that is gone for good")],
     yes: Yes = False,
     reason: Reason = None,
-    backend: Carrier = "in-process",
-    address: Address = None,
-    sites_in: OwnSites = None,
-    federation: Federation = None,
+    where: Where = HERE,
     by: By = None,
-    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Give up a place that is gone for good: nobody waits for it any more, and models that live there are lost."""
     family = Family.open(folder)
-    with flower.as_of_copy(folder, backend):
+    with flower.as_of_copy(folder, where.backend):
         lost = lost_with(family, place)
     models = f"{', '.join(lost)} {'are' if len(lost) > 1 else 'is'} lost with it, " if lost else ""
     confirm(f"{place}: {models}no request reaches it any more, and it cannot come back under its name", yes)
-    if flower.asked(backend, federation):
-        family = flower.depart(folder, federation, place, reason)
+    if where.in_flower:
+        family = flower.depart(folder, where.federation, place, reason)
     else:
-        with backend_of(family, backend, address, sites_in, departing=(place,)) as carrier:
+        with where.reach(family, (place,)) as carrier:
             family = run_depart(family, carrier, place, reason=reason)
     line = family.departed[place]
     if as_json:
