@@ -312,6 +312,17 @@ def test_samples_that_only_the_topology_names_do_not_stop_a_comparison_of_classe
     assert compare([subject], CHOICES[-1:], (1,), tmp_path, reference=False)["rows"]
 
 
+def test_depth_counts_models_that_the_data_reached(tiny: Scenario, tmp_path: Path) -> None:
+    """A parent that has never seen it, at the end of a chain of its own, makes nobody deeper."""
+    plain = tiny.model_dump(mode="json", by_alias=True)
+    plain["data"]["without"] = {"east": [0], "south": [0]}
+    first, second = plain["models"]["first"], plain["models"]["second"]
+    chain = {"a": {**first, "site": "south"}, "b": {**second, "from": ["a"], "site": "south"}}
+    plain["models"] = {"first": first, **chain, "joined": {**second, "from": ["first", "b"]}}
+    rows = compare([Subject(tiny.model_validate(plain), REQUESTS[:1])], CHOICES[-1:], (0,), tmp_path, reference=False)["rows"]
+    assert {r["heir"]: r["depth"] for r in rows} == {"first": 0, "joined": 1}
+
+
 def test_what_cannot_be_compared_is_said_before_anything_is_trained(tiny: Scenario, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tiny: request 00: unknown class '00'; did you mean '0'\?"):
         compare([Subject(tiny, requests_of("00"))], CHOICES, SEEDS, tmp_path)
