@@ -26,6 +26,6 @@ from fedunlearn.scenario.requests import cases_of as cases_of, request_of as req
 from fedunlearn.scenario.schema import Scenario as Scenario
 from fedunlearn.scenario.site import Site as Site, open_site as open_site, open_site_in as open_site_in
 from fedunlearn.scenario.train import extend as extend, grown as grown, reference as reference, train as train
-from fedunlearn.scenario.trainer_afar import extend_afar as extend_afar, train_afar as train_afar
+from fedunlearn.scenario.train_afar import extend_afar as extend_afar, train_afar as train_afar
 from fedunlearn.scenario.workers import workers as workers
 from fedunlearn.scenario.workers_here import workers_here as workers_here

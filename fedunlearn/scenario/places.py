@@ -33,7 +33,7 @@ from fedunlearn.scenario.requests import named_in
 from fedunlearn.scenario.schema import Scenario
 from fedunlearn.scenario.site import open_site_in
 from fedunlearn.scenario.train import check_retrainable, imported_in, reference
-from fedunlearn.scenario.trainer_afar import train_afar
+from fedunlearn.scenario.train_afar import train_afar
 from fedunlearn.scenario.workers import workers
 from fedunlearn.scenario.workers_here import workers_here
 

@@ -9,29 +9,24 @@ Long because every kind of birth stands in one place.
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from secrets import token_hex
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
 from fedunlearn.data import Selection
 from fedunlearn.errors import InputError, SiteError, TrainingError
-from fedunlearn.lineage import Model, Request, Shard, ordered
+from fedunlearn.lineage import Model, Request, Shard
 from fedunlearn.nets import head_of, weights_of
-from fedunlearn.runtime import Backend, Family, InProcess, Split, Worker, alone, behind, settle
+from fedunlearn.runtime import Backend, Family, Split, Worker, settle
 from fedunlearn.runtime.backend import Progress, ask
-from fedunlearn.runtime.settle import exclusions
 from fedunlearn.runtime.tasks import Fetch, Fetched, Survey, Surveyed, Task, Train, Trained
 from fedunlearn.scenario.answers import agreed, remembered, sound, usable, usable_weights
 from fedunlearn.scenario.build import check_test
-from fedunlearn.scenario.files import of_family
 from fedunlearn.scenario.nets import maker
 from fedunlearn.scenario.schema import Distributed, Federated, Imported, Incremental, Scenario, Transfer
 from fedunlearn.scenario.specs import Given, Specs, left_out
-from fedunlearn.scenario.train import UNTRAINED, grown, joining, refuse_departed, started_from
-from fedunlearn.scenario.trainer import SoFar, Trainer, amend, free, train_in_order
-from fedunlearn.scenario.workers_here import workers_here
+from fedunlearn.scenario.trainer import Trainer
 from fedunlearn.store import Store
 from fedunlearn.tensors import Tensors
 from fedunlearn.training import Born, Course, Recipe, in_rounds
@@ -39,110 +34,6 @@ from fedunlearn.training import Born, Course, Recipe, in_rounds
 Kind = TypeVar("Kind")
 HERE = "cpu"  # of recipes that travel: each site computes on a device of its own choice
 Without = tuple[tuple[str, Selection], ...]  # what is left out at a site, by request
-
-
-def train_afar(
-    scenario: Scenario,
-    folder: Path,
-    backend: Backend,
-    here: Mapping[str, Worker],
-    *,
-    without: Sequence[Request] = (),
-    by: str = "",
-    progress: Progress = lambda _: None,
-) -> Family:
-    """Train every model of a scenario whose data says `sites: own`, each where its rows are.
-
-    On one machine the same rows give the same versions, lineage and heads as `train` does.
-
-    Args:
-        scenario: what to train.
-        folder: where to keep the family: its lineage, its ledger, and the stores of the places that are here.
-        backend: carries tasks to the sites.
-        here: places that live with the coordinator (see `workers_here`); every federation's home is one of them.
-        without: train as if this data had never been there: a retrained reference. Its versions lie beside the family's at
-            the sites, which go on following the family's own ledger.
-        by: who does it, for the ledger; by default as for every command.
-        progress: told, in words, what is being done.
-
-    Returns:
-        The family.
-
-    Raises:
-        InputError: the folder holds a family already, or the scenario cannot be trained so; nothing is written then.
-        TrainingError: a site failed, refused or answered something else; names it. No family is there then.
-        SiteError: the family is trained, but some place does not hold its ledger line yet.
-    """
-    family = free(folder)
-    family.ledger.by = by
-    train_in_order(_afar(scenario, family, backend, here, without, progress), ordered(scenario.parents), SoFar(), progress)
-    return family
-
-
-def extend_afar(
-    family: Family, more: Mapping[str, Any], where: str, backend: Backend, *, progress: Progress = lambda _: None
-) -> Family:
-    """Train further models onto a family whose data says `sites: own`; see `extend`.
-
-    Args:
-        family: the family; its scenario grows by the new models.
-        more: as for `extend`.
-        where: the file, to say in errors.
-        backend: carries tasks to the sites.
-        progress: told, in words, what is being done.
-
-    Returns:
-        The family, opened anew.
-
-    Raises:
-        InputError: a model is there already, or cannot be trained so; nothing is written then.
-        TrainingError: a site failed, refused or answered something else; the family stays as it was.
-        SiteError: the models are trained, but some place does not hold the ledger line yet.
-    """
-    scenario, order = grown(of_family(family), more, where)
-    here = workers_here(scenario, family)
-    if not order:
-        return amend(family, scenario, InProcess(here), more.get("reason"))
-    refuse_departed(family, scenario, order, where)
-    both = Split(here, backend, family.id)
-    with alone(family, both):  # nothing is trained onto a restored folder that lacks what some place knows
-        if exclusions(family) or behind(family):  # a place trains on what it was not told to leave out, or has lost word of
-            settle(family, both, joining=joining(family, scenario), otherwise=UNTRAINED)
-    afar = _afar(scenario, family, backend, here, (), progress)
-    specs, heads = afar.specs, family.heads
-    so_far = SoFar(list(family.whole_lineage.models))
-    for model in started_from(family, scenario, order):
-        head = head_of(specs.make(len(model.head), model.net, 0), model.head)
-        version = heads[model.name]
-        state = afar.store(model.home).read_state(version) if model.home in afar.here else {}
-        so_far.given[model.name] = Given({}, head, version, state)
-    train_in_order(afar, order, so_far, progress, reason=more.get("reason"))
-    return Family.open(family.folder)
-
-
-def _afar(
-    scenario: Scenario,
-    family: Family,
-    backend: Backend,
-    here: Mapping[str, Worker],
-    without: Sequence[Request],
-    progress: Progress,
-) -> "TrainerAfar":
-    """What trains at the sites, once they have said what they could train on."""
-    _refuse(scenario, here)
-    both = Split(here, backend, family.id or token_hex(16))
-    progress("asking the sites what they could train on")
-    told = _survey(scenario, without, both, family.departed)
-    surveys = {place: survey for (place, left), survey in told.items() if not left}
-    classes, shape = agreed(scenario, surveys)
-    classes |= remembered(scenario, family) if family.departed else {}
-    known = [c for named in classes.values() for c in named]
-    for spec, tests in ((scenario.data, surveys[place].tests) for place in here if place in surveys):
-        check_test(spec, tests, known)
-    specs = Specs(scenario, classes, maker(scenario, shape), tuple(without))
-    for net in dict.fromkeys(map(scenario.net_of, scenario.models)):
-        specs.make(len(known), net, 0)  # whatever cannot be made is said before anything is trained
-    return TrainerAfar(family, specs, surveys, told, both, here)
 
 
 @dataclass(frozen=True)
@@ -158,6 +49,32 @@ class TrainerAfar(Trainer):
     told: Mapping[tuple[str, Without], Surveyed]
     backend: Split
     here: Mapping[str, Worker]
+
+    @classmethod
+    def of(
+        cls,
+        scenario: Scenario,
+        family: Family,
+        backend: Backend,
+        here: Mapping[str, Worker],
+        without: Sequence[Request],
+        progress: Progress,
+    ) -> "TrainerAfar":
+        """What trains at the sites, once they have said what they could train on."""
+        _refuse(scenario, here)
+        both = Split(here, backend, family.id or token_hex(16))
+        progress("asking the sites what they could train on")
+        told = _survey(scenario, without, both, family.departed)
+        surveys = {place: survey for (place, left), survey in told.items() if not left}
+        classes, shape = agreed(scenario, surveys)
+        classes |= remembered(scenario, family) if family.departed else {}
+        known = [c for named in classes.values() for c in named]
+        for spec, tests in ((scenario.data, surveys[place].tests) for place in here if place in surveys):
+            check_test(spec, tests, known)
+        specs = Specs(scenario, classes, maker(scenario, shape), tuple(without))
+        for net in dict.fromkeys(map(scenario.net_of, scenario.models)):
+            specs.make(len(known), net, 0)  # whatever cannot be made is said before anything is trained
+        return cls(family, specs, surveys, told, both, here)
 
     def store(self, place: str) -> Store:
         """Only places that are here have one that can be written to."""

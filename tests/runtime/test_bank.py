@@ -22,7 +22,7 @@ from fedunlearn.runtime.roll import Roll
 from fedunlearn.runtime.rounds import measure as round1
 from fedunlearn.runtime.tasks import Evaluate, Evaluated
 from fedunlearn.scenario import grown, workers_here
-from fedunlearn.scenario.trainer_afar import extend_afar
+from fedunlearn.scenario.train_afar import extend_afar
 from fedunlearn.store import Bank, Banked, Store
 from tests.conftest import LEAVE
 from tests.scenario.elsewhere import afar, elsewhere, in_process

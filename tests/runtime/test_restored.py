@@ -33,7 +33,7 @@ from fedunlearn.runtime import (
 from fedunlearn.runtime.books.family import ERASED
 from fedunlearn.runtime.place.mirror import Mirror, part, path
 from fedunlearn.scenario import Scenario, workers, workers_here
-from fedunlearn.scenario.trainer_afar import extend_afar
+from fedunlearn.scenario.train_afar import extend_afar
 from fedunlearn.store import Store
 from tests.conftest import LEAVE, snapshot
 from tests.scenario.elsewhere import WAYS, afar, elsewhere, in_process
