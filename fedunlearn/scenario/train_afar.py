@@ -52,9 +52,8 @@ def train_afar(
     """
     family = free(folder)
     family.ledger.by = by
-    train_in_order(
-        TrainerAfar.of(scenario, family, backend, here, without, progress), ordered(scenario.parents), SoFar(), progress
-    )
+    trainer = TrainerAfar.of(scenario, family, backend, here, without, progress)
+    train_in_order(trainer, ordered(scenario.parents), SoFar(), progress)
     return family
 
 

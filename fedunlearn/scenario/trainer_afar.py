@@ -1,10 +1,8 @@
-"""Train a family whose sites are elsewhere: births become tasks, and the coordinator sees neither rows nor stores of sites.
+"""Has models trained where the rows are: births become tasks, and the coordinator sees neither rows nor stores of sites.
 
 All that a message can carry goes in one: one survey before the first model, one message a client and round of a federation,
 one for an increment or a transfer, and one more where a parent's weights lie at another site. In federated averaging the
 coordinator does see each client's update.
-
-Long because every kind of birth stands in one place.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
