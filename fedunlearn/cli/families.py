@@ -150,10 +150,10 @@ def extend(
         family = flower.extend(folder, federation, more)
     else:
         with progress() as say:
-            if sites_in is None:
+            whole, new = grown(scenario, more, str(models))
+            if sites_in is None or not new:
                 family = run_extend(family, more, str(models), backend=backend, progress=say)
             else:
-                whole = grown(scenario, more, str(models))[0]
                 with sites_away(whole, sites_in, backend, address, departed=family.departed) as away:
                     family = extend_afar(family, more, str(models), away, progress=say)
     if as_json:

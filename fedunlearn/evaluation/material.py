@@ -124,8 +124,12 @@ class Material:
 
     @property
     def population(self) -> Rows:
-        """Everything but classes forgotten earlier: what a pool of shadow models is trained on halves of."""
-        return _joined([self.forgotten, self.retained, *(part.without(self.gone) for part in (self.calibration, self.test))])
+        """What a pool of shadow models is trained on halves of: everything but held-out rows of classes forgotten earlier.
+
+        Those of classes that the forgotten rows have are what these are told from, and stay.
+        """
+        gone = set(self.gone) - self.forgotten.counts().keys()
+        return _joined([self.forgotten, self.retained, *(part.without(gone) for part in (self.calibration, self.test))])
 
     @property
     def population_without(self) -> Rows:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from fedunlearn.lineage.model import Shard
@@ -107,6 +108,11 @@ class Plan:
         """Heirs whose evidence comes from one site or two, and from which: no merge outvotes a site there that lies."""
         votes = {h.name: _first_sites(h.points) for h in self.heirs}
         return {name: sites for name, sites in votes.items() if 0 < len(sites) < MAJORITY}
+
+    @cached_property
+    def classes_of(self) -> dict[str, tuple[str, ...]]:
+        """By heir, the classes that it is to forget."""
+        return {h.name: h.classes for h in self.heirs}
 
     def of_case(self, case: str) -> tuple[str, ...]:
         """Heirs that one of the merged requests reaches."""

@@ -142,7 +142,7 @@ def measure(
     travel = {(p.model, measured_on[p.model]) for p in usable if p.site != lineage[p.model].home}
     fetched = fetch(family, travel | {(name, current[name]) for name in away}, backend, roll)
     name, settings = (menu_name(method), settings_of(method)) if method.apart else ("", {})
-    gone, classes_of, asked_for = gone_from(family), {h.name: h.classes for h in plan.heirs}, plan.request.classes
+    gone, asked_for = gone_from(family), plan.request.classes
 
     def task(
         model: str,
@@ -161,7 +161,7 @@ def measure(
         )
         if selection is None:
             return plain
-        masked = to_mask(lineage[model].head, classes_of.get(model, asked_for), gone) if want.loss == "masked" else ()
+        masked = to_mask(lineage[model].head, plan.classes_of.get(model, asked_for), gone) if want.loss == "masked" else ()
         return replace(plain, masked=masked, method=name, settings=settings)
 
     def carried(model: str, version: str, site: str) -> bool:
@@ -242,7 +242,8 @@ def points_of(lineage: Lineage, heir: Heir, plan: Plan, method: Method) -> tuple
         points = [replace(p, classes=(c,)) for p in points for c in p.classes if c in lineage[p.model].head]
     want = method.wants(plan.request.classes)
     if want and want.loss == "masked":  # a model without another output has nothing to say instead
-        points = [p for p in points if not set(lineage[p.model].head) <= set(plan.request.classes)]
+        asked = plan.request.classes
+        points = [p for p in points if not set(lineage[p.model].head) <= set(plan.classes_of.get(p.model, asked))]
     return tuple(dict.fromkeys(points))
 
 

@@ -179,11 +179,14 @@ def retrained(
 
 def _lacks(family: Family, twin: Family) -> dict[str, int]:
     """Rows that a retrained family lacks as requests on other families exclude them by now, where they did not yet before."""
-    lines = [line.body.get("withheld", {}) for line in family.ledger.lines if line.kind == "trained" and line.body["heads"]]
-    before = {shard: min(of.get(shard, 0) for of in lines) for shard in {name for of in lines for name in of}}
-    told = twin.ledger.lines[0].body
+    told, before = twin.ledger.lines[0].body, dict[str, int]()
+    for body in (line.body for line in family.ledger.lines if line.kind == "trained" and line.body["heads"]):
+        models = family.whole_lineage.models[: body.get("models")]
+        for shard in told.get("lacks", {}).keys() & {s.key for model in models for s in model.data}:
+            withheld = body.get("withheld", {}).get(shard, 0)
+            before[shard] = min(withheld, before.get(shard, withheld))
     now = told.get("withheld", {})
-    return {shard: n for shard, n in told.get("lacks", {}).items() if now.get(shard, 0) > before.get(shard, 0)}
+    return {shard: n for shard, n in told.get("lacks", {}).items() if shard in before and now.get(shard, 0) > before[shard]}
 
 
 def _further(family: Family, twin: Family, before: int | None) -> tuple[Request, ...]:

@@ -91,9 +91,8 @@ def extend(
     """
     old = of_family(family)
     scenario, order = grown(old, more, where)
-    if not order:
-        here = workers_here(scenario, family) if scenario.own else workers(scenario, family)
-        return amend(family, scenario, InProcess(here), more.get("reason"))
+    if scenario.own and not order:
+        return amend(family, scenario, InProcess(workers_here(scenario, family)), more.get("reason"))
     refuse_departed(family, scenario, order, where)
     for name, spec in scenario.sets.items():
         new = [s for s in scenario.sites_of(name) if spec.set is not None and s not in old.sites_of(name)]

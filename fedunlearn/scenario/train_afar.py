@@ -80,7 +80,7 @@ def extend_afar(
     scenario, order = grown(of_family(family), more, where)
     here = workers_here(scenario, family)
     if not order:
-        return amend(family, scenario, InProcess(here), more.get("reason"))
+        return amend(family, scenario, InProcess(here), more.get("reason"), Split(here, backend, family.id))
     refuse_departed(family, scenario, order, where)
     both = Split(here, backend, family.id)
     with alone(family, both):  # nothing is trained onto a restored folder that lacks what some place knows

@@ -124,14 +124,15 @@ def train_in_order(
         trainer.settle()
 
 
-def amend(family: Family, scenario: Scenario, backend: Backend, reason: str | None = None) -> Family:
-    """Write down further requests, or other limits. Nothing is trained, and nobody elsewhere is asked: any site may be away.
+def amend(family: Family, scenario: Scenario, here: Backend, reason: str | None = None, away: Backend | None = None) -> Family:
+    """Write down further requests, or other limits, of a family whose sites are elsewhere; nobody is waited for.
 
     Args:
         family: the family.
         scenario: its own, with what is added.
-        backend: reaches the places in the family's folder.
+        here: reaches the places in the family's folder.
         reason: why; goes to the ledger.
+        away: reaches whoever else is there, to be asked what they know of the ledger.
 
     Returns:
         The family, opened anew.
@@ -139,21 +140,20 @@ def amend(family: Family, scenario: Scenario, backend: Backend, reason: str | No
     Raises:
         InputError: a request names what is not there, or the folder is a copy of a family that lives elsewhere; nothing is
             written then.
+        StoreError: as `alone`.
     """
     if family.elsewhere:
-        raise InputError(
-            f"{family.folder}: is a copy; its family lives in a Flower federation, and grows there: --backend flower"
-        )
-    models = family.whole_lineage.models
-    _check_requests(scenario, (), models)
-    with alone(family):
+        raise InputError(f"{family.folder}: is a copy of a family in a Flower federation, which grows there: --backend flower")
+    _check_requests(scenario, (), family.whole_lineage.models)
+    with alone(family, away):
         last = next(line.body for line in reversed(family.ledger.lines) if line.kind == "trained")
-        body = {k: v for k, v in last.items() if k != "reason"} | {"heads": {}, "carried": {}, "rows_per_second": 0.0}
+        body = {k: v for k, v in last.items() if k != "reason"}
+        body |= {"heads": {}, "carried": {}, "withheld": {}, "rows_per_second": 0.0}
         body |= {"topology": _hash_of(scenario), "gate": scenario.gate.model_dump(mode="json")}
         body |= {"reason": reason} if reason else {}
         with _beside(family, scenario):
             family.ledger.append("trained", body)
-        witness(family, backend)
+        witness(family, here)
     return Family.open(family.folder)
 
 

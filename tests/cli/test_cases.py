@@ -149,3 +149,15 @@ def test_a_case_that_was_asked_for_by_what_it_says_goes_by_the_scenarios_name_to
     assert json.loads(run("rollback", folder, "--request", "leave", "--json")[1])["undoes"] == 1
     assert run("unlearn", folder, "--classes", "0", "--no-reference")[0] == 0
     assert json.loads(run("seal", folder, "--request", "leave", "--yes", "--json")[1])["requests"] == [case["id"]]
+
+
+def test_a_name_that_the_ledger_knows_stays_that_cases(run: Run, folder: Path, tmp_path: Path) -> None:
+    """Whatever a scenario calls so later."""
+    for c, case in (("2", "x"), ("4", "y")):
+        words = ("--classes", c, "--case", case, "--method", "logit_mask", "--no-reference")
+        assert run("unlearn", folder, *words)[0] == 0
+    (tmp_path / "more.yaml").write_text("requests:\n  x: {classes: ['4']}\n")
+    assert run("extend", folder, tmp_path / "more.yaml")[0] == 0
+    status, _, said = run("rollback", folder, "--request", "x")
+    assert (status, "is for request y, not for 'x'" in " ".join(said.split())) == (2, True)
+    assert json.loads(run("seal", folder, "--request", "x", "--yes", "--json")[1])["requests"] == ["x"]

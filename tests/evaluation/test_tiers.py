@@ -228,6 +228,8 @@ def test_material_of_a_place(by_class: Known, tmp_path: Path) -> None:
     assert len(found.calibration) == 0
     assert len(found.population) == len(found.forgotten) + len(found.retained) + len(found.test.without(["7"]))
     assert "7" not in {*found.population.labels, *found.population_without.labels}
+    sevens = Material.at(data, head, (), {"a": Selection(("3",))}, gone=("3", "7"))  # of a site, after everybody forgot it
+    assert {*sevens.parts["others"].keys} <= {*sevens.population.keys}
     still = Material.at(replace(data, excluded=lambda: Exclusions({})), head, (FORGOTTEN,))  # not yet committed
     assert (still.forgotten.keys, len(still.retained.of(["3"]))) == (found.forgotten.keys, 0)
     some = Material.at(data, head, (), {"a": Selection(samples=(f"a/{one.keys[0]}",))}, shards={"a": ("3", "5")})

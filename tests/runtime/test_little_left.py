@@ -68,3 +68,14 @@ def test_what_has_the_parts_of_an_evaluation_but_not_their_kinds_is_none() -> No
     assert is_evaluation("quick", good | {"not_measurable": missing})
     assert not is_evaluation("quick", good | {"not_measurable": missing, "seconds": dict.fromkeys(missing, "x")})
     assert not is_evaluation("quick", good | {"metrics": missing})
+
+
+def test_a_model_that_keeps_a_class_of_the_request_is_evidence_for_the_other(tmp_path: Path) -> None:
+    """Of some sites only: what others taught it stays, so that it has an output left."""
+    models = {
+        "first": {"born": "incremental", "site": "south", "head": ["0", "1"], "classes": ["0"], "epochs": 3},
+        "next": {"born": "incremental", "from": ["first"], "site": "north", "classes": ["1"], "epochs": 3},
+    }
+    family = grown(tmp_path / "family", models, {})
+    record = forgot(family, Request(("0", "1"), sites=("south",)), "steer")
+    assert [m["status"] for m in record.facts["models"]] == ["committed", "committed"]

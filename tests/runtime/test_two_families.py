@@ -10,7 +10,7 @@ from fedunlearn.errors import SiteError
 from fedunlearn.lineage import Request
 from fedunlearn.runtime import Backend, Family, Split, bank, behind, check_site, rollback, seal, unlearn
 from fedunlearn.runtime.tasks import Answer, Fetch, Fetched, Measure, Measured, Survey, Task, Train
-from fedunlearn.scenario import Scenario, extend_afar, retrained, workers_here
+from fedunlearn.scenario import Scenario, extend_afar, of_family, retrained, workers_here
 from fedunlearn.store import Bank, Store, check_store, write_atomically
 from tests.conftest import LEAVE
 from tests.scenario.elsewhere import MODELS, SITES, WAYS, Counting, afar, elsewhere, sites_of
@@ -160,6 +160,11 @@ def test_what_others_have_excluded_since_is_said_to_be_missing_in_a_reference(tm
     assert not record.accepted
     later = afar(scenario.seeded(3), tmp_path / "later", away)  # it was trained without them itself
     assert not retrained(later, scenario.seeded(3), asked, both(later, away, scenario)).lacks
+    small = elsewhere({"shared": {**MODELS["shared"], "keep": "last", "rounds": 1, "clients": ["north", "east"]}})
+    joined = afar(small.seeded(4), tmp_path / "joined", away)
+    more = {"models": {"southern": {"born": "incremental", "from": ["shared"], "site": "south"}}}
+    joined = extend_afar(joined, more, "more.yaml", away)  # south joined without them
+    assert not retrained(joined, of_family(joined), asked, both(joined, away, of_family(joined))).lacks
 
 
 def test_a_reference_lies_in_the_part_of_its_family(tmp_path: Path) -> None:

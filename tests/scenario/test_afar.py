@@ -23,6 +23,9 @@ from tests.scenario.elsewhere import MODELS, SITES, WAYS, Counting, afar, at_han
 APART = ("registers", "rows_per_second", "topology", "family")
 
 
+AWAY = InProcess({}, offline=dict.fromkeys(SITES, "nobody answers"))
+
+
 def said(family: Family) -> dict[str, Any]:
     (line,) = [x for x in family.ledger.lines if x.kind == "trained"]
     return {k: v for k, v in line.body.items() if k not in APART}
@@ -82,7 +85,7 @@ def test_what_is_trained_on_later_is_what_a_single_process_trains(way: str, tmp_
     assert not behind(family)
 
 
-@pytest.mark.parametrize("extending", [extend, lambda *asked: extend_afar(*asked, InProcess({}))], ids=["nobody", "sites away"])
+@pytest.mark.parametrize("extending", [extend, lambda *asked: extend_afar(*asked, AWAY)], ids=["nobody", "sites away"])
 def test_a_request_is_noted_though_no_site_is_there(extending: Callable[..., Family], tmp_path: Path) -> None:
     scenario = elsewhere({"shared": MODELS["shared"]})
     backend = WAYS["in-process"](scenario, tmp_path / "sites")

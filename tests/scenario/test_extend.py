@@ -144,6 +144,8 @@ def test_limits_and_requests_change_by_an_extension_which_the_ledger_records(tmp
     assert not fsck(again.folder).damage
     assert [x.body["gate"]["forgotten_at_most"] for x in again.ledger.lines] == [was.forgotten_at_most, 0.02]
     assert "reason" not in again.ledger.lines[-1].body
+    with pytest.raises(InputError, match=r"unknown sample 'a/main/nobody'"):
+        extend(again, {"requests": {"row": {"samples": ["a/main/nobody"]}}}, "more.yaml")
     with pytest.raises(InputError, match=r"more.yaml: reason is 7, expected words"):
         extend(again, {"gate": {"forgotten_at_most": 0.01}, "reason": 7}, "more.yaml")
     with pytest.raises(InputError, match="adds nothing"):

@@ -177,8 +177,9 @@ def said_in(line: Line, request: Request) -> tuple[Request, ...]:
 
 
 def names_like(family: Family, name: str, named: Sequence[Request] = ()) -> frozenset[str]:
-    """Every name of the case that has this one, and the name itself; `named` as for `cases`."""
-    return frozenset({name}.union(*(case.names for case in cases(family, named) if name in case.names)))
+    """Every name of the case that has this one, and the name itself; what the ledger says comes before what `named` does."""
+    known = [case.names for case in cases(family) if name in case.names]
+    return frozenset({name}.union(*(known or (case.names for case in cases(family, named) if name in case.names))))
 
 
 def names_of(line: Line) -> tuple[str, ...]:
