@@ -252,8 +252,7 @@ def _held(worker: Worker, c: str) -> int:
 def _depths(lineage: Lineage, plan: Plan) -> dict[str, int]:
     """How many kept models lie between each heir and one that was trained on what is asked; 0 if it was itself."""
     found: dict[str, int] = {}
-    heirs = {h.name for h in plan.heirs}
-    for name in (m.name for m in lineage.models if m.name in heirs):  # in order of time: parents first
+    for name in (m.name for m in lineage.models if m.name in plan.classes_of):  # in order of time: parents first
         direct = any(map(plan.request.touches, lineage.own(name)))
         above = [found[p] for p in lineage.kept_parents(name) if p in found]
         found[name] = 0 if direct or not above else 1 + max(above)

@@ -266,13 +266,7 @@ def undoable(family: Family, request: str | None = None, named: Sequence[Request
 
 
 def rollback(
-    family: Family,
-    backend: Backend,
-    *,
-    lift_exclusion: bool,
-    reason: str | None = None,
-    request: str | None = None,
-    named: Sequence[Request] = (),
+    family: Family, backend: Backend, *, lift_exclusion: bool, reason: str | None = None, request: str | None = None
 ) -> Line:
     """Back to the versions before the newest unlearning in force, by one more ledger line.
 
@@ -282,7 +276,6 @@ def rollback(
         lift_exclusion: whether the forgotten data may be trained on again.
         reason: why; goes to the ledger.
         request: as for `undoable`.
-        named: as for `undoable`.
 
     Returns:
         The ledger line.
@@ -293,7 +286,7 @@ def rollback(
         SiteError: a place failed.
     """
     with alone(family, backend):
-        undone = undoable(family, request, named)
+        undone = undoable(family, request)
         before: Mapping[str, str] = family.ledger.heads(undone.number)
         heads = {model: before[model] for model in sorted(undone.body["heads"].keys() - family.lost)}
         checks = [Score(family.lineage[model].home, version, Question()) for model, version in heads.items()]
